@@ -1,0 +1,67 @@
+"""Every number that can be turned, with its default and where the default comes from.
+
+Plain frozen dataclasses: an unknown key is a TypeError at once. Nothing below `__main__` reads the environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from miniserve.errors import SetupError
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """How one replica shares its steps (see `engine/scheduler.py`)."""
+
+    max_running: int = 16  # sequences decoding together; past ~16 a 2-core CPU gains little throughput
+    max_batch_tokens: int = 128  # token budget of one step; on a CPU a prefill token costs ~2 ms, so this bounds a stall
+    watermark_fraction: float = 0.01  # blocks kept free when something already runs, so that it can grow (as vLLM does)
+    aging_s: float = 10.0  # one class of priority is worth this much waiting
+    turn_tokens: int | None = 256  # after so many tokens in a row a sequence yields its slot to one that waits
+    max_output_tokens: tuple[int, int, int] = (4096, 4096, 4096)  # cap per Priority class
+    max_waiting: int = 1024  # a longer queue only makes latency; further requests are refused with 503
+
+    def __post_init__(self) -> None:
+        if self.max_running < 1 or self.max_batch_tokens < self.max_running:
+            raise SetupError(
+                f"max_batch_tokens ({self.max_batch_tokens}) must be at least max_running ({self.max_running}), "
+                "and both at least 1: every running sequence needs one token of each step"
+            )
+        if self.aging_s < 0 or (self.turn_tokens is not None and self.turn_tokens < 1):
+            raise SetupError(f"aging_s ({self.aging_s}) must be >= 0 and turn_tokens ({self.turn_tokens}) >= 1 or None")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """The KV pool of one replica."""
+
+    num_blocks: int = 512  # with 16-token blocks: 8,192 tokens, 377 MB in fp32 for SmolLM2-135M, touched lazily
+    block_size: int = 16  # tokens; vLLM's default on GPUs
+    prefix_caching: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_blocks < 1 or self.block_size < 1:
+            raise SetupError(f"num_blocks ({self.num_blocks}) and block_size ({self.block_size}) must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """One replica's engine."""
+
+    scheduler: SchedulerConfig = SchedulerConfig()
+    cache: CacheConfig = CacheConfig()
+    max_model_len: int | None = None  # tokens; None = the model's own context, or the KV pool where that is smaller
+    threads: int = 1  # OpenMP threads; more than the cores it really has makes small products 10x slower
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    """Limits at the HTTP edge, the same for the gateway and for a replica's own API."""
+
+    max_body_bytes: int = 1 << 20  # 1 MiB of JSON is ~250k tokens, far beyond any context here
+    body_timeout_s: float = 30.0  # a client that has not sent its whole body by then is told 408
+    heartbeat_s: float = 10.0  # silence on a stream is broken by a comment; proxies cut idle ones at 30-60 s
+    send_timeout_s: float = 30.0  # a reader that takes nothing for so long is gone
+    default_max_tokens: int = 256  # where the client names none
+    max_stop_strings: int = 4  # the OpenAI API's own limit

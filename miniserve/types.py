@@ -1,0 +1,175 @@
+"""The vocabulary: what a request is, what a replica looks like from outside, what a policy may ask for.
+
+Knows nothing but the standard library. Everything here is a frozen value: safe to share between threads, to log, and
+to compare in tests. Times are float seconds on the clock that was injected (see `clock.py`); a wall-clock time never
+appears here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+
+class FinishReason(str, Enum):
+    """Why a generation ended (the OpenAI words, plus two that only we see)."""
+
+    STOP = "stop"  # end-of-sequence token, or a stop string
+    LENGTH = "length"  # max_tokens, the class's cap, or the context was reached
+    ABORT = "abort"  # the client left; nobody reads this
+    ERROR = "error"  # the engine could not go on
+
+
+class Priority(IntEnum):
+    """Classes of service; lower is served earlier. See `engine.scheduler` for how waiting makes up for class."""
+
+    INTERACTIVE = 0
+    STANDARD = 1
+    BATCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to turn logits into tokens. `temperature=0` is greedy.
+
+    A draw is keyed by (seed, index of the token in the output), never by time or batch, so the same request gives the
+    same tokens on any replica, in any batch, and after a restart.
+    """
+
+    max_tokens: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0 = all tokens
+    seed: int = 0
+    stop: tuple[str, ...] = ()  # applied to text, so by the detokenizer (`stream.py`), not by the engine
+    ignore_eos: bool = False
+    logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation, tokenized, as policies and replicas see it."""
+
+    request_id: str
+    model: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams = SamplingParams()
+    arrived_s: float = 0.0
+    deadline_s: float | None = None
+    tenant: str = ""
+    priority: Priority = Priority.STANDARD
+    session_key: str | None = None
+    region: str | None = None
+    resume_ids: tuple[int, ...] = ()  # tokens an earlier attempt already sent to the client: continue after them
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log-probability (natural log, of the model's distribution before temperature) of one token."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # the most likely alternatives, best first
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """New tokens of one request, in order. The last event of a request carries `finish_reason`.
+
+    `text` is set only by a backend that speaks text instead of token ids (a foreign OpenAI-compatible server).
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    cached_tokens: int = 0  # prompt tokens that the prefix cache held
+    text: str | None = None
+
+
+class ReplicaState(str, Enum):
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """What a policy may know about one replica. Possibly stale: `as_of_s` says when it was true."""
+
+    replica_id: str
+    state: ReplicaState = ReplicaState.READY
+    outstanding: int = 0  # requests this gateway has sent there and not seen finished: always fresh
+    queue_depth: int = 0  # waiting inside the replica, as of the last probe
+    running: int = 0
+    kv_used_fraction: float = 0.0
+    tokens_per_s: float = 0.0
+    version: str = ""
+    as_of_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """A snapshot of all replicas: all that policies see of the world."""
+
+    replicas: tuple[ReplicaView, ...] = ()
+    as_of_s: float = 0.0
+
+    def ready(self) -> tuple[ReplicaView, ...]:
+        """Replicas that may be given new work."""
+        return tuple(r for r in self.replicas if r.state is ReplicaState.READY)
+
+
+# --- effects: what `policies.dispatch` asks its driver to do -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Let `seconds` pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Run `request` on `replica_id`, passing its tokens to the client; answer with an `AttemptResult`."""
+
+    replica_id: str
+    request: Request
+    attempt: int
+
+
+Effect = Sleep | Send
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """How one attempt ended."""
+
+    replica_id: str
+    finish_reason: FinishReason | None = None  # None: the attempt failed
+    token_ids: tuple[int, ...] = ()  # what reached the client in this attempt
+    error: Exception | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one request ended, over all its attempts."""
+
+    request_id: str
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+    attempts: tuple[AttemptResult, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+Clock = Callable[[], float]  # seconds, monotonic; see `clock.py`
