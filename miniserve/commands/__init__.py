@@ -1,0 +1,1 @@
+"""The command line, one module per name: each has `add_arguments(parser)` and `run(args) -> exit code`."""
