@@ -1,0 +1,71 @@
+# Every command of this project in one place; `make` alone lists them. README.md names the plain command behind each.
+# Only Python 3.11+ and make are needed: whatever uses packages makes .venv first, once (miniserve/setup_env.py).
+
+# The Python that makes .venv; the first one of these that is new enough (or the one you name: make setup PYTHON=...).
+PYTHON ?=
+PYTHONS = $(if $(PYTHON),$(PYTHON),python3 python3.11 python3.12 python3.13 python3.14 python)
+# Everything else runs in .venv, by relative path: a folder with spaces in its name is no trouble.
+PY = .venv/bin/python
+# Options passed on: make demo ARGS='--help', make test ARGS='-k scheduler'
+ARGS ?=
+# Where torch comes from, if not from pip's usual index (README.md, "Linux without a GPU")
+TORCH_INDEX ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check lab notebooks bench clean
+
+help: ## list these targets
+	@echo "make <target>   (ARGS='...' passes options on)"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)$$/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+setup: ## make .venv and install everything into it (once, some minutes; later runs are instant)
+	@found=""; \
+	for python in $(PYTHONS); do \
+	  version=$$("$$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || continue; \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    exec "$$python" -m miniserve.setup_env --torch-index '$(TORCH_INDEX)'; \
+	  fi; \
+	  found="$$found $$python ($$version)"; \
+	done; \
+	echo "miniserve needs Python 3.11 or newer; found:$${found:- no Python that runs}." >&2; \
+	echo "Install one (Debian 12 or Ubuntu 24.04: sudo apt install python3 python3-venv; macOS: brew install python@3.11)," >&2; \
+	echo "or name it: make setup PYTHON=/path/to/python3.11" >&2; \
+	exit 2
+
+demo: setup ## start the server and send it a few requests (the first run fetches a 98 MB model)
+	@echo "[demo] python -m miniserve $(ARGS)"
+	@$(PY) -m miniserve $(ARGS)
+
+test: setup ## run all that must pass: the tests, then `make check`
+	@echo "[test] the tests that gate a change; some minutes on 2 cores, no network"
+	@$(PY) -m pytest $(ARGS)
+	@$(MAKE) --no-print-directory check
+
+test-all: setup ## run the full counts too and record them in data/results/
+	@echo "[test-all] every test with its full counts; much longer than make test (its record says how long)"
+	@$(PY) -m pytest -p full_record -m "full or not full" $(ARGS)
+
+check: setup ## ruff, its formatter and mypy --strict (about half a minute the first time)
+	@echo "[check] ruff, ruff format, mypy: about half a minute the first time, seconds after that"
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+lab: ## open the chapters in JupyterLab
+	@if ls chapters/*.ipynb >/dev/null 2>&1; then \
+	  $(MAKE) --no-print-directory setup && $(PY) -m jupyterlab --notebook-dir=chapters $(ARGS); \
+	else echo "[lab] There are no chapters yet, so there is nothing to open."; fi
+
+notebooks: ## run every notebook and compare its output with what is stored in it
+	@if ls chapters/*.ipynb solutions/*.ipynb >/dev/null 2>&1; then \
+	  $(MAKE) --no-print-directory setup && $(PY) -m pytest --nbval $(wildcard chapters solutions) $(ARGS); \
+	else echo "[notebooks] There are no notebooks yet, so there is nothing to run."; fi
+
+bench: setup ## measure this machine's engine
+	@echo "[bench] python -m miniserve bench $(ARGS)"
+	@$(PY) -m miniserve bench $(ARGS)
+
+clean: ## remove caches and build outputs; .venv and downloaded models stay
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name .venv -prune -o -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "[clean] removed caches and build outputs; to remove the environment too: rm -r .venv"
