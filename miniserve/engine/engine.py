@@ -1,0 +1,233 @@
+"""One replica's engine: three verbs, `add`, `abort`, `step`.
+
+    add(request) --> scheduler.schedule --> runner.execute --> scheduler.commit --> token events
+                         ^ one step: every running sequence gets one token, or a chunk of its prompt done |
+
+Not thread-safe and never waiting: one thread owns it and calls `step` while `has_work` (`live/replica.py`). It speaks token
+ids only; text, and so stop strings, belong to whoever talks to the client (`stream.Detokenizer`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from miniserve.clock import monotonic
+from miniserve.config import EngineConfig
+from miniserve.engine.block_manager import BlockManager
+from miniserve.engine.model import load_model
+from miniserve.engine.runner import ModelRunner
+from miniserve.engine.sampler import Sampled
+from miniserve.engine.scheduler import Batch, Scheduler
+from miniserve.engine.sequence import Sequence
+from miniserve.engine.weights import read_config
+from miniserve.errors import InvalidRequest
+from miniserve.types import Clock, FinishReason, Request, TokenEvent
+
+
+class Runner(Protocol):
+    """What a step runs on: the model here, a step-time model in the simulator."""
+
+    def execute(self, batch: Batch) -> list[Sampled]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step, as a chapter would plot it."""
+
+    start_s: float
+    seconds: float
+    decode_rows: int
+    prefill_tokens: int
+    new_tokens: int  # sampled: one per decoding row, and one per prompt that was completed
+    context_tokens: int  # cached tokens that the decode rows attend to
+    running: int
+    waiting: int
+    blocks_used: int
+    preemptions: int  # in this step
+    yields: int
+    recomputed_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot. Counters run since start; tokens unless the name says otherwise."""
+
+    steps: int
+    running: int
+    waiting: int
+    blocks_total: int
+    blocks_used: int
+    blocks_cached: int
+    block_size: int
+    prompt_tokens: int
+    generated_tokens: int
+    prefix_query_tokens: int
+    prefix_hit_tokens: int
+    recomputed_tokens: int
+    preemptions: int
+    yields: int
+    finished: dict[str, int]
+    tokens_per_s: float  # generated, over the recorded steps of the last 5 s
+
+
+class Engine:
+    """Continuous batching around a runner. Invariants are the scheduler's and the block manager's."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        clock: Clock = monotonic,
+        on_step: Callable[[StepRecord], None] | None = None,
+    ) -> None:
+        self.runner = runner
+        self.scheduler = scheduler
+        self.clock = clock
+        self.on_step = on_step
+        self.steps: deque[StepRecord] = deque(maxlen=512)  # the latest; `on_step` sees them all
+
+    @property
+    def max_model_len(self) -> int:
+        return self.scheduler.max_model_len
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    def add(self, request: Request) -> Sequence:
+        """Queue a request; its tokens come out of `step`.
+
+        Raises: InvalidRequest if it cannot fit, Overloaded if the queue is full.
+        """
+        prompt, limit = len(request.prompt_ids), self.max_model_len
+        if prompt == 0:
+            raise InvalidRequest("the prompt is empty: send at least one token", "prompt")
+        if prompt >= limit:
+            raise InvalidRequest(
+                f"the prompt has {prompt} tokens, but the context is {limit} tokens and at least one must be left "
+                "for the answer: shorten the prompt",
+                "prompt",
+                "context_length_exceeded",
+            )
+        if request.sampling.max_tokens <= len(request.resume_ids):
+            raise InvalidRequest(f"max_tokens is {request.sampling.max_tokens}: ask for at least 1", "max_tokens")
+        seq = Sequence(request, self.clock())
+        self.scheduler.add(seq)
+        return seq
+
+    def abort(self, request_id: str) -> None:
+        """Drop a request at any moment; its blocks are free on return. Unknown ids are ignored."""
+        self.scheduler.abort(request_id)
+
+    def step(self) -> list[TokenEvent]:
+        """Run one step and return the new tokens, one event per sequence that got one."""
+        counters, start_s = self.scheduler.counters, self.clock()
+        before = (counters.preemptions, counters.yields, counters.recomputed_tokens)
+        batch = self.scheduler.schedule(start_s)
+        if not batch:
+            return []
+        sampled = self.runner.execute(batch)
+        grown = self.scheduler.commit(batch, [s.token_id for s in sampled])
+        by_id = dict(zip((w.seq.request_id for w in batch.works if w.samples), sampled, strict=True))
+        self._record(batch, start_s, before)
+        return [_event(seq, by_id[seq.request_id]) for seq in grown]
+
+    def _record(self, batch: Batch, start_s: float, before: tuple[int, int, int]) -> None:
+        scheduler, counters = self.scheduler, self.scheduler.counters
+        record = StepRecord(
+            start_s=start_s,
+            seconds=self.clock() - start_s,
+            decode_rows=batch.decode_rows,
+            prefill_tokens=batch.prefill_tokens,
+            new_tokens=sum(1 for work in batch.works if work.samples),
+            context_tokens=batch.context_tokens,
+            running=len(scheduler.running),
+            waiting=scheduler.num_waiting,
+            blocks_used=scheduler.blocks.num_used,
+            preemptions=counters.preemptions - before[0],
+            yields=counters.yields - before[1],
+            recomputed_tokens=counters.recomputed_tokens - before[2],
+        )
+        self.steps.append(record)
+        if self.on_step is not None:
+            self.on_step(record)
+
+    def stats(self) -> EngineStats:
+        scheduler, counters, blocks = self.scheduler, self.scheduler.counters, self.scheduler.blocks
+        return EngineStats(
+            steps=counters.steps,
+            running=len(scheduler.running),
+            waiting=scheduler.num_waiting,
+            blocks_total=blocks.num_blocks,
+            blocks_used=blocks.num_used,
+            blocks_cached=blocks.num_cached,
+            block_size=blocks.block_size,
+            prompt_tokens=counters.prompt_tokens,
+            generated_tokens=counters.generated_tokens,
+            prefix_query_tokens=counters.prefix_query_tokens,
+            prefix_hit_tokens=counters.prefix_hit_tokens,
+            recomputed_tokens=counters.recomputed_tokens,
+            preemptions=counters.preemptions,
+            yields=counters.yields,
+            finished=dict(counters.finished),
+            tokens_per_s=self._recent_tokens_per_s(window_s=5.0),
+        )
+
+    def _recent_tokens_per_s(self, window_s: float) -> float:
+        now_s = self.clock()
+        recent = [step for step in list(self.steps) if step.start_s >= now_s - window_s]
+        if not recent:
+            return 0.0
+        return sum(step.new_tokens for step in recent) / max(now_s - recent[0].start_s, 1e-9)
+
+    def run(self, requests: Iterable[Request]) -> dict[str, list[int]]:
+        """Add all `requests`, step until every one is finished, and return their output ids (for notebooks, tests)."""
+        outputs: dict[str, list[int]] = {}
+        for request in requests:
+            outputs[self.add(request).request_id] = []
+        while self.has_work:
+            for event in self.step():
+                outputs[event.request_id].extend(event.token_ids)
+        return outputs
+
+
+def _event(seq: Sequence, sampled: Sampled) -> TokenEvent:
+    return TokenEvent(
+        seq.request_id,
+        (sampled.token_id,),
+        seq.finish_reason,
+        (sampled.logprob,) if sampled.logprob else (),
+        seq.cached_tokens,
+    )
+
+
+def load_engine(
+    folder: Path,
+    *,
+    quant: str = "fp16",
+    config: EngineConfig = EngineConfig(),  # noqa: B008 -- frozen, so one shared default is safe
+    clock: Clock = monotonic,
+    device: str = "cpu",
+    margins: bool = False,
+) -> Engine:
+    """Load a model folder into an engine. Sets this process's torch threads to `config.threads`.
+
+    Raises: WeightsError for a folder that we cannot run, SetupError for settings that do not fit together.
+    """
+    torch.set_num_threads(config.threads)
+    model_config = read_config(folder)
+    pool_tokens = config.cache.num_blocks * config.cache.block_size
+    max_model_len = min(config.max_model_len or model_config.max_position, model_config.max_position, pool_tokens)
+    runner = ModelRunner(load_model(folder, quant, max_model_len, device), config.cache, margins)
+    blocks = BlockManager(config.cache.num_blocks, config.cache.block_size, config.cache.prefix_caching)
+    scheduler = Scheduler(config.scheduler, blocks, max_model_len, model_config.eos_ids)
+    return Engine(runner, scheduler, clock)
+
+
+__all__ = ["Engine", "EngineStats", "FinishReason", "Runner", "StepRecord", "load_engine"]

@@ -1,0 +1,60 @@
+"""One step on the hardware: a `Batch` in, sampled tokens out. The only place where the scheduler's plan meets torch.
+
+The simulator has a counterpart that returns after `StepTimeModel.seconds(batch)` instead.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from miniserve.config import CacheConfig
+from miniserve.engine.attention import make_pool, plan_attention
+from miniserve.engine.model import Llama
+from miniserve.engine.sampler import Sampled, sample
+from miniserve.engine.scheduler import Batch
+
+
+class ModelRunner:
+    """Owns the weights and the KV pool; keeps no state of sequences.
+
+    `margins=True` makes every sampled token carry how close the decision was (tests use it to list ties).
+    """
+
+    def __init__(self, model: Llama, cache: CacheConfig, margins: bool = False) -> None:
+        self.model = model
+        self.block_size = cache.block_size
+        self.margins = margins
+        config = model.config
+        self.pool = make_pool(
+            config.num_layers,
+            cache.num_blocks,
+            cache.block_size,
+            config.num_kv_heads,
+            config.head_dim,
+            model.dtype,
+            model.device,
+        )
+
+    @torch.inference_mode()
+    def execute(self, batch: Batch) -> list[Sampled]:
+        """Compute the batch, write its keys and values, and sample one token for each work that samples."""
+        device = self.model.device
+        ids: list[int] = []
+        positions: list[int] = []
+        rows: list[int] = []
+        sampling = []
+        for work in batch.works:
+            ids.extend(work.seq.tokens[work.start : work.end])
+            positions.extend(range(work.start, work.end))
+            if work.samples:
+                rows.append(len(ids) - 1)
+                sampling.append((work.seq.request.sampling, work.seq.num_output))
+        plan = plan_attention(batch, self.block_size, self.model.dtype, device)
+        logits = self.model.forward(
+            torch.tensor(ids, device=device),
+            torch.tensor(positions, device=device),
+            plan,
+            self.pool,
+            torch.tensor(rows, dtype=torch.long, device=device),
+        )
+        return sample(logits, sampling, self.margins)
