@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,8 @@ def run_suite(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProces
     (folder / "test_suite.py").write_text(SUITE)
     target = folder / "results" / "record.json"
     command = [sys.executable, "-m", "pytest", "-p", "full_record", "--record-to", str(target), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False), target
+    environment = dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # other plugins only cost seconds here
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment), target
 
 
 @pytest.fixture(scope="module")
