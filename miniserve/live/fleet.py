@@ -1,0 +1,156 @@
+"""The replicas that the gateway knows: how busy each is, whether it answers, and the snapshot that policies see.
+
+Two kinds of knowledge: `outstanding` is counted here, around each send, and always true; the rest comes from probes
+every half second and is as old as `ReplicaView.as_of_s` says. Whether a replica may be used is decided here by facts
+only (it answers, it says that it is ready); which one to use is the balancer's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from miniserve.errors import RequestError, UpstreamError
+from miniserve.live.wire import ReplicaReport
+from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, TokenEvent
+
+log = logging.getLogger(__name__)
+
+
+class Upstream(Protocol):
+    """A replica as its gateway reaches it; `live.remote.RemoteReplica` is one."""
+
+    def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]: ...
+    async def report(self, timeout_s: float) -> ReplicaReport: ...
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Member:
+    """One replica and what is known of it."""
+
+    replica_id: str
+    upstream: Upstream
+    state: ReplicaState = ReplicaState.STARTING
+    outstanding: int = 0
+    misses: int = 0  # probes in a row without an answer
+    report: ReplicaReport | None = None
+    as_of_s: float = 0.0
+
+    def view(self) -> ReplicaView:
+        report = self.report
+        if report is None:
+            return ReplicaView(self.replica_id, self.state, self.outstanding)
+        return ReplicaView(
+            self.replica_id,
+            self.state,
+            self.outstanding,
+            queue_depth=report.waiting,
+            running=report.running,
+            kv_used_fraction=report.kv_used_fraction,
+            tokens_per_s=report.tokens_per_s,
+            version=report.model,
+            as_of_s=self.as_of_s,
+        )
+
+
+class Fleet:
+    """`async with Fleet(clock) as fleet:` probes its members inside the block and closes them at its end."""
+
+    def __init__(
+        self, clock: Clock, *, probe_interval_s: float = 0.5, probe_timeout_s: float = 2.0, misses_until_down: int = 3
+    ) -> None:
+        self._clock = clock
+        self._probe_interval_s = probe_interval_s
+        self._probe_timeout_s = probe_timeout_s
+        self._misses_until_down = misses_until_down
+        self._members: dict[str, Member] = {}
+        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Fleet:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for replica_id in list(self._members):
+                await self.remove(replica_id)
+        finally:
+            await self._group.__aexit__(kind, error, trace)
+
+    # --- membership ------------------------------------------------------------------------------------------------
+
+    async def put(self, replica_id: str, upstream: Upstream) -> None:
+        """Add a replica, or put a restarted one in its old place; returns after its first probe."""
+        await self.remove(replica_id)
+        member = self._members[replica_id] = Member(replica_id, upstream)
+        await self._probe(member)
+        self._probes[replica_id] = self._group.create_task(self._probe_for_ever(member), name=f"probe {replica_id}")
+
+    async def remove(self, replica_id: str) -> None:
+        """Forget a replica; what is still running there is cut off."""
+        member = self._members.pop(replica_id, None)
+        if member is not None:
+            if probe := self._probes.pop(replica_id, None):
+                probe.cancel()
+            await member.upstream.close()
+
+    def mark_down(self, replica_id: str) -> None:
+        """Believe somebody who saw the process die, instead of waiting for probes to miss it."""
+        if member := self._members.get(replica_id):
+            self._set_state(member, ReplicaState.DOWN)
+
+    # --- what others see -------------------------------------------------------------------------------------------
+
+    def view(self) -> FleetView:
+        return FleetView(tuple(member.view() for member in self._members.values()), self._clock())
+
+    def members(self) -> tuple[Member, ...]:
+        return tuple(self._members.values())
+
+    def any_ready(self) -> bool:
+        return any(member.state is ReplicaState.READY for member in self._members.values())
+
+    @contextmanager
+    def sending(self, replica_id: str) -> Iterator[Upstream]:
+        """Count one outstanding request for the length of the block. Raises: UpstreamError if the replica is gone."""
+        member = self._members.get(replica_id)
+        if member is None:
+            raise UpstreamError(f"replica {replica_id} has left the fleet")
+        member.outstanding += 1
+        try:
+            yield member.upstream
+        finally:
+            member.outstanding -= 1
+
+    # --- probes ----------------------------------------------------------------------------------------------------
+
+    async def _probe_for_ever(self, member: Member) -> None:
+        while True:
+            await asyncio.sleep(self._probe_interval_s)
+            await self._probe(member)
+
+    async def _probe(self, member: Member) -> None:
+        try:
+            report = await member.upstream.report(self._probe_timeout_s)
+        except RequestError as error:
+            member.misses += 1
+            if member.misses >= self._misses_until_down:
+                self._set_state(member, ReplicaState.DOWN, f" after {member.misses} missed probes: {error}")
+            return
+        member.misses = 0
+        member.report, member.as_of_s = report, self._clock()
+        self._set_state(member, report.state)
+
+    def _set_state(self, member: Member, state: ReplicaState, why: str = "") -> None:
+        if member.state is not state:
+            log.info("replica %s: %s -> %s%s", member.replica_id, member.state.value, state.value, why)
+            member.state = state

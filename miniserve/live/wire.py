@@ -1,0 +1,170 @@
+"""What gateway and replica say to each other: requests, token events, errors and reports as JSON, both ways.
+
+Knows the shapes and checks them; does not know HTTP or SSE. Text never crosses here, only token ids: the side that
+talks to the client turns them into text, once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from miniserve import errors
+from miniserve.errors import InvalidRequest, RequestError, UpstreamError
+from miniserve.types import ReplicaState, Request, TokenEvent
+
+if TYPE_CHECKING:
+    from miniserve.engine.engine import EngineStats
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What a replica says about itself: its process, and its engine's counters as of the last step."""
+
+    pid: int
+    model: str
+    state: ReplicaState
+    uptime_s: float
+    rss_bytes: int
+    max_model_len: int
+    steps: int = 0
+    running: int = 0
+    waiting: int = 0
+    blocks_total: int = 0
+    blocks_used: int = 0
+    blocks_cached: int = 0
+    block_size: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    recomputed_tokens: int = 0
+    preemptions: int = 0
+    yields: int = 0
+    tokens_per_s: float = 0.0
+    max_abort_lag_steps: int = 0
+    finished: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def kv_used_fraction(self) -> float:
+        return self.blocks_used / self.blocks_total if self.blocks_total else 0.0
+
+
+_request = TypeAdapter(Request)
+_event = TypeAdapter(TokenEvent)
+_report = TypeAdapter(ReplicaReport)
+
+_BY_STATUS: dict[int, type[RequestError]] = {  # a status belongs to one class only: see the tree in errors.py
+    error.status: error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, RequestError) and error is not RequestError
+}
+_BY_TYPE = {error.type: error for error in reversed(_BY_STATUS.values())}  # the first class of those that share a type
+
+
+def encode_request(request: Request) -> bytes:
+    return _request.dump_json(request)
+
+
+def decode_request(data: bytes) -> Request:
+    """Raises: InvalidRequest, naming the first field that is wrong."""
+    try:
+        return _request.validate_json(data)
+    except ValidationError as error:
+        raise InvalidRequest(f"not a request: {_first(error)}") from None
+
+
+def encode_event(event: TokenEvent) -> str:
+    return _event.dump_json(event, exclude_defaults=True).decode()
+
+
+def decode_event(data: str) -> TokenEvent:
+    """Raises: the RequestError that the replica sent in the event's place, or UpstreamError if it is neither."""
+    try:
+        return _event.validate_json(data)
+    except ValidationError as error:
+        raise _error_in(data) or UpstreamError(f"the replica sent no token event: {_first(error)}") from None
+
+
+def encode_error(error: RequestError) -> str:
+    """Return the error object of the HTTP edge, plus what it takes to make the same error again."""
+    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return json.dumps({"error": {**fields, "status": error.status, "retry_after_s": error.retry_after_s}})
+
+
+def decode_error(status: int, body: bytes, retry_after: str | None = None) -> RequestError:
+    """Return the error that a replica's HTTP answer stands for: its status, body and `retry-after` header (seconds)."""
+    try:
+        retry_after_s = float(retry_after) if retry_after else None
+    except ValueError:
+        retry_after_s = None
+    found = _error_in(body)
+    kind = _BY_STATUS.get(status, UpstreamError)
+    if found is None:
+        return kind(f"the replica answered {status}", None, None, retry_after_s)
+    return kind(found.message, found.param, found.code, retry_after_s)
+
+
+def encode_report(report: ReplicaReport) -> bytes:
+    return _report.dump_json(report)
+
+
+def decode_report(data: bytes) -> ReplicaReport:
+    """Raises: UpstreamError when it is not a report."""
+    try:
+        return _report.validate_json(data)
+    except ValidationError as error:
+        raise UpstreamError(f"the replica sent no report: {_first(error)}") from None
+
+
+def report_of(
+    stats: EngineStats,
+    *,
+    model: str,
+    max_model_len: int,
+    state: ReplicaState,
+    uptime_s: float,
+    max_abort_lag_steps: int = 0,
+) -> ReplicaReport:
+    """Return this process's report: what it is, and those of the engine's counters that a report has a place for."""
+    counters = {name: value for name, value in asdict(stats).items() if name in ReplicaReport.__dataclass_fields__}
+    return ReplicaReport(
+        pid=os.getpid(),
+        model=model,
+        max_model_len=max_model_len,
+        state=state,
+        uptime_s=round(uptime_s, 3),
+        rss_bytes=rss_bytes(),
+        max_abort_lag_steps=max_abort_lag_steps,
+        **counters,
+    )
+
+
+def rss_bytes() -> int:
+    """Return the memory this process holds now, 0 where the system does not say."""
+    try:
+        resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return resident_pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
+def _error_in(data: str | bytes) -> RequestError | None:
+    try:
+        fields: Any = json.loads(data)["error"]
+        kind = _BY_STATUS.get(fields.get("status")) or _BY_TYPE.get(fields["type"], UpstreamError)
+        return kind(str(fields["message"]), fields["param"], fields["code"], fields.get("retry_after_s"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "body"
+    return f"{where}: {problem['msg']}"

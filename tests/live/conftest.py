@@ -1,0 +1,119 @@
+"""A scripted engine with the real one's interface, and the helpers that all live tests share."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from miniserve.errors import Overloaded
+from miniserve.types import FinishReason, Request, SamplingParams, TokenEvent
+
+DEADLINE_S = 20.0  # far beyond what anything here takes; a condition that is not true by then never will be
+
+
+@dataclass(frozen=True)
+class FakeStats:
+    steps: int
+    running: int
+    blocks_total: int
+    blocks_used: int
+    finished: dict[str, int]
+    tokens_per_s: float = 0.0
+
+
+@dataclass
+class FakeEngine:
+    """Counts: a request's tokens are 0, 1, 2, ... up to `max_tokens`, one a step; each running request holds a block.
+
+    A step waits for `gate` (set = run freely). `fail_steps` says how many of the next steps raise.
+    """
+
+    max_running: int = 8
+    fail_steps: int = 0
+    fail_abort: bool = False
+    steps: int = 0
+    running: dict[str, list[Any]] = field(default_factory=dict)
+    aborted: list[str] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    thread_ids: set[int] = field(default_factory=set)
+    finished: dict[str, int] = field(default_factory=lambda: {"length": 0, "abort": 0})
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running)
+
+    def add(self, request: Request) -> None:
+        self.thread_ids.add(threading.get_ident())
+        if len(self.running) >= self.max_running:
+            raise Overloaded("the queue is full", None, None, 2.0)
+        assert request.request_id not in self.running, "two requests with one id"
+        self.running[request.request_id] = [request.sampling.max_tokens, 0]
+
+    def abort(self, request_id: str) -> None:
+        self.thread_ids.add(threading.get_ident())
+        if self.fail_abort:
+            raise RuntimeError("scripted: abort")
+        self.aborted.append(request_id)
+        if self.running.pop(request_id, None):
+            self.finished["abort"] += 1
+
+    def step(self) -> list[TokenEvent]:
+        self.thread_ids.add(threading.get_ident())
+        self.gate.wait(DEADLINE_S)
+        self.steps += 1
+        if self.fail_steps:
+            self.fail_steps -= 1
+            raise RuntimeError("scripted: step")
+        return [self._token(request_id) for request_id in list(self.running)]
+
+    def _token(self, request_id: str) -> TokenEvent:
+        entry = self.running[request_id]
+        entry[1] += 1
+        last = entry[1] >= entry[0]
+        if last:
+            del self.running[request_id]
+            self.finished["length"] += 1
+        return TokenEvent(request_id, (entry[1] - 1,), FinishReason.LENGTH if last else None)
+
+    def stats(self) -> FakeStats:
+        return FakeStats(self.steps, len(self.running), 64, len(self.running), dict(self.finished))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    fake = FakeEngine()
+    yield fake
+    fake.gate.set()  # let a thread that waits there go
+
+
+@pytest.fixture
+def make_request() -> Callable[..., Request]:
+    def make(request_id: str = "q", max_tokens: int = 5, **fields: Any) -> Request:
+        return Request(request_id, "tiny", (1, 2, 3), SamplingParams(max_tokens=max_tokens), **fields)
+
+    return make
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """`await until(condition)`: come back when it is true; fail when it is not within the deadline."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    return wait
