@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 
 
-class FinishReason(str, Enum):
+class FinishReason(StrEnum):
     """Why a generation ended (the OpenAI words, plus two that only we see)."""
 
     STOP = "stop"  # end-of-sequence token, or a stop string
@@ -88,7 +88,7 @@ class TokenEvent:
     text: str | None = None
 
 
-class ReplicaState(str, Enum):
+class ReplicaState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"

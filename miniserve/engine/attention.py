@@ -1,7 +1,7 @@
 """Attention over paged keys and values: where a step's new K/V go, and how each row finds its past.
 
-The pool is one tensor `[layers, slots, 2, kv_heads, head_dim]`; slot = block * block_size + offset, and one slot holds a
-token's key *and* value, so storing a step's tokens is one indexed copy per layer. What does not depend on the layer
+The pool is one tensor `[layers, slots, 2, kv_heads, head_dim]`; slot = block * block_size + offset, and one slot holds
+a token's key *and* value, so storing a step's tokens is one indexed copy per layer. What does not depend on the layer
 (slots, tables, masks) is built once per step in `plan_attention`.
 
     rows with one query    gather their blocks side by side, pad to the longest, mask the padding      [B, heads, ctx]
@@ -27,8 +27,8 @@ def make_pool(
 ) -> torch.Tensor:
     """Allocate the KV pool `[layers, num_blocks * block_size, 2, kv_heads, head_dim]`.
 
-    Zeros, never uninitialised memory: a masked row still takes part as `0 * value`, and `0 * nan` is nan. On a CPU numpy's
-    zeros are untouched pages, so memory is taken only as blocks come into use.
+    Zeros, never uninitialised memory: a masked row still takes part as `0 * value`, and `0 * nan` is nan. On a CPU
+    numpy's zeros are untouched pages, so memory is taken only as blocks come into use.
     """
     shape = (layers, num_blocks * block_size, 2, kv_heads, head_dim)
     if device == "cpu":

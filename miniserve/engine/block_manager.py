@@ -8,9 +8,9 @@ blocks in order; they may lie anywhere, so nothing is ever moved and at most one
                    plain  still hold a known prefix, least recently used first
 
 A full block is known by a key that covers all text before it too (`sequence.next_key`), so finding the longest cached
-prefix is a walk from block 0 until the first miss. A hit takes a block out of the free list, or shares it when somebody
-else is using it (reference counts). Only full blocks are ever shared and full blocks are never written again, so no copy
-on write is needed.
+prefix is a walk from block 0 until the first miss. A hit takes a block out of the free list, or shares it when
+somebody else is using it (reference counts). Only full blocks are ever shared and full blocks are never written again,
+so no copy on write is needed.
 
 Pure Python: it hands out numbers; `model` and `attention` own the memory. Every operation is O(blocks touched).
 Source: PagedAttention (Kwon et al. 2023, arXiv:2309.06180); the free list as in vLLM's v1 block pool.
@@ -27,8 +27,8 @@ from miniserve.engine.sequence import BlockKey, Sequence
 class BlockManager:
     """Block tables, reference counts, prefix cache.
 
-    Invariants (see `check_integrity`): free + used = total; a block's count is the number of tables it is in; a block is
-    in the free list exactly when its count is 0; a key names one block.
+    Invariants (see `check_integrity`): free + used = total; a block's count is the number of tables it is in; a block
+    is in the free list exactly when its count is 0; a key names one block.
     """
 
     def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool = True) -> None:
@@ -85,7 +85,8 @@ class BlockManager:
 
     def admit(self, seq: Sequence, hits: list[int]) -> None:
         """Give `seq` its cached prefix and blocks for all its tokens. The caller has checked `blocks_missing`."""
-        assert not seq.block_table and seq.num_computed == 0
+        assert not seq.block_table
+        assert seq.num_computed == 0
         for block in hits:
             if self._ref_counts[block] == 0:
                 del self._free[block]
@@ -119,7 +120,7 @@ class BlockManager:
                 self._key_of[block] = key
 
     def release(self, seq: Sequence) -> None:
-        """Take all blocks from `seq`. Its last block goes first, so that the end of a text is forgotten before its start."""
+        """Take all blocks from `seq`, the last one first: the end of a text is forgotten before its start."""
         for block in reversed(seq.block_table):
             self._ref_counts[block] -= 1
             if self._ref_counts[block] == 0:

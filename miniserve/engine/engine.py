@@ -3,8 +3,8 @@
     add(request) --> scheduler.schedule --> runner.execute --> scheduler.commit --> token events
                          ^ one step: every running sequence gets one token, or a chunk of its prompt done |
 
-Not thread-safe and never waiting: one thread owns it and calls `step` while `has_work` (`live/replica.py`). It speaks token
-ids only; text, and so stop strings, belong to whoever talks to the client (`stream.Detokenizer`).
+Not thread-safe and never waiting: one thread owns it and calls `step` while `has_work` (`live/replica.py`). It speaks
+token ids only; text, and so stop strings, belong to whoever talks to the client (`stream.Detokenizer`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from miniserve.clock import monotonic
 from miniserve.config import EngineConfig
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.model import load_model
+from miniserve.engine.model_config import read_config
 from miniserve.engine.runner import ModelRunner
 from miniserve.engine.sampler import Sampled
 from miniserve.engine.scheduler import Batch, Scheduler
 from miniserve.engine.sequence import Sequence
-from miniserve.engine.weights import read_config
 from miniserve.errors import InvalidRequest
 from miniserve.types import Clock, FinishReason, Request, TokenEvent
 

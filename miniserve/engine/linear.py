@@ -8,8 +8,8 @@ Three ways to hold them, measured side by side by `python -m miniserve bench lin
     fp16  packed into fbgemm's layout: weights rounded to half precision, sums in fp32; half the bytes to read, so up to
           3x faster at few rows; rounding moves SmolLM2's logits by at most 0.05
 
-The packing operators are semi-private to torch (hence its exact pin). Where one is missing, the next simpler way is taken.
-A row's result never depends on the rows beside it beyond the last bits of the sum.
+The packing operators are semi-private to torch (hence its exact pin). Where one is missing, the next simpler way is
+taken. A row's result never depends on the rows beside it beyond the last bits of the sum.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def make_linear(weight: torch.Tensor, quant: str) -> Linear:
     """Pack `weight` [out, in] and return the product with it, [rows, in] -> [rows, out]."""
     if weight.device.type == "cpu" and quant == "fp16" and _can_pack_fp16():
         return _packed_fp16(weight)
-    if weight.device.type == "cpu" and quant != "fp64" and torch.backends.mkldnn.is_available():
+    if weight.device.type == "cpu" and quant != "fp64" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return _packed_fp32(weight)
     return lambda x: F.linear(x, weight)
 

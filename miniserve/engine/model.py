@@ -5,9 +5,9 @@
     logits = head(norm(x[rows that sample]))                           [R, vocab]
 
 All tokens of a step lie in one flat dimension T, whichever sequence they belong to; only attention looks across rows,
-and it is told how by an `AttentionPlan`. Three things are done once, at load, to make each step cheaper: q, k and v (and
-gate and up) become one product each; the rows of q and k are reordered so that the two numbers which rope rotates lie
-side by side and the rotation is one complex multiplication; and the weights are packed (`linear.py`).
+and it is told how by an `AttentionPlan`. Three things are done once, at load, to make each step cheaper: q, k and v
+(and gate and up) become one product each; the rows of q and k are reordered so that the two numbers which rope rotates
+lie side by side and the rotation is one complex multiplication; and the weights are packed (`linear.py`).
 
 Source: Touvron et al. 2023 (arXiv:2302.13971); rope from Su et al. 2021 (arXiv:2104.09864).
 """
@@ -17,14 +17,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
 from miniserve.engine.attention import AttentionPlan, paged_attention, store_kv
+from miniserve.engine.folder import tensor_files
 from miniserve.engine.linear import Linear, make_linear, weight_dtype
-from miniserve.engine.weights import ModelConfig, read_config, tensor_files
+from miniserve.engine.model_config import ModelConfig, read_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Llama:
         rope = self.rope[positions]  # [T, 1, head_dim / 2] complex
         for layer, kv_pool in zip(self.layers, pool, strict=True):
             qkv = layer.qkv(self._rms_norm(x, layer.attn_norm))
-            rotated = qkv[:, : q_size + kv_size].unflatten(1, (-1, cfg.head_dim // 2, 2))  # q and k heads, as pairs
+            rotated = qkv[:, : q_size + kv_size].view(len(qkv), -1, cfg.head_dim // 2, 2)  # q and k heads, as pairs
             torch.view_as_complex(rotated).mul_(rope)
             store_kv(kv_pool, qkv[:, q_size:], plan)
             q = qkv[:, :q_size].reshape(-1, cfg.num_heads, cfg.head_dim)
@@ -91,8 +93,8 @@ class Llama:
 def load_model(folder: Path, quant: str, max_position: int | None = None, device: str = "cpu") -> Llama:
     """Read a model folder (see `weights.py`), fuse and pack its weights.
 
-    Files are memory-mapped. The embedding is used as it lies, so all replica processes of a machine share its pages; the
-    rest is packed into memory of this process and its mapping dropped.
+    Files are memory-mapped. The embedding is used as it lies, so all replica processes of a machine share its pages;
+    the rest is packed into memory of this process and its mapping dropped.
 
     Raises: WeightsError, SetupError.
     """
@@ -119,9 +121,9 @@ class _Tensors:
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: str) -> None:
         self._dtype, self._device = dtype, device
-        self._files = {}
+        self._files: dict[str, Any] = {}
         for path in tensor_files(folder):
-            file = safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
+            file: Any = safe_open(path, framework="pt")
             self._files.update(dict.fromkeys(file.keys(), file))
 
     def __getitem__(self, name: str) -> torch.Tensor:

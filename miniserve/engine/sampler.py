@@ -5,8 +5,8 @@ distribution laid out *in order of token id*. Nothing else enters: not the batch
 before. So a restarted or moved request continues with the very tokens it would have had, and two nearly equal
 probabilities that swap rank through rounding do not change the outcome.
 
-A vocabulary is large (49,152) and most of it has no chance: sorting it costs 30x more than `topk(64)`, which nearly always
-holds the whole nucleus. The full sort remains for when it does not.
+A vocabulary is large (49,152) and most of it has no chance: sorting it costs 30x more than `topk(64)`, which nearly
+always holds the whole nucleus. The full sort remains for when it does not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Sampled:
 
 
 def sample(logits: torch.Tensor, requests: Seq[tuple[SamplingParams, int]], margins: bool = False) -> list[Sampled]:
-    """Choose one token per row of `logits` [R, vocab]; `requests[i]` = (parameters, index of the token in the output)."""
+    """Choose one token per row of `logits` [R, vocab]; `requests[i]` = (parameters, index of the token to come)."""
     best = logits.argmax(-1).tolist() if any(p.temperature == 0 for p, _ in requests) else [0] * len(requests)
     out: list[Sampled] = []
     for row, greedy, (params, index) in zip(logits, best, requests, strict=True):

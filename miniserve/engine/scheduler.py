@@ -1,8 +1,8 @@
 """Who computes what in the next step: continuous batching, one token budget, nobody starves.
 
-Each step is a fresh decision. A sequence is "prompt plus what it has generated"; some of it is in the KV cache, the rest
-must be computed, and when the last token is computed the next one is sampled. Decoding (one token missing) and prefilling
-(many missing) differ in nothing else, so one step mixes them:
+Each step is a fresh decision. A sequence is "prompt plus what it has generated"; some of it is in the KV cache, the
+rest must be computed, and when the last token is computed the next one is sampled. Decoding (one token missing) and
+prefilling (many missing) differ in nothing else, so one step mixes them:
 
     budget 128 |d|d|d|d|d|  prefill of A: 83 of its 300 tokens  |  prefill of B: 40 |     d = one decode token
 
@@ -12,13 +12,13 @@ must be computed, and when the last token is computed the next one is sampled. D
 2. Waiting sequences, best rank first, as long as there are a slot, budget, and blocks for the whole prompt.
    The queue is never skipped: a large prompt at its head is not overtaken for ever by small ones.
 
-**Rank** is `queued_s + class * aging_s`, smaller is better: a request of the next lower class is treated as one that came
-`aging_s` later. Two ranks never change order as time passes, so a plain heap serves, and a sequence is overtaken only by
-those that arrived less than `class * aging_s` after it: a bound on waiting, whatever the load. The best-ranked running
-sequence is never preempted for another, so something always finishes.
+**Rank** is `queued_s + class * aging_s`, smaller is better: a request of the next lower class is treated as one that
+came `aging_s` later. Two ranks never change order as time passes, so a plain heap serves, and a sequence is overtaken
+only by those that arrived less than `class * aging_s` after it: a bound on waiting, whatever the load. The best-ranked
+running sequence is never preempted for another, so something always finishes.
 
-**Turns.** A long generation that has produced `turn_tokens` in a row gives up its slot when a short one waits for it, and
-queues again as if it had just arrived.
+**Turns.** A long generation that has produced `turn_tokens` in a row gives up its slot when a short one waits for it,
+and queues again as if it had just arrived.
 
 Pure Python, no clock: `now_s` is told. The simulator runs this very class and replaces only the model's step.
 Source: Orca (Yu et al., OSDI 2022) for iteration-level batching; Sarathi-Serve (Agrawal et al. 2024, arXiv:2403.02310)
@@ -28,7 +28,8 @@ for chunked prefill beside decodes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence as Seq
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from miniserve.config import SchedulerConfig
@@ -235,7 +236,7 @@ class Scheduler:
             self.counters.prefix_hit_tokens += seq.num_computed
 
     def commit(self, batch: Batch, new_tokens: Seq[int]) -> list[Sequence]:
-        """Book a computed step. `new_tokens` has one id per sampling work, in order. Return the sequences that got one."""
+        """Book a computed step: one of `new_tokens` per sampling work, in order. Return the sequences that got one."""
         tokens = iter(new_tokens)
         grown: list[Sequence] = []
         self.counters.steps += 1

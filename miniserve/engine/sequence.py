@@ -1,7 +1,7 @@
 """A sequence: one request's life inside the engine.
 
-Outside the engine we say *request* (what somebody asked for); inside, *sequence* (the tokens so far, and how many of them
-the KV cache holds). Pure Python: no torch, no clock.
+Outside the engine we say *request* (what somebody asked for); inside, *sequence* (the tokens so far, and how many of
+them the KV cache holds). Pure Python: no torch, no clock.
 
     WAITING --admit--> RUNNING --eos, length--> FINISHED
        ^                  |
@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence as Seq
-from enum import Enum
+from enum import StrEnum
 
 from miniserve.types import FinishReason, Request
 
 BlockKey = bytes  # identifies the content of a full block *and* everything before it
 
 
-class SequenceStatus(str, Enum):
+class SequenceStatus(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"

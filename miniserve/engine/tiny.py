@@ -7,7 +7,6 @@ into tokens at awkward places.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from miniserve.engine.folder import expected_shapes
+from miniserve.engine.model_config import ModelConfig, config_json, write_json
 from miniserve.engine.tokenizer import byte_alphabet
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+BOS_ID = 1  # <|im_start|>
 EOS_ID = 2  # <|im_end|>
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -55,29 +57,22 @@ def write_tiny_model(
         )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": len(tokenizer["model"]["vocab"]),
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "head_dim": hidden // heads,
-        "intermediate_size": ffn,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        "max_position_embeddings": context,
-        "tie_word_embeddings": tie_embeddings,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "bos_token_id": 1,
-        "eos_token_id": EOS_ID,
-        "dtype": "float32",
-    }
-    settings = {
+    config = ModelConfig(
+        vocab_size=len(tokenizer["model"]["vocab"]),
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=hidden // heads,
+        intermediate_size=ffn,
+        rope_theta=10000.0,
+        rms_norm_eps=1e-5,
+        max_position=context,
+        tie_embeddings=tie_embeddings,
+        eos_ids=(EOS_ID,),
+        bos_id=BOS_ID,
+    )
+    settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|im_start|>",
         "eos_token": "<|im_end|>",
@@ -87,16 +82,12 @@ def write_tiny_model(
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
     }
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": EOS_ID})
-    _write_json(folder / "tokenizer_config.json", settings)
-    _write_json(folder / "tokenizer.json", tokenizer)
+    write_json(folder / "config.json", config_json(config))
+    write_json(folder / "generation_config.json", {"bos_token_id": BOS_ID, "eos_token_id": [EOS_ID]})
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer.json", tokenizer)
     save_file(_tensors(config, seed), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _tokenizer() -> dict[str, Any]:
@@ -129,31 +120,16 @@ def _tokenizer() -> dict[str, Any]:
     }
 
 
-def _tensors(config: dict[str, Any], seed: int) -> dict[str, NDArray[np.float32]]:
-    """Random weights, each row scaled so that activations keep their size from layer to layer."""
+def _tensors(config: ModelConfig, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Random weights, scaled so that activations keep their size from layer to layer and attention has preferences."""
     random = np.random.default_rng(seed)
-    vocab, hidden, ffn = config["vocab_size"], config["hidden_size"], config["intermediate_size"]
-    kv = config["num_key_value_heads"] * config["head_dim"]
+    louder = {"model.embed_tokens": 4.0, "q_proj": 2.0, "k_proj": 2.0, "lm_head": 2.0}
 
-    def matrix(rows: int, columns: int) -> NDArray[np.float32]:
-        return np.asarray(random.standard_normal((rows, columns)) / math.sqrt(columns), dtype=np.float32)
+    def tensor(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        noise = random.standard_normal(shape)
+        if len(shape) == 1:  # a norm's gain
+            return np.asarray(1 + 0.1 * noise, dtype=np.float32)
+        scale = next((factor for part, factor in louder.items() if part in name), 1.0)
+        return np.asarray(noise * scale / math.sqrt(shape[1]), dtype=np.float32)
 
-    def norm() -> NDArray[np.float32]:
-        return np.asarray(1 + 0.1 * random.standard_normal(hidden), dtype=np.float32)
-
-    tensors = {"model.embed_tokens.weight": matrix(vocab, hidden) * np.float32(4)}
-    for layer in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        tensors[prefix + "input_layernorm.weight"] = norm()
-        tensors[prefix + "self_attn.q_proj.weight"] = matrix(hidden, hidden) * np.float32(2)
-        tensors[prefix + "self_attn.k_proj.weight"] = matrix(kv, hidden) * np.float32(2)
-        tensors[prefix + "self_attn.v_proj.weight"] = matrix(kv, hidden)
-        tensors[prefix + "self_attn.o_proj.weight"] = matrix(hidden, hidden)
-        tensors[prefix + "post_attention_layernorm.weight"] = norm()
-        tensors[prefix + "mlp.gate_proj.weight"] = matrix(ffn, hidden)
-        tensors[prefix + "mlp.up_proj.weight"] = matrix(ffn, hidden)
-        tensors[prefix + "mlp.down_proj.weight"] = matrix(hidden, ffn)
-    tensors["model.norm.weight"] = norm()
-    if not config["tie_word_embeddings"]:
-        tensors["lm_head.weight"] = matrix(vocab, hidden) * np.float32(2)
-    return tensors
+    return {name: tensor(name, shape) for name, shape in expected_shapes(config).items()}

@@ -20,6 +20,7 @@ import tokenizers
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from miniserve.engine.model_config import read_eos_ids, read_json
 from miniserve.errors import InvalidRequest, WeightsError
 
 _METASPACE = "\u2581"  # how sentencepiece writes a space
@@ -83,7 +84,7 @@ class Tokenizer:
             fast = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise WeightsError(f"{path} cannot be read as a tokenizer: {error}") from error
-        return cls(fast, _read_settings(folder), _read_eos_ids(folder))
+        return cls(fast, _read_settings(folder), read_eos_ids(folder))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, adding no token and recognising no control token in it.
@@ -219,7 +220,8 @@ def _content(token: str | dict[str, Any]) -> str:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    settings = _read_json(folder / "tokenizer_config.json")
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
     template = settings.get("chat_template")
     separate = folder / "chat_template.jinja"  # where newer transformers releases put it
     if separate.is_file():
@@ -227,20 +229,3 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if isinstance(template, list):  # several named templates
         template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
     return {**settings, "chat_template": template}
-
-
-def _read_eos_ids(folder: Path) -> tuple[int, ...]:
-    for name in ("generation_config.json", "config.json"):
-        eos = _read_json(folder / name).get("eos_token_id")
-        if eos is not None:
-            return tuple(eos) if isinstance(eos, list) else (int(eos),)
-    return ()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise WeightsError(f"{path} is not valid JSON: {error}") from error
