@@ -1,0 +1,42 @@
+"""What is known of one HTTP exchange so far: written by every station that it passes, read once by the request log.
+
+Holds counts, times and names; never a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+_SANE_ID = re.compile(r"[!-~]{1,128}")  # printable, no spaces, and short enough for a log line and a header
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer. Times are seconds on the injected clock."""
+
+    request_id: str
+    started_s: float
+    status: int | None = None  # of the response, once it has started
+    error: str | None = None  # the type of the error object that was sent
+    gone: bool = False  # the client left, or stopped reading, before the end
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    first_token_s: float | None = None
+    finish_reason: str | None = None
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """Return the exchange that `access.AccessLog` put there."""
+    exchange = scope["state"]["exchange"]
+    assert isinstance(exchange, Exchange)
+    return exchange
+
+
+def choose_request_id(offered: str | None) -> str:
+    """Return the client's own id where it is sane, otherwise a new one."""
+    return offered if offered and _SANE_ID.fullmatch(offered) else uuid.uuid4().hex

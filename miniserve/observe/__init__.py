@@ -1,0 +1,1 @@
+"""What happened: counted, measured and put into numbers that can be compared."""

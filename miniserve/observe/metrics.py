@@ -1,0 +1,210 @@
+"""Numbers for Prometheus: what the edge sees of each request, and what the engine says about itself.
+
+`EdgeMetrics` is written while requests pass. `EngineCollector` is asked at each scrape and copies the engine's own
+counts, so that they are kept once. Native names start with `miniserve_` and are clean for `promtool check metrics`;
+the `vllm:*` aliases exist because routers and load generators look for exactly those names.
+
+Labels have few values by construction (a route's template, never a path): each combination is a time series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+# Three buckets per decade. A fast decode step takes well under a millisecond, so inter-token buckets start there;
+# vLLM's start at 10 ms, which leaves such engines without readable percentiles.
+_INTER_TOKEN_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_FIRST_TOKEN_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+_DURATION_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+
+
+class EdgeMetrics:
+    """What one HTTP edge counts. One per registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.in_flight = Gauge(
+            "miniserve_http_requests_in_flight", "HTTP requests being answered now.", registry=registry
+        )
+        self.requests = Counter(
+            "miniserve_http_requests_total",
+            "HTTP requests by route, method and status; 499 is a client that left.",
+            ("route", "method", "status"),
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "miniserve_http_request_duration_seconds",
+            "Time from a request's headers to the end of its answer.",
+            ("route",),
+            buckets=_DURATION_S,
+            registry=registry,
+        )
+        self.time_to_first_token = Histogram(
+            "miniserve_time_to_first_token_seconds",
+            "Time from a request's headers to its first token.",
+            buckets=_FIRST_TOKEN_S,
+            registry=registry,
+        )
+        self.inter_token = Histogram(
+            "miniserve_inter_token_latency_seconds",
+            "Time between tokens; tokens that arrive together share their time equally.",
+            buckets=_INTER_TOKEN_S,
+            registry=registry,
+        )
+        self.prompt_tokens = Counter(
+            "miniserve_prompt_tokens_total", "Prompt tokens of requests that were started.", registry=registry
+        )
+        self.completion_tokens = Counter(
+            "miniserve_completion_tokens_total", "Tokens generated for clients.", registry=registry
+        )
+        self.finished = Counter(
+            "miniserve_generations_finished_total",
+            "Generations by the way they ended.",
+            ("reason",),
+            registry=registry,
+        )
+
+    def record_exchange(self, route: str, method: str, status: int | None, duration_s: float) -> None:
+        """Count one HTTP exchange that is over. `status` None: it ended without an answer."""
+        self.requests.labels(route, method, str(status or "none")).inc()
+        self.duration.labels(route).observe(duration_s)
+
+    def record_tokens(self, count: int, gap_s: float) -> None:
+        """Count `count` tokens that arrived together, `gap_s` after the ones before them."""
+        for _ in range(count):
+            self.inter_token.observe(gap_s / count)
+
+
+class EngineStats(Protocol):
+    """What an engine tells about itself (`engine.engine.EngineStats`); the counts only ever grow."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def blocks_total(self) -> int: ...
+    @property
+    def blocks_used(self) -> int: ...
+    @property
+    def blocks_cached(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def generated_tokens(self) -> int: ...
+    @property
+    def prefix_query_tokens(self) -> int: ...
+    @property
+    def prefix_hit_tokens(self) -> int: ...
+    @property
+    def recomputed_tokens(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
+    @property
+    def yields(self) -> int: ...
+    @property
+    def finished(self) -> Mapping[str, int]: ...
+    @property
+    def tokens_per_s(self) -> float: ...
+
+
+class EngineCollector(Collector):
+    """Reads the engine's stats at each scrape. `registry.register(EngineCollector(engine.stats))` is all it takes.
+
+    `stats` is called in the thread that scrapes.
+    """
+
+    def __init__(self, stats: Callable[[], EngineStats], *, model_name: str = "", vllm_aliases: bool = False) -> None:
+        self._stats = stats
+        self._model_name = model_name
+        self._vllm_aliases = vllm_aliases
+
+    def describe(self) -> list[Metric]:
+        """Name nothing in advance, so that registering does not ask the engine."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families of one scrape, from one snapshot."""
+        stats = self._stats()
+        yield from _native(stats)
+        if self._vllm_aliases:
+            yield from _vllm(stats, self._model_name)
+
+
+def _native(stats: EngineStats) -> Iterator[Metric]:
+    gauges = {
+        "requests_running": ("Requests that decode or prefill now.", stats.running),
+        "requests_waiting": ("Requests in the engine's queue.", stats.waiting),
+        "kv_blocks": ("Blocks of the KV pool.", stats.blocks_total),
+        "kv_blocks_used": ("KV blocks that running requests hold.", stats.blocks_used),
+        "kv_blocks_cached": ("Free KV blocks that still hold a reusable prefix.", stats.blocks_cached),
+        "kv_block_size_tokens": ("Tokens in one KV block.", stats.block_size),
+        "kv_used_ratio": ("Share of the KV pool that running requests hold.", _used(stats)),
+        "token_rate": ("Tokens generated in a recent second.", stats.tokens_per_s),
+    }
+    for name, (text, value) in gauges.items():
+        yield GaugeMetricFamily(f"miniserve_engine_{name}", text, value=value)
+    counters = {
+        "steps": ("Engine steps.", stats.steps),
+        "prompt_tokens": ("Prompt tokens of admitted requests.", stats.prompt_tokens),
+        "generated_tokens": ("Tokens sampled.", stats.generated_tokens),
+        "prefix_query_tokens": ("Prompt tokens looked up in the prefix cache.", stats.prefix_query_tokens),
+        "prefix_hit_tokens": ("Prompt tokens found in the prefix cache.", stats.prefix_hit_tokens),
+        "recomputed_tokens": ("Tokens computed again after a preemption.", stats.recomputed_tokens),
+        "preemptions": ("Requests that lost their KV blocks to another.", stats.preemptions),
+        "yields": ("Turns that long generations gave up to waiting requests.", stats.yields),
+    }
+    for name, (text, value) in counters.items():
+        yield CounterMetricFamily(f"miniserve_engine_{name}", text, value=value)
+    yield _by_reason("miniserve_engine_requests_finished", "Requests by the way they ended.", "reason", stats)
+
+
+def _vllm(stats: EngineStats, model_name: str) -> Iterator[Metric]:
+    names, values = ("model_name", "engine"), (model_name, "0")
+    gauges = {
+        "num_requests_running": ("Number of requests in model execution batches.", stats.running),
+        "num_requests_waiting": ("Number of requests waiting to be processed.", stats.waiting),
+        "kv_cache_usage_perc": ("KV-cache usage. 1 means 100 percent usage.", _used(stats)),
+    }
+    for name, (text, value) in gauges.items():
+        gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=names)
+        gauge.add_metric(values, value)
+        yield gauge
+    counters = {
+        "prompt_tokens": ("Number of prefill tokens processed.", stats.prompt_tokens),
+        "generation_tokens": ("Number of generation tokens processed.", stats.generated_tokens),
+        "prefix_cache_queries": ("Prefix cache queries, in tokens.", stats.prefix_query_tokens),
+        "prefix_cache_hits": ("Prefix cache hits, in tokens.", stats.prefix_hit_tokens),
+        "num_preemptions": ("Cumulative number of preemptions.", stats.preemptions),
+    }
+    for name, (text, value) in counters.items():
+        counter = CounterMetricFamily(f"vllm:{name}", text, labels=names)
+        counter.add_metric(values, value)
+        yield counter
+    labels = dict(zip(names, values, strict=True))
+    yield _by_reason("vllm:request_success", "Count of finished requests.", "finished_reason", stats, labels)
+    info = InfoMetricFamily("vllm:cache_config", "Configuration of the KV cache.", labels=("engine",))
+    info.add_metric(("0",), {"block_size": str(stats.block_size), "num_gpu_blocks": str(stats.blocks_total)})
+    yield info
+
+
+def _by_reason(
+    name: str, text: str, label: str, stats: EngineStats, more: Mapping[str, str] | None = None
+) -> CounterMetricFamily:
+    more = more or {}
+    counter = CounterMetricFamily(name, text, labels=(*more, label))
+    for reason, count in stats.finished.items():
+        counter.add_metric((*more.values(), reason), count)
+    return counter
+
+
+def _used(stats: EngineStats) -> float:
+    return stats.blocks_used / stats.blocks_total if stats.blocks_total else 0.0

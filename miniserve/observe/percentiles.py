@@ -1,0 +1,57 @@
+"""Exact percentiles by nearest rank: always a value that really occurred, never an interpolation.
+
+The p-th percentile of n values is the smallest of them such that at least p % are no larger: the one of rank
+ceil(p/100 * n). Tails are what serving is judged by, and interpolating between two tail values invents a latency that
+nobody had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+
+def percentile(values: Iterable[float], p: float) -> float:
+    """Return the p-th percentile (p in 0..100; 0 is the minimum).
+
+    Raises: ValueError if there are no values or p is out of range.
+    """
+    return percentiles(values, (p,))[0]
+
+
+def percentiles(values: Iterable[float], ps: Sequence[float]) -> tuple[float, ...]:
+    """Return several percentiles, sorting the values once."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("a percentile of no values does not exist")
+    return tuple(ordered[_rank(p, len(ordered)) - 1] for p in ps)
+
+
+def _rank(p: float, n: int) -> int:
+    """Return the rank, 1 to n. In binary floating point 7 % of 100 would be rank 8, so p is read as a decimal."""
+    if not 0 <= p <= 100:
+        raise ValueError(f"a percentile lies between 0 and 100, not at {p}")
+    return max(1, math.ceil(Fraction(str(p)) * n / 100))
+
+
+class Window:
+    """The last `size` values, for live percentiles. Adding is O(1); asking sorts the window."""
+
+    def __init__(self, size: int) -> None:
+        """Raises: ValueError if `size` is below 1."""
+        if size < 1:
+            raise ValueError(f"a window holds at least one value, not {size}")
+        self._values: deque[float] = deque(maxlen=size)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def add(self, value: float) -> None:
+        """Add a value; the oldest leaves when the window is full."""
+        self._values.append(value)
+
+    def percentiles(self, *ps: float) -> tuple[float, ...] | None:
+        """Return the percentiles of what the window holds, None while it is empty."""
+        return percentiles(self._values, ps) if self._values else None
