@@ -107,7 +107,5 @@ class _Attempt:
 
 
 def _log_failure(send: Send, error: Exception, tokens: int) -> None:
-    kind = type(error).__name__
-    log.info(
-        "request %s attempt %d on %s: %s after %d tokens", send.request.request_id, send.attempt, send.replica_id, kind, tokens
-    )
+    where = f"attempt {send.attempt} on {send.replica_id}"
+    log.info("request %s %s: %s after %d tokens", send.request.request_id, where, type(error).__name__, tokens)

@@ -69,6 +69,7 @@ class Fleet:
         self._probe_interval_s = probe_interval_s
         self._probe_timeout_s = probe_timeout_s
         self._misses_until_down = misses_until_down
+        self.answered = asyncio.Event()  # set once any replica has reported
         self._members: dict[str, Member] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._group = asyncio.TaskGroup()
@@ -147,6 +148,7 @@ class Fleet:
                 self._set_state(member, ReplicaState.DOWN, f" after {member.misses} missed probes: {error}")
             return
         member.misses = 0
+        self.answered.set()
         member.report, member.as_of_s = report, self._clock()
         self._set_state(member, report.state)
 

@@ -99,6 +99,7 @@ class HttpServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.should_exit = True
+        self._server.force_exit = kind is not None  # leaving by an exception: do not wait for anybody
         await self._task
 
 

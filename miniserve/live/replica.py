@@ -5,9 +5,9 @@
         ^                                        |
         └── stream's queue <── once per step ────┘   loop.call_soon_threadsafe
 
-A step takes milliseconds to a quarter of a second, and the loop must not wait for it; the engine is not thread-safe, and
-must not be called by anyone but its thread. So they exchange messages only. The inbox is in order: an abort can never
-overtake its add, nor an add with a reused id the abort before it. Putting an abort there is synchronous, because
+A step takes milliseconds to a quarter of a second, and the loop must not wait for it; the engine is not thread-safe,
+and must not be called by anyone but its thread. So they exchange messages only. The inbox is in order: an abort can
+never overtake its add, nor an add with a reused id the abort before it. Putting an abort there is synchronous, because
 whoever cancels a coroutine does not let it await anything more.
 
 A stream's queue is not bounded separately: one request makes `max_tokens` events at most.
@@ -22,14 +22,12 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from miniserve.errors import InternalError, Overloaded, RequestError, UpstreamError
 from miniserve.live.door import Door
+from miniserve.observe.metrics import EngineStats
 from miniserve.types import FinishReason, Request, TokenEvent
-
-if TYPE_CHECKING:
-    from miniserve.engine.engine import EngineStats
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@
     GET  /internal/stats      a `ReplicaReport`
 
 An error before the first event is the HTTP status with an error object, a later one is an event in the stream. While
-a request waits in the engine's queue, comments keep the connection alive, so that silence means that something is wrong.
+a request waits in the engine's queue, comments keep the connection alive: silence means that something is wrong.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each process gets a session of its own, so that a terminal's Ctrl-C reaches only us and the replicas outlive it for as
 long as draining takes. Each holds the read end of a pipe that we never write to: if we die without a word, the pipe
-closes and it exits by itself. What a replica says is one JSON line on its stdout when it is ready; its stderr is logged,
-and its last lines are kept for the error that a failed start deserves.
+closes and it exits by itself. What a replica says is one JSON line on its stdout when it is ready; its stderr is
+logged, and its last lines are kept for the error that a failed start deserves.
 """
 
 from __future__ import annotations

@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from miniserve import errors
 from miniserve.errors import InvalidRequest, RequestError, UpstreamError
+from miniserve.observe.metrics import EngineStats
 from miniserve.types import ReplicaState, Request, TokenEvent
-
-if TYPE_CHECKING:
-    from miniserve.engine.engine import EngineStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +130,8 @@ def report_of(
     uptime_s: float,
     max_abort_lag_steps: int = 0,
 ) -> ReplicaReport:
-    """Return this process's report: what it is, and those of the engine's counters that a report has a place for."""
-    counters = {name: value for name, value in asdict(stats).items() if name in ReplicaReport.__dataclass_fields__}
+    """Return this process's report: what it is, and the engine's counters, which a report calls by the same names."""
+    names = [name for name in ReplicaReport.__dataclass_fields__ if hasattr(stats, name)]
     return ReplicaReport(
         pid=os.getpid(),
         model=model,
@@ -142,7 +140,7 @@ def report_of(
         uptime_s=round(uptime_s, 3),
         rss_bytes=rss_bytes(),
         max_abort_lag_steps=max_abort_lag_steps,
-        **counters,
+        **{name: getattr(stats, name) for name in names},
     )
 
 

@@ -23,6 +23,16 @@ class FakeStats:
     blocks_total: int
     blocks_used: int
     finished: dict[str, int]
+    waiting: int = 0
+    blocks_cached: int = 0
+    block_size: int = 16
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    recomputed_tokens: int = 0
+    preemptions: int = 0
+    yields: int = 0
     tokens_per_s: float = 0.0
 
 
@@ -113,7 +123,7 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE_S):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 -- the condition is another thread's or process's
                 await asyncio.sleep(0.002)
 
     return wait

@@ -104,17 +104,12 @@ async def test_a_refusal_of_the_engine_is_raised_to_that_request_only(
     engine: Any, make_request: Callable[..., Request], until: Any
 ) -> None:
     engine.max_running = 1
-    engine.gate.clear()
-    async with serving(engine) as replica:
-        first = asyncio.create_task(collect(replica, make_request("a")))
-        await until(lambda: engine.running)
-        second = asyncio.create_task(collect(replica, make_request("b")))
-        engine.gate.set()
-        assert await first == [0, 1, 2, 3, 4]
-        try:  # it may have got its turn after the first had finished
-            assert await second == [0, 1, 2, 3, 4]
-        except Overloaded as error:
-            assert error.retry_after_s == 2.0
+    async with serving(engine) as replica, aclosing(replica.generate(make_request("a", 10_000_000))) as first:
+        await anext(first)
+        with pytest.raises(Overloaded, match="queue is full") as refused:
+            await collect(replica, make_request("b"))
+        assert refused.value.retry_after_s == 2.0
+        assert (await anext(first)).token_ids == (1,)
 
 
 async def test_a_failed_step_fails_what_ran_and_nothing_else(engine: Any, make_request: Callable[..., Request]) -> None:

@@ -1,0 +1,70 @@
+"""`python -m miniserve [command]`: the door to everything; without a command it starts the demo.
+
+Each command is a module of its own in `commands/` and is imported only when it is asked for, so that `--help` answers
+at once. Here errors become one line and an exit code: 2 when the program cannot start, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from miniserve import __version__
+from miniserve.errors import SetupError
+
+COMMANDS = {
+    "demo": "start the whole stack: replicas, gateway, live table (the default)",
+    "serve": "run a gateway in front of replicas that are already running",
+    "replica": "run one replica (an engine with its own OpenAI API)",
+    "bench": "measure",
+    "weights": "fetch, check and list model files",
+    "doctor": "look at this machine and say what will work",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the process's exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except SetupError as error:
+        print(f"miniserve: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(_usage())
+        return 0
+    if arguments[:1] == ["--version"]:
+        print(f"miniserve {__version__}")
+        return 0
+    name, rest = _split(arguments)
+    command = import_module(f"miniserve.commands.{name}")
+    parser = argparse.ArgumentParser(prog=f"miniserve {name}", description=COMMANDS[name], allow_abbrev=False)
+    command.add_arguments(parser)
+    code: int = command.run(parser.parse_args(rest))
+    return code
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    if not arguments or arguments[0].startswith("-"):
+        return "demo", arguments
+    if arguments[0] not in COMMANDS:
+        raise SetupError(f"there is no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}")
+    return arguments[0], arguments[1:]
+
+
+def _usage() -> str:
+    lines = [f"  {name:<9} {text}" for name, text in COMMANDS.items()]
+    head = "usage: miniserve [command] [options]\n\nServe a language model, from one request to a fleet.\n\ncommands:"
+    foot = "options of one command: miniserve COMMAND --help;  --version prints the version"
+    return "\n".join([head, *lines, "", foot])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

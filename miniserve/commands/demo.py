@@ -1,0 +1,247 @@
+"""`miniserve` or `miniserve demo`: the whole stack on this machine, in one command.
+
+Replica processes, a gateway with OpenAI's API in front, and a live table. `--once` asks one question through all of it,
+prints the answer alone on stdout and ends. Ctrl-C drains; a second one, or one before the stack is up, stops at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miniserve.clock import monotonic
+from miniserve.commands.options import add_model_options, add_quant_option, at_least_one, port, served_name
+from miniserve.errors import RequestError
+
+if TYPE_CHECKING:
+    from miniserve.live.signals import StopSignals
+    from miniserve.live.stack import GatewayOptions, Stack
+    from miniserve.observe.table import GatewayNumbers, ReplicaRow
+
+DEFAULT_PORT = 8000
+REFRESH_S = 0.25
+LOG_EVERY_S = 10.0  # without a table: a line as often as this, and only when something has changed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    add_model_options(parser)
+    add_quant_option(parser)
+    parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
+    parser.add_argument(
+        "--port", type=port, help=f"of the gateway, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
+    )
+    parser.add_argument("--once", metavar="PROMPT", help="print the answer to PROMPT and exit")
+    parser.add_argument("--max-tokens", type=at_least_one, default=256, help="with --once (default %(default)s)")
+    parser.add_argument("--no-table", action="store_true", help="log lines instead of the live table")
+    parser.add_argument(
+        "--no-load", action="store_true", help="send no load (the demo does not send any of its own yet)"
+    )
+    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the stack until Ctrl-C, or for one question."""
+    from miniserve.live.http_server import bind
+
+    _set_up_logging(args)
+    default_port = DEFAULT_PORT if args.once is None else 0
+    with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
+        folder = _model_folder(args)
+        _check_memory(args, folder)
+        return asyncio.run(_main(args, folder, sock))
+
+
+# --- before the stack --------------------------------------------------------------------------------------------
+
+
+def _model_folder(args: argparse.Namespace) -> Path:
+    from miniserve.engine.weights import resolve_model
+
+    return resolve_model(args.model, args.cache, offline=args.offline, report=_say)
+
+
+def _check_memory(args: argparse.Namespace, folder: Path) -> None:
+    from miniserve.config import EngineConfig
+    from miniserve.engine.folder import tensor_files
+    from miniserve.engine.weights import read_config
+    from miniserve.live.memory import available_bytes, check_memory, replica_need
+
+    file_bytes = sum(file.stat().st_size for file in tensor_files(folder))
+    need = replica_need(file_bytes, read_config(folder), EngineConfig().cache, args.quant)
+    check_memory(need, args.replicas, available_bytes())
+
+
+def _threads_per_replica(replicas: int) -> int:
+    """Give each replica its share of the cores: threads that outnumber free cores make small products 10x slower."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores we may use, fewer in a container
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // replicas)
+
+
+def _wants_table(args: argparse.Namespace) -> bool:
+    return not args.no_table and args.once is None and sys.stdout.isatty()
+
+
+def _set_up_logging(args: argparse.Namespace) -> None:
+    if _wants_table(args):
+        from rich.logging import RichHandler
+
+        logging.basicConfig(handlers=[RichHandler(show_path=False)], level=logging.WARNING, format="%(message)s")
+        return
+    level = logging.INFO if args.once is None else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+# --- the stack ---------------------------------------------------------------------------------------------------
+
+
+async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket) -> int:
+    """Run until the work is done (its exit code) or a signal cuts it off (130)."""
+    from miniserve.live.signals import StopSignals
+    from miniserve.live.stack import GatewayOptions
+
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout)
+    up = asyncio.Event()
+    with StopSignals().caught() as stop:
+        job = _serve(args, options, sock, stop, up) if args.once is None else _answer_once(args, options, sock)
+        work, cut = asyncio.create_task(job), asyncio.create_task(_cut_off(stop, up))
+        try:
+            await asyncio.wait({work, cut}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            work.cancel()  # which stops the replicas at once
+            await asyncio.wait({work})
+            return 130
+        finally:
+            cut.cancel()
+
+
+async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
+    """Return when the work is to be broken off: at the first signal before the stack is up, later at the second."""
+    await stop.first.wait()
+    if up.is_set():
+        await stop.second.wait()
+
+
+async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: socket.socket) -> int:
+    from miniserve.commands.ask import ask
+
+    _say(f"starting {args.replicas} replicas of {options.name}")
+    async with _stack(args, options, sock) as stack:
+        try:
+            await ask(stack.url, options.name, args.once, args.max_tokens, _print_piece)
+        except RequestError as error:
+            _say(f"miniserve: {error}")
+            return 1
+        finally:
+            print(flush=True)
+    return 0
+
+
+async def _serve(
+    args: argparse.Namespace, options: GatewayOptions, sock: socket.socket, stop: StopSignals, up: asyncio.Event
+) -> int:
+    _say(f"starting {args.replicas} replicas of {options.name}; the first import of torch may take a while")
+    started_s = monotonic()
+    async with _stack(args, options, sock) as stack:
+        up.set()
+        print(_welcome(stack.url, options.name, monotonic() - started_s), flush=True)
+        showing = asyncio.create_task(_show_table(stack) if _wants_table(args) else _log_changes(stack))
+        await stop.first.wait()
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        _say(f"draining {stack.gateway.traffic.in_flight} requests; Ctrl-C again stops at once")
+    _say("stopped")
+    return 0
+
+
+def _stack(
+    args: argparse.Namespace, options: GatewayOptions, sock: socket.socket
+) -> AbstractAsyncContextManager[Stack]:
+    from miniserve.live.stack import running_stack
+
+    threads, drain = str(_threads_per_replica(args.replicas)), str(args.drain_timeout)
+    more = ["--offline", "--quant", args.quant, "--threads", threads, "--drain-timeout", drain]
+    return running_stack(options, sock, replicas=args.replicas, replica_arguments=more)
+
+
+# --- what a person sees ------------------------------------------------------------------------------------------
+
+
+def _welcome(url: str, name: str, seconds: float) -> str:
+    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
+    return f"""ready: {url} serves {name} (after {seconds:.1f} s)
+
+  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key="unused")
+  messages = [{{"role": "user", "content": "Hello!"}}]
+  for chunk in client.chat.completions.create(model="{name}", messages=messages, stream=True):
+      print(chunk.choices[0].delta.content or "", end="", flush=True)
+
+It is open to every program on this machine (bound to loopback only) and ignores the keys that clients present.
+Ctrl-C drains and stops.
+"""
+
+
+async def _show_table(stack: Stack) -> None:
+    from rich.live import Live
+
+    from miniserve.observe.table import live_table
+
+    with Live(live_table(_numbers(stack), _rows(stack)), auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            live.update(live_table(_numbers(stack), _rows(stack)), refresh=True)
+
+
+async def _log_changes(stack: Stack) -> None:
+    from miniserve.observe.table import gateway_line
+
+    shown = 0
+    while True:
+        await asyncio.sleep(LOG_EVERY_S)
+        numbers = _numbers(stack)
+        if numbers.requests != shown:
+            shown = numbers.requests
+            _say(gateway_line(numbers))
+
+
+def _numbers(stack: Stack) -> GatewayNumbers:
+    from miniserve.observe.table import GatewayNumbers
+
+    traffic = stack.gateway.traffic
+    ttft_s = traffic.ttft_s.percentiles(50, 99)
+    rate = traffic.tokens_per_s()
+    return GatewayNumbers(stack.url, traffic.requests, traffic.in_flight, traffic.failed, ttft_s, rate)
+
+
+def _rows(stack: Stack) -> list[ReplicaRow]:
+    from miniserve.observe.table import ReplicaRow
+    from miniserve.types import ReplicaView
+
+    views = {view.replica_id: view for view in stack.gateway.fleet.view().replicas}
+    rows = []
+    for child in stack.supervisor.children:
+        view = views.get(child.replica_id, ReplicaView(child.replica_id))
+        load = (view.running, view.queue_depth, view.kv_used_fraction, view.tokens_per_s)
+        rows.append(ReplicaRow(child.replica_id, view.state, child.pid, *load, child.restarts))
+    return rows
+
+
+def _print_piece(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

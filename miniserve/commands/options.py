@@ -1,0 +1,62 @@
+"""Options that several commands share: which model, and where its files are kept."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from miniserve.errors import SetupError
+
+DEFAULT_MODEL = "smollm2"
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add --model, --served-name, --cache, --offline."""
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="smollm2 (default), tiny, a .gguf file, or a model folder"
+    )
+    parser.add_argument("--served-name", metavar="NAME", help="the model's name in the API (default: as in --model)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        metavar="DIR",
+        help="where model files are (default: %(default)s)",
+    )
+    parser.add_argument("--offline", action="store_true", help="never download: use what is in the cache")
+
+
+def add_quant_option(parser: argparse.ArgumentParser) -> None:
+    """Add --quant."""
+    parser.add_argument("--quant", default="fp16", choices=("fp32", "fp16"), help="weights in memory (default fp16)")
+
+
+def default_cache() -> Path:
+    """Return $MINISERVE_CACHE, or ~/.cache/miniserve."""
+    named = os.environ.get("MINISERVE_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "miniserve"
+
+
+def served_name(args: argparse.Namespace) -> str:
+    """Return the name that clients use: --served-name, or the model's own, without folders and extension."""
+    name: str = args.served_name or Path(args.model).name.removesuffix(".gguf")
+    if not name:
+        raise SetupError(f"--model {args.model} has no name of its own; give one with --served-name")
+    return name
+
+
+def port(text: str) -> int:
+    """Parse a port number for argparse."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is between 0 and 65535, not {number}")
+    return number
+
+
+def at_least_one(text: str) -> int:
+    """Parse a count for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number

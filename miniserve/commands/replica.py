@@ -1,0 +1,105 @@
+"""`miniserve replica`: one engine behind HTTP, as a process of its own.
+
+On stdout exactly one line is printed, when requests can be sent:
+
+    {"ready": true, "port": 8001, "pid": 4711, "load_s": 3.2}
+
+Everything else goes to stderr. SIGTERM and SIGINT drain, a second one stops at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miniserve.clock import monotonic
+from miniserve.commands.options import add_model_options, add_quant_option, at_least_one, port, served_name
+
+if TYPE_CHECKING:
+    from miniserve.engine.engine import Engine
+
+HELP = "run one replica (an engine with its own OpenAI API)"
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    add_model_options(parser)
+    add_quant_option(parser)
+    parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
+    parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
+    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+    parser.add_argument("--die-with-parent", action="store_true", help="exit when stdin is closed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the engine and serve it until told to stop."""
+    if args.die_with_parent:
+        die_with_parent()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    from miniserve.live.http_server import bind
+
+    started_s = monotonic()
+    sock = bind(args.port)  # a busy port is found out before anything is loaded
+    engine, folder = load(args)
+    return asyncio.run(serve(args, engine, folder, sock, monotonic() - started_s))
+
+
+def die_with_parent() -> None:
+    """Exit when stdin ends: our parent holds its other end, so that means that it is gone, however it went."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(1)  # nobody is left to hear an answer or to wait for us
+
+    threading.Thread(target=wait, name="parent watch", daemon=True).start()
+
+
+def load(args: argparse.Namespace) -> tuple[Engine, Path]:
+    """Return the loaded engine and its model folder."""
+    from miniserve.config import EngineConfig
+    from miniserve.engine.engine import load_engine
+    from miniserve.engine.weights import resolve_model
+
+    folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
+    return load_engine(folder, quant=args.quant, config=EngineConfig(threads=args.threads)), folder
+
+
+async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float) -> int:
+    """Serve until a signal (0), or until the engine is broken (1)."""
+    from miniserve.config import EdgeConfig
+    from miniserve.live.edge import edge_app, served_model
+    from miniserve.live.http_server import HttpServer
+    from miniserve.live.replica import LocalReplica
+    from miniserve.live.replica_server import add_internal_routes, reporter
+    from miniserve.live.signals import StopSignals
+
+    stop = StopSignals(at_once=lambda: os._exit(130))
+    replica = LocalReplica(engine, on_broken=stop.first.set)
+    model = served_model(served_name(args), folder, engine.max_model_len)
+    app = edge_app(replica, model, edge=EdgeConfig(), engine_stats=replica.stats)
+    report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
+    add_internal_routes(app, replica, report)
+    replica.start()
+    with stop.caught():
+        try:
+            async with HttpServer(app, sock) as server:
+                ready = {"ready": True, "port": server.port, "pid": os.getpid(), "load_s": round(load_s, 3)}
+                print(json.dumps(ready), flush=True)
+                await stop.first.wait()
+                if not await replica.drain(args.drain_timeout):
+                    log.warning("stopped with %d requests unfinished", replica.door.inside)
+        finally:
+            await replica.close()
+    return 1 if replica.broken else 0

@@ -1,0 +1,59 @@
+"""`miniserve serve`: a gateway in front of replicas that are already running."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+
+from miniserve.clock import monotonic
+from miniserve.commands.options import add_model_options, port, served_name
+
+HELP = "run a gateway in front of replicas that are already running"
+CONNECT_TIMEOUT_S = 10.0  # a replica that runs answers at once; one that is loading should be waited for elsewhere
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    add_model_options(parser)
+    parser.add_argument(
+        "--replica", action="append", required=True, metavar="URL", dest="replicas", help="repeat for each replica"
+    )
+    parser.add_argument("--port", type=port, default=8000, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
+    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    from miniserve.live.http_server import bind
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return asyncio.run(serve(args, bind(args.port)))
+
+
+async def serve(args: argparse.Namespace, sock: socket.socket) -> int:
+    """Connect the fleet, open the gateway, drain at the first signal."""
+    from miniserve.engine.weights import resolve_model
+    from miniserve.live.fleet import Fleet
+    from miniserve.live.signals import StopSignals
+    from miniserve.live.stack import GatewayOptions, connect, running_gateway
+
+    folder = resolve_model(args.model, args.cache, offline=args.offline, report=_say)
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout)
+    stop = StopSignals(at_once=lambda: os._exit(130))
+    with stop.caught():
+        async with Fleet(monotonic) as fleet:
+            await connect(fleet, args.replicas, CONNECT_TIMEOUT_S)
+            async with running_gateway(options, fleet, sock) as gateway:
+                _say(f"ready: {gateway.url} serves {options.name} from {len(args.replicas)} replicas")
+                await stop.first.wait()
+                _say(f"draining {gateway.traffic.in_flight} requests; Ctrl-C again stops at once")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,48 @@
+"""Put the HTTP edge in front of a backend: the same API whether that is one engine or a fleet.
+
+Torch-free. Knows how the parts are wired, and nothing about what they do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from miniserve.clock import monotonic
+from miniserve.config import EdgeConfig
+from miniserve.engine.tokenizer import Tokenizer
+from miniserve.gateway.app import create_app
+from miniserve.gateway.backend import Backend, ServedModel
+from miniserve.observe.metrics import EdgeMetrics, EngineCollector, EngineStats
+
+
+def served_model(name: str, folder: Path, max_model_len: int) -> ServedModel:
+    """Return what the edge needs of the model in `folder`. Reads the tokenizer, no weights."""
+    created = int((folder / "config.json").stat().st_mtime)  # all processes that serve the folder say the same
+    return ServedModel(name, Tokenizer.load(folder), max_model_len, created)
+
+
+def edge_app(
+    backend: Backend,
+    model: ServedModel,
+    *,
+    edge: EdgeConfig,
+    engine_stats: Callable[[], EngineStats] | None = None,
+) -> FastAPI:
+    """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics."""
+    registry = CollectorRegistry()
+    if engine_stats is not None:
+        registry.register(EngineCollector(engine_stats, model_name=model.name, vllm_aliases=True))
+    return create_app(
+        backend,
+        model,
+        edge=edge,
+        metrics=EdgeMetrics(registry),
+        registry=registry,
+        clock=monotonic,
+        wall_clock=time.time,
+    )

@@ -1,0 +1,80 @@
+"""Will the replicas fit into memory? An estimate before anything is loaded, so that the answer is not a killed process.
+
+Counts what one replica process holds: the weights, the KV pool when it is full, and Python with torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from miniserve.config import CacheConfig
+from miniserve.engine.model_config import ModelConfig
+from miniserve.errors import SetupError
+
+RUNTIME_BYTES = 350 << 20  # Python, torch's libraries, buffers of a step: measured with the tiny model
+KV_ITEM_BYTES = 4  # the pool is fp32
+WEIGHTS_ON_LOAD = 1.5  # fp32 file to fp16 in memory: one tensor at a time in both forms, and packed copies
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaNeed:
+    """What one replica takes, in bytes."""
+
+    weights: int
+    kv_pool: int
+    runtime: int = RUNTIME_BYTES
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_pool + self.runtime
+
+
+def replica_need(weight_file_bytes: int, model: ModelConfig, cache: CacheConfig, quant: str) -> ReplicaNeed:
+    """Estimate one replica's need from its fp32 weight files and its KV pool."""
+    weights = weight_file_bytes if quant == "fp32" else int(weight_file_bytes / 2 * WEIGHTS_ON_LOAD)
+    per_token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * KV_ITEM_BYTES  # a key and a value
+    return ReplicaNeed(weights, cache.num_blocks * cache.block_size * per_token)
+
+
+def check_memory(need: ReplicaNeed, replicas: int, available_bytes: int | None) -> None:
+    """Raises: SetupError with the numbers when `replicas` of them do not fit; passes where the system does not say."""
+    if available_bytes is None or need.total * replicas <= available_bytes:
+        return
+    fit = available_bytes // need.total
+    advice = f"use --replicas {fit}" if fit else "free some memory or use a smaller model"
+    raise SetupError(
+        f"{replicas} replicas need about {_mb(need.total * replicas)} MB (each {_mb(need.weights)} weights + "
+        f"{_mb(need.kv_pool)} KV pool + {_mb(need.runtime)} runtime), but only {_mb(available_bytes)} MB are "
+        f"available: {advice}"
+    )
+
+
+def available_bytes(read: Callable[[Path], str] = Path.read_text) -> int | None:
+    """Return how much memory new processes can have: the system's, or the container's where that is less."""
+    known = [amount for amount in (_system_available(read), _container_available(read)) if amount is not None]
+    return min(known, default=None)
+
+
+def _system_available(read: Callable[[Path], str]) -> int | None:
+    try:
+        lines = read(Path("/proc/meminfo")).splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def _container_available(read: Callable[[Path], str]) -> int | None:
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = int(read(group / "memory.max")), int(read(group / "memory.current"))
+        stat = dict(line.split() for line in read(group / "memory.stat").splitlines())
+        reclaimable = int(stat["inactive_file"])  # cached files count as used, but give way
+    except (OSError, ValueError, KeyError):  # no such file, or no limit ("max")
+        return None
+    return max(0, limit - used + reclaimable)
+
+
+def _mb(amount: int) -> str:
+    return f"{amount / 1e6:,.0f}"

@@ -1,0 +1,78 @@
+"""A live table for a person at a terminal: each replica's state, and what clients of the gateway get.
+
+Pure: numbers in, something that `rich` can draw out. Whoever has the numbers calls it again a few times a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from miniserve.types import ReplicaState
+
+_COLOURS = {
+    ReplicaState.STARTING: "yellow",
+    ReplicaState.READY: "green",
+    ReplicaState.DRAINING: "cyan",
+    ReplicaState.DOWN: "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRow:
+    """One replica's line. `pid` None: no process now."""
+
+    replica_id: str
+    state: ReplicaState
+    pid: int | None
+    running: int
+    waiting: int
+    kv_used_fraction: float
+    tokens_per_s: float
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayNumbers:
+    """What clients got lately. `ttft_s` is (p50, p99), None before the first answer."""
+
+    url: str
+    requests: int
+    in_flight: int
+    failed: int
+    ttft_s: tuple[float, ...] | None
+    tokens_per_s: float
+
+
+def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow]) -> RenderableType:
+    """Return the table and the gateway's line under it."""
+    table = Table(expand=False)
+    table.add_column("replica")
+    table.add_column("state")
+    for heading in ("pid", "running", "waiting", "KV used", "tokens/s", "restarts"):
+        table.add_column(heading, justify="right")
+    for row in replicas:
+        table.add_row(
+            row.replica_id,
+            Text(row.state.value, _COLOURS[row.state]),
+            str(row.pid or "-"),
+            str(row.running),
+            str(row.waiting),
+            f"{row.kv_used_fraction:.0%}",
+            f"{row.tokens_per_s:.1f}",
+            str(row.restarts),
+        )
+    return Group(table, Text(gateway_line(gateway)))
+
+
+def gateway_line(gateway: GatewayNumbers) -> str:
+    """Return the gateway's numbers as one line, for under the table or for a log."""
+    ttft = "-" if gateway.ttft_s is None else " / ".join(f"{seconds * 1000:.0f}" for seconds in gateway.ttft_s)
+    return (
+        f"gateway {gateway.url}: {gateway.requests} requests, {gateway.in_flight} in flight, {gateway.failed} failed, "
+        f"TTFT p50 / p99 {ttft} ms, {gateway.tokens_per_s:.1f} tokens/s"
+    )
