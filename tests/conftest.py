@@ -22,7 +22,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_folder() -> Path:
-    """SmolLM2-135M-Instruct from the cache; tests that need it are skipped where it is absent (nothing is downloaded)."""
+    """SmolLM2-135M-Instruct from the cache. Where it is absent the test is skipped; nothing is downloaded."""
     from miniserve.engine.weights import resolve_model
     from miniserve.errors import WeightsError
 
@@ -30,3 +30,30 @@ def smollm2_folder() -> Path:
         return resolve_model("smollm2", default_cache(), offline=True)
     except WeightsError as error:
         pytest.skip(f"SmolLM2 is not in the cache (fetch it with `python -m miniserve weights fetch`): {error}")
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[str]:
+    """Twenty short questions and tasks."""
+    return [
+        "What is the capital of France?",
+        "Write a haiku about the sea.",
+        "Explain in one sentence why the sky is blue.",
+        "List three uses of a paper clip.",
+        "What is 17 plus 25?",
+        "Translate 'good morning' into Spanish.",
+        "Who wrote Romeo and Juliet?",
+        "Give me a recipe for tomato soup.",
+        "What does a load balancer do?",
+        "Name the planets of the solar system.",
+        "Write a Python function that reverses a string.",
+        "Why do leaves turn red in autumn?",
+        "Tell me a short story about a lost dog.",
+        "How many minutes are there in a day?",
+        "Describe a cup of coffee to someone who has never seen one.",
+        "What is the difference between a virus and a bacterium?",
+        "Suggest a name for a small bakery.",
+        "Summarise the rules of chess.",
+        "Schreibe einen Satz auf Deutsch über den Regen. 🌧",
+        "Continue: Once upon a time, in a village by the river,",
+    ]
