@@ -65,7 +65,7 @@ class AccessLog:
     def _record(self, exchange: Exchange, scope: Scope) -> None:
         duration_s = self._clock() - exchange.started_s
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = getattr(scope.get("route"), "path_format", "unmatched")
         status = CLIENT_GONE if exchange.gone else exchange.status
         self._metrics.record_exchange(route, method, status, duration_s)
         ttft_s = None if exchange.first_token_s is None else exchange.first_token_s - exchange.started_s

@@ -64,8 +64,7 @@ def _sentence(path: str, kind: str, message: str, value: Any) -> str:
     if kind == "literal_error":
         return f"{path}={_shown(value)} is not supported here: {message.replace('Input should be', 'it must be')}"
     if message.startswith("Input should"):
-        rule = message.replace("Input should", "must", 1).replace("be a valid", "be a", 1)
-        return f"{path} {rule}, got {_shown(value)}"
+        return f"{path} {message.replace('Input should', 'must', 1)}, got {_shown(value)}"
     return f"{path}: {message[:1].lower()}{message[1:]}, got {_shown(value)}"
 
 

@@ -60,8 +60,8 @@ class Generation:
                     piece = self._take(event)
                     reason = piece.finish_reason or reason
                     yield piece
-                    if self._text.stopped:
-                        return
+                    if self._text.stopped and event.finish_reason is None:
+                        return  # the backend would go on: closing it is what stops it
                 if not self._finished:
                     raise UpstreamError("the generation broke off before its end; send the request again")
             except (GeneratorExit, asyncio.CancelledError):

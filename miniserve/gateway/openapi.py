@@ -43,9 +43,17 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def generation_responses(chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of all answers of a route that generates and may stream `chunk`s."""
-    stream = {"text/event-stream": {"schema": {"$ref": _REF.format(model=chunk.__name__)}}}
+    stream = {"text/event-stream": {"schema": _event(chunk)}}
     answer = {"description": "The answer; with `stream`, server-sent events that end with `[DONE]`.", "content": stream}
     return {200: answer, **errors(*_WHEN)}
+
+
+def _event(chunk: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of one server-sent event: a chunk, an error that ends the stream, or the mark of its end."""
+    bodies = [{"$ref": _REF.format(model=model.__name__)} for model in (chunk, ErrorResponse)]
+    as_json = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": bodies}}
+    data = {"anyOf": [{"const": "[DONE]"}, as_json]}
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 def request_body(body: type[BaseModel]) -> dict[str, Any]:
@@ -60,11 +68,21 @@ def describe(app: FastAPI, model: ServedModel) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas(model))
+            _forget_422(document)
+            document["components"]["schemas"].update(_schemas(model))
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
+
+
+def _forget_422(document: dict[str, Any]) -> None:
+    """Remove what FastAPI documents for its own validation: ours answers 400."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _schemas(model: ServedModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 MAX_LOGPROBS = 20  # OpenAI's own limit
 MAX_PROMPTS = 64  # choices of one /v1/completions call; each is a request of its own to the engine
@@ -45,8 +45,30 @@ def _kind(value: Any) -> str | None:
         return "<text>"
     if not isinstance(value, list) or not value:
         return None
-    kinds = {str: "<texts>", int: "<ids>", list: "<lists>"}
+    kinds = {str: "<texts>", int: "<ids>", float: "<ids>", list: "<lists>"}
     return kinds.get(type(value[0]))
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: to a client 3.0 may be the same as 3, as JSON Schema says too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _refuse_true(value: bool) -> bool:
+    if value:
+        raise ValueError("must be false")
+    return value
+
+
+_WHOLE = BeforeValidator(_whole)
+TokenCount = Annotated[int, Field(ge=1), _WHOLE]
+TokenId = Annotated[int, Field(ge=0), _WHOLE]
+TopK = Annotated[int, Field(ge=-1, le=_INT64 - 1), _WHOLE]
+Seed = Annotated[int, Field(ge=-_INT64, le=_INT64 - 1), _WHOLE]
+LogprobCount = Annotated[int, Field(ge=0, le=MAX_LOGPROBS), _WHOLE]
+PriorityNumber = Annotated[int, Field(ge=0, le=2), _WHOLE]
+One = Annotated[int, Field(ge=1, le=1), _WHOLE]
+Never = Annotated[bool, AfterValidator(_refuse_true), Field(json_schema_extra={"const": False})]
 
 
 def _content_kind(value: Any) -> str | None:
@@ -103,23 +125,21 @@ class GenerationBody(_RequestPart):
     """What both kinds of completion share."""
 
     model: str = Field(description="Name of the served model, as /v1/models lists it.")
-    max_tokens: int | None = Field(None, ge=1, description="Cut to what the context leaves beside the prompt.")
+    max_tokens: TokenCount | None = Field(None, description="Cut to what the context leaves beside the prompt.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; 1 where absent.")
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=_INT64 - 1, description="0 or -1: all tokens.")
+    top_k: TopK | None = Field(None, description="0 or -1: all tokens.")
     stop: Stop | None = Field(None, description="Up to 4 strings; the text ends before the first to be complete.")
-    seed: int | None = Field(
+    seed: Seed | None = Field(
         None,
-        ge=-_INT64,
-        le=_INT64 - 1,
         description="Same seed, same text. Where absent one is drawn, and told in the header `x-miniserve-seed`.",
     )
     stream: bool | None = Field(None, description="Answer with server-sent events.")
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = Field(None, description="Go on past the end-of-sequence token (for benchmarks).")
     user: str | None = Field(None, description="Who asks; requests of one user may be kept on one replica.")
-    priority: Literal[0, 1, 2] | None = Field(None, description="0 interactive, 1 standard, 2 batch.")
-    n: Literal[1] | None = None
+    priority: PriorityNumber | None = Field(None, description="0 interactive, 1 standard, 2 batch.")
+    n: One | None = None
 
     def stop_strings(self) -> tuple[str, ...]:
         """Return the stop strings as a tuple."""
@@ -136,9 +156,9 @@ class GenerationBody(_RequestPart):
 
 class ChatCompletionRequest(GenerationBody):
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens; wins over it.")
+    max_completion_tokens: TokenCount | None = Field(None, description="The newer name of max_tokens; wins over it.")
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description="Used where `logprobs` is true.")
+    top_logprobs: LogprobCount | None = Field(None, description="Used where `logprobs` is true.")
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none"] | None = None
@@ -156,7 +176,6 @@ class ChatCompletionRequest(GenerationBody):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-TokenId = Annotated[int, Field(ge=0)]
 PromptText = Annotated[str, Field(min_length=1)]
 PromptIds = Annotated[list[TokenId], Field(min_length=1)]
 Prompt = Annotated[
@@ -175,9 +194,9 @@ Prompt = Annotated[
 
 class CompletionRequest(GenerationBody):
     prompt: Prompt = Field(description="Several prompts give several choices, in the same order.")
-    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    logprobs: LogprobCount | None = None
+    echo: Never | None = None
+    best_of: One | None = None
     suffix: Literal[""] | None = None
 
     def prompts(self) -> list[str | list[int]]:
