@@ -32,8 +32,8 @@ setup: ## make .venv and install everything into it (once, some minutes; later r
 	echo "or name it: make setup PYTHON=/path/to/python3.11" >&2; \
 	exit 2
 
-demo: setup ## start the server and send it a few requests (the first run fetches a 98 MB model)
-	@echo "[demo] python -m miniserve $(ARGS)"
+demo: setup ## start the whole stack on this machine until Ctrl-C (the first run fetches a 98 MB model)
+	@echo "[demo] starting two replicas and a gateway: about 10 s on 2 cores; the first run also fetches the model (98 MB)" >&2
 	@$(PY) -m miniserve $(ARGS)
 
 test: setup ## run all that must pass: the tests, then `make check`
@@ -45,8 +45,8 @@ test-all: setup ## run the full counts too and record them in data/results/
 	@echo "[test-all] every test with its full counts; much longer than make test (its record says how long)"
 	@$(PY) -m pytest -p full_record -m "full or not full" $(ARGS)
 
-check: setup ## ruff, its formatter and mypy --strict (about half a minute the first time)
-	@echo "[check] ruff, ruff format, mypy: about half a minute the first time, seconds after that"
+check: setup ## ruff, its formatter and mypy --strict (about a minute the first time)
+	@echo "[check] ruff, ruff format, mypy: about a minute the first time, seconds after that"
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
@@ -62,7 +62,7 @@ notebooks: ## run every notebook and compare its output with what is stored in i
 	else echo "[notebooks] There are no notebooks yet, so there is nothing to run."; fi
 
 bench: setup ## measure this machine's engine
-	@echo "[bench] python -m miniserve bench $(ARGS)"
+	@echo "[bench] measuring; ARGS='--help' lists what can be measured" >&2
 	@$(PY) -m miniserve bench $(ARGS)
 
 clean: ## remove caches and build outputs; .venv and downloaded models stay

@@ -47,13 +47,12 @@ def test_short():
 
 def run_suite(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], Path]:
     """Run the little suite above under the plugin, in a pytest of its own."""
-    (folder / "pytest.ini").write_text(
-        f"[pytest]\npythonpath = {TESTS}\nmarkers = full: x\naddopts = -q -p no:cacheprovider -m 'not full'\n"
-    )
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = full: x\naddopts = -q -p no:cacheprovider -m 'not full'\n")
     (folder / "test_suite.py").write_text(SUITE)
     target = folder / "results" / "record.json"
     command = [sys.executable, "-m", "pytest", "-p", "full_record", "--record-to", str(target), *arguments]
-    environment = dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # other plugins only cost seconds here
+    # Other plugins only cost seconds here.
+    environment = dict(os.environ, PYTHONPATH=str(TESTS), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment), target
 
 
