@@ -111,7 +111,7 @@ def make_venv(venv: Path) -> Path:
     if venv.exists():
         say(f"{venv.name} is unfinished or its Python is gone: making it anew")
     say(f"making {venv.name} with Python {platform.python_version()} (a few seconds)")
-    command = [sys.executable, "-m", "venv", "--clear", venv]
+    command: list[str | Path] = [sys.executable, "-m", "venv", "--clear", venv]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise SetupError(f"making {venv} failed:\n{tail(done.stdout + done.stderr)}")
