@@ -26,8 +26,8 @@ from miniserve.errors import WeightsError
 if TYPE_CHECKING:  # slow to import, and a cached model does not need it
     from miniserve.engine.fetch import Place
 
-__all__ = ["NAMES", "CachedModel", "ModelConfig", "cached_models", "read_config", "resolve_model", "tensor_files"]
-__all__ += ["model_folder", "verify_model"]
+__all__ = ["NAMES", "CachedModel", "ModelConfig", "cached_models", "discard_if_damaged", "model_folder"]
+__all__ += ["read_config", "resolve_model", "tensor_files", "verify_model"]
 
 Report = Callable[[str], None]
 
@@ -102,6 +102,14 @@ def verify_model(folder: Path) -> list[str]:
         for name, entry in entries
         if (actual := sha256_of(folder / name)) != entry["sha256"]
     ]
+
+
+def discard_if_damaged(name: str, cache_dir: Path, *, report: Report) -> None:
+    """Compare a cached model with its hashes; if it differs, have the next `resolve_model` make it again."""
+    folder = model_folder(name, cache_dir)
+    if not _problem(folder) and (differences := verify_model(folder)):
+        report(differences[0])
+        (folder / _MARKER).unlink()
 
 
 def _resolve_name(name: str, cache_dir: Path, offline: bool, report: Report) -> Path:

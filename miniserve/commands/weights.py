@@ -1,0 +1,93 @@
+"""`miniserve weights`: fetch model files, list what the cache holds, check it byte for byte, say where it is.
+
+Results go to stdout, progress to stderr, so that `cd $(miniserve weights path)` works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from miniserve.commands.options import DEFAULT_MODEL, default_cache
+from miniserve.engine.folder import check_folder
+from miniserve.engine.weights import NAMES, cached_models, discard_if_damaged, model_folder, resolve_model, verify_model
+from miniserve.errors import WeightsError
+
+_ACTIONS = ("list", "fetch", "verify", "path")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.add_argument("action", nargs="?", choices=_ACTIONS, default="list", help="what to do (default: list)")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help=f"{', '.join(NAMES)}, a .gguf file or a model folder (default {DEFAULT_MODEL}; verify: all in the cache)",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        metavar="DIR",
+        help="where model files are (default: %(default)s)",
+    )
+    parser.add_argument("--offline", action="store_true", help="never download: use what is in the cache")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do one action; 1 if `verify` found something wrong."""
+    if args.action == "list":
+        return _list(args.cache)
+    if args.action == "verify":
+        return _verify(args.name, args.cache)
+    name = args.name or DEFAULT_MODEL
+    if args.action == "fetch" and name in NAMES:
+        discard_if_damaged(name, args.cache, report=_say)
+    offline = args.offline or args.action == "path"  # asking where a model is must not start a download
+    print(resolve_model(name, args.cache, offline=offline, report=_say))
+    return 0
+
+
+def _list(cache: Path) -> int:
+    held = cached_models(cache)
+    for model in held:
+        state = model.problem or "ok"
+        print(f"{model.name:<24} {model.size_bytes / 1e6:>8.1f} MB  from {model.source}  {state}")
+    for name, description in NAMES.items():
+        if name not in {model.name for model in held}:
+            print(f"{name:<24} not in the cache: {description}; get it with `python -m miniserve weights fetch {name}`")
+    return 0
+
+
+def _verify(name: str | None, cache: Path) -> int:
+    folders = [_cached_or_given(name, cache)] if name else [model.folder for model in cached_models(cache)]
+    if not folders:
+        raise WeightsError(f"{cache} holds no model; get one with `python -m miniserve weights fetch {DEFAULT_MODEL}`")
+    problems = [problem for folder in folders for problem in _check(folder, cache)]
+    for problem in problems:
+        print(f"damaged: {problem}; `python -m miniserve weights fetch NAME` makes a damaged model again")
+    return 1 if problems else 0
+
+
+def _cached_or_given(name: str, cache: Path) -> Path:
+    in_cache = model_folder(name, cache)
+    if in_cache.is_dir() or name in NAMES:
+        return in_cache
+    return resolve_model(name, cache, offline=True, report=_say)
+
+
+def _check(folder: Path, cache: Path) -> list[str]:
+    if folder.parent != model_folder(folder.name, cache).parent:
+        check_folder(folder)  # not ours: no hashes are recorded, so headers and shapes must do
+        print(f"ok  {folder} (whole; no recorded hashes to compare with)")
+        return []
+    problems = verify_model(folder)
+    if not problems:
+        print(f"ok  {folder} (every file's SHA-256 is as recorded when it was made)")
+    return problems
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
