@@ -172,7 +172,7 @@ def _without_first_space(fast: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     Only a sentencepiece-style one in the "first" scheme makes a difference: it puts a space before the very first word,
     and the piece after a control token is not that.
     """
-    if 'prepend_scheme="first"' not in repr(fast.pre_tokenizer).replace("'", '"'):
+    if "prepend_scheme=first" not in repr(fast.pre_tokenizer):
         return fast
     copy = json.loads(fast.to_str())
     _set_prepend_scheme(copy["pre_tokenizer"], "never")
