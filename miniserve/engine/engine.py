@@ -19,6 +19,7 @@ import torch
 
 from miniserve.clock import monotonic
 from miniserve.config import EngineConfig
+from miniserve.engine import cpu_attention
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.model import load_model
 from miniserve.engine.model_config import read_config
@@ -214,17 +215,19 @@ def load_engine(
     config: EngineConfig = EngineConfig(),  # noqa: B008 -- frozen, so one shared default is safe
     clock: Clock = monotonic,
     device: str = "cpu",
+    attention: str = "auto",
     margins: bool = False,
 ) -> Engine:
-    """Load a model folder into an engine. Sets this process's torch threads to `config.threads`.
+    """Load a model folder into an engine. Bounds this process's torch and numba threads to `config.threads`.
 
     Raises: WeightsError for a folder that we cannot run, SetupError for settings that do not fit together.
     """
     torch.set_num_threads(config.threads)
+    cpu_attention.set_threads(config.threads)
     model_config = read_config(folder)
     pool_tokens = config.cache.num_blocks * config.cache.block_size
     max_model_len = min(config.max_model_len or model_config.max_position, model_config.max_position, pool_tokens)
-    runner = ModelRunner(load_model(folder, quant, max_model_len, device), config.cache, margins)
+    runner = ModelRunner(load_model(folder, quant, max_model_len, device, attention), config.cache, margins)
     blocks = BlockManager(config.cache.num_blocks, config.cache.block_size, config.cache.prefix_caching)
     scheduler = Scheduler(config.scheduler, blocks, max_model_len, model_config.eos_ids)
     return Engine(runner, scheduler, clock)

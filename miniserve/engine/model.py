@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from miniserve.engine.attention import AttentionPlan, paged_attention, store_kv
+from miniserve.engine.attention import AttentionBackend, AttentionPlan, choose_backend
 from miniserve.engine.folder import tensor_files
 from miniserve.engine.linear import Linear, make_linear, weight_dtype
 from miniserve.engine.model_config import ModelConfig, read_config
+from miniserve.machine import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Llama:
         layers: list[Layer],
         norm: torch.Tensor,
         head: Linear,
+        attention: AttentionBackend,
         max_position: int,
     ) -> None:
         self.config = config
@@ -58,6 +60,7 @@ class Llama:
         self.layers = layers
         self.norm = norm
         self.head = head
+        self.attention = attention
         self.dtype = norm.dtype
         self.device = str(norm.device)
         self.rope = _rope_table(config, max_position, self.dtype).to(self.device)  # [max_position, 1, head_dim / 2]
@@ -79,9 +82,9 @@ class Llama:
             qkv = layer.qkv(self._rms_norm(x, layer.attn_norm))
             rotated = qkv[:, : q_size + kv_size].view(len(qkv), -1, cfg.head_dim // 2, 2)  # q and k heads, as pairs
             torch.view_as_complex(rotated).mul_(rope)
-            store_kv(kv_pool, qkv[:, q_size:], plan)
+            self.attention.store_kv(kv_pool, qkv[:, q_size:], plan)
             q = qkv[:, :q_size].reshape(-1, cfg.num_heads, cfg.head_dim)
-            x = x + layer.out(paged_attention(q, kv_pool, plan))
+            x = x + layer.out(self.attention.attend(q, kv_pool, plan))
             gate, up = layer.gate_up(self._rms_norm(x, layer.mlp_norm)).chunk(2, dim=1)
             x = x + layer.down(F.silu(gate).mul_(up))
         return self.head(self._rms_norm(x[rows], self.norm))
@@ -90,7 +93,9 @@ class Llama:
         return F.rms_norm(x, (x.shape[-1],), gain, self.config.rms_norm_eps)
 
 
-def load_model(folder: Path, quant: str, max_position: int | None = None, device: str = "cpu") -> Llama:
+def load_model(
+    folder: Path, quant: str, max_position: int | None = None, device: str = "cpu", attention: str = "auto"
+) -> Llama:
     """Read a model folder (see `weights.py`), fuse and pack its weights.
 
     Files are memory-mapped. The embedding is used as it lies, so all replica processes of a machine share its pages;
@@ -103,7 +108,7 @@ def load_model(folder: Path, quant: str, max_position: int | None = None, device
     tensors = _Tensors(folder, dtype, device)
     embedding = _Tensors(folder, dtype, device)["model.embed_tokens.weight"]  # a mapping of its own: it stays
     head = tensors["model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"]
-    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as workers:
+    with ThreadPoolExecutor(max_workers=usable_cores()) as workers:
         packed_head = workers.submit(make_linear, head, quant)
         layers = list(workers.map(lambda i: _load_layer(config, i, tensors, quant), range(config.num_layers)))
     return Llama(
@@ -112,6 +117,7 @@ def load_model(folder: Path, quant: str, max_position: int | None = None, device
         layers,
         tensors["model.norm.weight"].clone(),
         packed_head.result(),
+        choose_backend(attention, device),
         min(max_position or config.max_position, config.max_position),
     )
 

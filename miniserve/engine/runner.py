@@ -49,7 +49,7 @@ class ModelRunner:
             if work.samples:
                 rows.append(len(ids) - 1)
                 sampling.append((work.seq.request.sampling, work.seq.num_output))
-        plan = plan_attention(batch, self.block_size, self.model.dtype, device)
+        plan = plan_attention(batch, self.block_size, device)
         logits = self.model.forward(
             torch.tensor(ids, device=device),
             torch.tensor(positions, device=device),

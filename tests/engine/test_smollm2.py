@@ -51,7 +51,7 @@ def all_logits(runner: ModelRunner, ids: tuple[int, ...]) -> torch.Tensor:
     """Logits at every position of one prompt, computed in a single chunk."""
     seq = Sequence(Request("r", "m", ids))
     seq.block_table = list(range(-(-len(ids) // runner.block_size)))
-    plan = plan_attention(Batch((Work(seq, 0, len(ids), True),)), runner.block_size, runner.model.dtype)
+    plan = plan_attention(Batch((Work(seq, 0, len(ids), True),)), runner.block_size)
     positions = torch.arange(len(ids))
     return runner.model.forward(torch.tensor(ids), positions, plan, runner.pool, positions)
 

@@ -1,0 +1,25 @@
+"""What this machine has: cores that this process may use, and the processor's name. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Return the cores this process may really use; a container may allow fewer than the machine has."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Return the processor's name, with its vector extension where Linux tells."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine()
+    first = info.read_text().split("\n\n")[0]
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    flags = fields.get("flags", "").split()
+    vector = next((flag for flag in ("avx512f", "avx2", "avx") if flag in flags), "no avx")
+    return f"{fields.get('model name', platform.machine())} ({vector})"
