@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
@@ -19,10 +23,12 @@ from miniserve.config import EdgeConfig
 from miniserve.gateway.app import create_app
 from miniserve.gateway.backend import ServedModel
 from miniserve.observe.metrics import EdgeMetrics
+from miniserve.stream import SSEDecoder
 from miniserve.types import FinishReason, Request, TokenEvent
 
 EOS, START, END = 256, 257, 258
 DEADLINE_S = 10.0
+_TLS = ssl.create_default_context()  # slow to make, so made once; nothing here speaks TLS
 
 
 class ByteTokenizer:
@@ -45,14 +51,14 @@ class ByteTokenizer:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
 
-Step = TokenEvent | Exception | asyncio.Future[None] | Callable[[], None] | float
-Script = Callable[[Request], Iterator[object]]
+Step = TokenEvent | Exception | asyncio.Event  # say it, raise it, be silent until it is set
+Script = Callable[[Request], Iterator[Step]]
 
 
 def says(text: str, *, size: int = 1, finish: FinishReason = FinishReason.STOP, cached: int = 0) -> Script:
     """Return a script that says `text`, `size` bytes to an event, as many as the request allows."""
 
-    def script(request: Request) -> Iterator[object]:
+    def script(request: Request) -> Iterator[Step]:
         data = text.encode()[: request.sampling.max_tokens]
         pieces = [data[i : i + size] for i in range(0, len(data), size)] or [b""]
         reason = finish if len(data) == len(text.encode()) else FinishReason.LENGTH
@@ -63,24 +69,35 @@ def says(text: str, *, size: int = 1, finish: FinishReason = FinishReason.STOP, 
     return script
 
 
-def endless(request: Request) -> Iterator[object]:
+def endless(request: Request) -> Iterator[Step]:
     """A script without end; it says `x` as fast as it is read."""
     while True:
         yield TokenEvent(request.request_id, (ord("x"),))
 
 
-class Wait:
-    """In a script: stay silent until the generator is closed, or `seconds` long."""
+def silent(request: Request) -> Iterator[Step]:
+    """A script that says nothing until it is closed."""
+    yield asyncio.Event()
 
-    def __init__(self, seconds: float = 3600) -> None:
-        self.seconds = seconds
+
+def steps(*steps: Step) -> Script:
+    """Return a script of exactly these steps."""
+    return lambda request: iter(steps)
+
+
+def event(text: str = "", finish: FinishReason | None = None, **more: object) -> TokenEvent:
+    """Return an event whose tokens are the bytes of `text`."""
+    return TokenEvent("", tuple(text.encode()), finish, **more)  # type: ignore[arg-type]
+
+
+HELLO = says("Hello")
 
 
 @dataclass
 class ScriptedBackend:
-    """Follows `script`: yields its events, raises its exceptions, is silent where it says `Wait`."""
+    """Follows `script`, and counts how its generators end."""
 
-    script: Script = says("Hello")
+    script: Script = HELLO
     is_ready: bool = True
     requests: list[Request] = field(default_factory=list)
     open: int = 0
@@ -98,11 +115,10 @@ class ScriptedBackend:
             for step in self.script(request):
                 if isinstance(step, Exception):
                     raise step
-                if isinstance(step, Wait):
-                    await asyncio.sleep(step.seconds)
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
                 else:
                     await asyncio.sleep(0)
-                    assert isinstance(step, TokenEvent)
                     yield step
         except (GeneratorExit, asyncio.CancelledError):
             self.closed += 1
@@ -117,9 +133,9 @@ class Edge:
 
     backend: ScriptedBackend
     registry: CollectorRegistry
-    metrics: EdgeMetrics
     port: int
     loop: asyncio.AbstractEventLoop
+    stop: Callable[[], None]
 
     @property
     def url(self) -> str:
@@ -128,16 +144,39 @@ class Edge:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S)
 
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=DEADLINE_S, verify=_TLS, trust_env=False)
+
     def post(self, path: str, **kwargs: object) -> httpx.Response:
-        with httpx.Client(base_url=self.url, timeout=DEADLINE_S) as client:
+        with self.client() as client:
             return client.post(path, **kwargs)  # type: ignore[arg-type]
 
     def get(self, path: str, **kwargs: object) -> httpx.Response:
-        with httpx.Client(base_url=self.url, timeout=DEADLINE_S) as client:
+        with self.client() as client:
             return client.get(path, **kwargs)  # type: ignore[arg-type]
 
     def chat(self, **fields: object) -> httpx.Response:
         return self.post("/v1/chat/completions", json={**CHAT, **fields})
+
+    def set(self, gate: asyncio.Event) -> None:
+        """Let a script go on that waits for `gate`."""
+        self.loop.call_soon_threadsafe(gate.set)
+
+    def sample(self, name: str, **labels: str) -> float:
+        """Return one number of the metrics, 0 where it does not exist yet."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def send(self, head: str, body: bytes = b"") -> socket.socket:
+        """Open a connection, send a request as written (`head` without its blank line), return the connection."""
+        connection = self.connect()
+        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\nhost: x\r\n\r\n" + body)
+        return connection
+
+    def send_json(self, path: str, body: object) -> socket.socket:
+        """Send a request and return the connection, without reading from it."""
+        data = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\ncontent-type: application/json\ncontent-length: {len(data)}"
+        return self.send(head, data)
 
     def tasks(self) -> int:
         """How many tasks the server's loop has."""
@@ -153,7 +192,13 @@ class Edge:
     def until_idle(self) -> None:
         """Wait until nothing of any request is left."""
         self.until(lambda: self.backend.open == 0, "no generator is open")
-        self.until(lambda: self.tasks() == 1, "only the server's own task runs")
+        self.until(lambda: self.tasks() <= 1, "only the server's own task runs")
+
+
+def events(response: httpx.Response) -> list[Any]:
+    """Return the data of a stream's events, decoded from JSON except for `[DONE]`."""
+    data = SSEDecoder().feed(response.content)
+    return [json.loads(item) if item != "[DONE]" else item for item in data]
 
 
 CHAT: dict[str, object] = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -176,22 +221,21 @@ class _Server(uvicorn.Server):
 StartEdge = Callable[..., Edge]
 
 
-@pytest.fixture
-def start_edge() -> Iterator[StartEdge]:
-    """Start servers: `start_edge(script, edge=EdgeConfig(...))`. At the end each must be idle and without failures."""
-    servers: list[tuple[_Server, threading.Thread, Edge]] = []
+class _Servers:
+    """Started servers, to be stopped together."""
+
+    def __init__(self) -> None:
+        self._running: list[tuple[_Server, threading.Thread, Edge]] = []
 
     def start(
-        script: Script = says("Hello"), *, edge: EdgeConfig | None = None, max_model_len: int = 1024, seed: int = 7
+        self, script: Script = HELLO, *, edge: EdgeConfig | None = None, max_model_len: int = 1024, seed: int = 7
     ) -> Edge:
         backend, registry = ScriptedBackend(script), CollectorRegistry()
-        metrics = EdgeMetrics(registry)
-        model = ServedModel("tiny", ByteTokenizer(), max_model_len, created=1_700_000_000)
         app = create_app(
             backend,
-            model,
+            ServedModel("tiny", ByteTokenizer(), max_model_len, created=1_700_000_000),
             edge=edge or EdgeConfig(),
-            metrics=metrics,
+            metrics=EdgeMetrics(registry),
             registry=registry,
             wall_clock=lambda: 1_700_000_123.9,
             rng=Random(seed),
@@ -203,23 +247,44 @@ def start_edge() -> Iterator[StartEdge]:
         thread.start()
         assert server.running.wait(DEADLINE_S)
         assert server.loop is not None
-        running = Edge(backend, registry, metrics, listener.getsockname()[1], server.loop)
-        servers.append((server, thread, running))
+        stop = partial(setattr, server, "should_exit", True)
+        running = Edge(backend, registry, listener.getsockname()[1], server.loop, stop)
+        self._running.append((server, thread, running))
         return running
 
-    yield start
-    try:
-        for _, _, running in servers:
-            running.until_idle()
-    finally:
-        for server, thread, _ in servers:
-            server.should_exit = True
-            thread.join(DEADLINE_S)
-    for server, _, _ in servers:
-        assert server.failures == [], "the event loop was told of errors nobody handled"
+    def stop(self) -> None:
+        """Stop all; each must be idle, and its event loop must have met no error that nobody handled."""
+        try:
+            for _, _, edge in self._running:
+                edge.until_idle()
+        finally:
+            for server, _, _ in self._running:
+                server.should_exit = True
+            for _, thread, _ in self._running:
+                thread.join(DEADLINE_S)
+        assert [failure for server, _, _ in self._running for failure in server.failures] == []
 
 
 @pytest.fixture
-def edge(start_edge: StartEdge) -> Edge:
-    """A server that answers `Hello`."""
-    return start_edge()
+def start_edge() -> Iterator[StartEdge]:
+    """Start servers of this test's own: `start_edge(script, edge=EdgeConfig(...))`."""
+    servers = _Servers()
+    yield servers.start
+    servers.stop()
+
+
+@pytest.fixture(scope="module")
+def _shared() -> Iterator[Edge]:
+    servers = _Servers()
+    yield servers.start()
+    servers.stop()
+
+
+@pytest.fixture
+def edge(_shared: Edge) -> Iterator[Edge]:
+    """A server that answers `Hello`; one for the whole module, with its backend as new."""
+    backend = _shared.backend
+    backend.script, backend.is_ready, backend.started, backend.closed = HELLO, True, 0, 0
+    backend.requests.clear()
+    yield _shared
+    _shared.until_idle()
