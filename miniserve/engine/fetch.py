@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 import urllib.request
 import zipfile
@@ -36,6 +37,7 @@ _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"
 _PIP_TIMEOUT_S = 900.0
 _HTTP_TIMEOUT = httpx.Timeout(30.0)  # seconds without a byte, not for the whole download
 _TRIES = 5  # broken connections in a row that brought no byte further
+_PAUSE_S = 1.0  # after the first such failure; longer after each further one
 _CHUNK = 1 << 20
 
 
@@ -137,6 +139,7 @@ def download(place: Place, part: Path, size: int, report: Report) -> None:
             if failures > _TRIES:
                 raise httpx.TransportError(f"the server ends the file at {now:,} of {size:,} bytes")
             have = now
+            time.sleep(failures * _PAUSE_S)
 
 
 def _receive(client: httpx.Client, url: str, part: Path, on_progress: Callable[[int], None]) -> None:
@@ -147,7 +150,7 @@ def _receive(client: httpx.Client, url: str, part: Path, on_progress: Callable[[
         response.raise_for_status()
         resumed = response.status_code == 206 and response.headers.get("content-range", "").startswith(f"bytes {have}-")
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_bytes(_CHUNK):
+            for chunk in response.iter_bytes():
                 file.write(chunk)
                 on_progress(file.tell())
 
