@@ -1,0 +1,71 @@
+"""`miniserve bench`: measure this machine, side by side with peers, and record what came out."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from miniserve.commands.options import add_model_options, at_least_one
+from miniserve.errors import SetupError
+
+WHAT = ("engine", "stack")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    add_model_options(parser)
+    parser.add_argument("what", nargs="*", help=f"what to measure: {', '.join(WHAT)} (default: all of them)")
+    parser.add_argument("--repeats", type=at_least_one, default=3, help="runs of each figure (default %(default)s)")
+    parser.add_argument("--threads", type=at_least_one, help="for engine and peers alike (default: all usable cores)")
+    parser.add_argument("--requests", type=at_least_one, default=1000, help="for the memory of the stack (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/results"), metavar="DIR", help="where the record goes (%(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen benchmarks one after another."""
+    unknown = sorted(set(args.what) - set(WHAT))
+    if unknown:
+        raise SetupError(f"bench does not know {', '.join(unknown)}: choose from {', '.join(WHAT)}")
+    from rich.console import Console
+
+    from miniserve.bench.record import save
+    from miniserve.engine.weights import resolve_model
+
+    console = Console()
+    console.print("Quiet the machine first: another busy process makes small matrix products several times slower.")
+    folder = resolve_model(args.model, args.cache, offline=args.offline)
+    for what in args.what or WHAT:
+        result = _BENCHES[what](args, folder, console)
+        console.print(f"recorded in {save(what, result, args.out)}")
+    return 0
+
+
+def _engine(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.engine import bench_engine, engine_table
+    from miniserve.machine import usable_cores
+
+    try:
+        result = bench_engine(folder, args.threads or usable_cores(), args.repeats, args.seed, console)
+    except ModuleNotFoundError as error:
+        raise SetupError(f"{error}: the peer comes with the extra `test` (pip install -e '.[test]')") from None
+    console.print(engine_table(result))
+    return result
+
+
+def _stack(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.stack import bench_memory, bench_start, stack_table
+
+    console.print("starting and stopping the stack several times ...")
+    result = bench_start(folder, args.repeats)
+    result |= asyncio.run(bench_memory(folder, args.requests, streams=8, console=console))
+    console.print(stack_table(result))
+    return result
+
+
+_BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] = {"engine": _engine, "stack": _stack}
