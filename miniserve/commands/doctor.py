@@ -219,13 +219,14 @@ def _parse_requirement(line: str) -> tuple[str, str, str]:
 
 def check_weights(cache: Path) -> Iterator[Finding]:
     """Which models are in the cache, and are they whole?"""
-    from miniserve.engine.weights import cached_models
+    from miniserve.engine.weights import NAMES, cached_models
 
     fetch = "python -m miniserve weights fetch"
     models = cached_models(cache)
     for model in models:
         word, detail = ("note", model.problem) if model.problem else ("ok", f"{model.size_bytes / 1e6:.0f} MB")
-        yield Finding(word, "weights", f"{model.name}: {detail}", f"{fetch} {model.name}" if model.problem else "")
+        again = f"{fetch} {model.name if model.name in NAMES else model.source}"
+        yield Finding(word, "weights", f"{model.name}: {detail}", again if model.problem else "")
     if "smollm2" not in {model.name for model in models}:
         yield Finding("note", "weights", f"smollm2 is not in {cache}", f"{fetch} (a 93 MB download)")
 
