@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
-from miniserve.commands.options import add_model_options, add_quant_option, at_least_one, port, served_name
+from miniserve.commands.options import (
+    add_model_options,
+    add_quant_option,
+    at_least_one,
+    log_to_stderr,
+    port,
+    served_name,
+)
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -96,9 +103,8 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 
         logging.basicConfig(handlers=[RichHandler(show_path=False)], level=logging.WARNING, format="%(message)s")
         return
-    level = logging.INFO if args.once is None else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_stderr("info" if args.once is None else "warning")
+    logging.getLogger("miniserve.access").setLevel(logging.WARNING)  # not a line for each request
 
 
 # --- the stack ---------------------------------------------------------------------------------------------------
@@ -170,7 +176,17 @@ def _stack(
     from miniserve.live.stack import running_stack
 
     threads, drain = str(_threads_per_replica(args.replicas)), str(args.drain_timeout)
-    more = ["--offline", "--quant", args.quant, "--threads", threads, "--drain-timeout", drain]
+    more = [
+        "--offline",
+        "--quant",
+        args.quant,
+        "--threads",
+        threads,
+        "--drain-timeout",
+        drain,
+        "--log-level",
+        "warning",
+    ]
     return running_stack(options, sock, replicas=args.replicas, replica_arguments=more)
 
 

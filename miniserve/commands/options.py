@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import sys
 from pathlib import Path
 
 from miniserve.errors import SetupError
@@ -30,6 +32,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_quant_option(parser: argparse.ArgumentParser) -> None:
     """Add --quant."""
     parser.add_argument("--quant", default="fp16", choices=("fp32", "fp16"), help="weights in memory (default fp16)")
+
+
+def add_log_option(parser: argparse.ArgumentParser) -> None:
+    """Add --log-level."""
+    levels = ("debug", "info", "warning", "error")
+    parser.add_argument("--log-level", default="info", choices=levels, help="of the log on stderr (default info)")
+
+
+def log_to_stderr(level: str) -> None:
+    """Send the log to stderr, where it never mixes with what a program reads from stdout."""
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every probe
 
 
 def default_cache() -> Path:

@@ -15,13 +15,20 @@ import json
 import logging
 import os
 import socket
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
-from miniserve.commands.options import add_model_options, add_quant_option, at_least_one, port, served_name
+from miniserve.commands.options import (
+    add_log_option,
+    add_model_options,
+    add_quant_option,
+    at_least_one,
+    log_to_stderr,
+    port,
+    served_name,
+)
 
 if TYPE_CHECKING:
     from miniserve.engine.engine import Engine
@@ -35,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
     add_quant_option(parser)
+    add_log_option(parser)
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
     parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
@@ -45,14 +53,19 @@ def run(args: argparse.Namespace) -> int:
     """Load the engine and serve it until told to stop."""
     if args.die_with_parent:
         die_with_parent()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_stderr(args.log_level)
+    logging.getLogger("miniserve.access").addFilter(_not_internal)
     from miniserve.live.http_server import bind
 
     started_s = monotonic()
     sock = bind(args.port)  # a busy port is found out before anything is loaded
     engine, folder = load(args)
     return asyncio.run(serve(args, engine, folder, sock, monotonic() - started_s))
+
+
+def _not_internal(record: logging.LogRecord) -> bool:
+    """A gateway probes twice a second, and logs what it serves itself: leave its requests out of our access log."""
+    return '"/internal/' not in record.getMessage()
 
 
 def die_with_parent() -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import socket
 import sys
 
 from miniserve.clock import monotonic
-from miniserve.commands.options import add_model_options, port, served_name
+from miniserve.commands.options import add_log_option, add_model_options, log_to_stderr, port, served_name
 
 HELP = "run a gateway in front of replicas that are already running"
 CONNECT_TIMEOUT_S = 10.0  # a replica that runs answers at once; one that is loading should be waited for elsewhere
@@ -19,6 +18,7 @@ CONNECT_TIMEOUT_S = 10.0  # a replica that runs answers at once; one that is loa
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
+    add_log_option(parser)
     parser.add_argument(
         "--replica", action="append", required=True, metavar="URL", dest="replicas", help="repeat for each replica"
     )
@@ -30,8 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from miniserve.live.http_server import bind
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_stderr(args.log_level)
     return asyncio.run(serve(args, bind(args.port)))
 
 

@@ -72,20 +72,15 @@ class Fleet:
         self.answered = asyncio.Event()  # set once any replica has reported
         self._members: dict[str, Member] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
-        self._group = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Fleet:
-        await self._group.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            for replica_id in list(self._members):
-                await self.remove(replica_id)
-        finally:
-            await self._group.__aexit__(kind, error, trace)
+        for replica_id in list(self._members):
+            await self.remove(replica_id)
 
     # --- membership ------------------------------------------------------------------------------------------------
 
@@ -94,7 +89,7 @@ class Fleet:
         await self.remove(replica_id)
         member = self._members[replica_id] = Member(replica_id, upstream)
         await self._probe(member)
-        self._probes[replica_id] = self._group.create_task(self._probe_for_ever(member), name=f"probe {replica_id}")
+        self._probes[replica_id] = asyncio.create_task(self._probe_for_ever(member), name=f"probe {replica_id}")
 
     async def remove(self, replica_id: str) -> None:
         """Forget a replica; what is still running there is cut off."""
@@ -102,6 +97,7 @@ class Fleet:
         if member is not None:
             if probe := self._probes.pop(replica_id, None):
                 probe.cancel()
+                await asyncio.gather(probe, return_exceptions=True)
             await member.upstream.close()
 
     def mark_down(self, replica_id: str) -> None:
@@ -146,6 +142,9 @@ class Fleet:
             member.misses += 1
             if member.misses >= self._misses_until_down:
                 self._set_state(member, ReplicaState.DOWN, f" after {member.misses} missed probes: {error}")
+            return
+        except Exception:  # a bug of ours must not end the probing in silence
+            log.exception("the probe of replica %s broke", member.replica_id)
             return
         member.misses = 0
         self.answered.set()

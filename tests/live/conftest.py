@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from miniserve.clock import monotonic
+from miniserve.config import EdgeConfig
 from miniserve.errors import Overloaded
+from miniserve.live.edge import edge_app, served_model
+from miniserve.live.http_server import HttpServer, bind
+from miniserve.live.replica import LocalReplica
+from miniserve.live.replica_server import add_internal_routes, reporter
 from miniserve.types import FinishReason, Request, SamplingParams, TokenEvent
 
 DEADLINE_S = 20.0  # far beyond what anything here takes; a condition that is not true by then never will be
@@ -127,3 +134,25 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
                 await asyncio.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with a context so long that an answer lasts until the test is done with it."""
+    from miniserve.engine.tiny import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("long"), context=8192)
+
+
+@pytest.fixture
+async def replica_url(engine: FakeEngine, tiny_folder: Path) -> AsyncIterator[str]:
+    """A replica over HTTP whose engine is the scripted one."""
+    replica = LocalReplica(engine)
+    model = served_model("tiny", tiny_folder, max_model_len=512)
+    app = edge_app(replica, model, edge=EdgeConfig(), engine_stats=replica.stats)
+    add_internal_routes(app, replica, reporter(replica, monotonic, model="tiny", max_model_len=512))
+    replica.start()
+    async with HttpServer(app, bind(0), graceful_s=1.0) as server:
+        yield server.url
+        engine.gate.set()
+        await replica.close()
