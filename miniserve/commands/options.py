@@ -31,7 +31,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_quant_option(parser: argparse.ArgumentParser) -> None:
     """Add --quant."""
-    parser.add_argument("--quant", default="fp16", choices=("fp32", "fp16"), help="weights in memory (default fp16)")
+    parser.add_argument(
+        "--quant", default="fp16", choices=("fp32", "fp16", "int8"), help="weights in memory (default fp16)"
+    )
 
 
 def add_log_option(parser: argparse.ArgumentParser) -> None:

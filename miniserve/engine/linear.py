@@ -1,29 +1,27 @@
 """One door to matrix products: `make_linear(weight, quant)` returns a function x -> x @ weight.T.
 
 Serving multiplies a few rows (one per sequence) by large matrices, so a step's time is the time to read the weights.
-Three ways to hold them, measured side by side by `python -m miniserve bench linear`:
+Ways to hold them:
 
     fp64  plain torch, the oracle of the tests
     fp32  packed once into oneDNN's blocked layout: exact, and 1.3-2x faster than `F.linear` at 1-16 rows on a CPU
-    fp16  packed into fbgemm's layout: weights rounded to half precision, sums in fp32; half the bytes to read, so up to
-          3x faster at few rows; rounding moves SmolLM2's logits by at most 0.05
+    fp16  packed into fbgemm's layout: weights rounded to half precision, sums in fp32; half the bytes to read
+    int8  a quarter of the bytes, and a loss that is small but there (`quantize.py`; its naive forms are for the table)
 
 The packing operators are semi-private to torch (hence its exact pin). Where one is missing, the next simpler way is
-taken. A row's result never depends on the rows beside it beyond the last bits of the sum.
+taken. A row's result never depends on the rows beside it beyond the last bits of the sum (`int8-naive` apart).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 
+from miniserve.engine.quantize import Linear, int8_linear, int8_naive_linear, int8_row_linear
 from miniserve.errors import SetupError
 
-Linear = Callable[[torch.Tensor], torch.Tensor]
-
-QUANTS = ("fp16", "fp32", "fp64")
+QUANTS = ("fp16", "fp32", "int8")  # what is served
+_ALL_QUANTS = (*QUANTS, "fp64", "int8-row", "int8-naive")  # and what is measured or tested against
 
 
 def weight_dtype(quant: str) -> torch.dtype:
@@ -31,22 +29,31 @@ def weight_dtype(quant: str) -> torch.dtype:
 
     Raises: SetupError for an unknown kind.
     """
-    if quant not in QUANTS:
+    if quant not in _ALL_QUANTS:
         raise SetupError(f"unknown precision {quant!r}: choose one of {', '.join(QUANTS)}")
     return torch.float64 if quant == "fp64" else torch.float32
 
 
 def make_linear(weight: torch.Tensor, quant: str) -> Linear:
     """Pack `weight` [out, in] and return the product with it, [rows, in] -> [rows, out]."""
-    if weight.device.type == "cpu" and quant == "fp16" and _can_pack_fp16():
+    if quant.startswith("int8"):
+        return _quantized(weight, quant)
+    if weight.device.type == "cpu" and quant == "fp16" and _has_fbgemm():
         return _packed_fp16(weight)
     if weight.device.type == "cpu" and quant != "fp64" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return _packed_fp32(weight)
     return lambda x: F.linear(x, weight)
 
 
-def _can_pack_fp16() -> bool:
+def _has_fbgemm() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def _quantized(weight: torch.Tensor, quant: str) -> Linear:
+    if weight.device.type != "cpu" or not _has_fbgemm():
+        raise SetupError(f"{quant} needs an x86 CPU with torch's fbgemm engine; use fp16 or fp32 instead")
+    ways = {"int8": int8_linear, "int8-row": int8_row_linear, "int8-naive": int8_naive_linear}
+    return ways[quant](weight)
 
 
 def _packed_fp16(weight: torch.Tensor) -> Linear:
