@@ -11,7 +11,8 @@ from typing import Any
 from miniserve.commands.options import add_model_options, at_least_one
 from miniserve.errors import SetupError
 
-WHAT = ("engine", "stack")
+PROSE = Path(__file__).parents[2] / "data" / "eval" / "prose.txt"
+WHAT = ("engine", "quant", "steps", "stack")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _engine(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
     from miniserve.bench.engine import bench_engine, engine_table
-    from miniserve.machine import usable_cores
 
     try:
-        result = bench_engine(folder, args.threads or usable_cores(), args.repeats, args.seed, console)
+        result = bench_engine(folder, _threads(args), args.repeats, args.seed, console)
     except ModuleNotFoundError as error:
         raise SetupError(f"{error}: the peer comes with the extra `test` (pip install -e '.[test]')") from None
     console.print(engine_table(result))
@@ -68,4 +68,35 @@ def _stack(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, An
     return result
 
 
-_BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] = {"engine": _engine, "stack": _stack}
+def _quant(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.quant import bench_quant, quant_table
+
+    result = bench_quant(folder, PROSE, _threads(args), console)
+    console.print(quant_table(result))
+    return result
+
+
+def _steps(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from miniserve.bench.steps import bench_steps, steps_table
+
+    model, result = bench_steps(folder, "fp16", _threads(args), args.seed, console)
+    console.print(steps_table(model, result))
+    model.save(args.out.parent / "step_time" / f"{folder.name}.json")
+    return result | {"fit": asdict(model)}
+
+
+def _threads(args: argparse.Namespace) -> int:
+    from miniserve.machine import usable_cores
+
+    threads: int = args.threads or usable_cores()
+    return threads
+
+
+_BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] = {
+    "engine": _engine,
+    "quant": _quant,
+    "steps": _steps,
+    "stack": _stack,
+}

@@ -47,6 +47,7 @@ class StepRecord:
     prefill_tokens: int
     new_tokens: int  # sampled: one per decoding row, and one per prompt that was completed
     context_tokens: int  # cached tokens that the decode rows attend to
+    prefill_pairs: int  # (query, key) pairs that the prefill chunks attend over
     running: int
     waiting: int
     blocks_used: int
@@ -148,6 +149,7 @@ class Engine:
             prefill_tokens=batch.prefill_tokens,
             new_tokens=sum(1 for work in batch.works if work.samples),
             context_tokens=batch.context_tokens,
+            prefill_pairs=batch.prefill_pairs,
             running=len(scheduler.running),
             waiting=scheduler.num_waiting,
             blocks_used=scheduler.blocks.num_used,

@@ -79,6 +79,12 @@ class Batch:
         """Cached tokens that the single-token rows attend to."""
         return sum(work.end for work in self.works if work.num_tokens == 1)
 
+    @property
+    def prefill_pairs(self) -> int:
+        """(query, key) pairs that the chunks attend over, at the causal average."""
+        chunks = (work for work in self.works if work.num_tokens > 1)
+        return sum(work.num_tokens * (2 * work.start + work.num_tokens + 1) // 2 for work in chunks)
+
 
 @dataclass(slots=True)
 class Counters:

@@ -71,6 +71,7 @@ class HttpServer:
                 log_level="warning",
                 access_log=False,
                 ws="none",
+                lifespan="off",  # what lives and dies with the server is whoever's `async with` it is in
                 timeout_keep_alive=int(KEEP_ALIVE_S),
                 timeout_graceful_shutdown=max(1, round(graceful_s)),
             )
