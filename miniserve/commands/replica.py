@@ -89,6 +89,20 @@ def load(args: argparse.Namespace) -> tuple[Engine, Path]:
     return load_engine(folder, quant=args.quant, config=EngineConfig(threads=args.threads)), folder
 
 
+def use_threads(threads: int) -> None:
+    """Bound the thread pools of torch and numba for the calling thread.
+
+    Loading the engine did so for its own thread, but both settings are per thread, and the engine's is another one. A
+    pool of more threads than cores makes a decode step many times slower.
+    """
+    import torch
+
+    from miniserve.engine import cpu_attention
+
+    torch.set_num_threads(threads)
+    cpu_attention.set_threads(threads)
+
+
 async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float) -> int:
     """Serve until a signal (0), or until the engine is broken (1)."""
     from miniserve.config import EdgeConfig
@@ -99,7 +113,7 @@ async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: so
     from miniserve.live.signals import StopSignals
 
     stop = StopSignals(at_once=lambda: os._exit(130))
-    replica = LocalReplica(engine, on_broken=stop.first.set)
+    replica = LocalReplica(engine, on_broken=stop.first.set, on_thread_start=lambda: use_threads(args.threads))
     model = served_model(served_name(args), folder, engine.max_model_len)
     app = edge_app(replica, model, edge=EdgeConfig(), engine_stats=replica.stats)
     report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)

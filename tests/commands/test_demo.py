@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -53,6 +54,14 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def post(url: str, json: object) -> httpx.Response:
+    return httpx.post(url, json=json, timeout=DEADLINE_S, trust_env=False)
+
+
+def stream(url: str, json: object) -> AbstractContextManager[httpx.Response]:
+    return httpx.stream("POST", url, json=json, timeout=DEADLINE_S, trust_env=False)
 
 
 def ready_url(process: subprocess.Popen[str]) -> str:
@@ -146,14 +155,14 @@ def test_ctrl_c_finishes_the_stream_in_flight_and_leaves_nothing(long_folder: Pa
         replicas = gateway.children()
         assert len(replicas) == 2
         body = {"model": "tiny", "prompt": "Once", "max_tokens": 400, "ignore_eos": True, "stream": True}
-        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=DEADLINE_S, trust_env=False) as response:
+        with stream(f"{url}/v1/completions", json=body) as response:
             lines = response.iter_lines()
             next(lines)
             for replica in replicas:
                 replica.suspend()
             process.send_signal(signal.SIGINT)
             read_until(process.stderr, "draining 1 requests")
-            refused = httpx.post(f"{url}/v1/completions", json={**body, "stream": False}, trust_env=False)
+            refused = post(f"{url}/v1/completions", json={**body, "stream": False})
             assert refused.status_code == 503
             assert "retry-after" in refused.headers
             for replica in replicas:
@@ -170,7 +179,7 @@ def test_a_second_ctrl_c_stops_at_once(long_folder: Path) -> None:
         url = ready_url(process)
         replicas = psutil.Process(process.pid).children()
         body = {"model": "tiny", "prompt": "Once", "max_tokens": 8000, "ignore_eos": True, "stream": True}
-        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=DEADLINE_S, trust_env=False) as response:
+        with stream(f"{url}/v1/completions", json=body) as response:
             lines = response.iter_lines()  # kept: an iterator that is dropped closes the response
             next(lines)
             replicas[0].suspend()  # it will never finish by itself
@@ -202,6 +211,30 @@ def test_replicas_do_not_outlive_a_killed_gateway(tiny_folder: Path) -> None:
         until(lambda: not any(alive(replica) for replica in replicas))
 
 
+def test_the_engines_thread_gets_the_thread_counts_it_was_given() -> None:
+    """torch's and numba's settings belong to the thread that makes them, and the engine's is not the one that loads."""
+    import torch
+
+    from miniserve.commands.replica import use_threads
+    from miniserve.engine import cpu_attention
+
+    counts: list[int] = []
+
+    def look() -> None:
+        use_threads(1)
+        counts.append(torch.get_num_threads())
+        if cpu_attention.numba is not None:
+            counts.append(cpu_attention.numba.get_num_threads())
+
+    before = torch.get_num_threads()
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(before)
+    assert counts
+    assert set(counts) == {1}
+
+
 def test_a_replica_and_a_gateway_started_by_hand(tiny_folder: Path) -> None:
     """`replica` says one line when it is ready; `serve` finds it and answers through it; SIGTERM ends both well."""
     model = ("--model", str(tiny_folder), *OFFLINE)
@@ -213,13 +246,11 @@ def test_a_replica_and_a_gateway_started_by_hand(tiny_folder: Path) -> None:
         assert ready["load_s"] > 0
         url = f"http://127.0.0.1:{ready['port']}"
         body = {"model": "tiny", "prompt": "Hi", "temperature": 0}
-        own = httpx.post(
-            f"{url}/v1/completions", json={"model": "tiny", "prompt": "Hi", "temperature": 0}, trust_env=False
-        )
+        own = post(f"{url}/v1/completions", json=body)
         port = free_port()
         with running("serve", *model, "--replica", url, "--port", str(port)) as gateway:
             read_until(gateway.stderr, "ready: ")
-            through = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, trust_env=False)
+            through = post(f"http://127.0.0.1:{port}/v1/completions", json=body)
             assert through.status_code == 200
             assert through.json()["choices"] == own.json()["choices"]
             gateway.terminate()
@@ -235,4 +266,5 @@ def test_a_gateway_refuses_replicas_of_another_model(tiny_folder: Path) -> None:
         url = f"http://127.0.0.1:{json.loads(replica.stdout.readline())['port']}"
         done = run("serve", "--model", str(tiny_folder), "--served-name", "other", "--replica", url, "--port", "0")
     assert done.returncode == 2
-    assert done.stderr == "miniserve: the gateway was told to serve other, but a replica serves tiny\n"
+    assert done.stderr.splitlines()[-1] == "miniserve: the gateway was told to serve other, but a replica serves tiny"
+    assert "Traceback" not in done.stderr
