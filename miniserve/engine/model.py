@@ -25,8 +25,9 @@ from safetensors import safe_open
 
 from miniserve.engine.attention import AttentionBackend, AttentionPlan, choose_backend
 from miniserve.engine.folder import tensor_files
-from miniserve.engine.linear import Linear, make_linear, weight_dtype
+from miniserve.engine.linear import make_linear, weight_dtype
 from miniserve.engine.model_config import ModelConfig, read_config
+from miniserve.engine.quantize import Linear
 from miniserve.machine import usable_cores
 
 
