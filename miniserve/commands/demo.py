@@ -82,7 +82,7 @@ def _check_memory(args: argparse.Namespace, folder: Path) -> None:
     from miniserve.live.memory import available_bytes, check_memory, replica_need
 
     file_bytes = sum(file.stat().st_size for file in tensor_files(folder))
-    need = replica_need(file_bytes, read_config(folder), EngineConfig().cache, args.quant)
+    need = replica_need(file_bytes, read_config(folder), EngineConfig().cache)
     check_memory(need, args.replicas, available_bytes())
 
 

@@ -81,10 +81,10 @@ async def test_the_first_signal_asks_and_the_second_insists(until: Any) -> None:
 
 def test_the_need_of_a_replica_follows_from_its_files_and_pool() -> None:
     """SmolLM2: 538 MB of fp32 weights, and 46,080 bytes of keys and values for each of 8,192 tokens."""
-    need = replica_need(538_000_000, SMOLLM2, CacheConfig(num_blocks=512, block_size=16), "fp32")
-    assert need.weights == 538_000_000
+    need = replica_need(538_000_000, SMOLLM2, CacheConfig(num_blocks=512, block_size=16))
+    assert need.weights == 753_200_000
     assert need.kv_pool == 8192 * 46_080
-    assert replica_need(538_000_000, SMOLLM2, CacheConfig(), "fp16").weights < need.weights
+    assert need.total == need.weights + need.kv_pool + need.runtime
 
 
 def test_too_many_replicas_are_refused_with_the_number_that_fits() -> None:
