@@ -15,9 +15,7 @@ from miniserve.errors import SetupError
 
 RUNTIME_BYTES = 350 << 20  # Python, torch's libraries, buffers of a step: measured with the tiny model
 KV_ITEM_BYTES = 4  # the pool is fp32
-WEIGHTS_PER_FILE_BYTE = (
-    1.4  # an fp32 file; measured with SmolLM2: 1.4 kept as fp32, 1.25 as fp16, packed copies included
-)
+WEIGHTS_PER_FILE_BYTE = 1.4  # of an fp32 file, measured with SmolLM2: 1.4 as fp32, 1.25 as fp16, packed copies included
 
 
 @dataclass(frozen=True, slots=True)
