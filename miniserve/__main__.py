@@ -19,6 +19,8 @@ COMMANDS = {
     "serve": "run a gateway in front of replicas that are already running",
     "replica": "run one replica (an engine with its own OpenAI API)",
     "bench": "measure",
+    "train": "make the shipped models again, from their seeds",
+    "eval": "score a model on the evaluation sets",
     "weights": "fetch, check and list model files",
     "doctor": "look at this machine and say what will work",
 }

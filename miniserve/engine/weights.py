@@ -26,7 +26,7 @@ from miniserve.errors import WeightsError
 if TYPE_CHECKING:  # slow to import, and a cached model does not need it
     from miniserve.engine.fetch import Place
 
-__all__ = ["NAMES", "CachedModel", "ModelConfig", "cached_models", "discard_if_damaged", "model_folder"]
+__all__ = ["NAMES", "SHIPPED", "CachedModel", "ModelConfig", "cached_models", "discard_if_damaged", "model_folder"]
 __all__ += ["read_config", "resolve_model", "tensor_files", "verify_model"]
 
 Report = Callable[[str], None]
@@ -35,6 +35,12 @@ NAMES = {
     "smollm2": "SmolLM2-135M-Instruct (Apache-2.0), a 93 MB download, 0.54 GB in the cache as fp32",
     "tiny": "a random two-layer model made on the spot, for tests",
 }
+SHIPPED = {  # trained by this project; name -> folder in SHIPPED_FOLDER
+    **{name: name for name in ("small", "small-distilled", "large", "large-v2", "large-bad")},
+    "large@2": "large-v2",
+    "large@bad": "large-bad",
+}
+SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "data" / "models"
 _LAYOUT = 1  # raise it when what is written into a model folder changes: older folders are then made again
 _MARKER = "miniserve.json"
 
@@ -42,7 +48,7 @@ _MARKER = "miniserve.json"
 def resolve_model(
     name_or_path: str, cache_dir: Path, *, offline: bool = False, report: Report = lambda line: None
 ) -> Path:
-    """Return the model folder for a name of `NAMES`, a *.gguf file, or a folder in transformers layout.
+    """Return the model folder for a name of `NAMES` or `SHIPPED`, a *.gguf file, or a folder in transformers layout.
 
     Fetches and converts what the cache does not hold, telling `report` line by line; a cached model takes milliseconds.
     `offline` forbids the network, not the conversion of files that are already there.
@@ -53,6 +59,8 @@ def resolve_model(
     try:
         if name_or_path in NAMES:
             return _resolve_name(name_or_path, cache_dir, offline, report)
+        if name_or_path in SHIPPED:
+            return _resolve_shipped(name_or_path)
         path = Path(name_or_path).expanduser()
         if path.is_dir():
             check_folder(path)
@@ -62,8 +70,8 @@ def resolve_model(
     except OSError as error:
         raise WeightsError(f"cannot read or write the files of model {name_or_path!r}: {error}") from error
     raise WeightsError(
-        f"there is no model {name_or_path!r}: give one of {', '.join(NAMES)}, or the path of a *.gguf file or of a "
-        "folder with config.json and *.safetensors"
+        f"there is no model {name_or_path!r}: give one of {', '.join((*NAMES, *SHIPPED))}, or the path of a "
+        "*.gguf file or of a folder with config.json and *.safetensors"
     )
 
 
@@ -122,6 +130,14 @@ def _resolve_name(name: str, cache_dir: Path, offline: bool, report: Report) -> 
         return convert_gguf(_smollm2_gguf(cache_dir, offline, report), folder, report)
 
     return _cached(name, cache_dir, SMOLLM2.requirement, make, report)
+
+
+def _resolve_shipped(name: str) -> Path:
+    folder = SHIPPED_FOLDER / SHIPPED[name]
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} is missing: `python -m miniserve train {folder.name}` makes the model {name}")
+    check_folder(folder)
+    return folder
 
 
 def _smollm2_gguf(cache_dir: Path, offline: bool, report: Report) -> Path:
