@@ -46,6 +46,8 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
+            for child in psutil.Process(process.pid).children() if process.poll() is None else []:
+                child.kill()  # a test that failed may have left it suspended, and then it sees no closing pipe
             process.kill()
 
 

@@ -57,6 +57,7 @@ class FakeEngine:
     running: dict[str, list[Any]] = field(default_factory=dict)
     aborted: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    stats_calls: int = 0
     thread_ids: set[int] = field(default_factory=set)
     finished: dict[str, int] = field(default_factory=lambda: {"length": 0, "abort": 0})
 
@@ -101,6 +102,7 @@ class FakeEngine:
         return TokenEvent(request_id, (entry[1] - 1,), FinishReason.LENGTH if last else None)
 
     def stats(self) -> FakeStats:
+        self.stats_calls += 1
         return FakeStats(self.steps, len(self.running), 64, len(self.running), dict(self.finished))
 
 

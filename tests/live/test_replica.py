@@ -61,6 +61,14 @@ async def test_an_idle_engine_is_not_stepped(engine: Any, make_request: Callable
     assert engine.steps == 6
 
 
+async def test_an_idle_thread_sleeps(engine: Any, make_request: Callable[..., Request]) -> None:
+    """It looks at the engine's counters once a round; a round takes a message or a step, and here are four of those."""
+    async with serving(engine) as replica:
+        await collect(replica, make_request(max_tokens=3))
+        await asyncio.to_thread(sum, range(2_000_000))  # time in which a thread that does not sleep makes many rounds
+    assert engine.stats_calls <= 1 + 4 + 1  # when it is made, the rounds, and one for the message to stop
+
+
 @pytest.mark.parametrize("tokens_seen", [0, 1, 3])
 async def test_closing_early_aborts_and_frees(
     engine: Any, make_request: Callable[..., Request], until: Any, tokens_seen: int
