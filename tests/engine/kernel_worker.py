@@ -15,11 +15,11 @@ import itertools
 import json
 import math
 import os
-import random
 import sys
 import traceback
 from typing import Any
 
+import kernel_interpreter
 import torch
 
 from miniserve.engine.kernels import kv_store, paged_decode, paged_prefill
@@ -83,7 +83,7 @@ def by_definition(q: torch.Tensor, kv: torch.Tensor, context: int) -> torch.Tens
 
 
 def compared(got: torch.Tensor, wanted: torch.Tensor) -> dict[str, Any]:
-    error = (got.double().cpu() - wanted).abs().max().item()
+    error = ((got.double().cpu() - wanted).abs() / wanted.abs().clamp(min=1)).max().item()
     digests = [hashlib.sha256(row.float().cpu().numpy().tobytes()).hexdigest() for row in got]
     return {"error": None if math.isnan(error) else error, "rows": digests}
 
@@ -140,68 +140,18 @@ def store(spec: dict[str, Any]) -> dict[str, Any]:
     return {"error": 0.0 if torch.equal(case.pool.nan_to_num(99.0), wanted.nan_to_num(99.0)) else None}
 
 
-# --- the interpreter, made hostile and mended
-
-
-def run_programs_in_random_order(seed: int, times: int) -> None:
-    """Make every launch run its programs `times` times, each time in another order. Seed 0 restores the plain order."""
-    from triton.runtime import interpreter as triton_interpreter
-
-    executor, builder = triton_interpreter.GridExecutor, triton_interpreter.interpreter_builder
-    if not hasattr(executor, "plain_call"):
-        executor.plain_call, builder.plain_set = executor.__call__, builder.set_grid_idx
-    executor.__call__, builder.set_grid_idx = executor.plain_call, builder.plain_set
-    if seed == 0:
-        return
-    rng = random.Random(seed)
-    order: list[tuple[int, ...]] = []
-
-    def set_grid_idx(*_: int) -> None:
-        if not order:  # a new round
-            sizes = builder.grid_dim
-            order.extend((x, y, z) for x in range(sizes[0]) for y in range(sizes[1]) for z in range(sizes[2]))
-            rng.shuffle(order)
-        builder.plain_set(*order.pop())
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> None:
-        for _ in range(times):
-            executor.plain_call(self, *args, **kwargs)
-            assert not order
-
-    executor.__call__, builder.set_grid_idx = call, set_grid_idx
-
-
-def mend_bfloat16_products() -> None:
-    """The interpreter keeps bfloat16 as 16-bit integers, and its `dot` multiplies those: convert them first."""
-    import numpy as np
-    import triton.language as tl
-    from triton.runtime import interpreter as triton_interpreter
-
-    plain = triton_interpreter.InterpreterBuilder.create_dot
-
-    def widened(handle: Any) -> Any:
-        if handle.dtype.scalar != tl.bfloat16:
-            return handle
-        floats = (handle.data.astype(np.uint32) << 16).view(np.float32)
-        return triton_interpreter.TensorHandle(floats, tl.float32)
-
-    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-        return plain(self, widened(a), widened(b), *rest)
-
-    triton_interpreter.InterpreterBuilder.create_dot = create_dot
-
-
 def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN; no other effect here
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if interpreted:
-        mend_bfloat16_products()
+        kernel_interpreter.mend_bfloat16_products()
+        kernel_interpreter.watch_memory()
     for line in sys.stdin:
         spec = {"device": "cpu" if interpreted else "cuda", **json.loads(line)}
         try:
             if interpreted:
-                run_programs_in_random_order(spec.get("order", 0), spec.get("times", 1))
+                kernel_interpreter.run_programs_in_random_order(spec.get("order", 0), spec.get("times", 1))
             result = {"decode": decode, "prefill": prefill, "store": store}[spec["kernel"]](spec)
         except Exception:
             result = {"failure": traceback.format_exc()}
