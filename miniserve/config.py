@@ -15,7 +15,7 @@ class SchedulerConfig:
     """How one replica shares its steps (see `engine/scheduler.py`)."""
 
     max_running: int = 16  # sequences decoding together; past ~16 a 2-core CPU gains little throughput
-    max_batch_tokens: int = 128  # token budget of one step; on a CPU a prefill token costs ~2 ms, so this bounds a stall
+    max_batch_tokens: int = 128  # token budget of one step; on a CPU a prefill token costs ~2 ms, which bounds a stall
     watermark_fraction: float = 0.01  # blocks kept free when something already runs, so that it can grow (as vLLM does)
     aging_s: float = 10.0  # one class of priority is worth this much waiting
     turn_tokens: int | None = 256  # after so many tokens in a row a sequence yields its slot to one that waits

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
+    add_engine_options,
     add_model_options,
-    add_quant_option,
     at_least_one,
+    engine_arguments,
     log_to_stderr,
     port,
     served_name,
@@ -40,7 +41,7 @@ LOG_EVERY_S = 10.0  # without a table: a line as often as this, and only when so
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
-    add_quant_option(parser)
+    add_engine_options(parser)
     parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
     parser.add_argument(
         "--port", type=port, help=f"of the gateway, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
@@ -178,8 +179,7 @@ def _stack(
     threads, drain = str(_threads_per_replica(args.replicas)), str(args.drain_timeout)
     more = [
         "--offline",
-        "--quant",
-        args.quant,
+        *engine_arguments(args),
         "--threads",
         threads,
         "--drain-timeout",

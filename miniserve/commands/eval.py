@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniserve.commands.options import add_quant_option, at_least_one, default_cache
+from miniserve.commands.options import add_engine_options, at_least_one, default_cache
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a name (small, large, large@2, ...) or a folder")
     parser.add_argument("--items", type=at_least_one, metavar="N", help="of each difficulty (default: all 2,000)")
-    add_quant_option(parser)
+    add_engine_options(parser)
     parser.add_argument("--threads", type=at_least_one, default=1, help="of the engine (default %(default)s)")
     parser.add_argument("--sets", type=Path, default=SETS_FOLDER, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS_FOLDER}/<date>-eval-<model>.json")

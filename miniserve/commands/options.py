@@ -29,11 +29,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="never download: use what is in the cache")
 
 
-def add_quant_option(parser: argparse.ArgumentParser) -> None:
-    """Add --quant."""
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add --quant, --device, --attention."""
+    parser.add_argument("--quant", default="fp16", choices=("fp32", "fp16", "int8"), help="weights in memory (fp16)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     parser.add_argument(
-        "--quant", default="fp16", choices=("fp32", "fp16", "int8"), help="weights in memory (default fp16)"
+        "--attention",
+        default="auto",
+        choices=("auto", "torch", "numba", "triton"),
+        help="how attention is computed (default: Triton on a GPU, numba on a CPU)",
     )
+
+
+def engine_arguments(args: argparse.Namespace) -> list[str]:
+    """Return the engine options as a replica's command line."""
+    return ["--quant", args.quant, "--device", args.device, "--attention", args.attention]
 
 
 def add_log_option(parser: argparse.ArgumentParser) -> None:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
+    add_engine_options,
     add_log_option,
     add_model_options,
-    add_quant_option,
     at_least_one,
     log_to_stderr,
     port,
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
-    add_quant_option(parser)
+    add_engine_options(parser)
     add_log_option(parser)
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
@@ -82,25 +82,13 @@ def die_with_parent() -> None:
 def load(args: argparse.Namespace) -> tuple[Engine, Path]:
     """Return the loaded engine and its model folder."""
     from miniserve.config import EngineConfig
-    from miniserve.engine.engine import load_engine
+    from miniserve.engine.engine import best_device, load_engine
     from miniserve.engine.weights import resolve_model
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
-    return load_engine(folder, quant=args.quant, config=EngineConfig(threads=args.threads)), folder
-
-
-def use_threads(threads: int) -> None:
-    """Bound the thread pools of torch and numba for the calling thread.
-
-    Loading the engine did so for its own thread, but both settings are per thread, and the engine's is another one. A
-    pool of more threads than cores makes a decode step many times slower.
-    """
-    import torch
-
-    from miniserve.engine import cpu_attention
-
-    torch.set_num_threads(threads)
-    cpu_attention.set_threads(threads)
+    config = EngineConfig(threads=args.threads)
+    device = best_device() if args.device == "auto" else args.device
+    return load_engine(folder, quant=args.quant, config=config, device=device, attention=args.attention), folder
 
 
 async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float) -> int:
@@ -113,7 +101,7 @@ async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: so
     from miniserve.live.signals import StopSignals
 
     stop = StopSignals(at_once=lambda: os._exit(130))
-    replica = LocalReplica(engine, on_broken=stop.first.set, on_thread_start=lambda: use_threads(args.threads))
+    replica = LocalReplica(engine, on_broken=stop.first.set)
     model = served_model(served_name(args), folder, engine.max_model_len)
     app = edge_app(replica, model, edge=EdgeConfig(), engine_stats=replica.stats)
     report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)

@@ -8,8 +8,8 @@ a token's key *and* value, so storing a step's tokens is one indexed copy per la
     prefill chunks         one sequence at a time, causal from wherever its cached context ends        [heads, n, ctx]
 
 The functions here are the reference path, plain torch on any device. `choose_backend` swaps in a faster one for the
-same job: a numba kernel for decode rows on a CPU (`cpu_attention.py`). K and V are never repeated per query head: the
-queries that share a KV head are grouped instead (grouped-query attention).
+same job: a numba kernel for decode rows on a CPU (`cpu_attention.py`), Triton kernels on a GPU (`kernels/`). K and V
+are never repeated per query head: the queries that share a KV head are grouped instead (grouped-query attention).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from miniserve.engine import cpu_attention
+from miniserve.engine import cpu_attention, kernels
 from miniserve.engine.scheduler import Batch, Work
 from miniserve.errors import SetupError
 
@@ -36,15 +36,18 @@ def make_pool(
     """
     shape = (layers, num_blocks * block_size, 2, kv_heads, head_dim)
     if device == "cpu":
-        return torch.from_numpy(np.zeros(shape, np.float64 if dtype == torch.float64 else np.float32))
+        return torch.from_numpy(np.zeros(shape, _NUMPY[dtype]))
     return torch.zeros(shape, dtype=dtype, device=device)
+
+
+_NUMPY = {torch.float64: np.float64, torch.float32: np.float32, torch.float16: np.float16}
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A prefill chunk: rows `[row, row + num_tokens)` of the step, with `context` cached tokens before them."""
+    """A prefill chunk: `num_tokens` rows of the step, with `context` cached tokens before them."""
 
-    row: int
+    row: int  # counted from the first chunk's first row
     num_tokens: int
     context: int
     blocks: torch.Tensor  # [ceil((context + num_tokens) / block_size)]
@@ -73,7 +76,7 @@ def plan_attention(batch: Batch, block_size: int, device: str = "cpu") -> Attent
         if work.num_tokens == 1:
             decodes.append(work)
         else:
-            chunks.append(_plan_chunk(work, len(slots), block_size, device))
+            chunks.append(_plan_chunk(work, len(slots) - len(decodes), block_size, device))
         slots.extend(table[p // block_size] * block_size + p % block_size for p in range(work.start, work.end))
     widths = [-(-work.end // block_size) for work in decodes]
     width = max(widths, default=0)
@@ -117,14 +120,18 @@ def decode(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Te
     return F.scaled_dot_product_attention(grouped, k, v, mask[:, None, None, :]).reshape(batch, -1)
 
 
-def prefill(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan, chunk: Chunk) -> torch.Tensor:
-    """Attend with one sequence's chunk: q [n, heads, dim] -> [n, heads * dim]."""
-    kv = _blocks(pool, plan.block_size).index_select(0, chunk.blocks).flatten(0, 1)
-    k, v = kv[: chunk.context + chunk.num_tokens].permute(1, 2, 0, 3)  # each [kv_heads, ctx, dim]
-    out = F.scaled_dot_product_attention(
-        q.transpose(0, 1)[None], k[None], v[None], chunk.mask, is_causal=chunk.mask is None, enable_gqa=True
-    )  # [1, heads, n, dim]
-    return out[0].transpose(0, 1).reshape(chunk.num_tokens, -1)
+def prefill(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
+    """Attend with all chunks, one after another: q [rows of chunks, heads, dim] -> [rows, heads * dim]."""
+    out = torch.empty(q.shape[0], q.shape[1] * q.shape[2], dtype=q.dtype, device=q.device)
+    for chunk in plan.chunks:
+        rows = slice(chunk.row, chunk.row + chunk.num_tokens)
+        kv = _blocks(pool, plan.block_size).index_select(0, chunk.blocks).flatten(0, 1)
+        k, v = kv[: chunk.context + chunk.num_tokens].permute(1, 2, 0, 3)  # each [kv_heads, ctx, dim]
+        attended = F.scaled_dot_product_attention(
+            q[rows].transpose(0, 1)[None], k[None], v[None], chunk.mask, is_causal=chunk.mask is None, enable_gqa=True
+        )  # [1, heads, n, dim]
+        out[rows] = attended[0].transpose(0, 1).reshape(chunk.num_tokens, -1)
+    return out
 
 
 def _blocks(pool: torch.Tensor, block_size: int) -> torch.Tensor:
@@ -141,41 +148,70 @@ class AttentionBackend:
     name: str
     store_kv: Callable[[torch.Tensor, torch.Tensor, AttentionPlan], None]
     decode: Callable[[torch.Tensor, torch.Tensor, AttentionPlan], torch.Tensor]
-    prefill: Callable[[torch.Tensor, torch.Tensor, AttentionPlan, Chunk], torch.Tensor]
+    prefill: Callable[[torch.Tensor, torch.Tensor, AttentionPlan], torch.Tensor]
 
     def attend(self, q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
         """Attend with all rows of a step, q [T, heads, dim] -> [T, heads * dim]."""
         n = plan.num_decode
         if not plan.chunks:
             return self.decode(q, pool, plan)
-        out = torch.empty(q.shape[0], q.shape[1] * q.shape[2], dtype=q.dtype, device=q.device)
-        if n:
-            out[:n] = self.decode(q[:n], pool, plan)
-        for chunk in plan.chunks:
-            rows = slice(chunk.row, chunk.row + chunk.num_tokens)
-            out[rows] = self.prefill(q[rows], pool, plan, chunk)
-        return out
+        if not n:
+            return self.prefill(q, pool, plan)
+        return torch.cat([self.decode(q[:n], pool, plan), self.prefill(q[n:], pool, plan)])
 
 
 def _numba_decode(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
     return cpu_attention.decode(q, pool, plan.tables, plan.lengths, plan.block_size)
 
 
+def _triton_store(pool: torch.Tensor, kv: torch.Tensor, plan: AttentionPlan) -> None:
+    kernels.store_kv(pool, kv, plan.slots)
+
+
+def _triton_decode(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
+    return kernels.decode(q, pool, plan.tables, plan.lengths, plan.block_size)
+
+
+def _triton_prefill(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
+    tables = torch.nn.utils.rnn.pad_sequence([chunk.blocks for chunk in plan.chunks], batch_first=True)
+    ends = [chunk.row + chunk.num_tokens for chunk in plan.chunks]
+    offsets = torch.tensor([0, *ends], device=q.device)
+    contexts = torch.tensor([chunk.context for chunk in plan.chunks], device=q.device)
+    longest = max(chunk.num_tokens for chunk in plan.chunks)
+    return kernels.prefill(q, pool, tables, offsets, contexts, plan.block_size, longest)
+
+
 TORCH = AttentionBackend("torch", store_kv, decode, prefill)
 NUMBA = replace(TORCH, name="numba", decode=_numba_decode)
+TRITON = AttentionBackend("triton", _triton_store, _triton_decode, _triton_prefill)
+BACKENDS = ("auto", "torch", "numba", "triton")
 
 
-def choose_backend(name: str = "auto", device: str = "cpu") -> AttentionBackend:
-    """Return the backend called `name`, or the fastest one there is for `device`.
+def choose_backend(name: str = "auto", device: str = "cpu", head_dim: int | None = None) -> AttentionBackend:
+    """Return the backend called `name`, or for `auto` the fastest one that can run on `device`.
 
-    Raises: SetupError for one that is unknown or cannot run here.
+    Raises: SetupError for one that is unknown or cannot run here, saying what to choose instead.
     """
-    on_cpu = device == "cpu"
-    if name == "torch" or (name == "auto" and not (on_cpu and cpu_attention.available())):
-        return TORCH
-    if name not in ("auto", "numba"):
-        raise SetupError(f"unknown attention backend {name!r}: choose auto, numba or torch")
-    if not on_cpu or not cpu_attention.available():
-        why = "numba is not installed" if on_cpu else f"it runs on a CPU only, and the model is on {device}"
-        raise SetupError(f"attention backend numba cannot be used: {why}; choose auto or torch instead")
-    return NUMBA
+    if name == "auto":
+        if device == "cpu":
+            return NUMBA if cpu_attention.available() else TORCH
+        return TRITON if kernels.available(device) and head_dim in (None, *kernels.HEAD_DIMS) else TORCH
+    if name == "numba":
+        _require_numba(device)
+        return NUMBA
+    if name == "triton":
+        kernels.require(device, head_dim)
+        return TRITON
+    if name != "torch":
+        raise SetupError(f"unknown attention backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    return TORCH
+
+
+def _require_numba(device: str) -> None:
+    if device != "cpu":
+        why = f"it runs on a CPU only, and the model is on {device}"
+    elif not cpu_attention.available():
+        why = "numba is not installed"
+    else:
+        return
+    raise SetupError(f"attention backend numba cannot be used: {why}; choose auto or torch instead")

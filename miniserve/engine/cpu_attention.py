@@ -46,7 +46,8 @@ def decode(
     Shapes: q [B, heads, dim]; pool [slots, 2, kv_heads, dim]; tables [B, blocks] int64; lengths [B] int64, the tokens
     each row may see; returns [B, heads * dim].
     """
-    out = np.empty((q.shape[0], q.shape[1], q.shape[2]), dtype=_NUMPY[q.dtype])
+    q = q.contiguous()  # numba compiles once more for strided rows, and that version rounds differently
+    out = np.empty(q.shape, dtype=_NUMPY[q.dtype])
     _kernel(q.numpy(), pool.numpy(), tables.numpy(), lengths.numpy(), block_size, out)
     return torch.from_numpy(out).view(q.shape[0], -1)
 

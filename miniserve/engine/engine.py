@@ -19,16 +19,15 @@ import torch
 
 from miniserve.clock import monotonic
 from miniserve.config import EngineConfig
-from miniserve.engine import cpu_attention
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.model import load_model
 from miniserve.engine.model_config import read_config
-from miniserve.engine.runner import ModelRunner
+from miniserve.engine.runner import ModelRunner, use_threads
 from miniserve.engine.sampler import Sampled
 from miniserve.engine.scheduler import Batch, Scheduler
 from miniserve.engine.sequence import Sequence
-from miniserve.errors import InvalidRequest
-from miniserve.types import Clock, FinishReason, Request, TokenEvent
+from miniserve.errors import InvalidRequest, SetupError
+from miniserve.types import Clock, Request, TokenEvent
 
 
 class Runner(Protocol):
@@ -210,6 +209,11 @@ def _event(seq: Sequence, sampled: Sampled) -> TokenEvent:
     )
 
 
+def best_device() -> str:
+    """Return "cuda" where torch can use an NVIDIA GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_engine(
     folder: Path,
     *,
@@ -220,19 +224,25 @@ def load_engine(
     attention: str = "auto",
     margins: bool = False,
 ) -> Engine:
-    """Load a model folder into an engine. Bounds this process's torch and numba threads to `config.threads`.
+    """Load a model folder into an engine that computes with `config.threads` threads, whichever thread steps it.
 
-    Raises: WeightsError for a folder that we cannot run, SetupError for settings that do not fit together.
+    Raises: WeightsError for a folder that we cannot run, SetupError for settings that do not fit together or for a
+        device that is not there.
     """
-    torch.set_num_threads(config.threads)
-    cpu_attention.set_threads(config.threads)
+    _check_device(device)
+    use_threads(config.threads)
     model_config = read_config(folder)
     pool_tokens = config.cache.num_blocks * config.cache.block_size
     max_model_len = min(config.max_model_len or model_config.max_position, model_config.max_position, pool_tokens)
-    runner = ModelRunner(load_model(folder, quant, max_model_len, device, attention), config.cache, margins)
+    model = load_model(folder, quant, max_model_len, device, attention)
+    runner = ModelRunner(model, config.cache, margins, config.threads)
     blocks = BlockManager(config.cache.num_blocks, config.cache.block_size, config.cache.prefix_caching)
     scheduler = Scheduler(config.scheduler, blocks, max_model_len, model_config.eos_ids)
     return Engine(runner, scheduler, clock)
 
 
-__all__ = ["Engine", "EngineStats", "FinishReason", "Runner", "StepRecord", "load_engine"]
+def _check_device(device: str) -> None:
+    if device != "cpu" and not (device.split(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise SetupError(
+            f"device {device!r} cannot be used: torch finds no NVIDIA GPU; choose cpu, or auto to let us look"
+        )

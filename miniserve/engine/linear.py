@@ -8,8 +8,10 @@ Ways to hold them:
     fp16  packed into fbgemm's layout: weights rounded to half precision, sums in fp32; half the bytes to read
     int8  a quarter of the bytes, and a loss that is small but there (`quantize.py`; its naive forms are for the table)
 
-The packing operators are semi-private to torch (hence its exact pin). Where one is missing, the next simpler way is
-taken. A row's result never depends on the rows beside it beyond the last bits of the sum (`int8-naive` apart).
+On a GPU fp16 is plain torch in half precision, activations and KV cache included (`fp16-plain` is that path on a CPU,
+for tests). The packing operators are semi-private to torch (hence its exact pin). Where one is missing, the next
+simpler way is taken. A row's result never depends on the rows beside it beyond the last bits of the sum (`int8-naive`
+apart).
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ from miniserve.engine.quantize import Linear, int8_linear, int8_naive_linear, in
 from miniserve.errors import SetupError
 
 QUANTS = ("fp16", "fp32", "int8")  # what is served
-_ALL_QUANTS = (*QUANTS, "fp64", "int8-row", "int8-naive")  # and what is measured or tested against
+_ALL_QUANTS = (*QUANTS, "fp64", "fp16-plain", "int8-row", "int8-naive")  # and what is measured or tested against
 
 
-def weight_dtype(quant: str) -> torch.dtype:
-    """Return the dtype of activations and of the KV cache for `quant`.
+def weight_dtype(quant: str, device: str = "cpu") -> torch.dtype:
+    """Return the dtype of activations and of the KV cache for `quant`: on a CPU fp16 means weights only.
 
     Raises: SetupError for an unknown kind.
     """
     if quant not in _ALL_QUANTS:
         raise SetupError(f"unknown precision {quant!r}: choose one of {', '.join(QUANTS)}")
+    if quant == "fp16-plain" or (quant == "fp16" and device != "cpu"):
+        return torch.float16
     return torch.float64 if quant == "fp64" else torch.float32
 
 
@@ -40,13 +44,17 @@ def make_linear(weight: torch.Tensor, quant: str) -> Linear:
         return _quantized(weight, quant)
     if weight.device.type == "cpu" and quant == "fp16" and _has_fbgemm():
         return _packed_fp16(weight)
-    if weight.device.type == "cpu" and quant != "fp64" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and _has_onednn():
         return _packed_fp32(weight)
     return lambda x: F.linear(x, weight)
 
 
 def _has_fbgemm() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def _quantized(weight: torch.Tensor, quant: str) -> Linear:

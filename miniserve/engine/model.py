@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from miniserve.engine.attention import AttentionBackend, AttentionPlan, choose_backend
-from miniserve.engine.folder import tensor_files
+from miniserve.engine.folder import check_folder, tensor_files
 from miniserve.engine.linear import make_linear, weight_dtype
-from miniserve.engine.model_config import ModelConfig, read_config
+from miniserve.engine.model_config import ModelConfig
 from miniserve.engine.quantize import Linear
 from miniserve.machine import usable_cores
 
@@ -64,7 +64,8 @@ class Llama:
         self.attention = attention
         self.dtype = norm.dtype
         self.device = str(norm.device)
-        self.rope = _rope_table(config, max_position, self.dtype).to(self.device)  # [max_position, 1, head_dim / 2]
+        rope_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        self.rope = _rope_table(config, max_position, rope_dtype).to(self.device)  # [max_position, 1, head_dim / 2]
 
     @torch.inference_mode()
     def forward(
@@ -82,7 +83,7 @@ class Llama:
         for layer, kv_pool in zip(self.layers, pool, strict=True):
             qkv = layer.qkv(self._rms_norm(x, layer.attn_norm))
             rotated = qkv[:, : q_size + kv_size].view(len(qkv), -1, cfg.head_dim // 2, 2)  # q and k heads, as pairs
-            torch.view_as_complex(rotated).mul_(rope)
+            _rotate(rotated, rope)
             self.attention.store_kv(kv_pool, qkv[:, q_size:], plan)
             q = qkv[:, :q_size].reshape(-1, cfg.num_heads, cfg.head_dim)
             x = x + layer.out(self.attention.attend(q, kv_pool, plan))
@@ -104,8 +105,8 @@ def load_model(
 
     Raises: WeightsError, SetupError.
     """
-    config = read_config(folder)
-    dtype = weight_dtype(quant)
+    config = check_folder(folder)
+    dtype = weight_dtype(quant, device)
     tensors = _Tensors(folder, dtype, device)
     embedding = _Tensors(folder, dtype, device)["model.embed_tokens.weight"]  # a mapping of its own: it stays
     head = tensors["model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"]
@@ -118,7 +119,7 @@ def load_model(
         layers,
         tensors["model.norm.weight"].clone(),
         packed_head.result(),
-        choose_backend(attention, device),
+        choose_backend(attention, device, config.head_dim),
         min(max_position or config.max_position, config.max_position),
     )
 
@@ -161,6 +162,14 @@ def _rope_pairs(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     """
     halves = weight.view(-1, 2, head_dim // 2, weight.shape[1])  # [heads, half, pair, hidden]
     return halves.transpose(1, 2).reshape(weight.shape)
+
+
+def _rotate(pairs: torch.Tensor, rope: torch.Tensor) -> None:
+    """Rotate `pairs` [T, heads, head_dim / 2, 2] in place by `rope` [T, 1, head_dim / 2] complex."""
+    if pairs.dtype in (torch.float16, torch.bfloat16):  # no complex numbers that short: rotate in fp32
+        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * rope))
+    else:
+        torch.view_as_complex(pairs).mul_(rope)
 
 
 def _rope_table(config: ModelConfig, length: int, dtype: torch.dtype) -> torch.Tensor:

@@ -5,9 +5,12 @@ The simulator has a counterpart that returns after `StepTimeModel.seconds(batch)
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 from miniserve.config import CacheConfig
+from miniserve.engine import cpu_attention
 from miniserve.engine.attention import make_pool, plan_attention
 from miniserve.engine.model import Llama
 from miniserve.engine.sampler import Sampled, sample
@@ -17,11 +20,14 @@ from miniserve.engine.scheduler import Batch
 class ModelRunner:
     """Owns the weights and the KV pool; keeps no state of sequences.
 
-    `margins=True` makes every sampled token carry how close the decision was (tests use it to list ties).
+    `margins=True` makes every sampled token carry how close the decision was (tests use it to list ties). `threads`
+    bounds the pools of torch and numba; both count per calling thread, so whichever thread executes is bound first.
     """
 
-    def __init__(self, model: Llama, cache: CacheConfig, margins: bool = False) -> None:
+    def __init__(self, model: Llama, cache: CacheConfig, margins: bool = False, threads: int | None = None) -> None:
         self.model = model
+        self.threads = threads
+        self._bound_thread: int | None = None
         self.block_size = cache.block_size
         self.margins = margins
         config = model.config
@@ -38,6 +44,7 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[Sampled]:
         """Compute the batch, write its keys and values, and sample one token for each work that samples."""
+        self._bind_threads()
         device = self.model.device
         ids: list[int] = []
         positions: list[int] = []
@@ -57,4 +64,17 @@ class ModelRunner:
             self.pool,
             torch.tensor(rows, dtype=torch.long, device=device),
         )
+        if logits.dtype == torch.float16 or device != "cpu":
+            logits = logits.to("cpu", torch.float32)
         return sample(logits, sampling, self.margins)
+
+    def _bind_threads(self) -> None:
+        if self.threads is not None and threading.get_ident() != self._bound_thread:
+            self._bound_thread = threading.get_ident()
+            use_threads(self.threads)
+
+
+def use_threads(count: int) -> None:
+    """Bound torch's and numba's pools for the calling thread: more threads than free cores make a step 5x slower."""
+    torch.set_num_threads(count)
+    cpu_attention.set_threads(count)

@@ -77,24 +77,16 @@ class LocalReplica:
     """Serves an engine to the event loop it was made in; a `gateway.backend.Backend`.
 
     `ready()` is false before `start`, while draining, and when the engine is broken. `on_broken` is called once, on the
-    loop, when the engine has failed `FAILURES_UNTIL_BROKEN` steps in a row. `on_thread_start` is called first in the
-    engine's thread: settings of numeric libraries may belong to the thread that makes them.
+    loop, when the engine has failed `FAILURES_UNTIL_BROKEN` steps in a row.
     """
 
-    def __init__(
-        self,
-        engine: StepEngine,
-        *,
-        on_broken: Callable[[], None] = lambda: None,
-        on_thread_start: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, engine: StepEngine, *, on_broken: Callable[[], None] = lambda: None) -> None:
         self.door = Door("this replica")
         self.broken = False
         self.steps = 0  # taken so far; written by the engine thread
         self.max_abort_lag_steps = 0  # most steps begun between an abort's being asked for and its being done
         self._engine = engine
         self._on_broken = on_broken
-        self._on_thread_start = on_thread_start
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._stats = engine.stats()
         self._active: set[str] = set()  # the loop's: ids of unfinished requests
@@ -167,7 +159,6 @@ class LocalReplica:
     # --- the engine thread's half ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._on_thread_start()
         while self._read_inbox():
             if self._engine.has_work and not self.broken:
                 self._step()

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -211,30 +210,6 @@ def test_replicas_do_not_outlive_a_killed_gateway(tiny_folder: Path) -> None:
         assert len(replicas) == 2
         process.kill()
         until(lambda: not any(alive(replica) for replica in replicas))
-
-
-def test_the_engines_thread_gets_the_thread_counts_it_was_given() -> None:
-    """torch's and numba's settings belong to the thread that makes them, and the engine's is not the one that loads."""
-    import torch
-
-    from miniserve.commands.replica import use_threads
-    from miniserve.engine import cpu_attention
-
-    counts: list[int] = []
-
-    def look() -> None:
-        use_threads(1)
-        counts.append(torch.get_num_threads())
-        if cpu_attention.numba is not None:
-            counts.append(cpu_attention.numba.get_num_threads())
-
-    before = torch.get_num_threads()
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-    torch.set_num_threads(before)
-    assert counts
-    assert set(counts) == {1}
 
 
 def test_a_replica_and_a_gateway_started_by_hand(tiny_folder: Path) -> None:

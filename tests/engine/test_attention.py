@@ -94,13 +94,17 @@ def test_a_numba_row_does_not_depend_on_its_neighbours_in_the_last_bit() -> None
     for i in range(5):
         alone = cpu_attention.decode(q[i : i + 1], pool, tables[i : i + 1], lengths[i : i + 1], 8)
         assert torch.equal(alone[0], together[i])
+    strided = torch.empty(5, 200)[:, : 9 * 16].view(5, 9, 16).copy_(q)  # as it is cut out of the fused q, k, v product
+    assert torch.equal(cpu_attention.decode(strided, pool, tables, lengths, 8), together)
 
 
 def test_an_unusable_backend_is_refused_with_what_to_use_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SetupError, match="choose auto"):
+    with pytest.raises(SetupError, match="choose one of auto, torch, numba, triton"):
         choose_backend("flash")
     with pytest.raises(SetupError, match="runs on a CPU only"):
         choose_backend("numba", "cuda")
+    with pytest.raises(SetupError, match="triton cannot be used: it runs on an NVIDIA GPU only"):
+        choose_backend("triton", "cpu")
     monkeypatch.setattr(cpu_attention, "available", lambda: False)
     with pytest.raises(SetupError, match="numba is not installed"):
         choose_backend("numba")

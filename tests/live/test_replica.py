@@ -46,13 +46,6 @@ async def test_only_one_thread_touches_the_engine(engine: Any, make_request: Cal
     assert threading.get_ident() not in engine.thread_ids
 
 
-async def test_settings_of_the_engines_thread_are_made_in_it(engine: Any, make_request: Callable[..., Request]) -> None:
-    made_in: list[int] = []
-    async with serving(engine, on_thread_start=lambda: made_in.append(threading.get_ident())) as replica:
-        await collect(replica, make_request())
-    assert made_in == list(engine.thread_ids)
-
-
 async def test_an_idle_engine_is_not_stepped(engine: Any, make_request: Callable[..., Request]) -> None:
     async with serving(engine) as replica:
         await collect(replica, make_request(max_tokens=3))

@@ -1,7 +1,7 @@
 """Whatever happens around a request, it gets exactly the tokens it would have got alone.
 
-In float64 on a tiny model: there, rounding differences between batch shapes (about 1e-16) are far below any decision, so
-equality is exact. `tests/engine/test_smollm2.py` does the same in fp32 and lists the ties.
+In float64 on a tiny model: there, rounding differences between batch shapes (about 1e-16) are far below any decision,
+so equality is exact. `tests/engine/test_smollm2.py` does the same in fp32 and lists the ties.
 """
 
 from __future__ import annotations
