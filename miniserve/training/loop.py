@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from miniserve.clock import monotonic
-from miniserve.engine.model_config import read_json, write_json
+from miniserve.engine.model_config import read_config, read_json, write_json
 from miniserve.engine.tokenizer import Tokenizer
 from miniserve.errors import SetupError
 from miniserve.training.batches import Batch, BatchSource
@@ -120,12 +120,11 @@ def _start(recipe: Recipe, out: Path) -> Run:
 
 
 def _load(name: str, out: Path) -> Network:
-    from miniserve.training.recipes import RECIPES
-
+    """Read a model that was trained before."""
     path = out / name / "model.safetensors"
     if not path.is_file():
         raise SetupError(f"{path} is missing: train {name} first")
-    network = Network(RECIPES[name].shape.config(), seed=0)
+    network = Network(read_config(out / name), seed=0)
     weights = {"weights." + key.replace(".", "/"): tensor.float() for key, tensor in load_file(path).items()}
     network.load_state_dict(weights)
     return network

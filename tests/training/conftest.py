@@ -1,0 +1,31 @@
+"""A tokenizer of the shipped kind, and a recipe so small that training takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from miniserve.engine.tokenizer import Tokenizer
+from miniserve.training.batches import Mix
+from miniserve.training.recipes import Recipe, Shape
+from miniserve.training.vocabulary import write_tokenizer
+
+SHAPE = Shape(layers=2, hidden=16, heads=2, kv_heads=1, ffn=32)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder, SHAPE.config())
+    return Tokenizer.load(folder)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe("pupil", SHAPE, Mix(), steps=8, seed=7, batch=4)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "models"
