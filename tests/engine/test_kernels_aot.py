@@ -17,19 +17,27 @@ KERNELS = ["store_rows", "attend_split", "merge_splits", "attend_chunks"]
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes per block, CUDA C++ Programming Guide
 
 
-@pytest.fixture(scope="module")
-def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, int], aot.Usage]:
-    """The report by (kernel, type, capability), from the command itself.
-
-    In a process of its own: an interpreted kernel cannot be compiled, and warnings are errors there too.
-    """
+def skip_without_triton() -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed; it has wheels for Linux only (pip install 'miniserve[gpu]')")
-    home = tmp_path_factory.mktemp("triton")
+
+
+def run_python(arguments: list[str], triton_home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a process of its own: an interpreted kernel cannot be compiled, and warnings are errors there too."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_")}
-    command = [sys.executable, "-W", "error", "-m", "miniserve.engine.aot", "--json"]
-    done = subprocess.run(command, env=env | {"TRITON_HOME": str(home)}, capture_output=True, text=True, check=False)
+    env |= {"TRITON_HOME": str(triton_home)}
+    command = [sys.executable, "-W", "error", *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, int], aot.Usage]:
+    """The report by (kernel, type, capability), from the command itself."""
+    skip_without_triton()
+    home = tmp_path_factory.mktemp("triton")
+    done = run_python(["-m", "miniserve.engine.aot", "--json"], home)
     assert done.stderr == ""
     assert not list(home.rglob("*.cubin")), "the report must use a cache of its own"
     rows = [aot.Usage(**row) for row in json.loads(done.stdout)]
@@ -62,23 +70,24 @@ def test_half_precision_attention_runs_on_tensor_cores(usages: dict[tuple[str, s
 
 def test_a_spill_would_be_seen(tmp_path: Path) -> None:
     """The report of a kernel that is forced into too few registers: the assembler's log is really read."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed; it has wheels for Linux only (pip install 'miniserve[gpu]')")
+    skip_without_triton()
     program = (
         "import torch; from dataclasses import replace; from miniserve.engine import aot\n"
         "build = [b for b in aot.builds(aot.Shape(), torch.float16) if b.kernel.__name__ == 'attend_chunks'][0]\n"
         "usage = aot.compile_for(replace(build, options={**build.options, 'maxnreg': 32}), 80)\n"
         "print(usage.registers, usage.spill_store_bytes)"
     )
-    env = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_")}
-    command = [sys.executable, "-W", "error", "-c", program]
-    done = subprocess.run(
-        command, env=env | {"TRITON_HOME": str(tmp_path)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python(["-c", program], tmp_path)
     registers, spilled = map(int, done.stdout.split())
     assert registers <= 32
     assert spilled > 0
+
+
+def test_the_launches_compile_and_no_batch_or_table_size_compiles_them_again(tmp_path: Path) -> None:
+    """A compile in the middle of serving would stall every stream for a second."""
+    skip_without_triton()
+    done = run_python([str(Path(__file__).with_name("kernel_launches.py"))], tmp_path)
+    assert json.loads(done.stdout) == dict.fromkeys(KERNELS, 1)
 
 
 def test_the_table_has_a_line_for_each_build() -> None:
