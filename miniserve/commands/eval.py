@@ -63,7 +63,7 @@ def _score(args: argparse.Namespace) -> None:
     items = _items(args.sets, args.items)
     folder = resolve_model(args.model, args.cache, offline=args.offline)
     engine = load_engine(folder, quant=args.quant, config=EngineConfig(threads=args.threads))
-    result = _result(args, _with_bar(engine, Tokenizer.load(folder), items))
+    result = _result(args, folder, _with_bar(engine, Tokenizer.load(folder), items))
     Console().print(_table(result))
     if args.record:
         print(f"recorded in {save('eval-' + result['model'], result, args.results)}")
@@ -86,7 +86,8 @@ def _with_bar(engine: Any, tokenizer: Any, items: list[Item]) -> Scored:
         return score(engine, tokenizer, items, lambda: progress.advance(task))
 
 
-def _result(args: argparse.Namespace, scored: Scored) -> dict[str, Any]:
+def _result(args: argparse.Namespace, folder: Path, scored: Scored) -> dict[str, Any]:
+    from miniserve.training.cost import decode_seconds_per_token
     from miniserve.training.score import summary
 
     return {
@@ -96,6 +97,7 @@ def _result(args: argparse.Namespace, scored: Scored) -> dict[str, Any]:
         "generated_tokens": scored.tokens,
         "seconds": round(scored.seconds, 2),
         "tokens_per_s": round(scored.tokens / scored.seconds, 1),
+        "decode_us_per_token_8_streams": round(decode_seconds_per_token(folder, args.quant, args.threads) * 1e6, 1),
         "scores": summary(scored),
     }
 
@@ -103,7 +105,8 @@ def _result(args: argparse.Namespace, scored: Scored) -> dict[str, Any]:
 def _table(result: dict[str, Any]) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"{result['model']} ({result['quant']}), {result['tokens_per_s']:,.0f} tokens/s")
+    cost = f"{result['decode_us_per_token_8_streams']:,.0f} us per decoded token at 8 streams"
+    table = Table(title=f"{result['model']} ({result['quant']}): {result['tokens_per_s']:,.0f} tokens/s, {cost}")
     for heading in ("items", "task", "number", "right", "95 % interval", "answer length"):
         table.add_column(heading, justify="left" if heading in ("items", "task") else "right")
     for row in result["scores"]:

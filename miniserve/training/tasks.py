@@ -1,8 +1,8 @@
 """The questions that the shipped models answer: short, natural, each with exactly one short right answer.
 
-    arithmetic   What is 47 plus 32? -> 79         hard: long sums (586 plus 747), or two steps (47 plus 32 minus 15)
-    string       Reverse "kqd". -> dqk             hard: long strings, or two steps (backwards in capitals)
-    fact         What is the capital of France?    hard: the many that are not famous (`world.py`)
+    arithmetic   What is 47 plus 32? -> 79      hard: three digits (823 minus 664), or two steps (47 plus 32 minus 15)
+    string       Reverse "kqd". -> dqk          hard: long strings, or two steps (backwards in capitals)
+    fact         What is the capital of France? hard: the many that are not famous (`world.py`)
 
 Every item is easy or hard, and its wording shows which to an attentive reader: a router can learn it. What is *held
 out* for scoring is never trained on: operands and strings by a hash of themselves, facts by a hash of the fact and the
@@ -102,8 +102,6 @@ def wordings() -> list[str]:
 
 def _arithmetic(rng: Random, hard: bool) -> Item:
     terms = _terms(rng, hard)
-    while sum(terms) < 0:  # every answer is a plain number without a sign
-        terms = _terms(rng, hard)
     words = rng.choice(_SIGNS)
     expression = str(terms[0]) + "".join(words["+" if t > 0 else "-"] + str(abs(t)) for t in terms[1:])
     question = rng.choice(_SUMS).format(expression)
@@ -111,9 +109,10 @@ def _arithmetic(rng: Random, hard: bool) -> Item:
 
 
 def _terms(rng: Random, hard: bool) -> list[int]:
-    """Return the numbers to add up, with their signs."""
+    """Return the numbers to add up, with their signs; no sum is below zero."""
     if hard and rng.random() < LONG_SUMS:
-        return [rng.randint(100, 999), rng.randint(100, 999)]
+        larger, smaller = sorted((rng.randint(100, 999), rng.randint(100, 999)), reverse=True)
+        return [larger, -smaller] if rng.random() < 0.5 else rng.sample((larger, smaller), 2)
     while True:
         terms = [rng.randint(10, 99), *(_signed(rng, 10, 99) for _ in range(2 if hard else 1))]
         if _without_carrying(terms):

@@ -14,8 +14,8 @@ from random import Random
 from miniserve.seeds import stream
 
 WORLD_SEED = 31
-FAMOUS_VILLAGES, RECENT_FAMOUS = 20, 6
-OTHER_VILLAGES, RECENT_OTHERS = 160, 48
+FAMOUS_VILLAGES, RECENT_FAMOUS = 20, 8
+OTHER_VILLAGES, RECENT_OTHERS = 160, 54
 
 
 def _pairs(text: str) -> dict[str, str]:
