@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -23,3 +25,12 @@ def cpu_name() -> str:
     flags = fields.get("flags", "").split()
     vector = next((flag for flag in ("avx512f", "avx2", "avx") if flag in flags), "no avx")
     return f"{fields.get('model name', platform.machine())} ({vector})"
+
+
+def release_free_memory() -> None:
+    """Hand freed memory back to the system: packing weights leaves some 70 MB of pieces with the C library.
+
+    Does something with glibc only, and nothing elsewhere.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

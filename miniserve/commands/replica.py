@@ -84,11 +84,14 @@ def load(args: argparse.Namespace) -> tuple[Engine, Path]:
     from miniserve.config import EngineConfig
     from miniserve.engine.engine import best_device, load_engine
     from miniserve.engine.weights import resolve_model
+    from miniserve.machine import release_free_memory
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
     config = EngineConfig(threads=args.threads)
     device = best_device() if args.device == "auto" else args.device
-    return load_engine(folder, quant=args.quant, config=config, device=device, attention=args.attention), folder
+    engine = load_engine(folder, quant=args.quant, config=config, device=device, attention=args.attention)
+    release_free_memory()
+    return engine, folder
 
 
 async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float) -> int:

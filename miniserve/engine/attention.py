@@ -15,7 +15,9 @@ are never repeated per query head: the queries that share a KV head are grouped 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -50,54 +52,54 @@ class Chunk:
     row: int  # counted from the first chunk's first row
     num_tokens: int
     context: int
-    blocks: torch.Tensor  # [ceil((context + num_tokens) / block_size)]
-    mask: torch.Tensor | None  # [num_tokens, context + num_tokens] bool; None = plain causal
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
-    """What every layer needs to know about this step."""
+    """What every layer needs to know about this step. Tables are padded with block 0."""
 
     block_size: int
     slots: torch.Tensor  # [T] where each row's K/V go
     num_decode: int  # the first rows have one query each
-    tables: torch.Tensor  # [num_decode, blocks] block tables, padded with block 0
+    tables: torch.Tensor  # [num_decode, blocks]
     lengths: torch.Tensor  # [num_decode] tokens that each row may see, itself included
     chunks: tuple[Chunk, ...]
+    chunk_tables: torch.Tensor  # [chunks, blocks]
+    chunk_offsets: torch.Tensor  # [chunks + 1] where each chunk's rows begin, counted like `Chunk.row`
+    chunk_contexts: torch.Tensor  # [chunks]
 
 
 def plan_attention(batch: Batch, block_size: int, device: str = "cpu") -> AttentionPlan:
-    """Turn block tables (lists of numbers) into index tensors for one step."""
+    """Turn block tables into index tensors for one step; the works with a single token come first in a batch."""
     slots: list[int] = []
-    decodes: list[Work] = []
-    chunks: list[Chunk] = []
     for work in batch.works:
         table = work.seq.block_table
-        if work.num_tokens == 1:
-            decodes.append(work)
-        else:
-            chunks.append(_plan_chunk(work, len(slots) - len(decodes), block_size, device))
         slots.extend(table[p // block_size] * block_size + p % block_size for p in range(work.start, work.end))
-    widths = [-(-work.end // block_size) for work in decodes]
-    width = max(widths, default=0)
-    tables = [work.seq.block_table[:w] + [0] * (width - w) for work, w in zip(decodes, widths, strict=True)]
+    decodes = [work for work in batch.works if work.num_tokens == 1]
+    prefills = [work for work in batch.works if work.num_tokens > 1]
+    offsets = [0, *accumulate(work.num_tokens for work in prefills)]
+
+    def index(values: Seq[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
     return AttentionPlan(
-        block_size,
-        torch.tensor(slots, device=device),
-        len(decodes),
-        torch.tensor(tables, dtype=torch.long, device=device),
-        torch.tensor([work.end for work in decodes], dtype=torch.long, device=device),
-        tuple(chunks),
+        block_size=block_size,
+        slots=index(slots),
+        num_decode=len(decodes),
+        tables=_tables(decodes, block_size, device),
+        lengths=index([work.end for work in decodes]),
+        chunks=tuple(Chunk(row, w.num_tokens, w.start) for row, w in zip(offsets, prefills, strict=False)),
+        chunk_tables=_tables(prefills, block_size, device),
+        chunk_offsets=index(offsets),
+        chunk_contexts=index([work.start for work in prefills]),
     )
 
 
-def _plan_chunk(work: Work, row: int, block_size: int, device: str) -> Chunk:
-    blocks = torch.tensor(work.seq.block_table[: -(-work.end // block_size)], device=device)
-    mask = None
-    if work.start > 0:
-        mask = torch.arange(work.end)[None, :] <= torch.arange(work.start, work.end)[:, None]
-        mask = mask.to(device)
-    return Chunk(row, work.num_tokens, work.start, blocks, mask)
+def _tables(works: list[Work], block_size: int, device: str) -> torch.Tensor:
+    widths = [-(-work.end // block_size) for work in works]
+    width = max(widths, default=0)
+    rows = [work.seq.block_table[:w] + [0] * (width - w) for work, w in zip(works, widths, strict=True)]
+    return torch.tensor(rows, dtype=torch.long, device=device)
 
 
 # --- the reference path: one layer's pool is [slots, 2, kv_heads, head_dim]
@@ -123,12 +125,14 @@ def decode(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Te
 def prefill(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
     """Attend with all chunks, one after another: q [rows of chunks, heads, dim] -> [rows, heads * dim]."""
     out = torch.empty(q.shape[0], q.shape[1] * q.shape[2], dtype=q.dtype, device=q.device)
-    for chunk in plan.chunks:
-        rows = slice(chunk.row, chunk.row + chunk.num_tokens)
-        kv = _blocks(pool, plan.block_size).index_select(0, chunk.blocks).flatten(0, 1)
-        k, v = kv[: chunk.context + chunk.num_tokens].permute(1, 2, 0, 3)  # each [kv_heads, ctx, dim]
+    for chunk, table in zip(plan.chunks, plan.chunk_tables, strict=True):
+        rows, context = slice(chunk.row, chunk.row + chunk.num_tokens), chunk.context + chunk.num_tokens
+        kv = _blocks(pool, plan.block_size).index_select(0, table[: -(-context // plan.block_size)]).flatten(0, 1)
+        k, v = kv[:context].permute(1, 2, 0, 3)  # each [kv_heads, ctx, dim]
+        positions = torch.arange(context, device=q.device)
+        mask = None if chunk.context == 0 else positions <= positions[chunk.context :, None]  # [n, ctx]
         attended = F.scaled_dot_product_attention(
-            q[rows].transpose(0, 1)[None], k[None], v[None], chunk.mask, is_causal=chunk.mask is None, enable_gqa=True
+            q[rows].transpose(0, 1)[None], k[None], v[None], mask, is_causal=mask is None, enable_gqa=True
         )  # [1, heads, n, dim]
         out[rows] = attended[0].transpose(0, 1).reshape(chunk.num_tokens, -1)
     return out
@@ -173,12 +177,10 @@ def _triton_decode(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> 
 
 
 def _triton_prefill(q: torch.Tensor, pool: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
-    tables = torch.nn.utils.rnn.pad_sequence([chunk.blocks for chunk in plan.chunks], batch_first=True)
-    ends = [chunk.row + chunk.num_tokens for chunk in plan.chunks]
-    offsets = torch.tensor([0, *ends], device=q.device)
-    contexts = torch.tensor([chunk.context for chunk in plan.chunks], device=q.device)
     longest = max(chunk.num_tokens for chunk in plan.chunks)
-    return kernels.prefill(q, pool, tables, offsets, contexts, plan.block_size, longest)
+    return kernels.prefill(
+        q, pool, plan.chunk_tables, plan.chunk_offsets, plan.chunk_contexts, plan.block_size, longest
+    )
 
 
 TORCH = AttentionBackend("torch", store_kv, decode, prefill)
