@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,22 +81,24 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, on_step: OnStep = 
 
     Raises: SetupError if a model it builds on is absent, or the checkpoint is of another recipe.
     """
-    folder, checkpoint = out / recipe.name, _checkpoint(recipe, out)
-    write_tokenizer(folder, recipe.shape.config())
+    checkpoint = _checkpoint(recipe, out)
+    unfinished = checkpoint.with_suffix("")  # a folder: the model appears under its name only when it is whole
+    write_tokenizer(unfinished, recipe.shape.config())
     run = _start(recipe, out)
     if resume and checkpoint.is_file():
         run.restore(torch.load(checkpoint, weights_only=True))
-    source = BatchSource(Tokenizer.load(folder), recipe.mix, recipe.batch, recipe.seed)
+    source = BatchSource(Tokenizer.load(unfinished), recipe.mix, recipe.batch, recipe.seed)
     teacher = _load(recipe.teacher, out).requires_grad_(False) if recipe.teacher else None
     try:
         _run(run, source, teacher, checkpoint, on_step)
     except KeyboardInterrupt:
         _save(run, checkpoint)
         raise
-    save_weights(run.network, folder)
-    write_json(folder / "training.json", _record(run))
+    save_weights(run.network, unfinished)
+    write_json(unfinished / "training.json", _record(run))
+    shutil.rmtree(out / recipe.name, ignore_errors=True)
     checkpoint.unlink(missing_ok=True)
-    return folder
+    return unfinished.rename(out / recipe.name)
 
 
 def is_finished(recipe: Recipe, out: Path) -> bool:
@@ -170,9 +173,9 @@ def schedule(step: int, steps: int) -> float:
 def _save(run: Run, checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     (checkpoint.parent / ".gitignore").write_text("*\n")
-    unfinished = checkpoint.with_suffix(".part")
-    torch.save(run.state(), unfinished)
-    os.replace(unfinished, checkpoint)
+    part = checkpoint.with_suffix(".part")
+    torch.save(run.state(), part)
+    os.replace(part, checkpoint)
 
 
 def _as_json(recipe: Recipe) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "cut", on_step=interrupt_at(stop))
     assert not is_finished(recipe, tmp_path / "cut")
+    assert not (tmp_path / "cut" / recipe.name).exists(), "half a model must not be found under its name"
     steps: list[int] = []
     train(recipe, tmp_path / "cut", resume=True, on_step=lambda step, loss: steps.append(step))
     assert steps == list(range(stop + 1, recipe.steps + 1))
