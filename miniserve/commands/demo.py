@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
+    DEFAULT_MODEL,
     add_engine_options,
     add_model_options,
     at_least_one,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from miniserve.observe.table import GatewayNumbers, ReplicaRow
 
 DEFAULT_PORT = 8000
+FALLBACK_MODEL = "large"  # shipped in data/models
 REFRESH_S = 0.25
 LOG_EVERY_S = 10.0  # without a table: a line as often as this, and only when something has changed
 
@@ -41,6 +43,7 @@ LOG_EVERY_S = 10.0  # without a table: a line as often as this, and only when so
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
+    parser.set_defaults(model=None)  # to tell "nothing said", where we may fall back, from "smollm2, please"
     add_engine_options(parser)
     parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
     parser.add_argument(
@@ -72,8 +75,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _model_folder(args: argparse.Namespace) -> Path:
     from miniserve.engine.weights import resolve_model
+    from miniserve.errors import WeightsError
 
-    return resolve_model(args.model, args.cache, offline=args.offline, report=_say)
+    if args.model is not None:
+        return resolve_model(args.model, args.cache, offline=args.offline, report=_say)
+    try:
+        args.model = DEFAULT_MODEL
+        return resolve_model(DEFAULT_MODEL, args.cache, offline=args.offline, report=_say)
+    except WeightsError as error:
+        _say(f"miniserve: {error}")
+        _say(f"miniserve: going on with {FALLBACK_MODEL}, which comes with this project and knows little")
+        args.model = FALLBACK_MODEL
+        return resolve_model(FALLBACK_MODEL, args.cache, offline=True)
 
 
 def _check_memory(args: argparse.Namespace, folder: Path) -> None:

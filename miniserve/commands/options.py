@@ -16,7 +16,7 @@ DEFAULT_MODEL = "smollm2"
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add --model, --served-name, --cache, --offline."""
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="smollm2 (default), tiny, a .gguf file, or a model folder"
+        "--model", default=DEFAULT_MODEL, help="smollm2 (default), large, small, tiny, a .gguf file, or a model folder"
     )
     parser.add_argument("--served-name", metavar="NAME", help="the model's name in the API (default: as in --model)")
     parser.add_argument(

@@ -245,3 +245,18 @@ def test_a_gateway_refuses_replicas_of_another_model(tiny_folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "miniserve: the gateway was told to serve other, but a replica serves tiny"
     assert "Traceback" not in done.stderr
+
+
+def test_without_network_and_cache_the_shipped_model_answers(tmp_path: Path) -> None:
+    done = run("--cache", str(tmp_path), "--offline", "--once", "What is the capital of France?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "Paris"
+    assert "smollm2 is not in the cache" in done.stderr
+    assert "going on with large" in done.stderr
+
+
+def test_a_model_that_was_asked_for_by_name_is_not_replaced(tmp_path: Path) -> None:
+    done = run("--cache", str(tmp_path), "--offline", "--model", "smollm2", "--once", "Hi")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "weights fetch" in done.stderr
