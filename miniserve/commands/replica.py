@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
     parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+    parser.add_argument("--vllm-metrics", action="store_true", help="metrics under vLLM's names too, for other routers")
     parser.add_argument("--die-with-parent", action="store_true", help="exit when stdin is closed")
 
 
@@ -106,7 +107,7 @@ async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: so
     stop = StopSignals(at_once=lambda: os._exit(130))
     replica = LocalReplica(engine, on_broken=stop.first.set)
     model = served_model(served_name(args), folder, engine.max_model_len)
-    app = edge_app(replica, model, edge=EdgeConfig(), engine_stats=replica.stats)
+    app = edge_app(replica, model, edge=EdgeConfig(), engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
     report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
     add_internal_routes(app, replica, report)
     replica.start()

@@ -32,11 +32,15 @@ def edge_app(
     *,
     edge: EdgeConfig,
     engine_stats: Callable[[], EngineStats] | None = None,
+    vllm_metrics: bool = False,
 ) -> FastAPI:
-    """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics."""
+    """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics.
+
+    `vllm_metrics` repeats them under vLLM's names, which other routers scrape.
+    """
     registry = CollectorRegistry()
     if engine_stats is not None:
-        registry.register(EngineCollector(engine_stats, model_name=model.name, vllm_aliases=True))
+        registry.register(EngineCollector(engine_stats, model_name=model.name, vllm_aliases=vllm_metrics))
     return create_app(
         backend,
         model,

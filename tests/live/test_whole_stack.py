@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from requirements_probe import require_program
 
 CALLS = Path(__file__).with_name("openai_calls.py")
 
@@ -123,3 +124,25 @@ def reference_answers(folder: Path, prompts: list[str]) -> list[tuple[str, list[
 def gap_at_difference(text: str, gaps: list[tuple[str, float]]) -> float:
     """Return the gap at the first token of the reference whose text is not the beginning of ours."""
     return next((gap for so_far, gap in gaps if not text.startswith(so_far)), gaps[-1][1])
+
+
+@pytest.mark.parametrize("options", [[], ["--vllm-metrics"]], ids=["native", "vllm"])
+def test_a_replicas_metrics_are_lint_clean_and_repeat_vllms_names_only_when_asked(
+    tiny_folder: Path, options: list[str]
+) -> None:
+    promtool = require_program("promtool")
+    command = [sys.executable, "-m", "miniserve", "replica", "--model", str(tiny_folder), "--offline", "--port", "0"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            url = f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+            body = {"model": tiny_folder.name, "prompt": "Once", "max_tokens": 3}
+            httpx.post(f"{url}/v1/completions", json=body, timeout=60, trust_env=False).raise_for_status()
+            metrics = httpx.get(f"{url}/metrics", trust_env=False).text
+        finally:
+            process.terminate()
+    assert ("vllm:num_requests_running" in metrics) == bool(options)
+    native = "".join(line for line in metrics.splitlines(keepends=True) if "vllm:" not in line)
+    assert "miniserve_" in native
+    lint = subprocess.run([promtool, "check", "metrics"], input=native, capture_output=True, text=True, check=False)
+    assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
