@@ -179,7 +179,7 @@ def test_a_second_ctrl_c_stops_at_once(long_folder: Path) -> None:
     with running("--model", str(long_folder), *OFFLINE, "--replicas", "1", "--port", "0", "--no-table") as process:
         url = ready_url(process)
         replicas = psutil.Process(process.pid).children()
-        body = {"model": "tiny", "prompt": "Once", "max_tokens": 8000, "ignore_eos": True, "stream": True}
+        body = {"model": "tiny", "prompt": "Once", "max_tokens": 4000, "ignore_eos": True, "stream": True}
         with stream(f"{url}/v1/completions", json=body) as response:
             lines = response.iter_lines()  # kept: an iterator that is dropped closes the response
             next(lines)
