@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniserve.commands.options import add_engine_options, at_least_one, default_cache
+from miniserve.engine.weights import SHIPPED_FOLDER
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from miniserve.training.score import Scored
     from miniserve.training.tasks import Item
 
-SETS_FOLDER = Path("data/eval")
+SETS_FOLDER = SHIPPED_FOLDER.parent / "eval"
 RESULTS_FOLDER = Path("data/results")
 
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--items", type=at_least_one, metavar="N", help="of each difficulty (default: all 2,000)")
     add_engine_options(parser)
     parser.add_argument("--threads", type=at_least_one, default=1, help="of the engine (default %(default)s)")
-    parser.add_argument("--sets", type=Path, default=SETS_FOLDER, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--sets", type=Path, default=SETS_FOLDER, metavar="DIR", help="default: data/eval")
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS_FOLDER}/<date>-eval-<model>.json")
     parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, metavar="DIR", help="where --record writes")
     parser.add_argument("--write-sets", action="store_true", help="make the evaluation sets again, from their seed")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniserve.commands.options import at_least_one
+from miniserve.engine.weights import SHIPPED_FOLDER
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
 
 DEFAULT_THREADS = 2  # on more, the products of so narrow a model gain nothing
 LINE_EVERY = 100  # steps, where there is no terminal for a bar
-MODELS_FOLDER = Path("data/models")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to make (default: all of them, in order)")
-    parser.add_argument("--out", type=Path, default=MODELS_FOLDER, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=SHIPPED_FOLDER, metavar="DIR", help="default: data/models")
     parser.add_argument("--resume", action="store_true", help="go on after an interruption; skip finished models")
     parser.add_argument(
         "--minutes-scale", type=_scale, default=1.0, metavar="X", help="X times the steps (0.01 to try it out)"
