@@ -15,7 +15,7 @@ def default_cache() -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer model, made in code."""
-    from miniserve.engine.tiny import write_tiny_model
+    from miniserve.models.tiny import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
@@ -23,8 +23,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_folder() -> Path:
     """SmolLM2-135M-Instruct from the cache. Where it is absent the test is skipped; nothing is downloaded."""
-    from miniserve.engine.weights import resolve_model
     from miniserve.errors import WeightsError
+    from miniserve.models.weights import resolve_model
 
     try:
         return resolve_model("smollm2", default_cache(), offline=True)

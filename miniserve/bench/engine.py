@@ -22,7 +22,7 @@ from rich.table import Table
 
 from miniserve.config import EngineConfig
 from miniserve.engine.engine import Engine, load_engine
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.types import Request, SamplingParams
 
 WORDS = "the river carries small boats past old stone houses while children watch".split()  # noqa: SIM905 -- a sentence

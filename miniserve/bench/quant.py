@@ -27,7 +27,7 @@ from miniserve.engine.engine import Engine, load_engine
 from miniserve.engine.runner import ModelRunner
 from miniserve.engine.scheduler import Batch, Work
 from miniserve.engine.sequence import Sequence
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.types import Request, SamplingParams
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-row", "int8-naive")

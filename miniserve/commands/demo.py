@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _model_folder(args: argparse.Namespace) -> Path:
-    from miniserve.engine.weights import resolve_model
     from miniserve.errors import WeightsError
+    from miniserve.models.weights import resolve_model
 
     if args.model is not None:
         return resolve_model(args.model, args.cache, offline=args.offline, report=_say)
@@ -91,9 +91,9 @@ def _model_folder(args: argparse.Namespace) -> Path:
 
 def _check_memory(args: argparse.Namespace, folder: Path) -> None:
     from miniserve.config import EngineConfig
-    from miniserve.engine.folder import tensor_files
-    from miniserve.engine.weights import read_config
     from miniserve.live.memory import available_bytes, check_memory, replica_need
+    from miniserve.models.folder import tensor_files
+    from miniserve.models.weights import read_config
 
     file_bytes = sum(file.stat().st_size for file in tensor_files(folder))
     need = replica_need(file_bytes, read_config(folder), EngineConfig().cache)

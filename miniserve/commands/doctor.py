@@ -219,7 +219,7 @@ def _parse_requirement(line: str) -> tuple[str, str, str]:
 
 def check_weights(cache: Path) -> Iterator[Finding]:
     """Which models are in the cache, and are they whole?"""
-    from miniserve.engine.weights import NAMES, cached_models
+    from miniserve.models.weights import NAMES, cached_models
 
     fetch = "python -m miniserve weights fetch"
     models = cached_models(cache)

@@ -84,8 +84,8 @@ def load(args: argparse.Namespace) -> tuple[Engine, Path]:
     """Return the loaded engine and its model folder."""
     from miniserve.config import EngineConfig
     from miniserve.engine.engine import best_device, load_engine
-    from miniserve.engine.weights import resolve_model
     from miniserve.machine import release_free_memory
+    from miniserve.models.weights import resolve_model
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
     config = EngineConfig(threads=args.threads)

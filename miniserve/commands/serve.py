@@ -36,10 +36,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def serve(args: argparse.Namespace, sock: socket.socket) -> int:
     """Connect the fleet, open the gateway, drain at the first signal."""
-    from miniserve.engine.weights import resolve_model
     from miniserve.live.fleet import Fleet
     from miniserve.live.signals import StopSignals
     from miniserve.live.stack import GatewayOptions, connect, running_gateway
+    from miniserve.models.weights import resolve_model
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=_say)
     options = GatewayOptions(served_name(args), folder, args.drain_timeout)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniserve.commands.options import at_least_one
-from miniserve.engine.weights import SHIPPED_FOLDER
 from miniserve.errors import SetupError
+from miniserve.models.weights import SHIPPED_FOLDER
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from miniserve.commands.options import DEFAULT_MODEL, default_cache
-from miniserve.engine.folder import check_folder
-from miniserve.engine.weights import NAMES, cached_models, discard_if_damaged, model_folder, resolve_model, verify_model
 from miniserve.errors import WeightsError
+from miniserve.models.folder import check_folder
+from miniserve.models.weights import NAMES, cached_models, discard_if_damaged, model_folder, resolve_model, verify_model
 
 _ACTIONS = ("list", "fetch", "verify", "path")
 

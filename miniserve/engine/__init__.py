@@ -1,1 +1,1 @@
-"""One replica's inside: weights, tokenizer, model, scheduler, KV cache. Knows nothing of HTTP or of other replicas."""
+"""One replica's inside: scheduler, KV cache, model, sampler. Knows nothing of HTTP or of other replicas."""

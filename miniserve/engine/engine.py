@@ -21,12 +21,12 @@ from miniserve.clock import monotonic
 from miniserve.config import EngineConfig
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.model import load_model
-from miniserve.engine.model_config import read_config
 from miniserve.engine.runner import ModelRunner, use_threads
 from miniserve.engine.sampler import Sampled
 from miniserve.engine.scheduler import Batch, Scheduler
 from miniserve.engine.sequence import Sequence
 from miniserve.errors import InvalidRequest, SetupError
+from miniserve.models.model_config import read_config
 from miniserve.types import Clock, Request, TokenEvent
 
 

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from miniserve.engine.attention import AttentionBackend, AttentionPlan, choose_backend
-from miniserve.engine.folder import check_folder, tensor_files
 from miniserve.engine.linear import make_linear, weight_dtype
-from miniserve.engine.model_config import ModelConfig
 from miniserve.engine.quantize import Linear
 from miniserve.machine import usable_cores
+from miniserve.models.folder import check_folder, tensor_files
+from miniserve.models.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)

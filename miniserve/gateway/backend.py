@@ -32,7 +32,7 @@ class Backend(Protocol):
 
 
 class TextTokenizer(Protocol):
-    """The part of a tokenizer that the edge needs (see `engine.tokenizer.Tokenizer`)."""
+    """The part of a tokenizer that the edge needs (see `models.tokenizer.Tokenizer`)."""
 
     @property
     def vocab_size(self) -> int: ...

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from miniserve.clock import monotonic
 from miniserve.config import EdgeConfig
-from miniserve.engine.tokenizer import Tokenizer
 from miniserve.gateway.app import create_app
 from miniserve.gateway.backend import Backend, ServedModel
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.observe.metrics import EdgeMetrics, EngineCollector, EngineStats
 
 

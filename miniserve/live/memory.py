@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miniserve.config import CacheConfig
-from miniserve.engine.model_config import ModelConfig
 from miniserve.errors import SetupError
+from miniserve.models.model_config import ModelConfig
 
 RUNTIME_BYTES = 350 << 20  # Python, torch's libraries, buffers of a step: measured with the tiny model
 KV_ITEM_BYTES = 4  # the pool is fp32

@@ -13,7 +13,7 @@ from random import Random
 
 import torch
 
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.seeds import stream
 from miniserve.training.tasks import TASKS, Item, draw
 from miniserve.training.vocabulary import EOS_ID

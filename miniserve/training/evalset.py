@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from miniserve.engine.model_config import write_json
 from miniserve.errors import SetupError
+from miniserve.models.model_config import write_json
 from miniserve.seeds import stream
 from miniserve.training.tasks import Item, draw
 

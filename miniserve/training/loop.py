@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from miniserve.clock import monotonic
-from miniserve.engine.model_config import read_config, read_json, write_json
-from miniserve.engine.tokenizer import Tokenizer
 from miniserve.errors import SetupError
+from miniserve.models.model_config import read_config, read_json, write_json
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.training.batches import Batch, BatchSource
 from miniserve.training.network import Network, count_parameters, save_weights
 from miniserve.training.recipes import Recipe

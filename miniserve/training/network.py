@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from miniserve.engine.folder import expected_shapes
-from miniserve.engine.model_config import ModelConfig
+from miniserve.models.folder import expected_shapes
+from miniserve.models.model_config import ModelConfig
 
 
 class Network(nn.Module):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from miniserve.engine.model_config import ModelConfig
+from miniserve.models.model_config import ModelConfig
 from miniserve.training.batches import Mix
 from miniserve.training.tasks import Item
 from miniserve.training.vocabulary import EOS_ID, vocabulary

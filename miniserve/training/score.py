@@ -14,7 +14,7 @@ from typing import Any
 
 from miniserve.clock import monotonic
 from miniserve.engine.engine import Engine
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.training.tasks import TASKS, Item
 from miniserve.types import FinishReason, Request, SamplingParams
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-from miniserve.engine.model_config import ModelConfig, config_json, write_json
-from miniserve.engine.tokenizer import byte_alphabet
+from miniserve.models.model_config import ModelConfig, config_json, write_json
+from miniserve.models.tokenizer import byte_alphabet
 from miniserve.training.tasks import wordings
 
 SPECIAL_TOKENS = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>")

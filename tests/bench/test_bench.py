@@ -15,8 +15,8 @@ from miniserve.bench.record import environment, save
 from miniserve.bench.stack import bench_memory, bench_start, stack_table
 from miniserve.bench.steps import bench_steps, steps_table
 from miniserve.commands import bench
-from miniserve.engine.tokenizer import Tokenizer
 from miniserve.errors import SetupError
+from miniserve.models.tokenizer import Tokenizer
 
 
 @pytest.fixture

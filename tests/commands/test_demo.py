@@ -94,7 +94,7 @@ def alive(process: psutil.Process) -> bool:
 @pytest.fixture(scope="module")
 def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with room for a long answer."""
-    from miniserve.engine.tiny import write_tiny_model
+    from miniserve.models.tiny import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("long"), context=8192)
 

@@ -18,8 +18,8 @@ from miniserve.engine.model import load_model
 from miniserve.engine.runner import ModelRunner
 from miniserve.engine.scheduler import Batch, Work
 from miniserve.engine.sequence import Sequence
-from miniserve.engine.tiny import write_tiny_model
 from miniserve.errors import InvalidRequest, SetupError, WeightsError
+from miniserve.models.tiny import write_tiny_model
 from miniserve.types import Request, SamplingParams
 
 IDS = tuple((11 * i) % 250 for i in range(70))

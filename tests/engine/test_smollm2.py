@@ -24,7 +24,7 @@ from miniserve.engine.runner import ModelRunner
 from miniserve.engine.sampler import Sampled
 from miniserve.engine.scheduler import Batch, Scheduler, Work
 from miniserve.engine.sequence import Sequence
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.types import Priority, Request, SamplingParams
 
 TIE = 1e-3

@@ -141,7 +141,7 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
 @pytest.fixture(scope="session")
 def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with a context so long that an answer lasts until the test is done with it."""
-    from miniserve.engine.tiny import write_tiny_model
+    from miniserve.models.tiny import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("long"), context=8192)
 

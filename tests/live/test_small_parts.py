@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from miniserve.config import CacheConfig
-from miniserve.engine.model_config import ModelConfig
 from miniserve.errors import Overloaded, SetupError
 from miniserve.live.door import Door
 from miniserve.live.http_server import HttpServer, bind
 from miniserve.live.memory import ReplicaNeed, available_bytes, check_memory, replica_need
 from miniserve.live.signals import StopSignals
+from miniserve.models.model_config import ModelConfig
 
 pytestmark = pytest.mark.anyio
 

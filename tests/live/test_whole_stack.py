@@ -96,7 +96,7 @@ def reference_answers(folder: Path, prompts: list[str]) -> list[tuple[str, list[
     import torch
     from transformers import LlamaForCausalLM
 
-    from miniserve.engine.tokenizer import Tokenizer
+    from miniserve.models.tokenizer import Tokenizer
 
     torch.set_num_threads(2)
     tokenizer = Tokenizer.load(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.training.batches import Mix
 from miniserve.training.recipes import Recipe, Shape
 from miniserve.training.vocabulary import write_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.training.batches import DIALOGUE_EVERY, GREETING, GROUP, TURNS, BatchSource, Mix
 from miniserve.training.recipes import break_off
 from miniserve.training.tasks import Item, wordings

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from miniserve.engine.engine import load_engine
-from miniserve.engine.folder import check_folder
 from miniserve.errors import SetupError
+from miniserve.models.folder import check_folder
 from miniserve.training.loop import is_finished, schedule, train
 from miniserve.training.network import Network, save_weights
 from miniserve.training.recipes import RECIPES, Recipe

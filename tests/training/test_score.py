@@ -9,7 +9,7 @@ from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.engine import Engine
 from miniserve.engine.sampler import Sampled
 from miniserve.engine.scheduler import Batch, Scheduler
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.tokenizer import Tokenizer
 from miniserve.training.score import MAX_TOKENS, Answer, Scored, score, summary, wilson
 from miniserve.training.tasks import Item
 from miniserve.training.vocabulary import EOS_ID

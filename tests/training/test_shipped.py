@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from miniserve.engine import weights
 from miniserve.engine.engine import load_engine
-from miniserve.engine.folder import check_folder
-from miniserve.engine.tokenizer import Tokenizer
-from miniserve.engine.weights import SHIPPED, SHIPPED_FOLDER, resolve_model
 from miniserve.errors import WeightsError
+from miniserve.models import weights
+from miniserve.models.folder import check_folder
+from miniserve.models.tokenizer import Tokenizer
+from miniserve.models.weights import SHIPPED, SHIPPED_FOLDER, resolve_model
 from miniserve.training.evalset import read_set
 from miniserve.training.recipes import RECIPES
 from miniserve.training.score import score, summary

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from miniserve.engine.folder import check_shapes, require_space
-from miniserve.engine.gguf_tokenizer import eos_ids, tokenizer_config, tokenizer_json
-from miniserve.engine.model_config import ModelConfig, config_json, write_json
 from miniserve.errors import WeightsError
+from miniserve.models.folder import check_shapes, require_space
+from miniserve.models.gguf_tokenizer import eos_ids, tokenizer_config, tokenizer_json
+from miniserve.models.model_config import ModelConfig, config_json, write_json
 
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _BLOCK = {

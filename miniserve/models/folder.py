@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miniserve.engine.model_config import ModelConfig, read_config, read_json
 from miniserve.errors import WeightsError
+from miniserve.models.model_config import ModelConfig, read_config, read_json
 
 _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _MAX_HEADER_BYTES = 100 << 20  # the safetensors format's own limit

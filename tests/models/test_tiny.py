@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from miniserve.engine.folder import check_folder, read_tensors
-from miniserve.engine.model_config import ModelConfig
-from miniserve.engine.tiny import write_tiny_model
-from miniserve.engine.tokenizer import Tokenizer
+from miniserve.models.folder import check_folder, read_tensors
+from miniserve.models.model_config import ModelConfig
+from miniserve.models.tiny import write_tiny_model
+from miniserve.models.tokenizer import Tokenizer
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_other_weights(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ import tokenizers
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from miniserve.engine.model_config import read_eos_ids, read_json
 from miniserve.errors import InvalidRequest, WeightsError
+from miniserve.models.model_config import read_eos_ids, read_json
 
 _METASPACE = "\u2581"  # how sentencepiece writes a space
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how sentencepiece writes a byte that no token covers

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from miniserve.engine.folder import expected_shapes
-from miniserve.engine.model_config import ModelConfig, config_json, write_json
-from miniserve.engine.tokenizer import byte_alphabet
+from miniserve.models.folder import expected_shapes
+from miniserve.models.model_config import ModelConfig, config_json, write_json
+from miniserve.models.tokenizer import byte_alphabet
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 BOS_ID = 1  # <|im_start|>

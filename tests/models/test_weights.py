@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from miniserve.engine import weights
-from miniserve.engine.folder import check_folder, read_tensors, require_space, tensor_files
-from miniserve.engine.lock import exclusive
-from miniserve.engine.weights import cached_models, discard_if_damaged, read_config, resolve_model, verify_model
 from miniserve.errors import WeightsError
+from miniserve.models import weights
+from miniserve.models.folder import check_folder, read_tensors, require_space, tensor_files
+from miniserve.models.lock import exclusive
+from miniserve.models.weights import cached_models, discard_if_damaged, read_config, resolve_model, verify_model
 
 GgufMaker = Callable[..., Path]
 
@@ -122,7 +122,7 @@ def test_the_cache_is_listed_with_what_is_wrong(tmp_path: Path) -> None:
 
 def test_processes_that_ask_at_once_wait_for_one_another(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from miniserve.engine.weights import resolve_model; "
+        "import sys; from pathlib import Path; from miniserve.models.weights import resolve_model; "
         "resolve_model('tiny', Path(sys.argv[1]), report=lambda line: print(line, flush=True))"
     )
     with exclusive(tmp_path / "locks" / "tiny.lock", pytest.fail):
@@ -222,7 +222,7 @@ def test_a_folder_is_used_where_it_lies(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["smollm3", "no/such/folder", "model.gguf"])
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path, name: str) -> None:
-    with pytest.raises(WeightsError, match=r"smollm2, tiny, or the path"):
+    with pytest.raises(WeightsError, match=r"smollm2, tiny, small.*, or the path"):
         resolve_model(name, tmp_path)
 
 
