@@ -28,6 +28,11 @@ def uniform(*key: object) -> float:
     return (_digest(key) >> 11) / _TWO_53
 
 
+def number(*key: object) -> int:
+    """Return the 64-bit number that belongs to `key`: a key for somebody else's generator."""
+    return _digest(key)
+
+
 def bucket(*key: object, buckets: int) -> int:
     """Return a sticky bucket number in [0, buckets) for `key`."""
     return _digest(key) % buckets

@@ -79,6 +79,13 @@ def test_a_draw_depends_on_seed_and_index_only() -> None:
     assert len({draw(flat, 0, seed=seed) for seed in range(20)}) > 10
 
 
+def test_top_p_is_of_what_a_wide_top_k_leaves() -> None:
+    """Found by the property above: with top_k past the short list, top_p was taken of the whole vocabulary."""
+    logits = torch.randn(300, generator=torch.Generator().manual_seed(0)) * 3
+    support = allowed(logits, 2.0, 100, 0.5)
+    assert {draw(logits, i, temperature=2.0, top_k=100, top_p=0.5) for i in range(300)} <= set(support)
+
+
 def test_a_wide_nucleus_falls_back_to_the_full_sort() -> None:
     flat = torch.zeros(500)  # the 64 most likely hold 13 %: not the 90 % asked for
     drawn = {draw(flat, index, temperature=1.0, top_p=0.9) for index in range(400)}
