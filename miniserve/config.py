@@ -1,6 +1,6 @@
 """Every number that can be turned, with its default and where the default comes from.
 
-Plain frozen dataclasses: an unknown key is a TypeError at once. Nothing below `__main__` reads the environment.
+Plain frozen dataclasses: an unknown key is a TypeError at once. The environment is read in `commands/` only.
 """
 
 from __future__ import annotations

@@ -107,6 +107,13 @@ class Engine:
         Raises: InvalidRequest if it cannot fit, Overloaded if the queue is full.
         """
         prompt, limit = len(request.prompt_ids), self.max_model_len
+        resumed = len(request.resume_ids)
+        if prompt + resumed >= limit > prompt:
+            raise InvalidRequest(
+                f"the prompt has {prompt} tokens and {resumed} to resume after, but the context is {limit}",
+                "prompt",
+                "context_length_exceeded",
+            )
         if prompt == 0:
             raise InvalidRequest("the prompt is empty: send at least one token", "prompt")
         if prompt >= limit:
@@ -116,8 +123,9 @@ class Engine:
                 "prompt",
                 "context_length_exceeded",
             )
-        if request.sampling.max_tokens <= len(request.resume_ids):
-            raise InvalidRequest(f"max_tokens is {request.sampling.max_tokens}: ask for at least 1", "max_tokens")
+        least = resumed + 1
+        if request.sampling.max_tokens < least:
+            raise InvalidRequest(f"max_tokens is {request.sampling.max_tokens}: ask for at least {least}", "max_tokens")
         seq = Sequence(request, self.clock())
         self.scheduler.add(seq)
         return seq

@@ -159,10 +159,14 @@ class LocalReplica:
     # --- the engine thread's half ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while self._read_inbox():
-            if self._engine.has_work and not self.broken:
-                self._step()
-            self._stats = self._engine.stats()
+        try:
+            while self._read_inbox():
+                if self._engine.has_work and not self.broken:
+                    self._step()
+                self._stats = self._engine.stats()
+        except Exception:  # the thread ends here, and streams must not wait for it for ever
+            log.exception("the engine's thread broke")
+            self._break()
         self._deliver_to_all(UpstreamError("the replica was stopped before the answer was complete"))
 
     def _read_inbox(self) -> bool:

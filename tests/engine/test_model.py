@@ -119,6 +119,8 @@ def test_requests_that_cannot_fit_are_refused_with_the_numbers(tiny_folder: Path
         engine.add(Request("b", "m", ()))
     with pytest.raises(InvalidRequest, match="max_tokens is 0"):
         engine.add(Request("c", "m", IDS[:5], SamplingParams(max_tokens=0)))
+    with pytest.raises(InvalidRequest, match="40 to resume after, but the context is 50"):
+        engine.add(Request("e", "m", IDS[:10], SamplingParams(max_tokens=60), resume_ids=IDS[:40]))
     assert not engine.has_work
     assert engine.run([Request("d", "m", IDS[:49], SamplingParams(max_tokens=9, ignore_eos=True))])["d"]
     assert engine.stats().finished["length"] == 1

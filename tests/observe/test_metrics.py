@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import subprocess
 from dataclasses import dataclass, field
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from requirements_probe import require_program
 
 from miniserve.observe.metrics import EdgeMetrics, EngineCollector
 
@@ -44,11 +44,11 @@ def registry_of(*, aliases: bool = False) -> CollectorRegistry:
     return registry
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (part of Prometheus) is not installed")
 def test_native_names_are_lint_clean() -> None:
+    promtool = require_program("promtool")
     text = generate_latest(registry_of())
     assert text.count(b"# TYPE miniserve_") > 25
-    result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
+    result = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
