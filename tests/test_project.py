@@ -90,11 +90,20 @@ def test_no_package_is_listed_twice() -> None:
         assert len(names) == len(set(names)), f"{extra}: {sorted(names)}"
 
 
-def test_the_torch_that_conda_users_are_told_to_install_is_the_pinned_one() -> None:
-    pins = [line for line in pyproject()["project"]["dependencies"] if line.startswith("torch==")]
+def test_conda_users_are_told_how_to_get_the_cpu_build_while_the_environment_is_made() -> None:
+    text = read("environment.yml")
 
-    assert len(pins) == 1
-    assert set(re.findall(r"torch==[0-9.]+", read("environment.yml"))) == set(pins)
+    assert len([line for line in pyproject()["project"]["dependencies"] if line.startswith("torch==")]) == 1
+    assert "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu conda env create -f environment.yml" in text
+
+
+def test_the_opt_in_extras_are_named_with_their_sizes() -> None:
+    comments = {
+        match[1]: match[2] for match in re.finditer(r'^#.*\[([a-z-]+)\]"\s+(.*)$', read("environment.yml"), re.M)
+    }
+
+    assert {"ray", "vllm", "vllm-cpu"} <= comments.keys()
+    assert all("GB" in comments[extra] for extra in ("ray", "vllm", "vllm-cpu"))
 
 
 # ---- commands: the README, the Makefile and CI name the same ones ----
