@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import socket
 import sys
 from contextlib import AbstractAsyncContextManager
@@ -102,9 +101,9 @@ def _check_memory(args: argparse.Namespace, folder: Path) -> None:
 
 def _threads_per_replica(replicas: int) -> int:
     """Give each replica its share of the cores: threads that outnumber free cores make small products 10x slower."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores we may use, fewer in a container
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // replicas)
+    from miniserve.machine import usable_cores
+
+    return max(1, usable_cores() // replicas)
 
 
 def _wants_table(args: argparse.Namespace) -> bool:
