@@ -30,6 +30,13 @@ class SchedulerConfig:
             )
         if self.aging_s < 0 or (self.turn_tokens is not None and self.turn_tokens < 1):
             raise SetupError(f"aging_s ({self.aging_s}) must be >= 0 and turn_tokens ({self.turn_tokens}) >= 1 or None")
+        if len(self.max_output_tokens) != 3 or min(self.max_output_tokens) < 1:
+            raise SetupError(
+                f"max_output_tokens ({self.max_output_tokens}) must be three numbers, one per priority class, each at "
+                "least 1"
+            )
+        if self.max_waiting < 0:
+            raise SetupError(f"max_waiting ({self.max_waiting}) must be >= 0; 0 refuses every request")
 
 
 @dataclass(frozen=True, slots=True)

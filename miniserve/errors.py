@@ -3,6 +3,7 @@
     MiniserveError                     status  retryable
     ├── SetupError                      -        -     shown by the command line: one line, exit code 2
     │   └── WeightsError                -        -     missing, truncated, wrong hash, unsupported architecture
+    ├── PolicyError                     -        -     a policy broke its contract; names it and the request
     └── RequestError
         ├── InvalidRequest              400      no    `param` names the field
         ├── Unauthorized                401      no
@@ -32,6 +33,13 @@ class SetupError(MiniserveError):
 
 class WeightsError(SetupError):
     """A model file is absent, damaged, or not one that we can run."""
+
+
+class PolicyError(MiniserveError):
+    """A policy raised, chose what does not exist, or tried to change what it was shown; the run cannot go on.
+
+    The message names the policy and the request that it was asked about.
+    """
 
 
 class RequestError(MiniserveError):

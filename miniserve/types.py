@@ -7,9 +7,11 @@ appears here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+
+TokenIds = Sequence[int]  # a tuple where tokens are real; a `range` where a simulation needs only distinct ones
 
 
 class FinishReason(StrEnum):
@@ -53,7 +55,7 @@ class Request:
 
     request_id: str
     model: str
-    prompt_ids: tuple[int, ...]
+    prompt_ids: TokenIds
     sampling: SamplingParams = SamplingParams()
     arrived_s: float = 0.0
     deadline_s: float | None = None
@@ -61,7 +63,7 @@ class Request:
     priority: Priority = Priority.STANDARD
     session_key: str | None = None
     region: str | None = None
-    resume_ids: tuple[int, ...] = ()  # tokens an earlier attempt already sent to the client: continue after them
+    resume_ids: TokenIds = ()  # tokens an earlier attempt already sent to the client: continue after them
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ class ReplicaView:
     kv_used_fraction: float = 0.0
     tokens_per_s: float = 0.0
     version: str = ""
+    region: str = ""
+    weight: float = 1.0  # share of the traffic it should get, relative to the others: its speed, or its rollout stage
     as_of_s: float = 0.0
+    steps: int = 0  # made by its engine since start: as long as this number grows, it does not hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class FleetView:
 
     def ready(self) -> tuple[ReplicaView, ...]:
         """Replicas that may be given new work."""
-        return tuple(r for r in self.replicas if r.state is ReplicaState.READY)
+        return tuple([r for r in self.replicas if r.state is ReplicaState.READY])  # a list first: this is a hot path
 
 
 # --- effects: what `policies.dispatch` asks its driver to do -------------------------------------------------------
@@ -134,24 +139,49 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Run `request` on `replica_id`, passing its tokens to the client; answer with an `AttemptResult`."""
+    """Run `request` on `replica_id`, passing its tokens to the client; answer with an `AttemptResult`.
+
+    The driver cuts the attempt off, as a failure of it, when a limit passes. Limits count from its start.
+    """
 
     replica_id: str
     request: Request
     attempt: int
+    first_token_within_s: float | None = None  # passed: UpstreamError with code "no_first_token"
+    within_s: float | None = None  # passed: DeadlineExceeded (what is left of the request's own deadline)
 
 
-Effect = Sleep | Send
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """Run `first`; if it has brought no token `after_s` later, start `second()` beside it.
+
+    `second` is asked at that moment, so it sees the fleet as it is then; None means "no second one". The first to bring
+    a token wins, its tokens go to the client, the other is aborted. Answered with the deciding `AttemptResult`: the
+    winner's, or the last failure; the other one is in its `losers`. If `first` fails before it is hedged, that is the
+    answer: whether to try again is for the retry policy to say.
+    """
+
+    first: Send
+    after_s: float
+    second: Callable[[], Send | None]
+
+
+Effect = Sleep | Send | Hedge
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """How one attempt ended."""
+    """How one attempt ended. Times are the driver's clock."""
 
     replica_id: str
-    finish_reason: FinishReason | None = None  # None: the attempt failed
-    token_ids: tuple[int, ...] = ()  # what reached the client in this attempt
+    finish_reason: FinishReason | None = None  # None: the attempt failed, or was aborted as the loser of a hedge
+    token_ids: TokenIds = ()  # what reached the client in this attempt
     error: Exception | None = None
+    started_s: float = 0.0
+    first_token_s: float | None = None  # when the first token came
+    ended_s: float = 0.0
+    losers: tuple[AttemptResult, ...] = ()
+    cached_tokens: int = 0  # prompt tokens that the prefix cache held; known once a token has come
 
     @property
     def ok(self) -> bool:
@@ -160,7 +190,7 @@ class AttemptResult:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one request ended, over all its attempts."""
+    """How one request ended, over all its attempts; the losers of hedges are in the attempts that beat them."""
 
     request_id: str
     finish_reason: FinishReason | None = None
@@ -172,4 +202,5 @@ class Outcome:
         return self.error is None
 
 
+Story = Generator[Effect, AttemptResult | None, Outcome]  # what `policies.dispatch` tells and a driver performs
 Clock = Callable[[], float]  # seconds, monotonic; see `clock.py`

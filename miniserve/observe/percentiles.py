@@ -11,6 +11,14 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import Protocol
+
+
+class Ordered(Protocol):
+    """Values in order, however they are kept."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, place: int, /) -> float: ...
 
 
 def percentile(values: Iterable[float], p: float) -> float:
@@ -23,13 +31,17 @@ def percentile(values: Iterable[float], p: float) -> float:
 
 def percentiles(values: Iterable[float], ps: Sequence[float]) -> tuple[float, ...]:
     """Return several percentiles, sorting the values once."""
-    ordered = sorted(values)
-    if not ordered:
+    return percentiles_of_sorted(sorted(values), ps)
+
+
+def percentiles_of_sorted(ordered: Ordered, ps: Sequence[float]) -> tuple[float, ...]:
+    """Return several percentiles of values that are in order already: a list, or a numpy array after `np.sort`."""
+    if len(ordered) == 0:
         raise ValueError("a percentile of no values does not exist")
-    return tuple(ordered[_rank(p, len(ordered)) - 1] for p in ps)
+    return tuple(ordered[rank(p, len(ordered)) - 1] for p in ps)
 
 
-def _rank(p: float, n: int) -> int:
+def rank(p: float, n: int) -> int:
     """Return the rank, 1 to n. In binary floating point 7 % of 100 would be rank 8, so p is read as a decimal."""
     if not 0 <= p <= 100:
         raise ValueError(f"a percentile lies between 0 and 100, not at {p}")

@@ -1,68 +1,259 @@
-"""One request's story, told once: choose a replica, send, and on failure choose another.
+"""One request's story, told once: choose a replica, send, and on failure decide whether and where to go on.
 
-A generator of effects (`types.Effect`). It yields `Send`, its driver performs it and sends back an `AttemptResult`; the
-same story so runs under asyncio and under simulated time. Knows views of replicas and results of attempts. Does not
-know tokens on their way (the driver passes those straight to the client), clocks, or sockets.
+    admitted? ──> choose ──> Send ──> ok ─────────────────────────────> Outcome
+                    ^         |  (or Hedge: a second attempt races the first)
+                    |         └─> failed ──> may it be repeated? who pays? ──no──> Outcome with the last error
+                    └── Sleep <──────────────────────────────────yes──┘
 
-Before the first token nobody has seen anything, so a failed attempt can be repeated elsewhere; afterwards the client
-holds half an answer, and the story ends with the error.
+A generator of effects (`types.Effect`): it yields `Send`, `Hedge` or `Sleep`, its driver performs that and sends back
+an `AttemptResult`; so the same story runs under asyncio and under simulated time. Knows views of replicas, results of
+attempts, and the time; asks the policies of its `Resilience` bundle, and tells them what happened. Does not know
+tokens on their way (the driver passes those straight to the client), nor sockets.
+
+**Before the first token** nobody has seen anything, so a failed attempt can be repeated elsewhere. **Afterwards** the
+client holds half an answer: it can only be continued, by sending along what the client has (`resume_ids`).
+
+**Who is to blame?** A request that breaks two replicas at the same place is poison and is not tried on a third. A 500
+is asked about once, elsewhere, as long as such questions pay (`Resilience.second_opinions`).
+
+When the client leaves, the driver says so with `leave`: the story yields nothing more, and gives back what it held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
-from miniserve.errors import Overloaded, RequestError
-from miniserve.policies.balancer import Balancer
-from miniserve.types import AttemptResult, Effect, FleetView, Outcome, ReplicaView, Request, Send
+from miniserve.errors import DeadlineExceeded, InternalError, Overloaded
+from miniserve.policies.admission import Admission, Reject
+from miniserve.policies.attempts import Attempts, joined
+from miniserve.policies.guard import ask, broken
+from miniserve.policies.resilience import Resilience
+from miniserve.types import Clock, FleetView, Hedge, Outcome, ReplicaView, Request, Send, Sleep, Story, TokenIds
 
 RETRY_AFTER_S = 1.0  # what a client is told to wait when no replica is ready: two rounds of health probes
 
 
-def dispatch(
-    request: Request, fleet: Callable[[], FleetView], balancer: Balancer, *, max_attempts: int = 3
-) -> Generator[Effect, AttemptResult | None, Outcome]:
-    """Tell `request`'s story: at most `max_attempts` sends, each to a replica not yet tried, none after a token.
+def dispatch(request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Resilience) -> Story:
+    """Tell `request`'s story. `request.deadline_s` is a time of `clock`, which is the driver's clock too.
 
-    Raises: ValueError if `max_attempts` is less than 1.
+    Raises: PolicyError, naming the policy and the request, when a policy breaks its contract.
     """
-    if max_attempts < 1:
-        raise ValueError(f"max_attempts ({max_attempts}) must be at least 1")
-    attempts: list[AttemptResult] = []
-    while len(attempts) < max_attempts:
-        replica_id = balancer.choose(request, _untried(fleet(), attempts))
+    told = _Told(request, fleet, clock, policies)
+    return told.story() if policies.admission is None else told.story_behind(policies.admission)
+
+
+class ClientLeft(BaseException):
+    """Thrown into a story whose client has left; `token_ids`: what had come of the attempt under way."""
+
+    def __init__(self, token_ids: TokenIds = ()) -> None:
+        super().__init__(token_ids)
+        self.token_ids = token_ids
+
+
+def leave(story: Story, token_ids: TokenIds = ()) -> None:
+    """End `story` here; nothing, if it has ended. `token_ids`: what had come of the attempt under way."""
+    with suppress(ClientLeft, StopIteration):
+        story.throw(ClientLeft(token_ids))
+
+
+class _Told:
+    """One story: what it is told with, and what has been told so far."""
+
+    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_somebody_hangs")
+
+    def __init__(self, request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Resilience) -> None:
+        self._request = request
+        self._fleet = fleet
+        self._clock = clock
+        self._policies = policies
+        self._attempts = Attempts(request, policies, clock())
+        self._somebody_hangs = False  # as of the last look at the fleet
+
+    def story_behind(self, admission: Admission) -> Story:
+        """Knock at the door, and tell the story if it opens."""
+        request, now_s = self._request, self._clock()
+        verdict = ask(admission, request, lambda: admission.decide(request, self._fleet(), now_s))
+        if isinstance(verdict, Reject):
+            return Outcome(request.request_id, error=verdict.error())
+        try:
+            return (yield from self.story())
+        finally:
+            ask(admission, request, lambda: admission.finished(request, self._computed_tokens(), self._clock()))
+
+    def story(self) -> Story:
+        attempts = self._attempts
+        if self._policies.budget is not None:
+            self._policies.budget.deposit(self._clock())
+        try:
+            while (effect := self._next_effect()) is not None:
+                result = yield effect
+                assert result is not None, "a driver answers Send and Hedge with an AttemptResult"
+                attempts.learn(result, self._clock())
+                if result.error is None:
+                    return Outcome(self._request.request_id, result.finish_reason, attempts=tuple(attempts.results))
+                wait_s = self._wait_s(result.error)
+                if wait_s is None:
+                    break
+                if wait_s > 0:
+                    yield Sleep(wait_s)
+            return Outcome(self._request.request_id, error=self._error(), attempts=tuple(attempts.results))
+        except ClientLeft as left:
+            attempts.add_tokens(left.token_ids)
+            raise
+        finally:
+            attempts.let_go(self._clock())
+
+    # --- where to --------------------------------------------------------------------------------------------------
+
+    def _next_effect(self) -> Send | Hedge | None:
+        """Return the next attempt; None when there is nobody to send to, or no time."""
+        now_s = self._clock()
+        left_s = self._left_s(now_s)
+        if left_s is not None and left_s <= 0:
+            return None
+        candidates = self._candidates(now_s)
+        if (trial := self._trial(candidates, now_s)) is not None:
+            return trial
+        first = self._send(candidates, now_s)
+        if first is None or self._policies.hedge_after_s is None:
+            return first
+        return Hedge(first, self._policies.hedge_after_s, self._second)
+
+    def _second(self) -> Send | None:
+        """Return the other half of a hedge, chosen when it is needed and if it can be paid for."""
+        now_s = self._clock()
+        candidates = self._untried(self._candidates(now_s))
+        return self._send(candidates, now_s) if candidates and self._pays(now_s) else None
+
+    def _trial(self, candidates: tuple[ReplicaView, ...], now_s: float) -> Hedge | None:
+        """Let a replica that seems to hang prove itself, beside an ordinary attempt on which the answer can rest."""
+        progress = self._policies.progress
+        if progress is None or not self._somebody_hangs or not (others := self._untried(candidates)):
+            return None
+        left_out = [view for view in self._untried(self._routed()) if view not in others]
+        suspect = progress.trial(left_out, now_s)
+        if suspect is None:
+            return None
+        return Hedge(self._send_to(suspect, now_s), 0.0, lambda: self._send(others, now_s))
+
+    def _candidates(self, now_s: float) -> tuple[ReplicaView, ...]:
+        """Return who may be sent to: the healthy, and of those the untried."""
+        policies = self._policies
+        replicas = self._routed()
+        if policies.ejector is not None:
+            replicas = policies.ejector.admitted(replicas, now_s)
+        if policies.progress is not None:
+            progressing = policies.progress.admitted(replicas, now_s)
+            self._somebody_hangs = len(progressing) < len(replicas)
+            replicas = progressing
+        if policies.breakers is not None:
+            replicas = tuple(view for view in replicas if policies.breakers[view.replica_id].allows(now_s))
+        if not self._attempts.tried:
+            return replicas
+        return self._untried(replicas) or (replicas if policies.same_replica else ())
+
+    def _routed(self) -> tuple[ReplicaView, ...]:
+        view, router = self._fleet(), self._policies.router
+        if router is None:
+            return view.ready()
+        replicas = ask(router, self._request, lambda: tuple(router.route(self._request, view).replicas))
+        if not {replica.replica_id for replica in replicas} <= {replica.replica_id for replica in view.ready()}:
+            raise broken(router, self._request, "it offered a replica that is not among the ready ones it was shown")
+        return replicas
+
+    def _untried(self, replicas: Sequence[ReplicaView]) -> tuple[ReplicaView, ...]:
+        return tuple(view for view in replicas if view.replica_id not in self._attempts.tried)
+
+    def _send(self, candidates: tuple[ReplicaView, ...], now_s: float) -> Send | None:
+        replica_id = self._choose(candidates)
         if replica_id is None:
-            break
-        result = yield Send(replica_id, request, attempt=len(attempts))
-        assert result is not None, "a driver answers Send with an AttemptResult"
-        attempts.append(result)
-        if result.ok:
-            return Outcome(request.request_id, result.finish_reason, attempts=tuple(attempts))
-        if not _may_go_elsewhere(result):
-            break
-    return Outcome(request.request_id, error=_error(attempts, fleet()), attempts=tuple(attempts))
+            return None
+        return self._send_to(replica_id, now_s, others=len(candidates) > 1)
 
+    def _send_to(self, replica_id: str, now_s: float, *, others: bool = False) -> Send:
+        """Begin an attempt. Only where `others` could be asked instead is its first token waited for with a limit."""
+        left_s = self._left_s(now_s)
+        within_s = self._policies.first_token_within_s(left_s) if others else None
+        send = Send(replica_id, self._rest_of_request(), self._attempts.sent, within_s, left_s)
+        self._attempts.begin(replica_id, now_s)
+        return send
 
-def _untried(fleet: FleetView, attempts: Sequence[AttemptResult]) -> tuple[ReplicaView, ...]:
-    tried = {attempt.replica_id for attempt in attempts}
-    return tuple(view for view in fleet.ready() if view.replica_id not in tried)
+    def _choose(self, candidates: tuple[ReplicaView, ...]) -> str | None:
+        balancer, request = self._policies.balancer, self._request
+        chosen = ask(balancer, request, lambda: balancer.choose(request, candidates))
+        if chosen is not None and all(view.replica_id != chosen for view in candidates):
+            names = ", ".join(view.replica_id for view in candidates) or "nobody"
+            raise broken(balancer, request, f"it chose {chosen!r}, but was offered {names}")
+        return chosen
 
+    def _rest_of_request(self) -> Request:
+        tokens = self._attempts.tokens
+        if not tokens:
+            return self._request
+        return replace(self._request, resume_ids=joined(self._request.resume_ids, tokens))
 
-def _may_go_elsewhere(result: AttemptResult) -> bool:
-    """Say whether another replica may start this request from its beginning.
+    def _left_s(self, now_s: float) -> float | None:
+        return None if self._request.deadline_s is None else self._request.deadline_s - now_s
 
-    A stream that broke in the middle would need to be *continued* (`Request.resume_ids`), which is another decision.
-    """
-    nothing_sent = not result.token_ids
-    return nothing_sent and isinstance(result.error, RequestError) and result.error.retryable
+    # --- whether to go on ------------------------------------------------------------------------------------------
 
+    def _wait_s(self, error: Exception) -> float | None:
+        """Return how long to wait before another attempt after `error`, None to give up."""
+        now_s = self._clock()
+        if len(self._attempts.stuck_on) > 1 or not self._can_go_on():
+            return None
+        if not self._policies.same_replica and not self._candidates(now_s):
+            return None
+        if isinstance(error, InternalError):
+            return 0.0 if self._may_ask_another(now_s) else None
+        wait_s = self._backoff_s(error, now_s)
+        if wait_s is None or not self._pays(now_s):
+            return None
+        return wait_s
 
-def _error(attempts: Sequence[AttemptResult], fleet: FleetView) -> Exception:
-    if attempts and attempts[-1].error is not None:
-        return attempts[-1].error
-    return Overloaded(
-        f"no replica is ready (0 of {len(fleet.replicas)}); try again in {RETRY_AFTER_S:g} s",
-        None,
-        "no_replica_ready",
-        RETRY_AFTER_S,
-    )
+    def _backoff_s(self, error: Exception, now_s: float) -> float | None:
+        retry, failures, deadline_s = self._policies.retry, len(self._attempts.results), self._request.deadline_s
+        wait_s = ask(retry, self._request, lambda: retry.delay_s(failures, error, now_s, deadline_s))
+        if wait_s is not None and not wait_s >= 0:
+            raise broken(retry, self._request, f"it wants to wait {wait_s} s")
+        if wait_s is None or (deadline_s is not None and now_s + wait_s >= deadline_s):
+            return None
+        return wait_s
+
+    def _can_go_on(self) -> bool:
+        """Say whether a new attempt could give the client what it lacks, and nothing twice."""
+        tokens = self._attempts.tokens
+        return not tokens or (self._policies.resume and len(tokens) < self._request.sampling.max_tokens)
+
+    def _may_ask_another(self, now_s: float) -> bool:
+        """Say whether to ask another replica about a 500, which is the request's own fault more often than not."""
+        opinions = self._policies.second_opinions
+        if opinions is None or self._attempts.tokens or not self._untried(self._candidates(now_s)):
+            return False
+        return opinions.withdraw(now_s) and self._pays(now_s)
+
+    def _pays(self, now_s: float) -> bool:
+        return self._policies.budget is None or self._policies.budget.withdraw(now_s)
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def _computed_tokens(self) -> int | None:
+        """Return what the request has cost as far as is known here; None if it was never sent."""
+        attempts = self._attempts
+        return len(self._request.prompt_ids) + len(attempts.tokens) if attempts.sent else None
+
+    def _error(self) -> Exception:
+        results, left_s = self._attempts.results, self._left_s(self._clock())
+        if results and (error := results[-1].error) is not None:
+            return error
+        if left_s is not None and left_s <= 0:
+            return DeadlineExceeded("the request's deadline had passed before it could be sent to a replica")
+        view = self._fleet()
+        return Overloaded(
+            f"no replica is ready ({len(view.ready())} of {len(view.replicas)}); try again in {RETRY_AFTER_S:g} s",
+            None,
+            "no_replica_ready",
+            RETRY_AFTER_S,
+        )

@@ -1,28 +1,58 @@
-"""dispatch: what it asks for, given what it is told. No clock, no loop: the test is the driver."""
+"""dispatch: what it asks for, given what it is told. No loop, no simulation: the test is the driver, and turns the
+clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.errors import InternalError, InvalidRequest, Overloaded, RequestError, UpstreamError
+from miniserve.clock import ManualClock
+from miniserve.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    PolicyError,
+    RequestError,
+    UpstreamError,
+)
+from miniserve.policies.admission import Admit, Reject, Verdict
 from miniserve.policies.balancer import LeastOutstanding
-from miniserve.policies.dispatch import dispatch
+from miniserve.policies.breaker import Breaker, BreakerState
+from miniserve.policies.decision_log import Decision, logged
+from miniserve.policies.dispatch import dispatch, leave
+from miniserve.policies.ejection import Ejector
+from miniserve.policies.progress import NO_FIRST_TOKEN, ProgressWatch
+from miniserve.policies.resilience import HealthTick, Resilience, breakers
+from miniserve.policies.retry import Backoff, NaiveRetry, NeverRetry
+from miniserve.policies.retry_budget import RetryBudget, TokenThrottle, Unlimited
+from miniserve.policies.router import Route
 from miniserve.types import (
     AttemptResult,
+    Effect,
     FinishReason,
     FleetView,
+    Hedge,
     Outcome,
     ReplicaState,
     ReplicaView,
     Request,
+    SamplingParams,
     Send,
+    Sleep,
 )
 
 REQUEST = Request(request_id="q", model="m", prompt_ids=(1, 2, 3))
+AT_ONCE = NaiveRetry(max_attempts=3)
+SILENT = UpstreamError("no token", None, NO_FIRST_TOKEN)
+REFUSED = UpstreamError("nobody there", None, "unreachable")
+
+Answer = Callable[[Send], AttemptResult]
 
 
 def fleet_of(*replicas: str, state: ReplicaState = ReplicaState.READY) -> Callable[[], FleetView]:
@@ -30,23 +60,7 @@ def fleet_of(*replicas: str, state: ReplicaState = ReplicaState.READY) -> Callab
     return lambda: view
 
 
-def tell(
-    fleet: Callable[[], FleetView], answer: Callable[[Send], AttemptResult], max_attempts: int = 3
-) -> tuple[list[Send], Outcome]:
-    """Drive the story with `answer` as the world; return what it sent and how it ended."""
-    story = dispatch(REQUEST, fleet, LeastOutstanding(), max_attempts=max_attempts)
-    sends: list[Send] = []
-    try:
-        effect = next(story)
-        while True:
-            assert isinstance(effect, Send), "the simple path neither sleeps nor hedges"
-            sends.append(effect)
-            effect = story.send(answer(effect))
-    except StopIteration as stop:
-        return sends, stop.value
-
-
-def failing(error: Exception, token_ids: tuple[int, ...] = ()) -> Callable[[Send], AttemptResult]:
+def failing(error: Exception, token_ids: Sequence[int] = ()) -> Answer:
     return lambda send: AttemptResult(send.replica_id, token_ids=token_ids, error=error)
 
 
@@ -54,101 +68,607 @@ def succeeding(send: Send) -> AttemptResult:
     return AttemptResult(send.replica_id, FinishReason.STOP, (7, 8))
 
 
+def in_turn(*answers: Answer) -> Answer:
+    """The first send gets the first answer, and so on; the last one stays."""
+    left = list(answers)
+    return lambda send: (left.pop(0) if len(left) > 1 else left[0])(send)
+
+
+@dataclass
+class World:
+    """Performs a story with `answer`; keeps what was asked. Time passes only while it sleeps."""
+
+    answer: Answer = succeeding
+    clock: ManualClock = field(default_factory=ManualClock)
+    asked: list[Effect] = field(default_factory=list)
+
+    def tell(self, policies: Resilience, fleet: Callable[[], FleetView], request: Request = REQUEST) -> Outcome:
+        story = dispatch(request, fleet, self.clock, policies)
+        result = None
+        try:
+            while True:
+                effect = story.send(result)
+                self.asked.append(effect)
+                result = self.perform(effect)
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+
+    def perform(self, effect: Effect) -> AttemptResult | None:
+        match effect:
+            case Sleep(seconds):
+                self.clock.advance(seconds)
+                return None
+            case Hedge(first, _, second):
+                other = second()
+                if other is None:
+                    return self.answer(first)
+                return replace(self.answer(other), losers=(AttemptResult(first.replica_id),))
+            case Send():
+                return self.answer(effect)
+
+    @property
+    def sends(self) -> list[Send]:
+        return [effect for effect in self.asked if isinstance(effect, Send)]
+
+
+def tell(
+    fleet: Callable[[], FleetView], answer: Answer, request: Request = REQUEST, **policies: Any
+) -> tuple[World, Outcome]:
+    world = World(answer)
+    return world, world.tell(Resilience(LeastOutstanding(), **policies), fleet, request)
+
+
+# --- going elsewhere -----------------------------------------------------------------------------------------------
+
+
 def test_a_good_attempt_ends_the_story() -> None:
-    sends, outcome = tell(fleet_of("a", "b"), succeeding)
-    assert [send.attempt for send in sends] == [0]
-    assert sends[0].request is REQUEST
+    world, outcome = tell(fleet_of("a", "b"), succeeding)
+    assert [send.attempt for send in world.sends] == [0]
+    assert world.sends[0].request is REQUEST
     assert outcome.ok
     assert outcome.finish_reason is FinishReason.STOP
     assert [attempt.token_ids for attempt in outcome.attempts] == [(7, 8)]
 
 
-def test_a_failure_before_the_first_token_goes_to_another_replica() -> None:
-    first: list[str] = []
-
-    def answer(send: Send) -> AttemptResult:
-        if not first:
-            first.append(send.replica_id)
-            return AttemptResult(send.replica_id, error=UpstreamError("refused"))
-        return succeeding(send)
-
-    sends, outcome = tell(fleet_of("a", "b"), answer)
-    assert {send.replica_id for send in sends} == {"a", "b"}
-    assert [send.attempt for send in sends] == [0, 1]
+def test_a_failure_before_the_first_token_goes_to_another_replica_after_a_wait() -> None:
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(UpstreamError("broke")), succeeding))
+    first, wait, second = world.asked
+    assert isinstance(first, Send)
+    assert isinstance(second, Send)
+    assert {first.replica_id, second.replica_id} == {"a", "b"}
+    assert (first.attempt, second.attempt) == (0, 1)
+    assert isinstance(wait, Sleep)
+    assert 0 < wait.seconds <= 0.05, "full jitter up to the first backoff"
     assert outcome.ok
     assert len(outcome.attempts) == 2
 
 
-def test_a_failure_after_the_first_token_ends_the_request_with_its_error() -> None:
-    error = UpstreamError("cut")
-    sends, outcome = tell(fleet_of("a", "b"), failing(error, token_ids=(7,)))
-    assert len(sends) == 1
+@pytest.mark.parametrize("error", [InvalidRequest("too long"), RuntimeError("not one of ours"), Overloaded("x", None)])
+def test_an_error_that_the_policy_will_not_repeat_is_the_answer(error: Exception) -> None:
+    world, outcome = tell(fleet_of("a", "b"), failing(error), retry=NeverRetry())
+    assert len(world.sends) == 1
     assert outcome.error is error
 
 
-@pytest.mark.parametrize("error", [InvalidRequest("too long"), InternalError("bug"), RuntimeError("not one of ours")])
+@pytest.mark.parametrize("error", [InvalidRequest("too long"), RuntimeError("not one of ours")])
 def test_an_error_that_would_repeat_itself_is_not_retried(error: Exception) -> None:
-    sends, outcome = tell(fleet_of("a", "b"), failing(error))
-    assert len(sends) == 1
+    world, outcome = tell(fleet_of("a", "b"), failing(error))
+    assert len(world.sends) == 1
     assert outcome.error is error
 
 
 @pytest.mark.parametrize("state", [ReplicaState.STARTING, ReplicaState.DRAINING, ReplicaState.DOWN])
 def test_without_a_ready_replica_the_client_is_told_when_to_come_back(state: ReplicaState) -> None:
-    sends, outcome = tell(fleet_of("a", "b", state=state), succeeding)
-    assert sends == []
+    world, outcome = tell(fleet_of("a", "b", state=state), succeeding)
+    assert world.sends == []
     assert isinstance(outcome.error, Overloaded)
     assert "0 of 2" in str(outcome.error)
     assert outcome.error.retry_after_s == 1.0
 
 
 def test_the_fleet_is_looked_at_again_before_each_attempt() -> None:
-    """A replica that appears while the first attempt fails is used for the second."""
-    fleet = [ReplicaView("a")]
+    """A replica that appears while the first attempt waits to be repeated is used for the second."""
+    views = [ReplicaView("a"), ReplicaView("b")]
+    world = World()
 
     def answer(send: Send) -> AttemptResult:
-        fleet.append(ReplicaView("b"))
-        return succeeding(send) if send.replica_id == "b" else failing(UpstreamError("refused"))(send)
+        if send.replica_id != "c":
+            views.append(ReplicaView("c"))
+            views[:] = [view for view in views if view.replica_id in {send.replica_id, "c"}]
+            return failing(UpstreamError("broke"))(send)
+        return succeeding(send)
 
-    sends, outcome = tell(lambda: FleetView(tuple(fleet)), answer)
-    assert [send.replica_id for send in sends] == ["a", "b"]
+    world.answer = answer
+    assert world.tell(Resilience(LeastOutstanding()), lambda: FleetView(tuple(views))).ok
+    assert world.sends[-1].replica_id == "c"
+
+
+def test_when_all_were_tried_only_a_naive_client_begins_again() -> None:
+    _, outcome = tell(fleet_of("a"), failing(Overloaded("full")), retry=AT_ONCE)
+    assert len(outcome.attempts) == 1
+    _, outcome = tell(fleet_of("a"), failing(Overloaded("full")), retry=AT_ONCE, same_replica=True)
+    assert len(outcome.attempts) == 3
+
+
+def test_without_budget_there_is_no_retry() -> None:
+    broke = RetryBudget(floor_per_s=0.0, ratio=0.0)
+    world, outcome = tell(fleet_of("a", "b"), failing(UpstreamError("broke")), budget=broke)
+    assert len(world.sends) == 1
+    assert not outcome.ok
+
+
+# --- who is to blame -----------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_breaks_two_replicas_is_not_tried_on_a_third() -> None:
+    world, _ = tell(fleet_of("a", "b", "c", "d"), failing(UpstreamError("broke")), retry=NaiveRetry(max_attempts=9))
+    assert len(world.sends) == 2
+
+
+@pytest.mark.parametrize("error", [REFUSED, SILENT, Overloaded("full")])
+def test_a_replica_that_never_worked_on_it_proves_nothing_against_a_request(error: Exception) -> None:
+    world, _ = tell(fleet_of("a", "b", "c", "d"), failing(error), retry=NaiveRetry(max_attempts=9))
+    assert len(world.sends) == 4
+
+
+def test_a_500_is_asked_about_once_elsewhere_and_at_once() -> None:
+    world, outcome = tell(fleet_of("a", "b", "c"), failing(InternalError("bug")))
+    assert [type(effect) for effect in world.asked] == [Send, Send]
+    assert isinstance(outcome.error, InternalError)
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(InternalError("bug")), succeeding))
     assert outcome.ok
 
 
-def test_closing_the_story_in_the_middle_is_quiet() -> None:
-    """The client left: the driver closes the generator, which must not ask for anything more."""
-    story = dispatch(REQUEST, fleet_of("a"), LeastOutstanding())
+def test_second_opinions_stop_when_they_only_confirm_the_first_and_come_back_with_successes() -> None:
+    world = World(failing(InternalError("bug")))
+    policies = Resilience(LeastOutstanding(), second_opinions=TokenThrottle(max_tokens=10, token_ratio=0.1))
+
+    def attempts_of(count: int) -> list[int]:
+        world.clock.advance(1.0)
+        requests = [replace(REQUEST, request_id=f"q{i}") for i in range(count)]
+        return [len(world.tell(policies, fleet_of("a", "b"), request).attempts) for request in requests]
+
+    assert attempts_of(20) == [2] * 5 + [1] * 15
+    world.answer = succeeding
+    attempts_of(10)
+    world.answer = failing(InternalError("bug"))
+    assert attempts_of(3) == [2, 1, 1]
+
+
+def test_a_bad_replica_among_good_ones_is_ejected_and_no_client_notices() -> None:
+    """All its answers are 500, and each is contradicted elsewhere: five of those are enough."""
+    world = World(lambda send: (failing(InternalError("bug")) if send.replica_id == "bad" else succeeding)(send))
+    policies = Resilience(LeastOutstanding())
+    outcomes = [world.tell(policies, fleet_of("bad", "good"), replace(REQUEST, request_id=f"q{i}")) for i in range(40)]
+    assert all(outcome.ok for outcome in outcomes)
+    assert sum(send.replica_id == "bad" for send in world.sends) == 5
+    assert policies.ejector is not None
+    assert policies.ejector.ejected(0.0) == {"bad"}
+
+
+def test_two_clients_that_use_the_same_id_cannot_accuse_a_replica() -> None:
+    """One's failure is no matter of the other's success, whatever they call themselves."""
+    policies = Resilience(LeastOutstanding(), second_opinions=None)
+    world = World()
+    for _ in range(20):
+        world.answer = failing(InternalError("bug"))
+        world.tell(policies, fleet_of("a"))
+        world.clock.advance(0.1)
+        world.answer = succeeding
+        world.tell(policies, fleet_of("b"))
+        world.clock.advance(0.1)
+    assert policies.ejector is not None
+    assert not policies.ejector.ejected(world.clock())
+
+
+# --- breakers ------------------------------------------------------------------------------------------------------
+
+
+def tripping() -> Breaker:
+    return Breaker(window=4, minimum_calls=2, open_s=5.0, trials=1)
+
+
+def test_a_breaker_opens_for_what_the_replica_is_to_blame_for() -> None:
+    circuits = breakers(tripping)
+    world = World(lambda send: (failing(REFUSED) if send.replica_id == "bad" else succeeding)(send))
+    policies = Resilience(LeastOutstanding(), breakers=circuits)
+    for i in range(20):
+        world.tell(policies, fleet_of("bad", "good"), replace(REQUEST, request_id=f"q{i}"))
+    assert sum(send.replica_id == "bad" for send in world.sends) == 2
+    assert circuits["bad"].state(world.clock()) is BreakerState.OPEN
+    assert circuits["good"].state(world.clock()) is BreakerState.CLOSED
+
+
+def test_poison_opens_no_breaker_where_an_ejector_tells_requests_from_replicas_and_all_where_none_does() -> None:
+    for ejector, state in ((Ejector(), BreakerState.CLOSED), (None, BreakerState.OPEN)):
+        circuits = breakers(tripping)
+        world = World(failing(InternalError("bug")))
+        policies = Resilience(LeastOutstanding(), breakers=circuits, ejector=ejector)
+        for i in range(20):
+            world.tell(policies, fleet_of("a", "b"), replace(REQUEST, request_id=f"q{i}"))
+        assert {circuits[replica].state(world.clock()) for replica in "ab"} == {state}
+
+
+def test_a_trial_that_the_client_abandons_frees_its_place() -> None:
+    circuits = breakers(tripping)
+    for _ in range(2):
+        permit = circuits["a"].enter(0.0)
+        assert permit is not None
+        circuits["a"].record(permit, False, 0.0)
+    policies = Resilience(LeastOutstanding(), breakers=circuits)
+    for _ in range(3):
+        story = dispatch(REQUEST, fleet_of("a"), ManualClock(6.0), policies)
+        assert isinstance(next(story), Send)
+        leave(story)
+
+
+# --- deadlines -----------------------------------------------------------------------------------------------------
+
+
+def due(deadline_s: float) -> Request:
+    return replace(REQUEST, deadline_s=deadline_s)
+
+
+def test_an_attempt_may_take_what_is_left_and_its_first_token_a_third_of_it_where_another_could_be_asked() -> None:
+    world, _ = tell(fleet_of("a", "b"), in_turn(failing(SILENT), succeeding), due(3.0), retry=AT_ONCE)
+    first, second = world.sends
+    assert (first.within_s, first.first_token_within_s) == (3.0, 1.0)
+    assert (second.within_s, second.first_token_within_s) == (3.0, None), "nobody is left to turn to"
+
+
+def test_without_a_deadline_a_first_token_is_waited_for_long() -> None:
+    world, _ = tell(fleet_of("a", "b"), succeeding)
+    assert (world.sends[0].within_s, world.sends[0].first_token_within_s) == (None, 30.0)
+
+
+def test_a_deadline_that_has_passed_is_no_reason_to_send() -> None:
+    world, outcome = tell(fleet_of("a"), succeeding, due(0.0))
+    assert world.asked == []
+    assert isinstance(outcome.error, DeadlineExceeded)
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    error = Overloaded("full", None, None, 5.0)
+    for deadline_s, sends in ((4.0, 1), (6.0, 2)):
+        world, outcome = tell(fleet_of("a", "b"), failing(error), due(deadline_s), retry=Backoff(max_attempts=2))
+        assert len(world.sends) == sends
+        assert outcome.error is error
+
+
+# --- continuing ----------------------------------------------------------------------------------------------------
+
+
+LONG = replace(REQUEST, sampling=SamplingParams(max_tokens=10))
+
+
+def test_a_failure_after_the_first_token_ends_the_request_with_its_error() -> None:
+    error = UpstreamError("cut")
+    world, outcome = tell(fleet_of("a", "b"), failing(error, token_ids=(7,)))
+    assert len(world.sends) == 1
+    assert outcome.error is error
+
+
+def test_where_the_bundle_says_so_a_broken_answer_is_continued_elsewhere() -> None:
+    cut = UpstreamError("cut")
+    answer = in_turn(failing(cut, (7, 8)), failing(cut, (9,)), succeeding)
+    world, outcome = tell(fleet_of("a", "b", "c"), answer, LONG, resume=True)
+    assert outcome.ok
+    assert [send.request.resume_ids for send in world.sends] == [(), (7, 8), (7, 8, 9)]
+    assert {send.request.sampling.max_tokens for send in world.sends} == {10}, "resumed tokens count as output"
+    assert len({send.replica_id for send in world.sends}) == 3
+
+
+def test_an_answer_that_breaks_twice_at_the_same_token_is_given_up() -> None:
+    cut = UpstreamError("cut")
+    world, outcome = tell(fleet_of("a", "b", "c"), in_turn(failing(cut, (7, 8)), failing(cut)), LONG, resume=True)
+    assert len(world.sends) == 2
+    assert outcome.error is cut
+
+
+def test_an_answer_that_lacks_only_its_end_is_not_continued() -> None:
+    cut = failing(UpstreamError("cut"), tuple(range(10)))
+    world, _ = tell(fleet_of("a", "b"), cut, LONG, resume=True)
+    assert len(world.sends) == 1
+
+
+def test_a_500_in_the_middle_of_an_answer_is_the_end() -> None:
+    world, _ = tell(fleet_of("a", "b"), failing(InternalError("bug"), (7,)), LONG, resume=True)
+    assert len(world.sends) == 1
+
+
+def test_ranges_of_tokens_stay_ranges() -> None:
+    prompt = replace(LONG, prompt_ids=range(100, 103))
+    cut = UpstreamError("cut")
+    answer = in_turn(failing(cut, range(103, 105)), failing(cut, range(105, 106)), succeeding)
+    world, _ = tell(fleet_of("a", "b", "c"), answer, prompt, resume=True)
+    assert world.sends[2].request.resume_ids == range(103, 106)
+
+
+# --- hedges and trials ---------------------------------------------------------------------------------------------
+
+
+def test_a_hedge_goes_to_another_replica_and_is_paid_for() -> None:
+    world, outcome = tell(fleet_of("a", "b"), succeeding, hedge_after_s=0.2)
+    (hedge,) = world.asked
+    assert isinstance(hedge, Hedge)
+    assert hedge.after_s == 0.2
+    (attempt,) = outcome.attempts
+    assert {attempt.replica_id, attempt.losers[0].replica_id} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("fleet", "budget"),
+    [(fleet_of("a"), Unlimited()), (fleet_of("a", "b"), RetryBudget(floor_per_s=0.0, ratio=0.0))],
+)
+def test_no_second_attempt_without_another_replica_or_without_budget(fleet: Any, budget: Any) -> None:
+    story = dispatch(REQUEST, fleet, ManualClock(), Resilience(LeastOutstanding(), budget=budget, hedge_after_s=0.2))
+    hedge = next(story)
+    assert isinstance(hedge, Hedge)
+    assert hedge.second() is None
+
+
+def hang(progress: ProgressWatch, replica_id: str) -> None:
+    """Let two attempts on `replica_id` have been in vain."""
+    for _ in range(2):
+        progress.sent(replica_id, 0.0)
+        progress.ended(AttemptResult(replica_id, error=SILENT), 0.0)
+
+
+def test_a_suspect_is_left_alone_but_for_one_trial_beside_which_an_ordinary_attempt_runs() -> None:
+    progress = ProgressWatch(trial_interval_s=5.0)
+    hang(progress, "a")
+    world = World()
+    policies = Resilience(LeastOutstanding(), progress=progress)
+    for i in range(10):
+        assert world.tell(policies, fleet_of("a", "b"), replace(REQUEST, request_id=f"q{i}")).ok
+    trial, *others = world.asked
+    assert isinstance(trial, Hedge)
+    assert (trial.first.replica_id, trial.after_s) == ("a", 0.0)
+    assert all(isinstance(effect, Send) and effect.replica_id == "b" for effect in others)
+
+
+def test_a_suspect_proves_itself_by_a_token() -> None:
+    progress = ProgressWatch()
+    hang(progress, "a")
+    policies = Resilience(LeastOutstanding(), progress=progress)
+    story = dispatch(REQUEST, fleet_of("a", "b"), ManualClock(), policies)
+    trial = next(story)
+    assert isinstance(trial, Hedge)
+    assert trial.second() is not None
+    with pytest.raises(StopIteration):
+        story.send(AttemptResult("a", FinishReason.STOP, (1,), first_token_s=0.0, losers=(AttemptResult("b"),)))
+    assert progress.suspects(0.0) == frozenset()
+
+
+def test_the_health_tick_clears_a_suspect_whose_steps_go_on_and_an_unreachable_one_that_answers_its_probe() -> None:
+    policies = Resilience(LeastOutstanding())
+    assert policies.progress is not None
+    assert policies.ejector is not None
+    tick = HealthTick(policies)
+    hang(policies.progress, "a")
+    for i in range(5):
+        policies.ejector.record(f"q{i}", AttemptResult("a", error=REFUSED), 1.0)
+    view = ReplicaView("a", steps=0, as_of_s=1.0)
+    tick(1.0, FleetView((view,)))
+    assert policies.progress.suspects(1.0) == {"a"}
+    tick(2.0, FleetView((replace(view, steps=9, as_of_s=2.0),)))
+    assert policies.progress.suspects(2.0) == frozenset()
+    assert policies.ejector.ejected(2.0) == frozenset()
+
+
+def test_the_health_tick_takes_no_old_report_for_an_answer() -> None:
+    policies = Resilience(LeastOutstanding())
+    assert policies.ejector is not None
+    tick = HealthTick(policies)
+    view = ReplicaView("a", as_of_s=1.0)
+    tick(1.0, FleetView((view,)))
+    for i in range(5):
+        policies.ejector.record(f"q{i}", AttemptResult("a", error=REFUSED), 1.1)
+    tick(1.5, FleetView((view,)))
+    assert policies.ejector.ejected(1.5) == {"a"}
+
+
+# --- the door and the route ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Doorkeeper:
+    verdict: Verdict = field(default_factory=Admit)
+    given_back: list[int | None] = field(default_factory=list)
+
+    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+        return self.verdict
+
+    def finished(self, request: Request, tokens: int | None, now_s: float) -> None:
+        self.given_back.append(tokens)
+
+
+def test_who_is_refused_at_the_door_is_sent_nowhere_and_holds_nothing() -> None:
+    door = Doorkeeper(Reject(429, "rate", "too fast", 2.0))
+    world, outcome = tell(fleet_of("a"), succeeding, admission=door)
+    assert world.asked == []
+    assert isinstance(outcome.error, RequestError)
+    assert (outcome.error.status, outcome.error.retry_after_s) == (429, 2.0)
+    assert door.given_back == []
+
+
+def test_what_the_door_gave_is_given_back_once_however_it_ends() -> None:
+    door = Doorkeeper()
+    tell(fleet_of("a"), succeeding, admission=door)
+    tell(fleet_of(), succeeding, admission=door)
+    story = dispatch(REQUEST, fleet_of("a"), ManualClock(), Resilience(LeastOutstanding(), admission=door))
     next(story)
-    story.close()
+    leave(story, (7, 8, 9))
+    assert door.given_back == [5, None, 6], "prompt and output; never sent; what had come when the client left"
 
 
-def test_no_attempts_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"max_attempts \(0\)"):
-        next(dispatch(REQUEST, fleet_of("a"), LeastOutstanding(), max_attempts=0))
+def test_a_router_narrows_what_the_balancer_is_offered() -> None:
+    class OnlyB:
+        def route(self, request: Request, view: FleetView) -> Route:
+            return Route(tuple(replica for replica in view.ready() if replica.replica_id == "b"))
+
+    world, _ = tell(fleet_of("a", "b", "c"), failing(REFUSED), router=OnlyB())
+    assert [send.replica_id for send in world.sends] == ["b"]
 
 
-errors = st.sampled_from([UpstreamError("x"), Overloaded("x"), InvalidRequest("x"), RuntimeError("x")])
+# --- policies of others --------------------------------------------------------------------------------------------
+
+
+class Raises:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        raise ZeroDivisionError("oops")
+
+
+class ChoosesNobody:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        return "r9"
+
+
+class Meddles:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        replicas[0].outstanding = 99  # type: ignore[misc]
+        return replicas[0].replica_id
+
+
+class Sorts:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        replicas.sort()  # type: ignore[attr-defined]
+        return None
+
+
+@pytest.mark.parametrize(
+    ("balancer", "complaint"),
+    [
+        (Raises(), "Raises failed on request q: it raised ZeroDivisionError: oops"),
+        (ChoosesNobody(), "ChoosesNobody failed on request q: it chose 'r9', but was offered a, b"),
+        (Meddles(), "Meddles failed on request q: it tried to change what it was shown"),
+        (Sorts(), "Sorts failed on request q: it raised AttributeError"),
+    ],
+)
+def test_a_policy_that_breaks_its_contract_is_named_with_the_request(balancer: Any, complaint: str) -> None:
+    with pytest.raises(PolicyError, match=complaint.replace("(", r"\(")):
+        World().tell(Resilience(balancer), fleet_of("a", "b"))
+
+
+class OffersOthers:
+    def route(self, request: Request, view: FleetView) -> Route:
+        return Route((ReplicaView("r9"),))
+
+
+class RoutesNowhere:
+    def route(self, request: Request, view: FleetView) -> Any:
+        return None
+
+
+class WaitsBackwards:
+    def delay_s(self, attempt: int, error: Exception, now_s: float, deadline_s: float | None) -> float | None:
+        return -1.0
+
+
+@pytest.mark.parametrize(
+    ("policies", "complaint"),
+    [
+        ({"router": OffersOthers()}, "OffersOthers failed on request q: it offered a replica that is not among"),
+        ({"router": RoutesNowhere()}, "RoutesNowhere failed on request q: it raised AttributeError"),
+        ({"retry": WaitsBackwards()}, "WaitsBackwards failed on request q: it wants to wait -1.0 s"),
+    ],
+)
+def test_so_are_routers_and_retry_policies(policies: Any, complaint: str) -> None:
+    with pytest.raises(PolicyError, match=complaint):
+        tell(fleet_of("a", "b"), failing(UpstreamError("broke")), **policies)
+
+
+def test_a_trial_that_cannot_be_paid_for_is_made_all_the_same() -> None:
+    """Trials are rare by themselves; a budget that refused one would lock the replica out."""
+    progress = ProgressWatch()
+    hang(progress, "a")
+    world, _ = tell(fleet_of("a", "b"), succeeding, progress=progress, budget=RetryBudget(floor_per_s=0.0, ratio=0.0))
+    assert isinstance(world.asked[0], Hedge)
+
+
+# --- in general ----------------------------------------------------------------------------------------------------
+
+
+def test_leaving_the_story_in_the_middle_is_quiet_and_leaves_nothing_open() -> None:
+    policies = Resilience(LeastOutstanding())
+    story = dispatch(REQUEST, fleet_of("a"), ManualClock(), policies)
+    next(story)
+    leave(story)
+    leave(story)
+    assert policies.progress is not None
+    assert policies.progress.suspects(1000.0) == frozenset(), "a request that was left is no reason for suspicion"
+
+
+def test_the_log_says_what_was_decided_and_changes_nothing() -> None:
+    lines: list[Decision] = []
+    clock = ManualClock(1.5)
+    policies = Resilience(LeastOutstanding(), retry=AT_ONCE)
+    story = logged(dispatch(REQUEST, fleet_of("a"), clock, policies), "q", clock, lines.append)
+    send = next(story)
+    assert isinstance(send, Send)
+    with pytest.raises(StopIteration) as stop:
+        story.send(replace(succeeding(send), started_s=1.5, first_token_s=1.6, ended_s=1.7))
+    assert stop.value.value.ok
+    assert [line.what for line in lines] == [
+        ("send", "a", 0),
+        ("result", "a", FinishReason.STOP, None, 2, 1.5, 1.6, 1.7),
+        ("end", FinishReason.STOP, None, 1),
+    ]
+    assert {(line.at_s, line.request_id) for line in lines} == {(1.5, "q")}
+
+
+def test_the_log_says_when_a_client_left_and_with_how_much() -> None:
+    lines: list[Decision] = []
+    door = Doorkeeper()
+    policies = Resilience(LeastOutstanding(), admission=door)
+    story = logged(dispatch(REQUEST, fleet_of("a"), ManualClock(), policies), "q", ManualClock(), lines.append)
+    next(story)
+    leave(story, (7, 8))
+    assert [line.what for line in lines] == [("send", "a", 0), ("left", 2)]
+    assert door.given_back == [5]
+
+
+def test_the_health_tick_forgets_who_has_left() -> None:
+    policies = Resilience(LeastOutstanding())
+    assert policies.progress is not None
+    tick = HealthTick(policies)
+    hang(policies.progress, "a")
+    tick(0.5, FleetView((ReplicaView("a"), ReplicaView("b"))))
+    assert policies.progress.suspects(0.5) == {"a"}
+    tick(1.0, FleetView((ReplicaView("b"),)))
+    assert policies.progress.suspects(1.0) == frozenset()
+
+
+errors = st.sampled_from(
+    [UpstreamError("x"), REFUSED, SILENT, Overloaded("x"), InternalError("x"), InvalidRequest("x"), RuntimeError("x")]
+)
 steps = st.tuples(st.none() | errors, st.integers(0, 2))  # the attempt's error if any, tokens before it
 
 
-@given(st.integers(0, 6), st.lists(steps, min_size=6, max_size=6), st.integers(1, 5))
+@given(st.integers(0, 6), st.lists(steps, min_size=6, max_size=6), st.integers(1, 5), st.booleans())
 def test_whatever_happens_the_rules_hold(
-    replicas: int, world: list[tuple[Exception | None, int]], max_attempts: int
+    replicas: int, world: list[tuple[Exception | None, int]], max_attempts: int, resume: bool
 ) -> None:
     def answer(send: Send) -> AttemptResult:
         error, tokens = world[send.attempt]
         reason = FinishReason.LENGTH if error is None else None
         return AttemptResult(send.replica_id, reason, tuple(range(tokens)), error)
 
-    sends, outcome = tell(fleet_of(*(f"r{i}" for i in range(replicas))), answer, max_attempts)
-    assert len(sends) <= min(max_attempts, replicas)
+    fleet = fleet_of(*(f"r{i}" for i in range(replicas)))
+    told, outcome = tell(fleet, answer, retry=Backoff(max_attempts=max_attempts), resume=resume)
+    sends = told.sends
+    assert len(sends) <= min(max(max_attempts, 2), replicas)
     assert len({send.replica_id for send in sends}) == len(sends), "no replica is tried twice"
     assert len(outcome.attempts) == len(sends)
+    sent: tuple[int, ...] = ()
+    for send, attempt in zip(sends, outcome.attempts, strict=True):
+        assert send.request.resume_ids == sent, "whoever goes on knows what the client has"
+        sent += tuple(attempt.token_ids)
     for earlier in outcome.attempts[:-1]:  # whatever was followed by another attempt was safe to repeat
-        assert not earlier.ok
-        assert not earlier.token_ids
         assert isinstance(earlier.error, RequestError)
-        assert earlier.error.retryable
+        assert earlier.error.retryable or isinstance(earlier.error, InternalError)
+        assert resume or not earlier.token_ids
     assert outcome.ok == (bool(outcome.attempts) and outcome.attempts[-1].ok)
     if not outcome.ok and outcome.attempts:
         assert outcome.error is outcome.attempts[-1].error

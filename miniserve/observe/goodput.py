@@ -1,0 +1,93 @@
+"""Goodput: how many requests per second were served *well enough*.
+
+Throughput rewards a server for answers that nobody waited for. Goodput counts a request only if it kept every limit of
+its SLO (time to first token, time per output token, time to the end) and its own deadline.
+Source: the notion as in DistServe (Zhong et al., OSDI 2024, arXiv:2401.09670).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from miniserve.observe.outcomes import Floats, Mask, Outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """What one request has to keep. None: no such limit."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for a limit that is not positive."""
+        for item in fields(self):
+            limit = getattr(self, item.name)
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{item.name} ({limit}) must be positive, or None for no limit")
+
+    def __str__(self) -> str:
+        limits = [(item.name.removesuffix("_s").upper(), getattr(self, item.name)) for item in fields(self)]
+        return ", ".join(f"{name} <= {limit:g} s" for name, limit in limits if limit is not None) or "served at all"
+
+
+def kept(outcomes: Outcomes, slo: SLO) -> Mask:
+    """Say of each request whether it was served within `slo` and its own deadline."""
+    good = outcomes.served & (outcomes.ended_s <= outcomes.deadline_s)
+    for limit, value in (
+        (slo.ttft_s, outcomes.ttft_s),
+        (slo.tpot_s, outcomes.tpot_s),
+        (slo.e2e_s, outcomes.e2e_s),
+    ):
+        if limit is not None:
+            good &= ~(value > limit)  # nan, an answer of one token, breaks no limit per further token
+    return good
+
+
+def attainment(outcomes: Outcomes, slo: SLO) -> float:
+    """Return the share of requests that kept the SLO; nan if there are none."""
+    return float(kept(outcomes, slo).mean()) if len(outcomes) else float("nan")
+
+
+def goodput_per_s(outcomes: Outcomes, slo: SLO) -> float:
+    """Return the requests per second that kept the SLO, from the first arrival to the last end."""
+    return float(kept(outcomes, slo).sum()) / outcomes.duration_s if outcomes.duration_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rates:
+    """Requests per second in equal windows of time; `times_s` are the windows' middles."""
+
+    times_s: Floats
+    offered_per_s: Floats  # by the time of arrival
+    served_per_s: Floats  # by the time of the end
+    good_per_s: Floats  # those of the served ones that kept the SLO
+
+
+def over_time(
+    outcomes: Outcomes, slo: SLO, window_s: float, *, start_s: float | None = None, end_s: float | None = None
+) -> Rates:
+    """Return offered load, throughput and goodput per window; by default from the first arrival to the last end.
+
+    A last window that is not full is left out (unless it is the only one): it would look like a drop.
+    Raises: ValueError if `window_s` is not positive.
+    """
+    if not window_s > 0:
+        raise ValueError(f"window_s ({window_s}) must be positive")
+    if not len(outcomes):
+        return Rates(*(np.empty(0) for _ in range(4)))
+    start = float(outcomes.arrived_s.min()) if start_s is None else start_s
+    end = float(outcomes.ended_s.max()) if end_s is None else end_s
+    edges = start + window_s * np.arange(max(1, int((end - start) / window_s)) + 1)
+
+    def per_s(times: Floats) -> Floats:
+        return np.histogram(times, edges)[0] / window_s
+
+    good = kept(outcomes, slo)
+    ended = outcomes.ended_s
+    return Rates(
+        (edges[:-1] + edges[1:]) / 2, per_s(outcomes.arrived_s), per_s(ended[outcomes.served]), per_s(ended[good])
+    )

@@ -1,0 +1,119 @@
+"""A percentile sketch: latencies of any number, in a few hundred counters, that add up across replicas.
+
+Exact percentiles need all values, and the p99 of a fleet is not the mean of its replicas' p99s. A sketch counts values
+in buckets whose bounds grow by a constant factor gamma, so whatever value a bucket returns is off by at most `alpha` of
+it, at p50 and at p99.99 alike:
+
+    bucket k holds (gamma^(k-1), gamma^k],  gamma = (1 + alpha) / (1 - alpha),  answers 2 gamma^k / (gamma + 1)
+
+Merging is adding counters: the sketch of all values is *exactly* the merge of the parts' sketches, in any order. (A
+bound on the *rank*, which other sketches give, says little about the value where it matters: 1 % of rank at p99.9 is
+the whole tail.)
+Source: DDSketch (Masson, Rim, Lee, VLDB 2019, arXiv:1908.10693).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+from miniserve.observe.percentiles import rank
+
+
+class Sketch:
+    """Counts of values >= 0 in buckets of constant relative width.
+
+    At alpha 1 %, all times from a nanosecond to a year fit in 1,900 buckets. `max_buckets` bounds the size for certain:
+    what lies further below the largest value is then folded into the lowest bucket kept, so that *low* percentiles
+    lose their guarantee and high ones keep it.
+    """
+
+    def __init__(self, alpha: float = 0.01, max_buckets: int | None = None) -> None:
+        """Raises: ValueError if `alpha` is not inside (0, 1) or `max_buckets` below 1."""
+        if not 0 < alpha < 1 or (max_buckets is not None and max_buckets < 1):
+            raise ValueError(f"alpha ({alpha}) must lie between 0 and 1 and max_buckets ({max_buckets}) be at least 1")
+        self.alpha = alpha
+        self.max_buckets = max_buckets
+        self._log_gamma = math.log((1 + alpha) / (1 - alpha))
+        self._zeros = 0
+        self._buckets: Counter[int] = Counter()
+        self._top = -(10**9)  # the largest key so far; no float has one this low
+        self._min = math.inf
+        self._max = 0.0
+
+    def __len__(self) -> int:
+        """Return how many values were added."""
+        return self._zeros + self._buckets.total()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sketch) and self._state() == other._state()
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    @property
+    def num_buckets(self) -> int:
+        return len(self._buckets)
+
+    def add(self, value: float) -> None:
+        """Count a value. Raises: ValueError if it is negative, infinite or nan."""
+        if not 0 <= value < math.inf:
+            raise ValueError(f"a sketch holds finite values of at least 0, not {value}")
+        self._min, self._max = min(self._min, value), max(self._max, value)
+        if value == 0:
+            self._zeros += 1
+        else:
+            self._count(math.ceil(math.log(value) / self._log_gamma), 1)
+
+    def merge(self, other: Sketch) -> None:
+        """Add all that `other` counted. Raises: ValueError if it was made with another alpha or size."""
+        if (self.alpha, self.max_buckets) != (other.alpha, other.max_buckets):
+            raise ValueError(
+                f"sketches of alpha {self.alpha} with {self.max_buckets} buckets and alpha {other.alpha} with "
+                f"{other.max_buckets} do not add up"
+            )
+        self._min, self._max = min(self._min, other._min), max(self._max, other._max)
+        self._zeros += other._zeros
+        for key, count in other._buckets.items():
+            self._count(key, count)
+
+    def percentile(self, p: float) -> float:
+        """Return the p-th percentile (nearest rank) to within `alpha` of itself.
+
+        Raises: ValueError if the sketch is empty or p is not in 0..100.
+        """
+        if not len(self):
+            raise ValueError("a percentile of no values does not exist")
+        left = rank(p, len(self)) - self._zeros
+        if left <= 0:
+            return 0.0
+        for key in sorted(self._buckets):
+            left -= self._buckets[key]
+            if left <= 0:
+                break
+        middle = math.exp((key - 1) * self._log_gamma) * (1 + self.alpha)  # = 2 gamma^key / (gamma + 1)
+        return min(max(middle, self._min), self._max)
+
+    def _count(self, key: int, count: int) -> None:
+        """Add to a bucket, with folding if there is a bound.
+
+        Only the largest key decides what is folded, so it does not matter in which order values or sketches came.
+        """
+        if self.max_buckets is not None:
+            if key > self._top:
+                self._top = key
+                for low in [low for low in self._buckets if low <= key - self.max_buckets]:
+                    self._buckets[key - self.max_buckets + 1] += self._buckets.pop(low)
+            key = max(key, self._top - self.max_buckets + 1)
+        self._buckets[key] += count
+
+    def _state(self) -> tuple[object, ...]:
+        return self.alpha, self.max_buckets, self._zeros, self._min, self._max, self._buckets
+
+
+def sketch_of(values: Iterable[float], alpha: float = 0.01) -> Sketch:
+    """Return the sketch of `values`."""
+    sketch = Sketch(alpha)
+    for value in values:
+        sketch.add(value)
+    return sketch

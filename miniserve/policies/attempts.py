@@ -1,0 +1,142 @@
+"""The attempts of one request: what they brought, who broke, and telling the policies that learn from it.
+
+Every attempt begins here and ends here, exactly once, whichever way: with a result, as the loser of a hedge, or because
+the client left. Decides nothing; `dispatch` does, and looks here for what has happened so far.
+
+Breakers are told last: whether a failure was the replica's fault may be known only when another one has served the
+request, so an attempt's permit is held until then, or until the story ends without a verdict.
+"""
+
+from __future__ import annotations
+
+from miniserve.errors import DeadlineExceeded, InternalError, RequestError
+from miniserve.policies.breaker import Permit
+from miniserve.policies.ejection import is_host_failure, is_success, is_suspicious
+from miniserve.policies.guard import ask
+from miniserve.policies.progress import NO_FIRST_TOKEN
+from miniserve.policies.resilience import Resilience
+from miniserve.policies.retry import may_retry
+from miniserve.types import AttemptResult, FinishReason, Request, TokenIds
+
+
+class Attempts:
+    """Begins when the request comes in, at `now_s`."""
+
+    __slots__ = (
+        "_key",
+        "_open",
+        "_permits",
+        "_policies",
+        "_request",
+        "results",
+        "sent",
+        "stuck_on",
+        "tokens",
+        "tried",
+    )
+
+    def __init__(self, request: Request, policies: Resilience, now_s: float) -> None:
+        self.results: list[AttemptResult] = []
+        self.sent = 0  # attempts begun, those of hedges too
+        self.tried: set[str] = set()
+        self.tokens: TokenIds = ()  # what the client has
+        self.stuck_on: set[str] = set()  # replicas that broke since the client's last token
+        self._request = request
+        self._policies = policies
+        self._key = f"{request.request_id} {now_s}"  # ids are the clients' choice: one cannot speak for another's
+        self._open: dict[str, float] = {}  # replica of each attempt under way -> when it began
+        self._permits: list[tuple[str, Permit]] = []  # attempts about which the breakers have not been told
+
+    def begin(self, replica_id: str, now_s: float) -> None:
+        """Book one attempt that is sent now."""
+        policies = self._policies
+        self.sent += 1
+        self.tried.add(replica_id)
+        self._open[replica_id] = now_s
+        if policies.progress is not None:
+            policies.progress.sent(replica_id, now_s)
+        if policies.breakers is not None and (permit := policies.breakers[replica_id].enter(now_s)) is not None:
+            self._permits.append((replica_id, permit))
+
+    def learn(self, result: AttemptResult, now_s: float) -> None:
+        """Book a result and its losers, and tell all who learn from it."""
+        self.results.append(result)
+        for attempt in (*result.losers, result):
+            self._end(attempt, now_s)
+        self._tell_budgets(result, now_s)
+        blamed = self._blamed(result, now_s)
+        if self._policies.breakers is not None:
+            self._tell_breakers(result, blamed, now_s)
+
+    def add_tokens(self, token_ids: TokenIds) -> None:
+        """Note tokens that reached the client."""
+        if token_ids:
+            self.tokens = joined(self.tokens, token_ids)
+            self.stuck_on.clear()
+
+    def let_go(self, now_s: float) -> None:
+        """End what is still open: the client left, or nobody could be blamed."""
+        for replica_id, started_s in self._open.items():
+            if self._policies.progress is not None:
+                aborted = AttemptResult(replica_id, FinishReason.ABORT, started_s=started_s, ended_s=now_s)
+                self._policies.progress.ended(aborted, now_s)
+        for replica_id, permit in self._permits:
+            if self._policies.breakers is not None:
+                self._policies.breakers[replica_id].record(permit, None, now_s)
+
+    # --- telling ---------------------------------------------------------------------------------------------------
+
+    def _end(self, attempt: AttemptResult, now_s: float) -> None:
+        """Book one attempt, a hedge's loser or the one that counts."""
+        self._open.pop(attempt.replica_id, None)
+        self.add_tokens(attempt.token_ids)
+        if _broke(attempt):
+            self.stuck_on.add(attempt.replica_id)
+        if self._policies.progress is not None:
+            self._policies.progress.ended(attempt, now_s)
+        balancer = self._policies.balancer
+        if (observe := getattr(balancer, "observe", None)) is not None:
+            ask(balancer, self._request, lambda: observe(attempt, now_s))
+
+    def _tell_budgets(self, result: AttemptResult, now_s: float) -> None:
+        budget, opinions = self._policies.budget, self._policies.second_opinions
+        if budget is not None and result.error is not None and may_retry(result.error):
+            budget.record(False, now_s)
+        elif budget is not None and result.ok:
+            budget.record(True, now_s)
+        in_vain = isinstance(result.error, InternalError) and len(self.stuck_on) > 1
+        if opinions is not None and (result.ok or in_vain):
+            opinions.record(result.ok, now_s)
+
+    def _blamed(self, result: AttemptResult, now_s: float) -> tuple[str, ...]:
+        """Return the replicas that this result counts against; without an ejector, whoever failed."""
+        if self._policies.ejector is not None:
+            return self._policies.ejector.record(self._key, result, now_s)
+        return tuple(one.replica_id for one in (*result.losers, result) if is_suspicious(one))
+
+    def _tell_breakers(self, result: AttemptResult, blamed: tuple[str, ...], now_s: float) -> None:
+        """Settle the permits of those who are proven good or bad; the others wait for the story's end."""
+        assert self._policies.breakers is not None
+        verdicts = dict.fromkeys(blamed, False)
+        if is_success(result):
+            verdicts[result.replica_id] = True
+        for replica_id, permit in self._permits:
+            if replica_id in verdicts:
+                self._policies.breakers[replica_id].record(permit, verdicts[replica_id], now_s)
+        self._permits = [held for held in self._permits if held[0] not in verdicts]
+
+
+def _broke(attempt: AttemptResult) -> bool:
+    """Say whether the request may be what broke this attempt: it was taken, and then something went wrong."""
+    if not is_suspicious(attempt) or is_host_failure(attempt.error) or isinstance(attempt.error, DeadlineExceeded):
+        return False
+    return not (isinstance(attempt.error, RequestError) and attempt.error.code == NO_FIRST_TOKEN)
+
+
+def joined(first: TokenIds, second: TokenIds) -> TokenIds:
+    """Return one after the other; two ranges that continue each other stay a range."""
+    if not first:
+        return second
+    if isinstance(first, range) and isinstance(second, range) and first.stop == second.start:
+        return range(first.start, second.stop)
+    return (*first, *second)

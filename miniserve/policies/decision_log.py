@@ -1,0 +1,80 @@
+"""What was decided, when and for which request: the same story can be read and compared in both worlds.
+
+Wrapped around a story, it writes down what passes and changes nothing. Equal logs of a simulated and a live run are the
+proof that they decided alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from miniserve.policies.dispatch import ClientLeft, leave
+from miniserve.types import AttemptResult, Clock, Effect, Hedge, Outcome, Send, Sleep, Story
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One entry. `what` is a verb and its objects: ("send", "r1", 0)."""
+
+    at_s: float
+    request_id: str
+    what: tuple[object, ...]
+
+
+OnDecision = Callable[[Decision], None]
+
+
+def logged(story: Story, request_id: str, clock: Clock, write: OnDecision) -> Story:
+    """Tell `story`, and every decision in it and every result to `write`."""
+
+    def note(*what: object) -> None:
+        write(Decision(clock(), request_id, what))
+
+    result: AttemptResult | None = None
+    try:
+        while True:
+            try:
+                effect = story.send(result)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                note("end", outcome.finish_reason, _named(outcome.error), len(outcome.attempts))
+                return outcome
+            try:
+                result = yield _noted(effect, note)
+            except ClientLeft as left:
+                note("left", len(left.token_ids))
+                leave(story, left.token_ids)
+                raise
+            if result is not None:
+                for attempt in (*result.losers, result):
+                    note("result", *_told(attempt))
+    finally:
+        story.close()
+
+
+def _noted(effect: Effect, note: Callable[..., None]) -> Effect:
+    match effect:
+        case Sleep(seconds):
+            note("sleep", seconds)
+        case Send():
+            note("send", effect.replica_id, effect.attempt)
+        case Hedge():
+            note("hedge", effect.first.replica_id, effect.first.attempt)
+
+            def second() -> Send | None:
+                send = effect.second()
+                note("second", None if send is None else send.replica_id)
+                return send
+
+            return replace(effect, second=second)
+    return effect
+
+
+def _told(attempt: AttemptResult) -> tuple[object, ...]:
+    times = (attempt.started_s, attempt.first_token_s, attempt.ended_s)
+    return attempt.replica_id, attempt.finish_reason, _named(attempt.error), len(attempt.token_ids), *times
+
+
+def _named(error: Exception | None) -> str | None:
+    return None if error is None else type(error).__name__

@@ -1,0 +1,142 @@
+"""Whether a failed request is tried again, and after how long.
+
+Knows the error, how often the request has failed, and its deadline. Does not know whether the fleet can afford the
+retry: that is the budget's question (`retry_budget.py`), asked by dispatch besides this one. Nor does it know what has
+reached the client: after the first token a plain retry is out, whatever this module says.
+
+A wait is random on purpose. Clients that failed together and wait equally long come back together, and fail again.
+
+Source: Brooker, "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015); gRPC A6 for the push-back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+from miniserve.errors import RequestError, SetupError
+from miniserve.seeds import stream
+
+Jitter = Callable[[Random, int, float, float, float], float]
+"""(rng, failures so far, the wait before this one, base_s, cap_s) -> seconds; before the first there was base_s."""
+
+
+class RetryPolicy(Protocol):
+    """Decides about the next attempt of one request."""
+
+    def delay_s(self, attempt: int, error: Exception, now_s: float, deadline_s: float | None) -> float | None:
+        """Return how long to wait before the next attempt, None to give up. `attempt`: failures so far, from 1."""
+        ...
+
+
+def may_retry(error: Exception) -> bool:
+    """Say whether another attempt can help: the error's class says so, and no negative push-back forbids it."""
+    if not isinstance(error, RequestError) or not error.retryable:
+        return False
+    return error.retry_after_s is None or error.retry_after_s >= 0
+
+
+# --- how long: the jitters -----------------------------------------------------------------------------------------
+
+
+def no_jitter(rng: Random, attempt: int, previous_s: float, base_s: float, cap_s: float) -> float:
+    """Return the bare exponential: base, 2 base, 4 base, ... up to the cap. For comparison only."""
+    return _exponential(attempt, base_s, cap_s)
+
+
+def full_jitter(rng: Random, attempt: int, previous_s: float, base_s: float, cap_s: float) -> float:
+    """Return anything from 0 to the exponential: the fewest collisions for the same mean."""
+    return rng.uniform(0.0, _exponential(attempt, base_s, cap_s))
+
+
+def equal_jitter(rng: Random, attempt: int, previous_s: float, base_s: float, cap_s: float) -> float:
+    """Return half of the exponential, and anything up to the other half: never nearly zero."""
+    half_s = _exponential(attempt, base_s, cap_s) / 2
+    return half_s + rng.uniform(0.0, half_s)
+
+
+def decorrelated_jitter(rng: Random, attempt: int, previous_s: float, base_s: float, cap_s: float) -> float:
+    """Return between base and three times the wait before: it grows from what was drawn, not with the count."""
+    return min(cap_s, rng.uniform(base_s, 3 * previous_s))
+
+
+def _exponential(attempt: int, base_s: float, cap_s: float) -> float:
+    return min(cap_s, base_s * 2.0 ** min(attempt - 1, 60))  # 60 doublings are beyond any cap, and no overflow
+
+
+# --- whether: the policies -----------------------------------------------------------------------------------------
+
+
+class NeverRetry:
+    """One attempt per request."""
+
+    def delay_s(self, attempt: int, error: Exception, now_s: float, deadline_s: float | None) -> float | None:
+        return None
+
+
+class NaiveRetry:
+    """Again at once, whatever the error says: how retry storms are made. For teaching."""
+
+    def __init__(self, *, max_attempts: int = 10, wait_s: float = 0.0) -> None:
+        _check(max_attempts, wait_s, wait_s)
+        self._max_attempts = max_attempts
+        self._wait_s = wait_s
+
+    def delay_s(self, attempt: int, error: Exception, now_s: float, deadline_s: float | None) -> float | None:
+        return self._wait_s if attempt < self._max_attempts else None
+
+
+class Backoff:
+    """Wait exponentially longer, with jitter; obey the replica's push-back; never wait past the deadline."""
+
+    def __init__(
+        self,
+        *,
+        max_attempts: int = 3,  # Google SRE book; includes the first
+        base_s: float = 0.05,  # botocore 2.1 for errors that are no throttling
+        cap_s: float = 20.0,  # botocore
+        jitter: Jitter = full_jitter,
+        seed: int = 0,
+    ) -> None:
+        _check(max_attempts, base_s, cap_s)
+        self._max_attempts = max_attempts
+        self._base_s = base_s
+        self._cap_s = cap_s
+        self._jitter = jitter
+        self._rng = stream(seed, "retry")
+
+    def delay_s(self, attempt: int, error: Exception, now_s: float, deadline_s: float | None) -> float | None:
+        if attempt >= self._max_attempts or not may_retry(error):
+            return None
+        pushed_back_s = error.retry_after_s if isinstance(error, RequestError) else None
+        delay_s = self._draw(attempt) if pushed_back_s is None else pushed_back_s
+        return delay_s if deadline_s is None or now_s + delay_s < deadline_s else None
+
+    def _draw(self, attempt: int) -> float:
+        """Draw this wait and, since no request's waits are remembered, afresh those that may have led to it."""
+        wait_s = self._base_s
+        for earlier in range(1, attempt + 1):
+            wait_s = self._jitter(self._rng, earlier, wait_s, self._base_s, self._cap_s)
+        return wait_s
+
+
+def expected_attempts(failure_probability: float, max_attempts: int) -> float:
+    """Return the mean number of attempts when each fails independently: (1 - p^n) / (1 - p)."""
+    return sum(failure_probability**n for n in range(max_attempts))
+
+
+def _check(max_attempts: int, base_s: float, cap_s: float) -> None:
+    if max_attempts < 1:
+        raise SetupError(f"max_attempts ({max_attempts}) must be at least 1: the first attempt counts")
+    if not 0 <= base_s <= cap_s:
+        raise SetupError(f"waits need 0 <= base_s ({base_s:g}) <= cap_s ({cap_s:g})")
+
+
+RETRIES: dict[str, Callable[..., RetryPolicy]] = {"never": NeverRetry, "naive": NaiveRetry, "backoff": Backoff}
+JITTERS: dict[str, Jitter] = {
+    "none": no_jitter,
+    "full": full_jitter,
+    "equal": equal_jitter,
+    "decorrelated": decorrelated_jitter,
+}

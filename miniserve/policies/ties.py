@@ -1,0 +1,23 @@
+"""The least loaded replica, and luck among equals.
+
+Luck is a number that belongs to the request: the same request in the same situation goes the same way in every world
+and whatever order the replicas are listed in, and an idle fleet is used evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from miniserve.seeds import number
+from miniserve.types import ReplicaView, Request
+
+
+def least(request: Request, replicas: Sequence[ReplicaView], loads: Sequence[float]) -> str | None:
+    """Return the replica whose load (at its place in `loads`) is the least, None if there are no replicas."""
+    if not replicas:
+        return None
+    lowest = min(loads)
+    ties = [view.replica_id for view, load in zip(replicas, loads, strict=True) if load == lowest]
+    if len(ties) == 1:
+        return ties[0]
+    return sorted(ties)[number("balancer", request.request_id) % len(ties)]
