@@ -12,7 +12,12 @@ from pathlib import Path
 def usable_cores() -> int:
     """Return the cores this process may really use; a container may allow fewer than the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(allowed, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
+        return allowed
 
 
 def cpu_name() -> str:

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from miniserve.engine import cpu_attention, kernels
-from miniserve.engine.scheduler import Batch, Work
+from miniserve.engine.batch import Batch, Work
 from miniserve.errors import SetupError
 
 

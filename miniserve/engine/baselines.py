@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from miniserve.engine.attention import make_pool, plan_attention
+from miniserve.engine.batch import Batch, Work
 from miniserve.engine.engine import Engine
 from miniserve.engine.model import Llama
 from miniserve.engine.sampler import sample
-from miniserve.engine.scheduler import Batch, Work
 from miniserve.engine.sequence import Sequence
 from miniserve.types import Request
 
@@ -34,10 +34,10 @@ def generate_without_cache(model: Llama, request: Request) -> list[int]:
         plan = plan_attention(Batch((Work(seq, 0, len(seq.tokens), samples=True),)), size, model.device)
         ids, positions = torch.tensor(seq.tokens), torch.arange(len(seq.tokens))
         logits = model.forward(ids, positions, plan, pool, positions[-1:])
-        seq.tokens.append(sample(logits, [(request.sampling, index)])[0].token_id)
+        seq.append(sample(logits, [(request.sampling, index)])[0].token_id)
         if seq.tokens[-1] in config.eos_ids and not request.sampling.ignore_eos:
             break
-    return seq.tokens[seq.num_prompt :]
+    return list(seq.tokens[seq.num_prompt :])
 
 
 @dataclass(frozen=True, slots=True)

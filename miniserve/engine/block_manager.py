@@ -3,23 +3,23 @@
 Memory for keys and values is cut into blocks of `block_size` tokens. A sequence owns a *block table*, the list of its
 blocks in order; they may lie anywhere, so nothing is ever moved and at most one block per sequence is partly empty.
 
-    free list:   [ 7, 2 | 9, 4, 11 ]      taken from the left
-                   ^^^^   ^^^^^^^^
-                   plain  still hold a known prefix, least recently used first
+    free:   plain [ 2, 7 ]         hold nothing known; taken first, from the right
+            idle  [ 9, 4, 11 ]     still hold a known prefix, least recently used first; taken from the left
 
 A full block is known by a key that covers all text before it too (`sequence.next_key`), so finding the longest cached
-prefix is a walk from block 0 until the first miss. A hit takes a block out of the free list, or shares it when
-somebody else is using it (reference counts). Only full blocks are ever shared and full blocks are never written again,
+prefix is a walk from block 0 until the first miss. A hit takes an idle block back into use, or shares it when somebody
+else is using it (reference counts). Only full blocks are ever shared and full blocks are never written again,
 so no copy on write is needed.
 
 Pure Python: it hands out numbers; `model` and `attention` own the memory. Every operation is O(blocks touched).
-Source: PagedAttention (Kwon et al. 2023, arXiv:2309.06180); the free list as in vLLM's v1 block pool.
+Source: PagedAttention (Kwon et al. 2023, arXiv:2309.06180); the order of reuse as in vLLM's v1 block pool.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 
 from miniserve.engine.sequence import BlockKey, Sequence
 
@@ -28,7 +28,7 @@ class BlockManager:
     """Block tables, reference counts, prefix cache.
 
     Invariants (see `check_integrity`): free + used = total; a block's count is the number of tables it is in; a block
-    is in the free list exactly when its count is 0; a key names one block.
+    is free exactly when its count is 0, and then idle if it has a key, else plain; a key names one block.
     """
 
     def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool = True) -> None:
@@ -37,7 +37,8 @@ class BlockManager:
         self.prefix_caching = prefix_caching
         self.evictions = 0  # cached blocks overwritten for lack of plain ones
         self._ref_counts = [0] * num_blocks
-        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
+        self._plain = list(range(num_blocks - 1, -1, -1))
+        self._idle: OrderedDict[int, None] = OrderedDict()
         self._key_of: list[BlockKey | None] = [None] * num_blocks
         self._block_of: dict[BlockKey, int] = {}
 
@@ -45,11 +46,11 @@ class BlockManager:
 
     @property
     def num_free(self) -> int:
-        return len(self._free)
+        return len(self._plain) + len(self._idle)
 
     @property
     def num_used(self) -> int:
-        return self.num_blocks - len(self._free)
+        return self.num_blocks - self.num_free
 
     @property
     def num_cached(self) -> int:
@@ -62,14 +63,13 @@ class BlockManager:
     def cached_prefix(self, seq: Sequence) -> list[int]:
         """Return the blocks that already hold the start of `seq`; changes nothing.
 
-        At most `len(tokens) - 1` tokens are reported: the last one must be computed again, since its *output* is what
+        At most `num_tokens - 1` tokens are reported: the last one must be computed again, since its *output* is what
         the next token is sampled from.
         """
         if not self.prefix_caching:
             return []
-        seq.extend_keys(self.block_size)
         hits: list[int] = []
-        for key in seq.block_keys[: (len(seq.tokens) - 1) // self.block_size]:
+        for key in seq.block_keys(self.block_size)[: (seq.num_tokens - 1) // self.block_size]:
             block = self._block_of.get(key)
             if block is None:
                 break
@@ -77,9 +77,9 @@ class BlockManager:
         return hits
 
     def blocks_missing(self, seq: Sequence, hits: list[int]) -> int:
-        """Return how many blocks the free list would lose if `seq` were admitted with these `hits`."""
+        """Return how many free blocks would be lost if `seq` were admitted with these `hits`."""
         idle_hits = sum(1 for block in hits if self._ref_counts[block] == 0)
-        return self.blocks_for(len(seq.tokens)) - len(hits) + idle_hits
+        return self.blocks_for(seq.num_tokens) - len(hits) + idle_hits
 
     # --- changes
 
@@ -89,20 +89,21 @@ class BlockManager:
         assert seq.num_computed == 0
         for block in hits:
             if self._ref_counts[block] == 0:
-                del self._free[block]
+                del self._idle[block]
             self._ref_counts[block] += 1
         seq.block_table.extend(hits)
         seq.num_computed = len(hits) * self.block_size
-        grown = self.grow(seq, len(seq.tokens))
+        grown = self.grow(seq, seq.num_tokens)
         assert grown, "admit() without checking blocks_missing()"
 
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
         """Make room for `num_tokens` tokens in total. Return False, changing nothing, if the pool is too empty."""
         missing = self.blocks_for(num_tokens) - len(seq.block_table)
-        if missing > len(self._free):
+        if missing <= 0:
+            return True
+        if missing > self.num_free:
             return False
-        for _ in range(missing):
-            seq.block_table.append(self._take())
+        seq.block_table += self._take(missing)
         return True
 
     def publish(self, seq: Sequence, start: int, end: int) -> None:
@@ -110,23 +111,24 @@ class BlockManager:
         if not self.prefix_caching:
             return
         first, last = start // self.block_size, end // self.block_size
-        if last > first:
-            seq.extend_keys(self.block_size)
-        for i in range(first, last):
-            block, key = seq.block_table[i], seq.block_keys[i]
+        if last == first:
+            return
+        block_of, key_of = self._block_of, self._key_of
+        for block, key in zip(seq.block_table[first:last], seq.block_keys(self.block_size)[first:last], strict=True):
             # Two sequences may compute the same text side by side; the first one's block is the one that is kept.
-            if key not in self._block_of and self._key_of[block] is None:
-                self._block_of[key] = block
-                self._key_of[block] = key
+            if key_of[block] is None and block_of.setdefault(key, block) == block:
+                key_of[block] = key
 
     def release(self, seq: Sequence) -> None:
         """Take all blocks from `seq`, the last one first: the end of a text is forgotten before its start."""
+        counts, keys = self._ref_counts, self._key_of
         for block in reversed(seq.block_table):
-            self._ref_counts[block] -= 1
-            if self._ref_counts[block] == 0:
-                self._free[block] = None
-                if self._key_of[block] is None:
-                    self._free.move_to_end(block, last=False)
+            counts[block] -= 1
+            if counts[block] == 0:
+                if keys[block] is None:
+                    self._plain.append(block)
+                else:
+                    self._idle[block] = None
         seq.block_table.clear()
         seq.num_computed = 0
 
@@ -134,27 +136,94 @@ class BlockManager:
         """Empty the prefix cache (new weights make old keys and values wrong)."""
         self._block_of.clear()
         self._key_of = [None] * self.num_blocks
+        self._plain[:0] = reversed(self._idle)
+        self._idle.clear()
 
-    def _take(self) -> int:
-        block, _ = self._free.popitem(last=False)
-        key = self._key_of[block]
-        if key is not None:
+    def _take(self, count: int) -> list[int]:
+        """Take `count` blocks, which must be there: plain ones first, then those whose content was used longest ago."""
+        plain = self._plain
+        taken = plain[: -count - 1 : -1]
+        del plain[-count:]
+        if len(taken) < count:
+            taken += self._evict(count - len(taken))
+        for block in taken:
+            self._ref_counts[block] = 1
+        return taken
+
+    def _evict(self, count: int) -> list[int]:
+        evicted = [self._idle.popitem(last=False)[0] for _ in range(count)]
+        for block in evicted:
+            key = self._key_of[block]
+            assert key is not None, "an idle block has a key"
             del self._block_of[key]
             self._key_of[block] = None
-            self.evictions += 1
-        self._ref_counts[block] = 1
-        return block
+        self.evictions += count
+        return evicted
+
+    # --- many decode steps at once (see `Scheduler.steady_steps`)
+
+    def decode_steps_served(self, seqs: Seq[Sequence], steps: int) -> int:
+        """Return how many steps, `steps` at most, can add a token to each of `seqs` before blocks are lacking.
+
+        The first of them is planned already. Changes nothing.
+        """
+        if len(seqs) * (steps // self.block_size + 1) <= self.num_free:
+            return steps  # as is clear without counting
+        full_after = Counter(-seq.num_computed % self.block_size for seq in seqs)
+        free = self.num_free
+        for step in range(1, steps):
+            free -= full_after[step % self.block_size]
+            if free < 0:
+                return step
+        return steps
+
+    def may_fill_for(self, waiting: Sequence, running: Seq[Sequence]) -> bool:
+        """Say whether one of `running`, if it only decodes, might fill the first block that `waiting` lacks."""
+        if not self.prefix_caching:
+            return False
+        hits, wanted = len(self.cached_prefix(waiting)), waiting.block_keys(self.block_size)
+        for seq in running:
+            full = seq.num_computed // self.block_size
+            if full == 0 or (full <= hits and seq.block_keys(self.block_size)[full - 1] == wanted[full - 1]):
+                return True  # it has written the same text so far, and not yet beyond that block
+        return False
+
+    def decode(self, seqs: Seq[Sequence], steps: int, plan_next: bool) -> None:
+        """Do what `publish` and `grow` would have done in the last `steps` steps, a token of each of `seqs` in each.
+
+        A sequence whose block becomes full with a step publishes it then, and takes another before the next step:
+        within the `steps`, and after the last of them if the next is planned already.
+        """
+        size = self.block_size
+        full_after: dict[int, list[Sequence]] = defaultdict(list)
+        for seq in seqs:
+            first = size - (seq.num_computed - steps) % size
+            if first <= steps:
+                full_after[first % size].append(seq)
+        if not full_after:
+            return
+        for step in range(1, steps + 1):
+            full = full_after.get(step % size, ())
+            for seq in full:
+                end = seq.num_computed - steps + step
+                self.publish(seq, end - 1, end)
+            if step < steps or plan_next:
+                for seq in full:
+                    seq.block_table += self._take(1)
 
     # --- proof
 
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:
         """Raise AssertionError if the books do not balance against the block tables of all live `sequences`."""
         owners = Counter(block for seq in sequences for block in seq.block_table)
+        plain = set(self._plain)
+        assert len(plain) == len(self._plain), "a block is free twice"
         for block in range(self.num_blocks):
             count = self._ref_counts[block]
             assert count == owners[block], f"block {block}: count {count}, owners {owners[block]}"
-            assert (count == 0) == (block in self._free), f"block {block}: count {count} and the free list disagree"
             key = self._key_of[block]
             assert key is None or self._block_of.get(key) == block, f"block {block}: its key names another block"
+            assert (block in plain) == (count == 0 and key is None), f"block {block}: count {count}, key {key!r}, plain"
+            assert (block in self._idle) == (count == 0 and key is not None), f"block {block}: count {count}, idle"
         assert self.num_free + self.num_used == self.num_blocks
         assert len(self._block_of) == sum(key is not None for key in self._key_of)

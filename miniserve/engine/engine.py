@@ -19,13 +19,14 @@ import torch
 
 from miniserve.clock import monotonic
 from miniserve.config import EngineConfig
+from miniserve.engine.batch import Batch
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.model import load_model
 from miniserve.engine.runner import ModelRunner, use_threads
 from miniserve.engine.sampler import Sampled
-from miniserve.engine.scheduler import Batch, Scheduler
+from miniserve.engine.scheduler import Scheduler
 from miniserve.engine.sequence import Sequence
-from miniserve.errors import InvalidRequest, SetupError
+from miniserve.errors import SetupError
 from miniserve.models.model_config import read_config
 from miniserve.types import Clock, Request, TokenEvent
 
@@ -106,26 +107,6 @@ class Engine:
 
         Raises: InvalidRequest if it cannot fit, Overloaded if the queue is full.
         """
-        prompt, limit = len(request.prompt_ids), self.max_model_len
-        resumed = len(request.resume_ids)
-        if prompt + resumed >= limit > prompt:
-            raise InvalidRequest(
-                f"the prompt has {prompt} tokens and {resumed} to resume after, but the context is {limit}",
-                "prompt",
-                "context_length_exceeded",
-            )
-        if prompt == 0:
-            raise InvalidRequest("the prompt is empty: send at least one token", "prompt")
-        if prompt >= limit:
-            raise InvalidRequest(
-                f"the prompt has {prompt} tokens, but the context is {limit} tokens and at least one must be left "
-                "for the answer: shorten the prompt",
-                "prompt",
-                "context_length_exceeded",
-            )
-        least = resumed + 1
-        if request.sampling.max_tokens < least:
-            raise InvalidRequest(f"max_tokens is {request.sampling.max_tokens}: ask for at least {least}", "max_tokens")
         seq = Sequence(request, self.clock())
         self.scheduler.add(seq)
         return seq

@@ -64,11 +64,16 @@ def _quantized(weight: torch.Tensor, quant: str) -> Linear:
     return ways[quant](weight)
 
 
+_PIECE_ROWS = 8192  # fbgemm reads a matrix in strides while packing: the head takes half the time in such pieces
+
+
 def _packed_fp16(weight: torch.Tensor) -> Linear:
     torch.backends.quantized.engine = "fbgemm"
-    packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
-    multiply = torch.ops.quantized.linear_dynamic_fp16
-    return lambda x: multiply(x, packed)
+    pack, multiply = torch.ops.quantized.linear_prepack_fp16, torch.ops.quantized.linear_dynamic_fp16
+    pieces = [pack(rows, None) for rows in torch.split(weight, _PIECE_ROWS)]
+    if len(pieces) == 1:
+        return lambda x: multiply(x, pieces[0])
+    return lambda x: torch.cat([multiply(x, piece) for piece in pieces], dim=-1)
 
 
 def _packed_fp32(weight: torch.Tensor) -> Linear:

@@ -12,9 +12,9 @@ import torch
 from miniserve.config import CacheConfig
 from miniserve.engine import cpu_attention
 from miniserve.engine.attention import make_pool, plan_attention
+from miniserve.engine.batch import Batch
 from miniserve.engine.model import Llama
 from miniserve.engine.sampler import Sampled, sample
-from miniserve.engine.scheduler import Batch
 
 
 class ModelRunner:

@@ -28,62 +28,18 @@ for chunked prefill beside decodes.
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from miniserve.config import SchedulerConfig
+from miniserve.engine.batch import Batch, Work
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.sequence import Sequence, SequenceStatus
-from miniserve.errors import Overloaded
+from miniserve.errors import InvalidRequest, Overloaded
 from miniserve.types import FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Compute tokens `[start, start + num_tokens)` of `seq` in this step."""
-
-    seq: Sequence
-    start: int
-    num_tokens: int
-    samples: bool  # the last token of the sequence is among them, so a new one comes out
-
-    @property
-    def end(self) -> int:
-        return self.start + self.num_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One step's work, rows of a single token first."""
-
-    works: tuple[Work, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.works)
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(work.num_tokens for work in self.works)
-
-    @property
-    def decode_rows(self) -> int:
-        return sum(1 for work in self.works if work.num_tokens == 1)
-
-    @property
-    def prefill_tokens(self) -> int:
-        return sum(work.num_tokens for work in self.works if work.num_tokens > 1)
-
-    @property
-    def context_tokens(self) -> int:
-        """Cached tokens that the single-token rows attend to."""
-        return sum(work.end for work in self.works if work.num_tokens == 1)
-
-    @property
-    def prefill_pairs(self) -> int:
-        """(query, key) pairs that the chunks attend over, at the causal average."""
-        chunks = (work for work in self.works if work.num_tokens > 1)
-        return sum(work.num_tokens * (2 * work.start + work.num_tokens + 1) // 2 for work in chunks)
 
 
 @dataclass(slots=True)
@@ -109,10 +65,10 @@ class Scheduler:
     ) -> None:
         self.config = config
         self.blocks = blocks
-        self.max_model_len = max_model_len
+        self.max_model_len = min(max_model_len, blocks.num_blocks * blocks.block_size)
         self.eos_ids = frozenset(eos_ids)
         self.counters = Counters()
-        self.running: list[Sequence] = []
+        self.running: list[Sequence] = []  # best rank first
         self._by_id: dict[str, Sequence] = {}
         self._waiting: list[tuple[float, int, Sequence]] = []  # heap of (rank, tie-breaker, sequence)
         self._arrivals = 0
@@ -140,8 +96,10 @@ class Scheduler:
     def add(self, seq: Sequence) -> None:
         """Queue a new sequence.
 
-        Raises: Overloaded if `max_waiting` sequences wait already; ValueError if its id is in use.
+        Raises: InvalidRequest if it cannot fit; Overloaded if `max_waiting` sequences wait already; ValueError if its
+            id is in use.
         """
+        self._check_fit(seq)
         if self._num_waiting >= self.config.max_waiting:
             raise Overloaded(
                 f"the replica has {self._num_waiting} requests waiting already; try again later", None, None, 1.0
@@ -153,18 +111,40 @@ class Scheduler:
         self._by_id[seq.request_id] = seq
         self._push(seq)
 
-    def abort(self, request_id: str) -> Sequence | None:
+    def _check_fit(self, seq: Sequence) -> None:
+        prompt, limit = seq.num_prompt, self.max_model_len
+        resumed = seq.num_tokens - prompt
+        if prompt == 0:
+            raise InvalidRequest("the prompt is empty: send at least one token", "prompt")
+        if prompt >= limit:
+            raise InvalidRequest(
+                f"the prompt has {prompt} tokens, but the context is {limit} tokens and at least one must be left "
+                "for the answer: shorten the prompt",
+                "prompt",
+                "context_length_exceeded",
+            )
+        if prompt + resumed >= limit:
+            raise InvalidRequest(
+                f"the prompt has {prompt} tokens and {resumed} to resume after, but the context is {limit}",
+                "prompt",
+                "context_length_exceeded",
+            )
+        if seq.max_output_tokens <= resumed:
+            raise InvalidRequest(f"max_tokens is {seq.max_output_tokens}: ask for at least {resumed + 1}", "max_tokens")
+
+    def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> Sequence | None:
         """Drop a sequence wherever it is; its blocks are free on return. Unknown ids are ignored."""
         seq = self._by_id.get(request_id)
         if seq is not None:
-            self._finish(seq, FinishReason.ABORT)
+            self._finish(seq, reason)
         return seq
 
     def _push(self, seq: Sequence) -> None:
         seq.status = SequenceStatus.WAITING
         self._num_waiting += 1
         self._arrivals += 1
-        heapq.heappush(self._waiting, (self.rank(seq), self._arrivals, seq))
+        seq.rank = self.rank(seq)
+        heapq.heappush(self._waiting, (seq.rank, self._arrivals, seq))
 
     def _head(self) -> Sequence | None:
         """Return the best waiting sequence. (Aborted ones stay in the heap until they surface here.)"""
@@ -177,38 +157,45 @@ class Scheduler:
     def schedule(self, now_s: float) -> Batch:
         """Choose the next step's work; blocks for it are taken. Empty only if nothing is running or waiting."""
         self._end_a_turn(now_s)
-        planned: dict[Sequence, int] = {}
-        preempted = self._plan_running(planned)
-        if not preempted:  # a step that had to take blocks away has none to give to newcomers
-            self._admit_waiting(planned)
-        works = [self._work(seq, n) for seq, n in planned.items()]
-        works.sort(key=lambda work: work.num_tokens > 1)
-        return Batch(tuple(works))
+        works: list[Work] = []
+        preempted = self._plan_running(works)
+        if self._num_waiting and not preempted:  # a step that had to take blocks away has none to give to newcomers
+            self._admit_waiting(works)
+        return Batch(works)
 
-    def _work(self, seq: Sequence, num_tokens: int) -> Work:
-        start = seq.num_computed
-        return Work(seq, start, num_tokens, samples=start + num_tokens == len(seq.tokens))
-
-    def _plan_running(self, planned: dict[Sequence, int]) -> bool:
-        """Give every running sequence its decode token or a prefill chunk. Return whether any was preempted."""
-        budget, before = self.config.max_batch_tokens, self.counters.preemptions
-        for seq in sorted(self.running, key=lambda seq: (seq.num_uncomputed > 1, self.rank(seq))):
-            num_tokens = min(seq.num_uncomputed, budget)
-            if seq.status is not SequenceStatus.RUNNING or num_tokens == 0:
-                continue
-            while not self.blocks.grow(seq, seq.num_computed + num_tokens):
-                victim = max(self.running, key=lambda other: (self.rank(other), other.request_id))
-                budget += planned.pop(victim, 0)
-                self._preempt(victim)
-                if victim is seq:
-                    break
-            else:
-                planned[seq] = num_tokens
-                budget -= num_tokens
+    def _plan_running(self, works: list[Work]) -> bool:
+        """Plan the decode token of every running sequence, then prefill chunks. Return whether any was preempted."""
+        before, block_size = self.counters.preemptions, self.blocks.block_size
+        in_prefill: list[Sequence] = []
+        for seq in self.running[:]:
+            start = seq.num_computed
+            if seq.num_tokens - start > 1:
+                in_prefill.append(seq)
+            elif start < len(seq.block_table) * block_size or self._make_room(seq, works):
+                works.append(Work(seq, start, 1, True))
+        budget = self.config.max_batch_tokens - len(works)
+        for seq in in_prefill:  # their blocks were taken at admission
+            if budget > 0 and seq.status is SequenceStatus.RUNNING:
+                works.append(self._chunk(seq, budget))
+                budget -= works[-1].num_tokens
         return self.counters.preemptions > before
 
-    def _admit_waiting(self, planned: dict[Sequence, int]) -> None:
-        budget = self.config.max_batch_tokens - sum(planned.values())
+    def _make_room(self, seq: Sequence, works: list[Work]) -> bool:
+        """Find a block for the next token of `seq`, preempting others if need be. Return False if it is preempted."""
+        while seq.status is SequenceStatus.RUNNING:
+            if self.blocks.grow(seq, seq.num_tokens):
+                return True
+            victim = self.running[-1]
+            works[:] = [work for work in works if work.seq is not victim]
+            self._preempt(victim)
+        return False
+
+    def _chunk(self, seq: Sequence, budget: int) -> Work:
+        num_tokens = min(seq.num_uncomputed, budget)
+        return Work(seq, seq.num_computed, num_tokens, samples=num_tokens == seq.num_uncomputed)
+
+    def _admit_waiting(self, works: list[Work]) -> None:
+        budget = self.config.max_batch_tokens - sum(work.num_tokens for work in works)
         while budget > 0 and (seq := self._head()) is not None:
             hits = self._room_for(seq)
             if hits is None:
@@ -216,8 +203,8 @@ class Scheduler:
             heapq.heappop(self._waiting)
             self._num_waiting -= 1
             self._admit(seq, hits)
-            planned[seq] = min(seq.num_uncomputed, budget)
-            budget -= planned[seq]
+            works.append(self._chunk(seq, budget))
+            budget -= works[-1].num_tokens
 
     def _room_for(self, seq: Sequence) -> list[int] | None:
         """Return the cached prefix of `seq` if it can be admitted now, else None.
@@ -234,40 +221,100 @@ class Scheduler:
         self.blocks.admit(seq, hits)
         seq.status = SequenceStatus.RUNNING
         seq.turn_tokens = 0
-        self.running.append(seq)
+        insort(self.running, seq, key=attrgetter("rank"))
         if seq.high_water == 0:  # the first time: later admissions find the sequence's own blocks, which is no merit
             seq.cached_tokens = min(seq.num_computed, seq.num_prompt)
             self.counters.prompt_tokens += seq.num_prompt
-            self.counters.prefix_query_tokens += len(seq.tokens)
+            self.counters.prefix_query_tokens += seq.num_tokens
             self.counters.prefix_hit_tokens += seq.num_computed
 
-    def commit(self, batch: Batch, new_tokens: Seq[int]) -> list[Sequence]:
+    def commit(self, batch: Batch, new_tokens: Iterable[int]) -> list[Sequence]:
         """Book a computed step: one of `new_tokens` per sampling work, in order. Return the sequences that got one."""
         tokens = iter(new_tokens)
         grown: list[Sequence] = []
         self.counters.steps += 1
-        for work in batch.works:
-            token = next(tokens) if work.samples else None
-            seq = work.seq
+        for seq, start, num_tokens, samples in batch.works:
+            token = next(tokens) if samples else None
             if seq.status is not SequenceStatus.RUNNING:
                 continue  # aborted while the step was being computed
-            self.counters.recomputed_tokens += max(0, min(work.end, seq.high_water) - work.start)
-            seq.num_computed = work.end
-            seq.high_water = max(seq.high_water, work.end)
-            self.blocks.publish(seq, work.start, work.end)
+            end = start + num_tokens
+            if start < seq.high_water:
+                self.counters.recomputed_tokens += min(end, seq.high_water) - start
+            if end > seq.high_water:
+                seq.high_water = end
+            seq.num_computed = end
+            self.blocks.publish(seq, start, end)
             if token is not None:
                 self._append(seq, token)
                 grown.append(seq)
         return grown
 
     def _append(self, seq: Sequence, token: int) -> None:
-        seq.tokens.append(token)
+        seq.append(token)
         seq.turn_tokens += 1
         self.counters.generated_tokens += 1
         if token in self.eos_ids and not seq.request.sampling.ignore_eos:
             self._finish(seq, FinishReason.STOP)
-        elif seq.num_output >= seq.max_output_tokens:
+        elif seq.num_tokens >= seq.num_prompt + seq.max_output_tokens:
             self._finish(seq, FinishReason.LENGTH)
+
+    # --- many equal steps at once
+
+    def steady_steps(self, batch: Batch) -> int:
+        """Return how many steps in a row, this planned one included, are certain to be `batch`, one token further each.
+
+        That is so while everybody decodes and nobody finishes, ends a turn, needs another's blocks, or can be admitted.
+        Holds until something is added or aborted, and if no token ends a sequence. Cautious: may return too few.
+        """
+        if self.eos_ids or batch.prefill_tokens or len(batch.works) != len(self.running):
+            return 1
+        steps = self.max_model_len
+        for seq in self.running:
+            if seq.turn_tokens == 0:
+                return 1  # just admitted: in the next step it moves to its rank's place
+            left = seq.num_prompt + seq.max_output_tokens - seq.num_tokens
+            if left < steps:
+                steps = left
+        if self._num_waiting:
+            steps = min(steps, self._steps_of_an_unchanged_queue())
+        return self.blocks.decode_steps_served(self.running, steps) if steps > 1 else 1
+
+    def _steps_of_an_unchanged_queue(self) -> int:
+        """Return for how many steps the waiting sequences are certain to go on waiting, if all running ones decode."""
+        head, turn = self._head(), self.config.turn_tokens
+        assert head is not None
+        if len(self.running) < self.config.max_running and (
+            self._room_for(head) is not None or self.blocks.may_fill_for(head, self.running)
+        ):
+            return 1
+        if turn is None or head.num_output >= turn:
+            return self.max_model_len
+        return max(1, turn - max(seq.turn_tokens for seq in self.running))
+
+    def commit_steady(self, batch: Batch, steps: int, new_tokens: Iterable[Seq[int]]) -> list[Sequence]:
+        """Equals `steps` times `commit`, with `schedule` in between. `new_tokens` has a run of `steps` for each row."""
+        seqs = self._decode(batch, steps, new_tokens, plan_next=False)
+        for seq in seqs:
+            if seq.num_tokens >= seq.num_prompt + seq.max_output_tokens:
+                self._finish(seq, FinishReason.LENGTH)
+        return seqs
+
+    def advance_steady(self, batch: Batch, steps: int, new_tokens: Iterable[Seq[int]]) -> Batch:
+        """Equals `steps` times `commit` and `schedule`; return the batch that is planned then."""
+        self._decode(batch, steps, new_tokens, plan_next=True)
+        return Batch(Work(seq, start + steps, 1, True) for seq, start, _, _ in batch.works)
+
+    def _decode(self, batch: Batch, steps: int, new_tokens: Iterable[Seq[int]], plan_next: bool) -> list[Sequence]:
+        seqs = [work.seq for work in batch.works]
+        for seq, tokens in zip(seqs, new_tokens, strict=False):
+            seq.extend(tokens)
+            seq.turn_tokens += steps
+            seq.num_computed += steps
+            seq.high_water = seq.num_computed
+        self.blocks.decode(seqs, steps, plan_next)
+        self.counters.steps += steps
+        self.counters.generated_tokens += steps * len(seqs)
+        return seqs
 
     # --- ways out
 
@@ -294,15 +341,15 @@ class Scheduler:
 
     def _end_a_turn(self, now_s: float) -> None:
         """If a short sequence waits for room, the sequence that has run longest past its turn makes some."""
-        turn, head = self.config.turn_tokens, self._head()
-        if turn is None or head is None or head.num_output >= turn or self._room_for(head) is not None:
+        turn = self.config.turn_tokens
+        if turn is None or (head := self._head()) is None or head.num_output >= turn:
             return
         due = [
             seq
             for seq in self.running
-            if seq.turn_tokens >= turn and self.rank(head) < now_s + seq.request.priority * self.config.aging_s
+            if seq.turn_tokens >= turn and head.rank < now_s + seq.request.priority * self.config.aging_s
         ]
-        if due:
+        if due and self._room_for(head) is None:
             seq = max(due, key=lambda seq: (seq.turn_tokens, seq.request_id))
             self._leave(seq)
             seq.queued_s = now_s

@@ -8,7 +8,7 @@ time.
 
 The fit minimises *relative* error: a 20 ms decode step happens a thousand times more often than a 200 ms prefill, and
 an error of 5 ms matters to it more. The simulator and paced replicas use `seconds` in place of the model's step. Knows
-no torch: anything with the counts of `scheduler.Batch` will do.
+no torch: anything with the counts of `batch.Batch` will do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from miniserve.errors import SetupError
 
 
 class StepCounts(Protocol):
-    """What a step's time depends on; `scheduler.Batch` and `engine.StepRecord` both have it."""
+    """What a step's time depends on; `batch.Batch` and `engine.StepRecord` both have it."""
 
     @property
     def decode_rows(self) -> int: ...
@@ -58,7 +58,18 @@ class StepTimeModel:
 
     def seconds(self, step: StepCounts) -> float:
         """Return the expected duration of one step."""
-        return float(_features(step) @ self._coefficients())
+        seconds = self.base_s + self.per_decode_row_s * step.decode_rows
+        seconds += self.per_prefill_token_s * step.prefill_tokens
+        seconds += self.per_context_token_s * step.context_tokens
+        return seconds + self.per_prefill_pair_s * step.prefill_pairs
+
+    def decode_seconds(self, rows: int, context_tokens: int, steps: int) -> list[float]:
+        """Return the durations of `steps` successive steps of the same decode rows, each of which makes `rows` tokens.
+
+        The same additions in the same order as in `seconds`, so the same bits.
+        """
+        alike_s, contexts = self.base_s + self.per_decode_row_s * rows, range(context_tokens, 1 << 62, rows)
+        return [alike_s + self.per_context_token_s * context for context in contexts[:steps]]
 
     def relative_errors(self, steps: Iterable[TimedStep]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return (predicted - measured) / measured for each step."""
@@ -68,17 +79,6 @@ class StepTimeModel:
         """Write the model as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-    def _coefficients(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.array(
-            [
-                self.base_s,
-                self.per_decode_row_s,
-                self.per_prefill_token_s,
-                self.per_context_token_s,
-                self.per_prefill_pair_s,
-            ]
-        )
 
 
 def load_step_time(path: Path) -> StepTimeModel:

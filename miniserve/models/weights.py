@@ -32,7 +32,7 @@ __all__ += ["read_config", "resolve_model", "tensor_files", "verify_model"]
 Report = Callable[[str], None]
 
 NAMES = {
-    "smollm2": "SmolLM2-135M-Instruct (Apache-2.0), a 93 MB download, 0.54 GB in the cache as fp32",
+    "smollm2": "SmolLM2-135M-Instruct (Apache-2.0), a 98 MB download, 0.54 GB in the cache as fp32",
     "tiny": "a random two-layer model made on the spot, for tests",
 }
 SHIPPED = {  # trained by this project; name -> folder in SHIPPED_FOLDER

@@ -7,7 +7,7 @@ import torch
 
 from miniserve.engine import attention, cpu_attention
 from miniserve.engine.attention import AttentionBackend, choose_backend, plan_attention
-from miniserve.engine.scheduler import Batch, Work
+from miniserve.engine.batch import Batch, Work
 from miniserve.engine.sequence import Sequence
 from miniserve.errors import SetupError
 from miniserve.types import Request

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from miniserve.config import CacheConfig, EngineConfig
 from miniserve.engine import cpu_attention
 from miniserve.engine.attention import plan_attention
+from miniserve.engine.batch import Batch, Work
 from miniserve.engine.engine import load_engine
 from miniserve.engine.model import load_model
 from miniserve.engine.runner import ModelRunner
-from miniserve.engine.scheduler import Batch, Work
 from miniserve.engine.sequence import Sequence
 from miniserve.errors import InvalidRequest, SetupError, WeightsError
 from miniserve.models.tiny import write_tiny_model

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from miniserve.config import SchedulerConfig
+from miniserve.engine.batch import Batch
 from miniserve.engine.block_manager import BlockManager
-from miniserve.engine.scheduler import Batch, Scheduler
+from miniserve.engine.scheduler import Scheduler
 from miniserve.engine.sequence import Sequence, SequenceStatus
-from miniserve.errors import Overloaded
+from miniserve.errors import InvalidRequest, Overloaded, SetupError
 from miniserve.types import FinishReason, Priority, Request, SamplingParams
 
 
@@ -273,3 +274,36 @@ def test_cached_prompt_tokens_are_not_scheduled_again() -> None:
     assert plan(batch) == [("b", 8, 3)]
     assert batch.works[0].seq.cached_tokens == 8
     assert bench.scheduler.counters.prefix_hit_tokens == 8
+
+
+@pytest.mark.parametrize(
+    ("prompt", "resume_ids", "output", "reason"),
+    [
+        (0, (), 5, "empty"),
+        (24, (), 5, "has 24 tokens, but the context is 24"),
+        (20, (1, 2, 3, 4), 9, "4 to resume after, but the context is 24"),
+        (4, (1, 2), 2, "max_tokens is 2: ask for at least 3"),
+    ],
+)
+def test_what_cannot_fit_is_refused(prompt: int, resume_ids: tuple[int, ...], output: int, reason: str) -> None:
+    """The pool holds 24 tokens, fewer than the model's context: a sequence that outgrew it would run for ever."""
+    bench = Bench(num_blocks=6, block_size=4, max_model_len=64, max_batch_tokens=64)
+    with pytest.raises(InvalidRequest, match=reason):
+        bench.add(prompt, output, resume_ids=resume_ids)
+    assert not bench.scheduler.has_work
+    largest = bench.add(prompt=20, output=99, resume_ids=(1, 2, 3))
+    bench.drain()
+    assert largest.num_output == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"max_output_tokens": (100, 100)}, "three numbers"),
+        ({"max_output_tokens": (100, 0, 100)}, "at least 1"),
+        ({"max_waiting": -1}, "max_waiting"),
+    ],
+)
+def test_impossible_settings_are_refused(config: dict[str, object], reason: str) -> None:
+    with pytest.raises(SetupError, match=reason):
+        Bench(**config)  # type: ignore[arg-type]
