@@ -1,0 +1,136 @@
+"""Scenarios: demand, fleet, policies, faults and goals of a run in one TOML file, for both worlds.
+
+    scenario = load(Path("data/scenarios/quickstart.toml"))
+
+Everything is checked here, before anything runs: `source` knows the lines, `reader` checks types, units and names,
+`model` says what there is to say, and what needs more than one value to see is checked below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from miniserve.errors import SetupError
+from miniserve.hardware import PriceList, load_price_list
+from miniserve.scenario.build import prefix_tier, replicas
+from miniserve.scenario.kinds import KINDS, MAKERS, loaders
+from miniserve.scenario.model import Scenario
+from miniserve.scenario.reader import Reader, suggestion
+from miniserve.scenario.source import Place, Setting, Source, read
+
+__all__ = ["Scenario", "load", "variants"]
+
+
+def variants(path: Path) -> tuple[str, ...]:
+    """Return the names of the variants that a scenario file describes. Raises: SetupError if it cannot be read."""
+    table = read(path).values.get("variants", {})
+    return tuple(table) if isinstance(table, dict) else ()
+
+
+def load(path: Path, *, variant: str | None = None, settings: Sequence[Setting] = ()) -> Scenario:
+    """Read and check a scenario, with one of its variants and then `settings` laid over it.
+
+    Raises: SetupError naming file, line and key, the value, and what is allowed.
+    """
+    source = read(path)
+    table = source.values.pop("variants", {})
+    if not isinstance(table, dict) or not all(isinstance(item, dict) for item in table.values()):
+        raise source.error(("variants",), "must hold one table per variant: [variants.NAME.policies] ...")
+    if variant is not None:
+        if variant not in table:
+            raise SetupError(f"{path} has no variant {variant!r}; {suggestion(variant, table)}")
+        source = source.with_laid_over(table[variant], ("variants", variant))
+    for setting in settings:
+        source = source.with_setting(setting)
+    return from_source(source, path.parent)
+
+
+def from_source(source: Source, folder: Path) -> Scenario:
+    """Return the scenario that `source` describes; user files are looked for in `folder`. Raises: SetupError."""
+    reader = Reader(source, KINDS, loaders(folder), MAKERS)
+    scenario = reader.construct(Scenario, source.values)
+    assert isinstance(scenario, Scenario)
+    _check_run(scenario, source)
+    if scenario.fleet is not None:
+        _check_groups(scenario, source, load_price_list())
+        _check_regions(scenario, source)
+        _check_room(scenario, source)
+    _check_faults(scenario, source)
+    return scenario
+
+
+def _check_run(scenario: Scenario, source: Source) -> None:
+    if scenario.run.requests is None and scenario.run.duration_s is None:
+        raise source.error(("run",), "`requests` or `duration_s` is missing: one of them must say when to stop")
+
+
+def _check_groups(scenario: Scenario, source: Source, prices: PriceList) -> None:
+    fleet = scenario.fleet
+    assert fleet is not None
+    if not fleet.replicas:
+        raise source.error(("fleet", "replicas"), "must have at least one group")
+    _check_name(fleet.model, prices.models, source, ("fleet", "model"))
+    seen: dict[str, int] = {}
+    for i, group in enumerate(fleet.replicas):
+        place: Place = ("fleet", "replicas", i)
+        if group.name in seen:
+            raise source.error((*place, "name"), f'"{group.name}" is the name of an earlier group')
+        seen[group.name] = i
+        if (group.hardware is None) == (group.step_time is None):
+            raise source.error(place, "needs either `hardware` or `step_time`, and not both")
+        if group.hardware is not None:
+            _check_name(group.hardware, prices.hardware, source, (*place, "hardware"))
+
+
+def _check_name(name: str, known: Mapping[str, object], source: Source, place: Place) -> None:
+    if name not in known:
+        raise source.error(place, f'there is no "{name}"; {suggestion(name, known)}')
+
+
+def _check_regions(scenario: Scenario, source: Source) -> None:
+    """Latencies, clients and replicas must speak of the same regions, and every distance must be known."""
+    fleet = scenario.fleet
+    assert fleet is not None
+    there = {group.region: True for group in fleet.replicas if group.region}
+    here = {region: True for region in scenario.workload.regions.shares if region is not None}
+    known = there | here
+    for one, row in fleet.latency_s.items():
+        for other in (one, *row):
+            if other not in known:
+                place = ("fleet", "latency_s", one) if other == one else ("fleet", "latency_s", one, other)
+                raise source.error(place, f"no client and no replica is there; {suggestion(other, known)}")
+    for client in here:
+        for region in there:
+            rows = fleet.latency_s.get(client, {}), fleet.latency_s.get(region, {})
+            if client != region and region not in rows[0] and client not in rows[1]:
+                raise source.error(("fleet", "latency_s"), f"`{client}.{region}` is missing: seconds one way")
+
+
+def _check_room(scenario: Scenario, source: Source) -> None:
+    """See whether the model fits on its hardware, and a block into the shared cache."""
+    for build, place in ((replicas, ("fleet", "replicas")), (prefix_tier, ("fleet", "prefix_tier"))):
+        try:
+            build(scenario)
+        except SetupError as error:
+            raise source.error(place, str(error)) from None
+
+
+def _check_faults(scenario: Scenario, source: Source) -> None:
+    events, before_s = scenario.faults.events, 0.0
+    ids = () if scenario.fleet is None else scenario.fleet.replica_ids
+    for i, event in enumerate(events):
+        place: Place = ("faults", "events", i)
+        if event.at_s < before_s:
+            raise source.error((*place, "at_s"), f"{event.at_s:g} is before {before_s:g}: events go forward in time")
+        before_s = event.at_s
+        for k, pattern in enumerate(event.replicas):
+            _check_pattern(pattern, ids, source, (*place, "replicas", k))
+    for k, pattern in enumerate(scenario.faults.only_replicas):
+        _check_pattern(pattern, ids, source, ("faults", "only_replicas", k))
+
+
+def _check_pattern(pattern: str, ids: Sequence[str], source: Source, place: Place) -> None:
+    if ids and not any(fnmatchcase(each, pattern) for each in ids):
+        raise source.error(place, f'"{pattern}" is no replica; they are {", ".join(ids)}')

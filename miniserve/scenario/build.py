@@ -1,0 +1,94 @@
+"""From a scenario's description to the things that run: fresh policies, replica specifications, distances.
+
+Each call makes new objects, so two runs of one scenario share no memory. `seed` is the run's; every policy that draws
+takes its own named stream from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from miniserve.hardware import PriceList, load_price_list
+from miniserve.policies.admission import AllOf
+from miniserve.policies.resilience import Resilience, breakers
+from miniserve.scenario.model import Engine, Fleet, ReplicaGroup, Scenario
+from miniserve.sim.prefix_tier import PrefixTier
+from miniserve.sim.spec import ReplicaSpec, replica_spec
+
+_PARTS = ("retry", "budget", "second_opinions", "ejector", "progress")
+_NUMBERS = ("hedge_after_s", "first_token_s", "first_token_share", "resume", "same_replica")
+
+
+def resilience(scenario: Scenario, seed: int) -> Resilience:
+    """Return the policies of one gateway. What the scenario does not name is left at its default."""
+    policies = scenario.policies
+    chosen: dict[str, Any] = {}
+    for name in _PARTS:
+        if (recipe := getattr(policies, name)) is not None:
+            chosen[name] = recipe.build(seed=seed)
+    for name in _NUMBERS:
+        if (value := getattr(policies, name)) is not None:
+            chosen[name] = None if value == "off" else value
+    if policies.breaker is not None and policies.breaker.name != "off":
+        chosen["breakers"] = breakers(policies.breaker.build)
+    if policies.admission:
+        chosen["admission"] = AllOf(*(recipe.build(seed=seed) for recipe in policies.admission))
+    if policies.router is not None:
+        chosen["router"] = policies.router.build(seed=seed, latency_s=_both_ways(scenario.fleet))
+    return Resilience(policies.balancer.build(seed=seed), **chosen)
+
+
+def _both_ways(fleet: Fleet | None) -> dict[tuple[str, str], float]:
+    one_way = {} if fleet is None else distances(fleet)
+    return one_way | {(there, here): seconds for (here, there), seconds in one_way.items()}
+
+
+def distances(fleet: Fleet) -> dict[tuple[str, str], float]:
+    """Return the one-way seconds between regions."""
+    return {(here, there): seconds for here, row in fleet.latency_s.items() for there, seconds in row.items()}
+
+
+def replicas(scenario: Scenario) -> tuple[tuple[str, ReplicaSpec], ...]:
+    """Return the id and the specification of every replica.
+
+    Raises: SetupError if the model does not fit on a group's hardware, or there is no fleet.
+    """
+    fleet = scenario.fleet
+    assert fleet is not None, "the caller has checked that the scenario has a fleet"
+    specify = partial(_spec, fleet=fleet, engine=scenario.engine, prices=load_price_list())
+    return tuple(
+        (replica_id, spec) for group in fleet.replicas for spec in [specify(group)] for replica_id in group.replica_ids
+    )
+
+
+def prefix_tier(scenario: Scenario) -> PrefixTier | None:
+    """Return an empty shared cache, if the fleet has one. Raises: SetupError if not one block fits in."""
+    fleet = scenario.fleet
+    if fleet is None or fleet.prefix_tier is None:
+        return None
+    tier = fleet.prefix_tier
+    block_bytes = scenario.engine.cache.block_size * load_price_list().model(fleet.model).kv_bytes_per_token
+    blocks = int(tier.capacity_bytes // block_bytes)
+    return PrefixTier(blocks, block_bytes, tier.bandwidth_bytes_per_s, latency_s=tier.latency_s)
+
+
+def _spec(group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList) -> ReplicaSpec:
+    cache = engine.cache
+    if group.hardware is None:
+        assert group.step_time is not None
+        spec = ReplicaSpec(group.step_time, engine.scheduler, version=group.version, region=group.region)
+    else:
+        spec = replica_spec(
+            prices.machine(group.hardware),
+            prices.model(fleet.model),
+            scheduler=engine.scheduler,
+            block_size=cache.block_size,
+            spot=group.spot,
+            version=group.version,
+            region=group.region,
+        )
+    blocks = spec.cache.num_blocks if cache.num_blocks is None else cache.num_blocks
+    pool = replace(spec.cache, num_blocks=blocks, block_size=cache.block_size, prefix_caching=cache.prefix_caching)
+    return replace(spec, cache=pool, max_model_len=engine.max_model_len, weight=group.weight, speed=group.speed)

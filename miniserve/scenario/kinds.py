@@ -1,0 +1,119 @@
+"""The names that a scenario may use: which word makes which part.
+
+`KINDS` maps a role to its names; `MAKERS` says, for types whose fields are not what a person would write, which
+function to call instead. Adding a policy to its own register (`BALANCERS`, `RETRIES`, ...) is enough to use it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from miniserve.engine.step_time import StepTimeModel
+from miniserve.plugins import load_class
+from miniserve.policies.admission import Admission, AdmitAll, DeadlineCheck, PriorityShedding
+from miniserve.policies.balancer import BALANCERS, Balancer
+from miniserve.policies.breaker import Breaker
+from miniserve.policies.concurrency import ConcurrencyLimit, FixedLimit, Gradient2, Limit
+from miniserve.policies.ejection import Ejector
+from miniserve.policies.progress import ProgressWatch
+from miniserve.policies.quota import QuotaAdmission
+from miniserve.policies.retry import JITTERS, RETRIES, Jitter, RetryPolicy
+from miniserve.policies.retry_budget import BUDGETS, Budget
+from miniserve.policies.router import ROUTERS, Router
+from miniserve.scenario.reader import Loader, NotNegative, Positive
+from miniserve.types import Priority
+from miniserve.workload import Arrivals, Bursts, Constant, Conversations, Geometric, Lengths, Mix, Poisson, Quantiles
+from miniserve.workload.lengths import CODE_OUTPUT, CODE_PROMPT, CONVERSATION_OUTPUT, CONVERSATION_PROMPT
+from miniserve.workload.requests import Workload
+
+
+def _published(curve: Quantiles) -> Callable[..., Quantiles]:
+    def scaled(scale: Positive = 1.0) -> Quantiles:
+        return replace(curve, scale=scale)
+
+    return scaled
+
+
+def _off() -> None:
+    return None
+
+
+KINDS: Mapping[Any, Mapping[str, Any]] = {
+    Arrivals: {"poisson": Poisson, "bursts": Bursts},
+    Lengths: {
+        "constant": Constant,
+        "geometric": Geometric,
+        "quantiles": Quantiles,
+        "conversation-prompt": _published(CONVERSATION_PROMPT),
+        "conversation-output": _published(CONVERSATION_OUTPUT),
+        "code-prompt": _published(CODE_PROMPT),
+        "code-output": _published(CODE_OUTPUT),
+    },
+    Balancer: BALANCERS,
+    Router: ROUTERS,
+    RetryPolicy: RETRIES,
+    Budget: {**BUDGETS, "off": _off},
+    Jitter: JITTERS,
+    Breaker: {"breaker": Breaker, "off": _off},
+    Ejector: {"ejector": Ejector, "off": _off},
+    ProgressWatch: {"progress": ProgressWatch, "off": _off},
+    Admission: {
+        "all": AdmitAll,
+        "shed": PriorityShedding,
+        "deadline": DeadlineCheck,
+        "concurrency": ConcurrencyLimit,
+        "quota": QuotaAdmission,
+    },
+    Limit: {"fixed": FixedLimit, "gradient": Gradient2},
+}
+
+
+def loaders(folder: Path) -> dict[Any, Loader]:
+    """Return how a user's own class is found for each role; relative files are looked for in `folder` first."""
+
+    def loader(role: Any) -> Loader:
+        return lambda name: load_class(name, role, folder)
+
+    return {role: loader(role) for role in (Balancer, Router, RetryPolicy, Budget, Admission)}
+
+
+def make_workload(
+    arrivals: Arrivals,
+    prompt: Lengths = CONVERSATION_PROMPT,
+    output: Lengths = CONVERSATION_OUTPUT,
+    conversations: Conversations | None = None,
+    tenants: Mapping[str, NotNegative] | None = None,
+    priorities: Mapping[Priority, NotNegative] | None = None,
+    regions: Mapping[str, NotNegative] | None = None,
+    deadline_after_s: Positive | None = None,
+    model: str = "model",
+) -> Workload:
+    """Return the workload of a `[workload]` table."""
+    return Workload(
+        arrivals,
+        prompt,
+        output,
+        conversations,
+        Mix(tenants or {"": 1.0}),
+        Mix(priorities or {Priority.STANDARD: 1.0}),
+        Mix(cast(Mapping[str | None, float], regions or {None: 1.0})),
+        deadline_after_s,
+        model,
+    )
+
+
+def make_step_time(
+    base_s: NotNegative,
+    per_decode_row_s: NotNegative = 0.0,
+    per_prefill_token_s: NotNegative = 0.0,
+    per_context_token_s: NotNegative = 0.0,
+    per_prefill_pair_s: NotNegative = 0.0,
+) -> StepTimeModel:
+    """Return the step-time model of a `step_time` table."""
+    return StepTimeModel(base_s, per_decode_row_s, per_prefill_token_s, per_context_token_s, per_prefill_pair_s)
+
+
+MAKERS: Mapping[Any, Callable[..., Any]] = {Workload: make_workload, StepTimeModel: make_step_time}

@@ -1,0 +1,205 @@
+"""What a scenario says: the tables of the file, as values.
+
+    [run]                 how much, which seed            [engine.scheduler], [engine.cache]   one replica's inside
+    [workload]            who asks for what, when         [policies]                           all decisions
+    [[fleet.replicas]]    groups of equal replicas        [clients]                            what they do on failure
+    [faults]              what goes wrong                 [slo]                                what is good enough
+
+Each class below is one table; its fields are the table's keys. Policies are recipes: each run makes its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from miniserve.config import SchedulerConfig
+from miniserve.engine.step_time import StepTimeModel
+from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
+from miniserve.observe.goodput import SLO
+from miniserve.policies.admission import Admission
+from miniserve.policies.balancer import Balancer, LeastOutstanding
+from miniserve.policies.breaker import Breaker
+from miniserve.policies.ejection import Ejector
+from miniserve.policies.progress import ProgressWatch
+from miniserve.policies.retry import Backoff, RetryPolicy
+from miniserve.policies.retry_budget import Budget
+from miniserve.policies.router import Router
+from miniserve.scenario.reader import Count, Fraction, NotNegative, Positive, Recipe
+from miniserve.workload.requests import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How long, and with which luck. It ends with the last answer after `requests` or `duration_s` of arrivals."""
+
+    requests: Count | None = None
+    duration_s: Positive | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The KV pool. `num_blocks` is what the hardware has room for, unless said."""
+
+    num_blocks: Count | None = None
+    block_size: Count = 16
+    prefix_caching: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One replica's inside, the same in all groups."""
+
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    cache: Cache = Cache()
+    max_model_len: Count = 1 << 20  # tokens; the scheduler lowers it to what the KV pool holds
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaGroup:
+    """`count` equal replicas, called NAME-0, NAME-1, ... Either `hardware` or `step_time` says how fast they are."""
+
+    name: str
+    count: Count = 1
+    hardware: str | None = None  # a name of data/hardware.toml
+    step_time: StepTimeModel | None = None
+    speed: Positive = 1.0  # step times are divided by it
+    weight: Positive = 1.0  # what weighted balancers see
+    version: str = ""
+    region: str = ""
+    spot: bool = False
+
+    @property
+    def replica_ids(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}-{i}" for i in range(self.count))
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCache:
+    """A prefix cache behind all replicas. See `sim.prefix_tier`."""
+
+    capacity_bytes: Positive
+    bandwidth_bytes_per_s: Positive  # of each replica's own link to it
+    latency_s: NotNegative = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All replicas, and how well they are seen."""
+
+    replicas: tuple[ReplicaGroup, ...]
+    model: str = "smollm2-135m"  # a name of data/hardware.toml
+    probe_interval_s: NotNegative = 0.5  # as the live gateway probes; 0 = views are always fresh
+    latency_s: Mapping[str, Mapping[str, NotNegative]] = field(default_factory=dict)  # one way, by pairs of regions
+    prefix_tier: SharedCache | None = None
+
+    @property
+    def replica_ids(self) -> tuple[str, ...]:
+        return tuple(replica_id for group in self.replicas for replica_id in group.replica_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Every decision. What is left out is as in `policies.resilience`; "off" switches a part off."""
+
+    balancer: Recipe[Balancer] = field(default_factory=lambda: Recipe("least-outstanding", LeastOutstanding))
+    router: Recipe[Router] | None = None
+    admission: tuple[Recipe[Admission], ...] = ()  # each must admit
+    retry: Recipe[RetryPolicy] | None = None
+    budget: Recipe[Budget] | None = None
+    second_opinions: Recipe[Budget] | None = None
+    ejector: Recipe[Ejector] | None = None
+    progress: Recipe[ProgressWatch] | None = None
+    breaker: Recipe[Breaker] | None = None  # one per replica
+    hedge_after_s: NotNegative | None = None
+    first_token_s: NotNegative | Literal["off"] | None = None
+    first_token_share: NotNegative | Literal["off"] | None = None
+    resume: bool | None = None
+    same_replica: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What clients do when they lose patience or get an error: send the same again, as a new request."""
+
+    timeout_s: Positive
+    retry: Recipe[RetryPolicy] = field(default_factory=lambda: Recipe("backoff", Backoff))
+    budget: Recipe[Budget] | None = None  # shared by all clients
+
+
+Status = Literal[500, 502, 503]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultEvent:
+    """Something that happens to replicas; `replicas` are patterns such as "gpu-*"."""
+
+    at_s: NotNegative
+    kind: ReplicaFault
+    replicas: tuple[str, ...] = ("*",)
+    duration_s: Positive = math.inf
+    factor: Positive = 1.0
+
+    def events(self, replica_ids: tuple[str, ...]) -> tuple[ReplicaEvent, ...]:
+        """Return one event per replica that is meant."""
+        hit = (each for each in replica_ids if any(fnmatchcase(each, pattern) for pattern in self.replicas))
+        return tuple(ReplicaEvent(self.at_s, each, self.kind, self.duration_s, self.factor) for each in hit)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong. See `miniserve.faults`."""
+
+    error_fraction: Fraction = 0.0
+    error_status: Status = 503
+    cut_fraction: Fraction = 0.0
+    cut_after_tokens: tuple[Count, Count] = (1, 32)
+    only_replicas: tuple[str, ...] = ()
+    poison_fraction: Fraction = 0.0
+    poison_status: Status = 500
+    events: tuple[FaultEvent, ...] = ()
+
+    def plan(self, seed: int, replica_ids: tuple[str, ...]) -> KeyedFaults:
+        """Return the plan of one run."""
+        only = (each for each in replica_ids if any(fnmatchcase(each, pattern) for pattern in self.only_replicas))
+        return KeyedFaults(
+            seed,
+            self.error_fraction,
+            self.error_status,
+            self.cut_fraction,
+            self.cut_after_tokens,
+            frozenset(only),
+            self.poison_fraction,
+            poison_status=self.poison_status,
+            events=tuple(event for each in self.events for event in each.events(replica_ids)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A run, completely described. `fleet` None: the file only describes demand, for a live system."""
+
+    workload: Workload
+    run: Run = Run()
+    fleet: Fleet | None = None
+    engine: Engine = Engine()
+    policies: Policies = field(default_factory=Policies)
+    clients: Clients | None = None
+    faults: Faults = Faults()
+    slo: SLO = field(default_factory=SLO)
+    description: str = ""
+
+    @property
+    def expected_requests(self) -> int:
+        """About how many requests will come."""
+        counts = (self.run.requests, self.run.duration_s and self.run.duration_s * self.workload.arrivals.rate_per_s)
+        return round(min(count for count in counts if count))
+
+    @property
+    def expected_s(self) -> float:
+        """About how long they will keep coming."""
+        return self.expected_requests / self.workload.arrivals.rate_per_s

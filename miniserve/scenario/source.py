@@ -1,0 +1,254 @@
+"""A TOML file that knows where each of its values stands.
+
+`tomllib` gives values without line numbers, and an error that does not say where is half an error. So the text is read
+twice: by `tomllib` for the values, and by a small scanner for the line at which each key or list item begins. The
+scanner may assume valid TOML, because `tomllib` came first.
+
+A place is a path: ("fleet", "groups", 0, "count"). What was laid over the file (a variant, `--set`) has places too.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from miniserve.errors import SetupError
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The values of a file, perhaps with others laid over them, and the origin of each."""
+
+    name: str
+    values: dict[str, Any]
+    lines: Mapping[Place, int] = field(default_factory=dict)
+    origins: tuple[tuple[Place, str], ...] = ()  # (place, where it came from), for what was laid over; latest last
+
+    def where(self, place: Place) -> str:
+        """Return `file:line` of a place, or of the nearest thing around it that has one."""
+        for end in range(len(place), -1, -1):
+            for origin, said in reversed(self.origins):
+                if origin == place[:end]:
+                    return said
+            if place[:end] in self.lines:
+                return f"{self.name}:{self.lines[place[:end]]}"
+        return self.name
+
+    def error(self, place: Place, problem: str) -> SetupError:
+        """Return the error that names file, line and key."""
+        key = dotted(place)
+        return SetupError(f"{self.where(place)}: {key + ': ' if key else ''}{problem}")
+
+    def with_laid_over(self, table: Mapping[str, Any], place: Place) -> Source:
+        """Lay `table`, which stands at `place` of the file, over the rest. Its lines are its own."""
+        skip = len(place)
+        origins = tuple((inner[skip:], self.where(inner)) for inner in _places(table, place) if len(inner) > skip)
+        return Source(self.name, merged(self.values, table), self.lines, self.origins + origins)
+
+    def with_setting(self, setting: Setting) -> Source:
+        """Put one value in its place. Raises: SetupError if that leads through something that is no table or list."""
+        values = deepcopy(self.values)
+        _put(values, setting)
+        return Source(self.name, values, self.lines, (*self.origins, (setting.place, setting.origin)))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value laid over a file. `origin` is what errors name, such as the option it came from."""
+
+    place: Place
+    value: Any
+    origin: str
+
+    @classmethod
+    def parse(cls, text: str, option: str = "--set") -> Setting:
+        """Read `a.b.c=value`. The value is TOML; a bare word is text. Raises: SetupError if it is not of that form."""
+        key, equals, value = text.partition("=")
+        place = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+        if not equals or "" in place:
+            raise SetupError(f"{option} {text}: write KEY=VALUE, for example {option} workload.arrivals.rate_per_s=5")
+        return cls(place, _value(value.strip()), f"{option} {text}")
+
+
+def read(path: Path) -> Source:
+    """Read a TOML file. Raises: SetupError if there is none, or it is not TOML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SetupError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} cannot be read: {error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> Source:
+    """Return the values of `text`. Raises: SetupError if it is not TOML."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SetupError(f"{name} is not valid TOML: {error}") from None
+    return Source(name, values, _Scanner(text).scan())
+
+
+def dotted(place: Place) -> str:
+    """Return `a.b[0].c`, as people write it."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".")
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with `above` laid over it, table by table; lists, and tables that name a `kind`, whole."""
+    result = deepcopy(dict(below))
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both_tables and "kind" not in value else deepcopy(value)
+    return result
+
+
+def _places(value: object, place: Place) -> list[Place]:
+    """Return the places of everything in `value`, outer ones first."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(inner for key, item in items for inner in _places(item, (*place, key)))]
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(values: Any, setting: Setting) -> None:
+    place = setting.place
+    for depth, part in enumerate(place):
+        last = depth == len(place) - 1
+        if isinstance(values, dict):
+            key: str | int = str(part)
+            values.setdefault(key, {})
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            key = part
+        else:
+            raise SetupError(f"{setting.origin}: {dotted(place[: depth + 1])} does not exist")
+        if last:
+            values[key] = setting.value
+        values = values[key]
+
+
+class _Scanner:
+    """Walks through valid TOML and notes the line at which each key and each list item begins."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text + "\n"
+        self._at = 0
+        self._lines: dict[Place, int] = {}
+        self._tables: Counter[Place] = Counter()  # how many [[tables]] of each name so far
+
+    def scan(self) -> dict[Place, int]:
+        table: Place = ()
+        while self._skip(" \t\r\n"):
+            if self._text[self._at] == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+        return self._lines
+
+    def _note(self, place: Place) -> None:
+        self._lines.setdefault(place, self._text.count("\n", 0, self._at) + 1)
+
+    def _skip(self, blanks: str) -> bool:
+        """Go to the next character that is neither blank nor comment; return whether there is one."""
+        while self._at < len(self._text):
+            if self._text[self._at] == "#":
+                self._at = self._text.index("\n", self._at)
+            elif self._text[self._at] not in blanks:
+                return True
+            else:
+                self._at += 1
+        return False
+
+    def _header(self) -> Place:
+        is_list = self._text.startswith("[[", self._at)
+        start = self._at
+        self._at += 2 if is_list else 1
+        keys = self._keys("]")
+        self._at, end = start, self._at + (2 if is_list else 1)
+        place = self._last_of(keys[:-1] if is_list else keys)
+        if is_list:
+            named: Place = (*place, keys[-1])
+            self._note(named)
+            place = (*named, self._tables[named])
+            self._tables[named] += 1
+        self._note(place)
+        self._at = end
+        return place
+
+    def _last_of(self, keys: Sequence[str]) -> Place:
+        """Return the place of a table's name: inside a list of tables, its last one is meant."""
+        place: Place = ()
+        for key in keys:
+            place = (*place, key)
+            if place in self._tables:
+                place = (*place, self._tables[place] - 1)
+        return place
+
+    def _pair(self, table: Place) -> None:
+        start = self._at
+        keys = self._keys("=")
+        self._at, value_at = start, self._at + 1
+        for i in range(len(keys)):
+            self._note((*table, *keys[: i + 1]))
+        self._at = value_at
+        self._skip(" \t")
+        self._value((*table, *keys))
+
+    def _keys(self, until: str) -> list[str]:
+        """Read a dotted key; stop at `until`."""
+        keys = []
+        while self._skip(" \t.") and self._text[self._at] != until:
+            start = self._at
+            if self._text[start] in "\"'":
+                self._string()
+                keys.append(str(tomllib.loads(f"k = {self._text[start : self._at]}")["k"]))
+            else:
+                while self._text[self._at] not in " \t.=]":
+                    self._at += 1
+                keys.append(self._text[start : self._at])
+        return keys
+
+    def _value(self, place: Place) -> None:
+        opener = self._text[self._at]
+        if opener in "\"'":
+            self._string()
+        elif opener == "[":
+            self._at += 1
+            item = 0
+            while self._skip(" \t\r\n,") and self._text[self._at] != "]":
+                self._note((*place, item))
+                self._value((*place, item))
+                item += 1
+            self._at += 1
+        elif opener == "{":
+            self._at += 1
+            while self._skip(" \t\r\n,") and self._text[self._at] != "}":
+                self._pair(place)
+            self._at += 1
+        else:
+            while self._text[self._at] not in ",]}#\n":
+                self._at += 1
+
+    def _string(self) -> None:
+        quote = self._text[self._at]
+        mark = quote * 3 if self._text.startswith(quote * 3, self._at) else quote
+        self._at += len(mark)
+        while not self._text.startswith(mark, self._at):
+            self._at += 2 if quote == '"' and self._text[self._at] == "\\" else 1
+        self._at += len(mark)
+        while len(mark) == 3 and self._text.startswith(quote, self._at):  # quotes before the closing ones
+            self._at += 1

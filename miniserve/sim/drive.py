@@ -1,0 +1,238 @@
+"""Policies meet virtual time: perform what `policies.dispatch` asks for, in simpy. The mirror of `live/drive.py`.
+
+Knows simpy and the simulated fleet; decides nothing. There is no client to stream to: an attempt is over when it is
+over, and then its tokens are counted.
+
+**Ties.** What happens at one instant happens in the order that `live.virtual_time` states, in both worlds. A token that
+comes at the very instant of a limit comes too late: limits are timers, tokens come in a replica's turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import simpy
+
+from miniserve.errors import DeadlineExceeded, RequestError, UpstreamError
+from miniserve.policies.dispatch import leave
+from miniserve.policies.progress import NO_FIRST_TOKEN
+from miniserve.policies.resilience import HealthTick, Resilience
+from miniserve.sim.fleet import SimFleet
+from miniserve.sim.link import Attempt
+from miniserve.types import AttemptResult, Hedge, Outcome, Send, Sleep, Story, TokenIds
+
+_Process = Generator[simpy.Event, Any, AttemptResult]
+
+
+def run(env: simpy.Environment, story: Story, fleet: SimFleet) -> Generator[simpy.Event, Any, Outcome]:
+    """Perform `story` as a simpy process. A client that leaves interrupts it, and what runs for it is aborted.
+
+    Raises: PolicyError, when a policy breaks its contract.
+    """
+    result: AttemptResult | None = None
+    performance: _Attempt | _Race | None = None
+    try:
+        while True:
+            try:
+                effect = story.send(result)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+            if isinstance(effect, Sleep):
+                result = None
+                yield env.timeout(effect.seconds)
+            else:
+                performance = _perform(env, fleet, effect)
+                result = yield from performance.run()
+                performance = None
+    except BaseException:  # not `finally`: most stories end by themselves, and this is a hot path
+        leave(story, () if performance is None else performance.tokens_sent())
+        raise
+
+
+def start_control(fleet: SimFleet, policies: Resilience, *, tick_interval_s: float = 0.5) -> None:
+    """Start the control loops that a live gateway has. Before the first replica is added: ticks then precede probes."""
+    tick = HealthTick(policies)
+    fleet.every(tick_interval_s, lambda now_s: tick(now_s, fleet.view()))
+
+
+def _perform(env: simpy.Environment, fleet: SimFleet, effect: Send | Hedge) -> _Attempt | _Race:
+    return _Attempt(env, fleet, effect) if isinstance(effect, Send) else _Race(env, fleet, effect)
+
+
+class _Attempt:
+    """One `Send`, performed."""
+
+    __slots__ = ("_env", "_error", "_news_s", "_send", "_started_s", "attempt")
+
+    def __init__(self, env: simpy.Environment, fleet: SimFleet, send: Send) -> None:
+        self._env = env
+        self._send = send
+        self._started_s = self._news_s = env.now
+        self._error: RequestError | None = None  # why it could not start, or was cut off
+        self.attempt: Attempt | None = None
+        try:
+            self.attempt = fleet.start_attempt(send)
+        except RequestError as error:
+            self._error = error
+            return
+        if send.first_token_within_s is not None:
+            self._after(send.first_token_within_s, self._miss_first_token)
+        if send.within_s is not None:
+            self._after(send.within_s, self._miss_deadline)
+
+    def run(self) -> _Process:
+        if self.attempt is not None:
+            try:
+                yield self.attempt.ended
+            finally:
+                self.stop()
+        return self.result()
+
+    def _after(self, seconds: float, call: Callable[[simpy.Event], None]) -> None:
+        self._env.timeout(seconds).callbacks.append(call)
+
+    def _miss_first_token(self, _: simpy.Event) -> None:
+        if self.attempt is not None and self.attempt.first_token_s is None:
+            after_s = self._send.first_token_within_s
+            self._cut_off(UpstreamError(f"the replica brought no token within {after_s:g} s", None, NO_FIRST_TOKEN))
+
+    def _miss_deadline(self, _: simpy.Event) -> None:
+        self._cut_off(DeadlineExceeded("the request's deadline passed before its answer was complete"))
+
+    def _cut_off(self, error: RequestError) -> None:
+        if self.attempt is not None and not self.attempt.ended.triggered:
+            self._error = error
+            self.attempt.abort()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has brought a token."""
+        return self.attempt is not None and self.attempt.first_token_s is not None
+
+    def on_news(self, tell: Callable[[_Attempt], None]) -> None:
+        """Call `tell` once: at its first token, or its end without one."""
+        is_told = False
+
+        def once(_: simpy.Event | None) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                self._news_s = self._env.now
+                tell(self)
+
+        if self.attempt is None:
+            once(None)
+        else:
+            self.attempt.first_token.callbacks.append(once)
+            self.attempt.ended.callbacks.append(once)
+
+    def tokens_sent(self) -> TokenIds:
+        """Return the tokens made so far: they count on from the last one that it was given."""
+        if self.attempt is None:
+            return ()
+        request = self._send.request
+        last = request.resume_ids[-1] if request.resume_ids else request.prompt_ids[-1]
+        return range(last + 1, last + 1 + self.attempt.tokens_sent())
+
+    def result(self, losers: tuple[AttemptResult, ...] = ()) -> AttemptResult:
+        """Return how it ended, just now."""
+        attempt, started_s, now_s = self.attempt, self._started_s, self._env.now
+        if attempt is None:
+            return AttemptResult(self._send.replica_id, None, (), self._error, started_s, None, now_s, losers)
+        error = self._error or attempt.error
+        return AttemptResult(
+            self._send.replica_id,
+            attempt.finish_reason if error is None else None,
+            self.tokens_sent(),
+            error,
+            started_s,
+            attempt.first_token_s,
+            now_s,
+            losers,
+            attempt.cached_tokens,
+        )
+
+    def stop(self) -> bool:
+        """Abort it if it still runs; say whether it did."""
+        if self.attempt is None or self.attempt.ended.triggered:
+            return False
+        self.attempt.abort()
+        return True
+
+    def lose(self) -> AttemptResult:
+        """Stop it if it still runs; return how it ended. Nothing of it has reached the client."""
+        attempt, error, first_token_s, ended_s = self.attempt, self._error, None, self._news_s
+        if attempt is not None:
+            error, first_token_s = error or attempt.error, attempt.first_token_s
+            if self.stop():
+                ended_s = self._env.now
+        return AttemptResult(self._send.replica_id, None, (), error, self._started_s, first_token_s, ended_s)
+
+
+class _Race:
+    """One `Hedge`, performed: whoever brings the first token goes on.
+
+    What is heard here is heard one turn of the event loop after it happened, since the live race's lanes are tasks.
+    """
+
+    def __init__(self, env: simpy.Environment, fleet: SimFleet, hedge: Hedge) -> None:
+        self._env = env
+        self._fleet = fleet
+        self._hedge = hedge
+        self._lanes: list[_Attempt] = []
+        self._winner: _Attempt | None = None
+        self._news: list[_Attempt] = []  # lanes with a first token, or at their end without one; not heard of yet
+        self._wake: simpy.Event = env.event()
+
+    def run(self) -> _Process:
+        try:
+            self._winner = winner = yield from self._first_to_bring_one()
+            losers = tuple(lane.lose() for lane in self._lanes if lane is not winner)
+            if winner.attempt is not None and not winner.attempt.ended.processed:
+                yield winner.attempt.ended
+                yield self._env.timeout(0)
+        finally:
+            for lane in self._lanes:
+                lane.stop()
+        return winner.result(losers)
+
+    def tokens_sent(self) -> TokenIds:
+        return () if self._winner is None else self._winner.tokens_sent()
+
+    def _first_to_bring_one(self) -> Generator[simpy.Event, Any, _Attempt]:
+        """Return the lane that brings a token first; if both fail, the last of them."""
+        hedge_at_s = self._env.now + self._hedge.after_s
+        self._env.timeout(self._hedge.after_s).callbacks.append(self._wake_up)
+        yield from self._start(self._hedge.first)
+        if not self._news:
+            yield self._wake
+        if self._env.now < hedge_at_s:
+            return self._news.pop()
+        if (second := self._hedge.second()) is not None:
+            yield from self._start(second)
+        lane = yield from self._heard()
+        if not lane.has_begun and len(self._lanes) > 1:
+            lane = yield from self._heard()
+        return lane
+
+    def _start(self, send: Send) -> Generator[simpy.Event, Any, None]:
+        yield self._env.timeout(0)
+        lane = _Attempt(self._env, self._fleet, send)
+        self._lanes.append(lane)
+        lane.on_news(self._tell)
+
+    def _tell(self, lane: _Attempt) -> None:
+        self._news.append(lane)
+        self._wake_up(None)
+
+    def _wake_up(self, _: simpy.Event | None) -> None:
+        if not self._wake.triggered:
+            self._wake.succeed()
+
+    def _heard(self) -> Generator[simpy.Event, Any, _Attempt]:
+        if not self._news:
+            self._wake = self._env.event()
+            yield self._wake
+        return self._news.pop(0)

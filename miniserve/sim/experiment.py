@@ -1,0 +1,181 @@
+"""Several policies on the same demand: run each on the same seeds, and say what differs by more than luck.
+
+A `case` is a scenario with a name: another balancer, another retry policy, another fleet. All cases see the same
+arrivals, lengths and faults seed by seed (common random numbers), so their differences are the policies' own. Where the
+scenario has faults, the shares of well-served requests before, during and after them show who recovers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from miniserve.observe import plots
+from miniserve.observe.compare import METRICS, Comparison, Figures, compare
+from miniserve.observe.goodput import attainment, over_time
+from miniserve.observe.intervals import mean_interval
+from miniserve.scenario.model import Scenario
+from miniserve.sim.result import SimResult
+from miniserve.sim.run import INTERRUPTED, simulate
+
+OnProgress = Callable[[str, int, int, float], None]  # case, seed, requests answered, simulated seconds
+DURING = "during the fault"
+_WINDOWS = 80  # points of a rate over time
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of time; requests belong to the one in which they arrive."""
+
+    name: str
+    start_s: float
+    end_s: float
+
+
+def phases(scenario: Scenario) -> tuple[Phase, ...]:
+    """Return the times before, during and after the scenario's faults; none if nothing happens to replicas."""
+    events = scenario.faults.events
+    if not events:
+        return ()
+    start_s, end_s = min(event.at_s for event in events), max(event.at_s + event.duration_s for event in events)
+    again_s = end_s + (end_s - start_s)
+    stretches = (
+        ("before", 0.0, start_s),
+        (DURING, start_s, end_s),
+        ("as long after it", end_s, again_s),
+        ("later", again_s, math.inf),
+    )
+    return tuple(Phase(*stretch) for stretch in stretches if stretch[1] < stretch[2])
+
+
+@dataclass(slots=True)
+class Experiment:
+    """All runs so far. Of each case only the first run is kept whole, of the others their figures."""
+
+    cases: Mapping[str, Scenario]
+    seeds: Sequence[int]
+    first: dict[str, SimResult] = field(default_factory=dict)
+    figures: dict[str, list[Figures]] = field(default_factory=dict)
+    shares: dict[str, list[dict[str, float]]] = field(default_factory=dict)  # case -> per seed: phase -> served well
+    stopped: str | None = None
+    interrupted: bool = False
+    should_stop: bool = False  # set it, from a signal handler for one, to end the run at its next event
+
+    def run(self, on_progress: OnProgress | None = None) -> Experiment:
+        """Run every case on every seed, seed by seed; stop at the first run that ends early, and keep what is there."""
+        for seed in self.seeds:
+            for name, scenario in self.cases.items():
+                tell = None if on_progress is None else _telling(on_progress, name, seed)
+                result = simulate(scenario, seed, on_progress=tell, should_stop=lambda: self.should_stop)
+                self._add(name, scenario, result)
+                if result.stopped is not None:
+                    where = f"{name}, seed {seed}: " if len(self.cases) > 1 else ""
+                    self.stopped = where + result.stopped
+                    self.interrupted = result.stopped.startswith(INTERRUPTED)
+                    return self
+        return self
+
+    def _add(self, name: str, scenario: Scenario, result: SimResult) -> None:
+        self.first.setdefault(name, result)
+        if result.stopped is None:
+            self.figures.setdefault(name, []).append(result.figures())
+            self.shares.setdefault(name, []).append(
+                {
+                    phase.name: attainment(result.outcomes.arrived_between(phase.start_s, phase.end_s), result.slo)
+                    for phase in phases(scenario)
+                }
+            )
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether any request was answered."""
+        return any(len(result.outcomes) for result in self.first.values())
+
+    @property
+    def complete_seeds(self) -> int:
+        """How many seeds every case has been run on."""
+        return min((len(self.figures.get(name, ())) for name in self.cases), default=0)
+
+    def comparison(self) -> Comparison | None:
+        """Return the paired differences to the first case; None with fewer than two cases or seeds."""
+        seeds = self.complete_seeds
+        if len(self.cases) < 2 or seeds < 2:
+            return None
+        runs = {name: self.figures[name][:seeds] for name in self.cases}
+        told = [metric for metric in METRICS if any(run.get(metric) for run in chain.from_iterable(runs.values()))]
+        return compare(runs, told)
+
+    def table(self) -> Table:
+        """Return the figures of every case side by side: means over the seeds, with 95 % intervals if there are two."""
+        seeds = self.complete_seeds
+        table = Table(title=f"mean of {seeds} seeds" + (" and 95 % interval" if seeds > 1 else ""))
+        table.add_column("metric")
+        for name in self.cases:
+            table.add_column(name, justify="right")
+        for key, metric in METRICS.items():
+            rows = [[run[key] for run in self.figures.get(name, [])[:seeds] if key in run] for name in self.cases]
+            if seeds and all(len(values) == seeds for values in rows):
+                table.add_row(f"{metric.label} ({metric.unit})", *(_mean(values, metric.scale) for values in rows))
+        return table
+
+    def phase_table(self) -> Table | None:
+        """Return the shares of well-served requests by phase; None if the first case has no faults in time."""
+        names = [phase.name for phase in phases(next(iter(self.cases.values())))]
+        if not names or not self.complete_seeds:
+            return None
+        slo = next(iter(self.first.values())).slo
+        table = Table(title=f"share of requests served well ({slo}), by arrival")
+        table.add_column("")
+        for name in names:
+            table.add_column(name, justify="right")
+        for name in self.cases:
+            per_seed = self.shares[name][: self.complete_seeds]
+            table.add_row(name, *(_share([shares[phase] for shares in per_seed]) for phase in names))
+        return table
+
+    def plot(self, path: Path) -> Path:
+        """Write a figure: one run in full, or the cases over each other (on the first seed)."""
+        if len(self.cases) == 1:
+            return next(iter(self.first.values())).plot(path)
+        figure, axes = plots.grid(4, f"seed {self.seeds[0]}")
+        goodput, waiting = {}, {}
+        for name, result in self.first.items():
+            times, counts = result.series["outstanding"]
+            window_s = max(result.outcomes.duration_s / _WINDOWS, 1e-9)
+            rates = over_time(result.outcomes, result.slo, window_s, start_s=0.0)
+            goodput[name] = (rates.times_s, rates.good_per_s)
+            waiting[name] = (np.asarray(times, float), np.asarray(counts, float))
+        plots.lines(axes[0], goodput, "goodput (requests/s)")
+        plots.lines(axes[1], waiting, "requests in the fleet")
+        served = {name: result.outcomes.where(result.outcomes.served) for name, result in self.first.items()}
+        plots.latency_cdf(axes[2], {f"{name}, TTFT": outcomes.ttft_s for name, outcomes in served.items()})
+        plots.latency_cdf(axes[3], {f"{name}, E2E": outcomes.e2e_s for name, outcomes in served.items()})
+        for ax in axes[:2]:
+            if (legend := ax.get_legend()) is not None:
+                legend.set_ncols(2)
+            for phase in phases(next(iter(self.cases.values()))):
+                if phase.name == DURING and not math.isinf(phase.end_s):
+                    ax.axvspan(phase.start_s, phase.end_s, color="#dddddd", zorder=0)
+        return plots.save(figure, path)
+
+
+def _telling(on_progress: OnProgress, name: str, seed: int) -> Callable[[int, float], None]:
+    return lambda answered, now_s: on_progress(name, seed, answered, now_s)
+
+
+def _mean(values: Sequence[float], scale: float) -> str:
+    mean = sum(values) / len(values) * scale
+    if len(values) < 2:
+        return f"{mean:.4g}"
+    return f"{mean:.4g} ± {mean_interval(values).half_width * scale:.2g}"
+
+
+def _share(values: Sequence[float]) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    return f"{sum(known) / len(known):.1%}" if known else "-"

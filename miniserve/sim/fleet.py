@@ -1,0 +1,307 @@
+"""The simulated fleet: replicas that start, drain, crash, hang, slow down, are cut off, interrupted, and paid for.
+
+    add ──> STARTING ── provision, load, warm up ──> READY ── drain ──> DRAINING ── last answer out ──> gone
+                                    ^                  |
+                                    +── restart <── crash: DOWN after `misses_until_down` missed probes
+
+The mirror of `live.fleet` with the same two kinds of knowledge: `outstanding` is counted here and always true; the rest
+of a view comes from probes and is as old as its `as_of_s` (`probe_interval_s=0`: always fresh, and states too). What
+happens to replicas comes from calls (a control loop, a test) or from a `FaultPlan`; luck is keyed, so two policies face
+the same. At one instant the fleet's own timers come before arrivals (`sim.timers`).
+
+Knows simpy and its replicas; decides nothing about requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import simpy
+
+from miniserve.errors import Overloaded, UpstreamError
+from miniserve.faults import FaultPlan, NoFaults, ReplicaEvent, ReplicaFault, fault_of
+from miniserve.seeds import uniform
+from miniserve.sim.bill import Account, Bill, bill
+from miniserve.sim.link import Attempt, CutAttempt, Distances, FarAttempt, shortened
+from miniserve.sim.member import Member, Trouble
+from miniserve.sim.prefix_tier import PrefixTier, TieredBlocks
+from miniserve.sim.prober import Prober
+from miniserve.sim.replica import SimReplica
+from miniserve.sim.spec import ReplicaSpec
+from miniserve.sim.timers import CONTROL, after, every
+from miniserve.types import FleetView, ReplicaState, Send
+
+_NOWHERE = Distances()
+_NO_FAULTS = NoFaults()
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleEvent:
+    """Something that happened to a replica: for plots and tests."""
+
+    at_s: float
+    replica_id: str
+    what: str
+
+
+class SimFleet:
+    """Replicas in virtual time. `seed` is the luck of cold starts and spot interruptions."""
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        *,
+        seed: int = 0,
+        probe_interval_s: float = 0.5,
+        misses_until_down: int = 3,
+        distances: Distances = _NOWHERE,
+        faults: FaultPlan = _NO_FAULTS,
+        tier: PrefixTier | None = None,
+        single_step: bool = False,
+    ) -> None:
+        self.env = env
+        self.log: list[LifecycleEvent] = []
+        self._seed = seed
+        self._prober = Prober(env, probe_interval_s, misses_until_down)
+        self._distances = distances
+        self._faults = None if isinstance(faults, NoFaults) else faults
+        self._tier = tier
+        self._single_step = single_step
+        self._members: dict[str, Member] = {}
+        self._accounts: list[Account] = []
+        for event in faults.replica_events():
+            after(env, event.at_s - env.now, partial(self.suffer, event))
+
+    # --- membership ------------------------------------------------------------------------------------------------
+
+    def add(self, spec: ReplicaSpec, replica_id: str | None = None, *, ready: bool = False) -> str:
+        """Ask for a replica; return its id. It is paid for from now on, and takes requests when its cold start is over.
+
+        `ready=True` skips the cold start, for the replicas that a run begins with. Raises: ValueError for an id in use.
+        """
+        number = len(self._accounts)
+        replica_id = f"r{number}" if replica_id is None else replica_id
+        if replica_id in self._members:
+            raise ValueError(f"replica id {replica_id!r} is already in use")
+        member = self._members[replica_id] = self._member(spec, replica_id, number)
+        member.on_ended = partial(self._ended, member)
+        self._accounts.append(member.account)
+        self._note(member, "added")
+        if spec.spot and spec.interruptions_per_hour > 0:
+            luck = uniform("spot", *member.luck_key)
+            given_back_s = -math.log1p(-luck) / spec.interruptions_per_hour * 3600
+            after(self.env, given_back_s, partial(self._interrupt, member))
+        self._start(member, provisioned=False, at_once=ready)
+        return replica_id
+
+    def _member(self, spec: ReplicaSpec, replica_id: str, number: int) -> Member:
+        blocks = None if self._tier is None else TieredBlocks(self._tier, spec.cache)
+        replica = SimReplica(
+            self.env,
+            replica_id,
+            spec.scheduler,
+            spec.cache,
+            spec.step_time,
+            max_model_len=spec.max_model_len,
+            speed=spec.speed,
+            single_step=self._single_step,
+            turn=number,
+            blocks=blocks,
+            wait_s=None if blocks is None else blocks.take_wait_s,
+        )
+        account = Account(replica_id, spec.hardware, spec.spot, spec.usd_per_hour, self.env.now)
+        namesakes = sum(earlier.replica_id == replica_id for earlier in self._accounts)
+        return Member(replica_id, spec, replica, account, luck_key=(self._seed, replica_id, namesakes))
+
+    def drain(self, replica_id: str) -> None:
+        """Send nothing new there; when what runs has finished, the replica is removed. Nothing if it has gone."""
+        if (member := self._members.get(replica_id)) and not member.is_draining:
+            member.is_draining = True
+            member.set_state(ReplicaState.DRAINING)
+            self._note(member, "draining")
+            self._remove_if_drained(member)
+
+    def remove(self, replica_id: str) -> None:
+        """Give a replica back at once; what is still running there is cut off. Nothing if it has gone."""
+        if member := self._members.pop(replica_id, None):
+            member.die(UpstreamError(f"replica {replica_id} has left the fleet"))
+            self._prober.forget(member)
+            member.account.close(self.env.now)
+            self._note(member, "removed")
+
+    def mark_down(self, replica_id: str) -> None:
+        """Believe somebody who saw the process die, instead of waiting for probes to miss it."""
+        if member := self._members.get(replica_id):
+            member.set_state(ReplicaState.DOWN)
+
+    # --- what others see -------------------------------------------------------------------------------------------
+
+    def view(self) -> FleetView:
+        if self._prober.always_knows:
+            for member in self._members.values():
+                self._prober.look(member)
+        return FleetView(tuple([member.view() for member in self._members.values()]), self.env.now)
+
+    def members(self) -> tuple[Member, ...]:
+        return tuple(self._members.values())
+
+    def any_ready(self) -> bool:
+        return any(member.state is ReplicaState.READY for member in self._members.values())
+
+    def bill(self) -> Bill:
+        """Return what all replicas have cost until now, those that left included."""
+        return bill(self._accounts, self.env.now)
+
+    def every(self, period_s: float, tick: Callable[[float], object]) -> Callable[[], None]:
+        """Run a control loop: call `tick(now_s)` after each period, before probes and arrivals of that instant."""
+        return every(self.env, period_s, tick, CONTROL)
+
+    # --- requests --------------------------------------------------------------------------------------------------
+
+    def start_attempt(self, send: Send) -> Attempt:
+        """Send a request to a replica; it counts as outstanding until its `ended` fires.
+
+        Raises: UpstreamError if the replica is gone or cannot be reached, Overloaded if it drains or its queue is full,
+            InvalidRequest if it can never fit; or the fault that the plan has for this attempt.
+        """
+        member = self._members.get(send.replica_id)
+        if member is None:
+            raise UpstreamError(f"replica {send.replica_id} has left the fleet")
+        one_way_s = self._distances.one_way_s(send.request.region, member.spec.region)
+        if one_way_s > 0:
+            attempt: Attempt = FarAttempt(self.env, one_way_s, partial(self._connect, member, send))
+        else:
+            attempt = self._connect(member, send)
+        assert member.on_ended is not None
+        attempt.ended.callbacks.append(member.on_ended)
+        if member.outstanding == 0:
+            member.account.begin_work(self.env.now)
+        member.outstanding += 1
+        member.forget_view()
+        return attempt
+
+    def _connect(self, member: Member, send: Send) -> Attempt:
+        """Reach the replica itself, whatever the distance was."""
+        fault = None
+        if self._faults is not None:
+            fault = fault_of(self._faults, member.replica_id, send.request.request_id, send.attempt)
+        if fault is not None and fault.after_tokens == 0:  # on the way there, whatever the replica would have said
+            raise fault.error()
+        if not member.can_be_reached:
+            raise UpstreamError(f"no connection to replica {member.replica_id}", None, "unreachable")
+        if member.is_draining:
+            message = f"replica {member.replica_id} is draining and takes no new requests; try another"
+            raise Overloaded(message, None, "draining", 1.0)
+        if fault is None:
+            return member.replica.submit(send.request)
+        return CutAttempt(member.replica.submit(shortened(send.request, fault)), fault)
+
+    def _ended(self, member: Member, _: simpy.Event) -> None:
+        member.outstanding -= 1
+        member.forget_view()
+        if member.outstanding == 0:
+            member.account.end_work(self.env.now)
+            self._remove_if_drained(member)
+
+    def _remove_if_drained(self, member: Member) -> None:
+        if member.is_draining and member.outstanding == 0 and self._is_here(member):
+            self.remove(member.replica_id)
+
+    # --- lives -----------------------------------------------------------------------------------------------------
+
+    def _start(self, member: Member, *, provisioned: bool, at_once: bool = False) -> None:
+        """Begin a life: one stage of the cold start after the other."""
+        stages = member.spec.cold_start.stages_s(*member.luck_key, member.life, provisioned=provisioned)
+        delay_s = 0.0
+        if not at_once:
+            for name, seconds in stages:
+                delay_s += seconds
+                if seconds > 0:
+                    self._later(member, delay_s, partial(self._note, member, name))
+        self._later(member, delay_s, partial(self._become_ready, member))
+
+    def _become_ready(self, member: Member) -> None:
+        member.is_up = True
+        if member.account.ready_s is None:
+            member.account.ready_s = self.env.now
+        self._note(member, "ready")
+        self._prober.watch(member)
+
+    def crash(self, replica_id: str, restart_after_s: float | None = None) -> None:
+        """End a replica's process: every attempt fails. It is paid for all the same, until it is removed.
+
+        With `restart_after_s` it comes back after so long and the rest of a cold start (the machine is there).
+        """
+        member = self._members.get(replica_id)
+        if member is None:
+            return
+        member.die(UpstreamError(f"replica {replica_id} broke off"))
+        self._note(member, "crashed")
+        if restart_after_s is not None:
+            self._later(member, restart_after_s, partial(self._start, member, provisioned=True))
+
+    def interrupt(self, replica_id: str) -> None:
+        """Take a spot machine back: notice now, the end `notice_s` later, however much is left to do."""
+        if member := self._members.get(replica_id):
+            self._interrupt(member)
+
+    def _interrupt(self, member: Member) -> None:
+        if self._is_here(member):
+            self._note(member, "spot notice")
+            after(self.env, member.spec.notice_s, partial(self._take_back, member))
+            self.drain(member.replica_id)
+
+    def _take_back(self, member: Member) -> None:
+        if self._is_here(member):
+            self._note(member, "interrupted")
+            self.remove(member.replica_id)
+
+    # --- faults ----------------------------------------------------------------------------------------------------
+
+    def suffer(self, event: ReplicaEvent) -> None:
+        """Let `event` begin now, whatever its `at_s`. A replica that has left the fleet suffers nothing."""
+        member = self._members.get(event.replica_id)
+        if member is None:
+            return
+        if event.kind is ReplicaFault.CRASH:
+            self.crash(event.replica_id, None if math.isinf(event.duration_s) else event.duration_s)
+        elif event.kind is not ReplicaFault.HANG or member.is_up:  # nothing hangs where nothing runs
+            self._trouble(member, Trouble(event.kind, event.factor), event.duration_s)
+
+    def _trouble(self, member: Member, trouble: Trouble, duration_s: float) -> None:
+        member.suffer(trouble)
+        self._note(member, trouble.kind.value)
+        if trouble.kind is ReplicaFault.PARTITION:
+            message = f"the connection to replica {member.replica_id} broke"
+            member.replica.fail_all(UpstreamError(message, None, "unreachable"))
+        if not math.isinf(duration_s):
+            after(self.env, duration_s, partial(self._recover, member, trouble))
+
+    def _recover(self, member: Member, trouble: Trouble) -> None:
+        if self._is_here(member) and trouble in member.troubles:
+            member.recover(trouble)
+            self._note(member, f"{trouble.kind.value} over")
+
+    # --- small parts -----------------------------------------------------------------------------------------------
+
+    def _is_here(self, member: Member) -> bool:
+        return self._members.get(member.replica_id) is member
+
+    def _later(self, member: Member, seconds: float, call: Callable[[], object]) -> None:
+        """Call `call` in `seconds` (at once if 0), unless `member` has left or begun another life by then."""
+        life = member.life
+
+        def if_still_alive() -> None:
+            if self._is_here(member) and member.life == life:
+                call()
+
+        if seconds == 0:
+            if_still_alive()
+        else:
+            after(self.env, seconds, if_still_alive)
+
+    def _note(self, member: Member, what: str) -> None:
+        self.log.append(LifecycleEvent(self.env.now, member.replica_id, what))

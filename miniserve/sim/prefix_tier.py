@@ -1,0 +1,113 @@
+"""One prefix cache behind all replicas: what one has computed, another fetches instead of computing it again.
+
+    admission:  | own cache | fetched from the tier | computed |     fetching takes bytes / bandwidth
+    the tier:   prompt blocks when they have been computed, the answer's when the sequence leaves; LRU
+
+Without it a conversation's cache is where its last turn ran: a balancer must send it back there (affinity), or pay for
+the whole prompt again. With it any replica will do, at the price of moving the blocks.
+
+A step that admits a sequence waits until its blocks have come, and so does everybody in the batch: the engine loads
+them before it launches the step. Writing goes on in the background and costs nothing here; the bandwidth is each
+replica's own. Tenants never share: their blocks have different keys, in the tier as in the cache.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence as Seq
+
+from miniserve.config import CacheConfig
+from miniserve.engine.block_manager import BlockManager
+from miniserve.engine.sequence import BlockKey, Sequence
+from miniserve.errors import SetupError
+
+
+class PrefixTier:
+    """The shared store. `capacity_blocks` blocks of `block_bytes` bytes each, least recently used out first."""
+
+    def __init__(
+        self, capacity_blocks: int, block_bytes: float, bandwidth_bytes_per_s: float, *, latency_s: float = 0.0
+    ) -> None:
+        if capacity_blocks < 1 or not block_bytes > 0 or not bandwidth_bytes_per_s > 0 or not latency_s >= 0:
+            raise SetupError(
+                f"a prefix tier needs at least 1 block ({capacity_blocks}), positive block_bytes ({block_bytes}) and "
+                f"bandwidth_bytes_per_s ({bandwidth_bytes_per_s}), and latency_s ({latency_s}) of at least 0"
+            )
+        self.capacity_blocks = capacity_blocks
+        self.block_bytes = block_bytes
+        self.bandwidth_bytes_per_s = bandwidth_bytes_per_s
+        self.latency_s = latency_s
+        self.asked_blocks = 0  # not found in a replica's own cache
+        self.fetched_blocks = 0
+        self.evicted_blocks = 0
+        self._blocks: OrderedDict[BlockKey, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def fetch(self, keys: Seq[BlockKey]) -> int:
+        """Return how many of `keys`, from the first on, are here; they count as used."""
+        found = 0
+        while found < len(keys) and keys[found] in self._blocks:
+            found += 1
+        self.asked_blocks += len(keys)
+        self.fetched_blocks += found
+        self._touch(keys[:found])
+        return found
+
+    def put(self, keys: Seq[BlockKey]) -> None:
+        """Keep these blocks; those that are here already count as used."""
+        for key in keys:
+            self._blocks[key] = None
+        self._touch(keys)
+        while len(self._blocks) > self.capacity_blocks:
+            self._blocks.popitem(last=False)
+            self.evicted_blocks += 1
+
+    def seconds(self, blocks: int) -> float:
+        """Return how long it takes to fetch so many blocks."""
+        return self.latency_s + blocks * self.block_bytes / self.bandwidth_bytes_per_s if blocks else 0.0
+
+    def _touch(self, keys: Seq[BlockKey]) -> None:
+        for key in reversed(keys):  # the end of a text is forgotten before its start, which others may share
+            self._blocks.move_to_end(key)
+
+
+class TieredBlocks(BlockManager):
+    """A replica's blocks with the tier behind them; to the scheduler a block manager with a better hit rate."""
+
+    def __init__(self, tier: PrefixTier, cache: CacheConfig) -> None:
+        super().__init__(cache.num_blocks, cache.block_size, cache.prefix_caching)
+        self._tier = tier
+        self._wait_s = 0.0
+
+    def take_wait_s(self) -> float:
+        """Return how long the step that was just scheduled waits for blocks; asked once per step."""
+        wait_s, self._wait_s = self._wait_s, 0.0
+        return wait_s
+
+    def admit(self, seq: Sequence, hits: list[int]) -> None:
+        super().admit(seq, hits)
+        if not self.prefix_caching:
+            return
+        last = (len(seq.tokens) - 1) // self.block_size  # the last token is computed in any case
+        found = self._tier.fetch(seq.block_keys(self.block_size)[len(hits) : last])
+        if found:
+            start = seq.num_computed
+            seq.num_computed += found * self.block_size
+            super().publish(seq, start, seq.num_computed)
+            self._wait_s += self._tier.seconds(found)
+
+    def publish(self, seq: Sequence, start: int, end: int) -> None:
+        super().publish(seq, start, end)
+        self._write_back(seq, start, min(end, seq.num_prompt))
+
+    def release(self, seq: Sequence) -> None:
+        # A jump over decode steps books them late, but a sequence leaves at the same moment with and without jumps.
+        self._write_back(seq, 0, seq.num_computed)
+        super().release(seq)
+
+    def _write_back(self, seq: Sequence, start: int, end: int) -> None:
+        first, last = start // self.block_size, end // self.block_size
+        if self.prefix_caching and last > first:
+            self._tier.put(seq.block_keys(self.block_size)[first:last])

@@ -1,0 +1,118 @@
+"""What a simulated run came to: outcomes, quantities over time, and where it came from; as a table and as figures.
+
+`series` maps a name to (times, values), a step function: the value holds from its time to the next. Known names
+(`PANELS`) share panels; `kv_used_fraction/r3` is the line "r3" in the panel of `kv_used_fraction`; any other name gets
+a panel of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from miniserve.observe import plots
+from miniserve.observe.goodput import SLO, attainment, goodput_per_s, over_time
+from miniserve.observe.outcomes import Latency, Outcomes, Summary
+
+Numbers = Sequence[float] | npt.NDArray[np.float64]
+Series = tuple[Numbers, Numbers]  # times, values
+
+PANELS: dict[str, tuple[str, str]] = {  # series name: (y axis of its panel, label of its line)
+    "waiting": ("requests in the replicas", "waiting"),
+    "running": ("requests in the replicas", "running"),
+    "outstanding": ("requests in the replicas", "outstanding"),
+    "kv_used_fraction": ("KV blocks in use", "fleet"),
+    "replicas": ("replicas", "ready"),
+    "replicas_starting": ("replicas", "starting"),
+}
+_LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
+_WINDOWS = 60  # so many points has a rate over time
+
+
+@dataclass(frozen=True, slots=True)
+class SimResult:
+    """One run. `meta` is what a reader needs to repeat it: scenario, seed, policies."""
+
+    outcomes: Outcomes
+    series: Mapping[str, Series] = field(default_factory=dict)
+    meta: Mapping[str, object] = field(default_factory=dict)
+    slo: SLO = field(default_factory=SLO)
+    stopped: str | None = None  # why the run ended early; the outcomes are those so far
+
+    def summary(self) -> Summary:
+        return self.outcomes.summary()
+
+    def figures(self) -> dict[str, float]:
+        """Return every figure by name: what `observe.compare` takes, a few dozen numbers instead of all outcomes."""
+        summary = self.summary()
+        flat = {name: value for name, value in summary.figures().items() if isinstance(value, int | float)}
+        flat["failed_fraction"] = 1 - summary.served / summary.requests if summary.requests else 0.0
+        flat["goodput_per_s"] = goodput_per_s(self.outcomes, self.slo)
+        flat["slo_attainment"] = attainment(self.outcomes, self.slo)
+        return flat
+
+    def table(self) -> Table:
+        """Return the summary as a rich table of latencies, with everything else in its caption."""
+        summary = self.summary()
+        table = Table(title=self._title(), caption=self._caption(summary), caption_justify="left")
+        table.add_column("latency (ms)")
+        for heading in ("mean", "p50", "p95", "p99", "max"):
+            table.add_column(heading, justify="right")
+        for name, label in _LATENCIES.items():
+            table.add_row(label, *_milliseconds(getattr(summary, name)))
+        return table
+
+    def plot(self, path: Path) -> Path:
+        """Write one figure with all panels; the suffix says how (.png, .svg, .pdf)."""
+        panels = self._panels()
+        figure, axes = plots.grid(2 + len(panels), self._title())
+        served = self.outcomes.where(self.outcomes.served)
+        plots.latency_cdf(axes[0], {"TTFT": served.ttft_s, "TPOT": served.tpot_s, "E2E": served.e2e_s})
+        window_s = max(self.outcomes.duration_s / _WINDOWS, 1e-9)
+        plots.rates(axes[1], over_time(self.outcomes, self.slo, window_s), str(self.slo))
+        for ax, (ylabel, lines) in zip(axes[2:], panels.items(), strict=True):
+            plots.lines(ax, lines, ylabel, percent=ylabel == "KV blocks in use")
+        return plots.save(figure, path)
+
+    def _panels(self) -> dict[str, dict[str, plots.Line]]:
+        """Group the series: label of the panel's y axis -> label of the line -> (times, values)."""
+        panels: dict[str, dict[str, plots.Line]] = {}
+        for name, (times, values) in self.series.items():
+            family, _, member = name.partition("/")
+            ylabel, label = PANELS.get(family, (family, family))
+            panels.setdefault(ylabel, {})[member or label] = self._to_the_end(times, values)
+        return panels
+
+    def _to_the_end(self, times: Numbers, values: Numbers) -> plots.Line:
+        """Let the last value hold until the last request has ended, so that all panels show the same time."""
+        t, v = np.asarray(times, float), np.asarray(values, float)
+        end = float(self.outcomes.ended_s.max(initial=0.0))
+        return (np.append(t, end), np.append(v, v[-1])) if len(t) and t[-1] < end else (t, v)
+
+    def _title(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.meta.items()) or "simulated run"
+
+    def _caption(self, summary: Summary) -> str:
+        statuses = ", ".join(f"{status}: {count:,}" for status, count in summary.by_status.items())
+        lines = [
+            f"{summary.requests:,} requests in {summary.duration_s:,.1f} s ({statuses or 'none'})",
+            f"{summary.served_per_s:.4g} served/s, {summary.output_tokens_per_s:.4g} tokens/s, "
+            f"{summary.attempts_per_request:.3f} attempts per request, {summary.cached_fraction:.1%} of prompts cached",
+            f"goodput {goodput_per_s(self.outcomes, self.slo):.4g}/s = {attainment(self.outcomes, self.slo):.1%} of "
+            f"requests ({self.slo})",
+        ]
+        if self.stopped:
+            lines.insert(0, f"stopped early: {self.stopped}")
+        return "\n".join(lines)
+
+
+def _milliseconds(latency: Latency | None) -> Sequence[str]:
+    if latency is None:
+        return ["-"] * 5
+    values = (latency.mean_s, latency.p50_s, latency.p95_s, latency.p99_s, latency.max_s)
+    return [f"{value * 1000:,.1f}" for value in values]

@@ -1,0 +1,215 @@
+"""From a scenario to a result: demand meets fleet and policies in virtual time.
+
+    workload ──> clients ──> dispatch (admission, router, balancer, retries, ...) ──> sim.drive ──> fleet ──> outcomes
+
+A run is a function of (scenario, seed). It ends when every request has its answer, or `PATIENCE_S` after the last
+arrival (a hung replica without deadlines would never end). A policy that breaks its contract, or Ctrl-C, ends it early:
+the result then holds what happened so far and says why it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import simpy
+
+from miniserve.errors import PolicyError, SetupError
+from miniserve.observe.outcomes import OutcomeLog, status_of
+from miniserve.policies.dispatch import dispatch
+from miniserve.scenario.build import distances, prefix_tier, replicas, resilience
+from miniserve.scenario.model import Scenario
+from miniserve.sim import drive
+from miniserve.sim.clients import ImpatientClients
+from miniserve.sim.fleet import SimFleet
+from miniserve.sim.link import Distances
+from miniserve.sim.result import SimResult
+from miniserve.types import Outcome, ReplicaState, Request
+
+PATIENCE_S = 3600.0  # simulated
+INTERRUPTED = "interrupted"  # how `SimResult.stopped` begins after Ctrl-C
+_SAMPLES = 300  # points of each quantity over time
+_STEADY = ("replicas", "replicas_starting")  # worth a line only when they change
+_REPORT_EVERY = 200  # requests
+
+Progress = Callable[[int, float], None]  # requests answered, simulated seconds
+
+
+def simulate(
+    scenario: Scenario,
+    seed: int | None = None,
+    *,
+    on_progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SimResult:
+    """Run `scenario`; `seed` replaces the scenario's own. `should_stop` is asked again and again, between two events.
+
+    Raises: SetupError if it has no fleet, or its model does not fit on its hardware.
+    """
+    if scenario.fleet is None:
+        raise SetupError("the scenario has no [fleet]: it describes demand only, so there is nothing to simulate")
+    run = _Run(scenario, scenario.run.seed if seed is None else seed, on_progress, should_stop)
+    stopped = None
+    try:
+        stopped = run.to_its_end()
+    except PolicyError as error:
+        stopped = str(error)
+    except KeyboardInterrupt:
+        stopped = f"{INTERRUPTED} after {run.env.now:,.1f} simulated seconds"
+    return run.result(stopped)
+
+
+class _Run:
+    """Everything of one run."""
+
+    def __init__(
+        self, scenario: Scenario, seed: int, on_progress: Progress | None, should_stop: Callable[[], bool]
+    ) -> None:
+        assert scenario.fleet is not None
+        self.env = simpy.Environment()
+        self._scenario = scenario
+        self._seed = seed
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+        self._log = OutcomeLog()
+        self._policies = resilience(scenario, seed)
+        self._clients = _clients(scenario, seed)
+        self._in_flight = 0
+        self._all_came = False
+        self._over = self.env.event()
+        self._samples: dict[str, list[float]] = {}
+        self._fleet = self._make_fleet()
+
+    def _make_fleet(self) -> SimFleet:
+        scenario = self._scenario
+        assert scenario.fleet is not None
+        fleet = SimFleet(
+            self.env,
+            seed=self._seed,
+            probe_interval_s=scenario.fleet.probe_interval_s,
+            distances=Distances(distances(scenario.fleet)),
+            faults=scenario.faults.plan(self._seed, scenario.fleet.replica_ids),
+            tier=prefix_tier(scenario),
+        )
+        drive.start_control(fleet, self._policies)
+        for replica_id, spec in replicas(scenario):
+            fleet.add(spec, replica_id, ready=True)
+        fleet.every(max(scenario.expected_s / _SAMPLES, 0.01), self._sample)
+        return fleet
+
+    def to_its_end(self) -> str | None:
+        """Let time pass. Return why the run ended early, if it did."""
+        self.env.process(self._arrivals())
+        self.env.run(self._over)
+        if self._in_flight:
+            return f"{self._in_flight} requests had no answer {PATIENCE_S:,.0f} s after the last arrival"
+        return None
+
+    # --- requests --------------------------------------------------------------------------------------------------
+
+    def _requests(self) -> Iterator[Request]:
+        run = self._scenario.run
+        return self._scenario.workload.requests(self._seed, count=run.requests, duration_s=run.duration_s)
+
+    def _arrivals(self) -> Generator[simpy.Event, Any, None]:
+        env = self.env
+        for index, request in enumerate(self._requests()):
+            self._stop_if_asked()
+            wait_s = request.arrived_s - env.now
+            if wait_s > 0:
+                yield env.timeout(wait_s)
+            self._in_flight += 1
+            env.process(self._serve(index, request))
+        self._all_came = True
+        if self._in_flight:
+            yield env.timeout(PATIENCE_S)
+        self._end()
+
+    def _serve(self, index: int, request: Request) -> Generator[simpy.Event, Any, None]:
+        if self._clients is None:
+            outcome = yield from self._ask(request)
+            self._log.record_outcome(index, request, outcome, self.env.now)
+        else:
+            outcome, attempts = yield from self._clients.ask(self.env, request, self._ask)
+            self._record_tries(index, request, outcome, attempts)
+        self._in_flight -= 1
+        if self._on_progress is not None and len(self._log) % _REPORT_EVERY == 0:
+            self._on_progress(len(self._log), self.env.now)
+        if self._all_came and self._in_flight == 0:
+            self._end()
+
+    def _stop_if_asked(self) -> None:
+        if self._should_stop():
+            raise KeyboardInterrupt
+
+    def _end(self) -> None:
+        if not self._over.triggered:
+            self._over.succeed()
+
+    def _record_tries(self, index: int, request: Request, outcome: Outcome, attempts: int) -> None:
+        """Add a row for a request whose client tried several times: the times are the client's, from its first try."""
+        last = outcome.attempts[-1] if outcome.attempts else None
+        self._log.record(
+            index,
+            request.arrived_s,
+            self.env.now,
+            first_token_s=None if last is None else last.first_token_s,
+            deadline_s=request.deadline_s,
+            prompt_tokens=len(request.prompt_ids),
+            output_tokens=sum(len(attempt.token_ids) for attempt in outcome.attempts),
+            cached_tokens=0 if last is None else last.cached_tokens,
+            attempts=attempts,
+            status=status_of(outcome),
+            replica_id=None if last is None else last.replica_id,
+            tenant=request.tenant,
+        )
+
+    def _ask(self, request: Request) -> Generator[simpy.Event, Any, Outcome]:
+        story = dispatch(request, self._fleet.view, self._now_s, self._policies)
+        return drive.run(self.env, story, self._fleet)
+
+    def _now_s(self) -> float:
+        now_s: float = self.env.now
+        return now_s
+
+    # --- what is seen ----------------------------------------------------------------------------------------------
+
+    def _sample(self, now_s: float) -> None:
+        self._stop_if_asked()
+        members = self._fleet.members()
+        up = [member.replica for member in members if member.is_up]
+        states = [member.state for member in members]
+        values = {
+            "time_s": now_s,
+            "outstanding": sum(member.outstanding for member in members),
+            "waiting": sum(replica.num_waiting for replica in up),
+            "running": sum(replica.num_running for replica in up),
+            "kv_used_fraction": sum(replica.kv_used_fraction for replica in up) / len(up) if up else 0.0,
+            "replicas": states.count(ReplicaState.READY),
+            "replicas_starting": states.count(ReplicaState.STARTING),
+        }
+        for name, value in values.items():
+            self._samples.setdefault(name, []).append(value)
+
+    def result(self, stopped: str | None) -> SimResult:
+        times = self._samples.pop("time_s", [])
+        told = {name: values for name, values in self._samples.items() if name not in _STEADY or len(set(values)) > 1}
+        return SimResult(
+            self._log.outcomes(),
+            {name: (times, values) for name, values in told.items()},
+            {"seed": self._seed, "balancer": self._scenario.policies.balancer.name, **self._cost()},
+            self._scenario.slo,
+            stopped,
+        )
+
+    def _cost(self) -> dict[str, object]:
+        usd = self._fleet.bill().total.usd
+        return {"cost_usd": round(usd, 4)} if usd else {}
+
+
+def _clients(scenario: Scenario, seed: int) -> ImpatientClients | None:
+    clients = scenario.clients
+    if clients is None:
+        return None
+    budget = None if clients.budget is None else clients.budget.build(seed=seed)
+    return ImpatientClients(clients.timeout_s, clients.retry.build(seed=seed), budget)

@@ -1,0 +1,71 @@
+"""Sequences with made-up tokens: after every token comes the next number.
+
+A simulation cares which texts share a beginning, not what they say. If a conversation owns a stretch of numbers and its
+text is `range(first, first + n)`, then a longer text of the same conversation continues a shorter one, two
+conversations never share, and a block is identified by where its text begins and its place in it: no list of tokens,
+and no hashing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence as Seq
+from functools import lru_cache
+
+from miniserve.engine.sequence import BlockKey, Sequence
+from miniserve.types import Request
+
+_KEYS_PER_TEXT = 1 << 20  # no text has more blocks than this
+
+
+def make_sequence(request: Request, queued_s: float) -> Sequence:
+    """Return the lightest sequence that can hold `request`."""
+    kind = RangeSequence if isinstance(request.prompt_ids, range) else CountingSequence
+    return kind(request, queued_s)
+
+
+class CountingSequence(Sequence):
+    """Any prompt; what is sampled counts on from its last token, whatever token it is given."""
+
+    __slots__ = ()
+
+    def append(self, token: int) -> None:
+        super().append(self._tokens[-1] + 1)
+
+    def extend(self, token_ids: Seq[int]) -> None:
+        first = self._tokens[-1] + 1
+        super().extend(range(first, first + len(token_ids)))
+
+
+class RangeSequence(Sequence):
+    """`tokens` is a range. The prompt's step is 1, its first number at least 0; resumed tokens continue it."""
+
+    __slots__ = ("_first_key",)
+
+    def _read(self, request: Request) -> list[int]:
+        self._first_key = _first_key(request.prompt_ids[0] if request.prompt_ids else 0, request.tenant)
+        return []
+
+    @property
+    def tokens(self) -> Seq[int]:
+        first = self.request.prompt_ids[0]
+        return range(first, first + self.num_tokens)
+
+    def append(self, token: int) -> None:
+        self.num_tokens += 1
+
+    def extend(self, token_ids: Seq[int]) -> None:
+        self.num_tokens += len(token_ids)
+
+    def block_keys(self, block_size: int) -> Seq[BlockKey]:
+        return range(self._first_key, self._first_key + self.num_tokens // block_size)
+
+
+def _first_key(first_token: int, tenant: str) -> int:
+    return first_token * _KEYS_PER_TEXT + (_tenant_key(tenant) if tenant else 0)
+
+
+@lru_cache(maxsize=4096)
+def _tenant_key(tenant: str) -> int:
+    """Return a number that keeps tenants apart. (The nameless one has 0, so that its keys stay small integers.)"""
+    return int.from_bytes(hashlib.blake2b(tenant.encode(), digest_size=8).digest(), "big") << 96

@@ -1,0 +1,90 @@
+"""When requests come: endless series of times, from a generator of their own.
+
+Knows nothing of what arrives. Every kind has a mean rate, so that two kinds can be compared at the same load. A rate
+that changes over the day, or times read from a trace, are further implementations of `Arrivals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+
+class Arrivals(Protocol):
+    """A point process on the time axis, from 0 on."""
+
+    @property
+    def rate_per_s(self) -> float:
+        """Mean number of arrivals per second."""
+        ...
+
+    def times(self, rng: Random) -> Iterator[float]:
+        """Yield arrival times in seconds, never decreasing, without end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Many independent clients: gaps are exponential, and what came says nothing about what comes.
+
+    Raises: ValueError if the rate is not positive.
+    """
+
+    rate_per_s: float
+
+    def __post_init__(self) -> None:
+        if not self.rate_per_s > 0:
+            raise ValueError(f"rate_per_s ({self.rate_per_s:g}) must be above 0")
+
+    def times(self, rng: Random) -> Iterator[float]:
+        now_s = 0.0
+        while True:
+            now_s += rng.expovariate(self.rate_per_s)
+            yield now_s
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """Calm and bursts take turns, each for an exponential time; within either, arrivals are Poisson.
+
+    `rate_per_s` is the mean over both; a burst has `peak_per_s`, and the calm has what is left.
+    Raises: ValueError if the bursts alone would bring more than the mean.
+    """
+
+    rate_per_s: float
+    peak_per_s: float
+    burst_s: float = 10.0  # mean duration
+    calm_s: float = 50.0  # mean duration
+
+    def __post_init__(self) -> None:
+        if min(self.rate_per_s, self.burst_s, self.calm_s) <= 0:
+            raise ValueError("rate_per_s, burst_s and calm_s must be above 0")
+        most = self.rate_per_s / self.burst_fraction
+        if not self.rate_per_s <= self.peak_per_s <= most * (1 + 1e-9):
+            raise ValueError(
+                f"peak_per_s ({self.peak_per_s:g}) must lie between rate_per_s ({self.rate_per_s:g}) and {most:g}, "
+                "where the calm between bursts would be empty"
+            )
+
+    @property
+    def burst_fraction(self) -> float:
+        """Share of the time that is burst."""
+        return self.burst_s / (self.burst_s + self.calm_s)
+
+    @property
+    def calm_per_s(self) -> float:
+        share = self.burst_fraction
+        return max(0.0, (self.rate_per_s - share * self.peak_per_s) / (1 - share))
+
+    def times(self, rng: Random) -> Iterator[float]:
+        now_s, in_burst, phase_ends_s = 0.0, False, rng.expovariate(1 / self.calm_s)
+        while True:
+            rate = self.peak_per_s if in_burst else self.calm_per_s
+            now_s = now_s + rng.expovariate(rate) if rate > 0 else phase_ends_s
+            if now_s >= phase_ends_s:  # nothing came before the phase ended; exponential gaps forget, so start anew
+                now_s, in_burst = phase_ends_s, not in_burst
+                phase_ends_s += rng.expovariate(1 / (self.burst_s if in_burst else self.calm_s))
+            else:
+                yield now_s

@@ -1,0 +1,161 @@
+"""From parts to requests: one stream in order of arrival, made while it is read.
+
+Tokens are only numbered: chat s owns the numbers from s * 2**20 on, and its prompt is `range(base, base + n)`. A later
+turn's prompt is a longer range with the same beginning, so prefixes are shared exactly where they would be, and nobody
+keeps a million token lists in memory.
+
+Every part draws from a stream of its own, and every request takes one number from each stream whether it needs it or
+not: exchanging a part leaves the others' luck as it was (common random numbers).
+
+Arrivals are open-loop: nobody waits for an answer. A follow-up comes with the first arrival after its time, whether or
+not the answer before it was complete.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import accumulate
+from typing import Generic, TypeVar
+
+from miniserve.seeds import stream
+from miniserve.types import Priority, Request, SamplingParams
+from miniserve.workload.arrivals import Arrivals
+from miniserve.workload.conversations import Conversations
+from miniserve.workload.lengths import CONVERSATION_OUTPUT, CONVERSATION_PROMPT, Lengths
+
+TOKENS_PER_CHAT = 1 << 20
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Mix(Generic[Value]):
+    """Values with their shares, in any unit: `{"a": 9, "b": 1}` is nine to one."""
+
+    shares: Mapping[Value, float]
+    _values: tuple[Value, ...] = field(init=False, repr=False, compare=False, default=())
+    _cumulative: tuple[float, ...] = field(init=False, repr=False, compare=False, default=())
+
+    def __post_init__(self) -> None:
+        if not self.shares or min(self.shares.values()) < 0 or sum(self.shares.values()) <= 0:
+            raise ValueError(f"shares must be at least 0 and not all 0: {dict(self.shares)}")
+        object.__setattr__(self, "_values", tuple(self.shares))
+        object.__setattr__(self, "_cumulative", tuple(accumulate(self.shares.values())))
+
+    def at(self, u: float) -> Value:
+        """Return the value that the random number `u` (0 <= u < 1) means."""
+        return self._values[bisect_right(self._cumulative, u * self._cumulative[-1])]
+
+
+@dataclass(slots=True)
+class _Chat:
+    """A conversation as it stands after its last request."""
+
+    number: int
+    tenant: str
+    priority: Priority
+    region: str | None
+    turn: int = 0
+    context_tokens: int = 0  # said so far, by both sides
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """All that clients do. `conversations` None: every request stands alone."""
+
+    arrivals: Arrivals
+    prompt: Lengths = CONVERSATION_PROMPT
+    output: Lengths = CONVERSATION_OUTPUT
+    conversations: Conversations | None = None
+    tenants: Mix[str] = field(default_factory=lambda: Mix({"": 1.0}))
+    priorities: Mix[Priority] = field(default_factory=lambda: Mix({Priority.STANDARD: 1.0}))
+    regions: Mix[str | None] = field(default_factory=lambda: Mix({None: 1.0}))
+    deadline_after_s: float | None = None  # from arrival; None: clients wait for ever
+    model: str = "model"
+
+    def requests(
+        self, seed: int = 0, *, count: int | None = None, duration_s: float | None = None
+    ) -> Iterator[Request]:
+        """Yield requests until `count` of them, or until the first that would come after `duration_s`."""
+        chats = _Chats(self, seed)
+        sampling: dict[int, SamplingParams] = {}
+        output, tell_output = stream(seed, "output tokens").random, self.output.at
+        for i, now_s in enumerate(self.arrivals.times(stream(seed, "arrivals"))):
+            if (count is not None and i >= count) or (duration_s is not None and now_s > duration_s):
+                return
+            chat, prompt_tokens = chats.next(now_s)
+            answer = tell_output(output())
+            if answer not in sampling:
+                sampling[answer] = SamplingParams(max_tokens=answer, ignore_eos=True)
+            base = chat.number * TOKENS_PER_CHAT
+            yield Request(
+                f"q{i}",
+                self.model,
+                range(base, base + prompt_tokens),
+                sampling[answer],
+                now_s,
+                None if self.deadline_after_s is None else now_s + self.deadline_after_s,
+                chat.tenant,
+                chat.priority,
+                f"s{chat.number}",
+                chat.region,
+            )
+            chats.said(chat, prompt_tokens + answer, now_s)
+
+
+class _Chats:
+    """Whose turn is it? Chats wait here until the arrival that continues them."""
+
+    def __init__(self, workload: Workload, seed: int) -> None:
+        self._workload = workload
+        self._rules = workload.conversations
+        self._due: list[tuple[float, int, _Chat]] = []  # heap of (when it goes on, number, chat)
+        self._begun = 0
+        names = ("tenant", "priority", "region", "prompt tokens", "message tokens", "goes on", "gap", "old", "old turn")
+        draws = (stream(seed, name).random for name in names)
+        self._tenant, self._priority, self._region, self._prompt, self._message, *rest = draws
+        self._goes_on, self._gap, self._old, self._old_turn = rest
+
+    def next(self, now_s: float) -> tuple[_Chat, int]:
+        """Return the chat that the arrival at `now_s` belongs to, and its prompt's length."""
+        workload, rules = self._workload, self._rules
+        fresh = _Chat(
+            self._begun,
+            workload.tenants.at(self._tenant()),
+            workload.priorities.at(self._priority()),
+            workload.regions.at(self._region()),
+        )
+        prompt = workload.prompt.at(self._prompt())
+        if rules is None:
+            self._begun += 1
+            return fresh, prompt
+        message, old, old_turn = rules.message.at(self._message()), self._old(), self._old_turn()
+        if self._due and self._due[0][0] <= now_s:
+            chat = heappop(self._due)[2]
+            if chat.context_tokens + message <= rules.max_prompt_tokens:
+                return chat, chat.context_tokens + message
+        self._begun += 1
+        if old < rules.begun_before(now_s):
+            self._give_a_past(fresh, prompt, rules.old_turn(old_turn))
+            return fresh, min(fresh.context_tokens + message, rules.max_prompt_tokens)
+        return fresh, prompt
+
+    def _give_a_past(self, chat: _Chat, first_prompt: int, turn: int) -> None:
+        """Let `chat` have had turns before the run began, of average length after the first."""
+        rules = self._rules
+        assert rules is not None
+        each = rules.message.mean_tokens + self._workload.output.mean_tokens
+        chat.turn = turn - 1
+        chat.context_tokens = round(first_prompt + (turn - 2) * each + self._workload.output.mean_tokens)
+
+    def said(self, chat: _Chat, context_tokens: int, now_s: float) -> None:
+        """Note what a chat's request added, and whether and when it goes on."""
+        if self._rules is None:
+            return
+        chat.turn += 1
+        chat.context_tokens = context_tokens
+        goes_on, gap = self._goes_on(), self._gap()
+        if self._rules.goes_on(chat.turn, goes_on):
+            heappush(self._due, (now_s + self._rules.gap_s.value(gap), chat.number, chat))

@@ -1,0 +1,229 @@
+"""From scenario to result: every request ends once, runs repeat, and a run that breaks off keeps what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from miniserve.errors import SetupError
+from miniserve.observe.goodput import attainment
+from miniserve.policies.balancer import Balancer
+from miniserve.scenario import Scenario, load
+from miniserve.scenario.reader import Recipe
+from miniserve.scenario.source import Setting
+from miniserve.sim import run
+from miniserve.sim.result import SimResult
+from miniserve.sim.run import simulate
+
+SCENARIOS = Path(__file__).parents[2] / "data" / "scenarios"
+SMALL = """
+[run]
+requests = 300
+seed = 5
+[workload]
+prompt = { kind = "geometric", mean_tokens = 40 }
+output = { kind = "geometric", mean_tokens = 20 }
+arrivals = { kind = "poisson", rate_per_s = 4 }
+[[fleet.replicas]]
+name = "r"
+count = 2
+step_time = { base_s = 0.02, per_prefill_token_s = 0.001 }
+[slo]
+e2e_s = 2
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Scenario]:
+    """`small("key=value", ...)`: the scenario above, changed."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+
+    def make(*settings: str) -> Scenario:
+        return load(path, settings=[Setting.parse(text) for text in settings])
+
+    return make
+
+
+def with_balancer(scenario: Scenario, make: Callable[[], Balancer]) -> Scenario:
+    return replace(scenario, policies=replace(scenario.policies, balancer=Recipe("mine", make)))
+
+
+def by_index(result: SimResult, column: str) -> list[float]:
+    order = np.argsort(result.outcomes.index)
+    values: list[float] = getattr(result.outcomes, column)[order].tolist()
+    return values
+
+
+def test_every_request_ends_exactly_once(small: Callable[..., Scenario]) -> None:
+    result = simulate(small())
+    assert sorted(result.outcomes.index) == list(range(300))
+    assert result.outcomes.by_status() == {200: 300}
+    assert result.stopped is None
+    assert all(result.outcomes.e2e_s > 0)
+    assert max(result.series["outstanding"][1]) > 0
+
+
+def test_a_run_repeats_to_the_bit_and_another_seed_differs(small: Callable[..., Scenario]) -> None:
+    first, again, other = simulate(small()), simulate(small()), simulate(small(), seed=6)
+    for column in ("index", "arrived_s", "first_token_s", "ended_s", "output_tokens", "replica"):
+        assert getattr(first.outcomes, column).tolist() == getattr(again.outcomes, column).tolist()
+    assert first.outcomes.arrived_s.tolist() != other.outcomes.arrived_s.tolist()
+
+
+def test_policies_meet_the_same_demand(small: Callable[..., Scenario]) -> None:
+    runs = [simulate(small(f"policies.balancer={name}")) for name in ("round-robin", "p2c")]
+    for column in ("arrived_s", "prompt_tokens", "output_tokens"):
+        assert by_index(runs[0], column) == by_index(runs[1], column)
+    assert by_index(runs[0], "ended_s") != by_index(runs[1], "ended_s")
+
+
+def test_a_lonely_request_takes_as_long_as_its_steps(small: Callable[..., Scenario]) -> None:
+    """One prefill step of 10 tokens, then four decode steps."""
+    lonely = small(
+        "run.requests=20",
+        "workload.arrivals.rate_per_s=0.01",
+        'workload.prompt={kind="constant", tokens=10}',
+        'workload.output={kind="constant", tokens=5}',
+        "fleet.replicas.0.speed=2",
+    )
+    result = simulate(lonely)
+    assert result.outcomes.ttft_s.tolist() == pytest.approx([0.03 / 2] * 20)
+    assert result.outcomes.e2e_s.tolist() == pytest.approx([(0.03 + 4 * 0.02) / 2] * 20)
+
+
+def test_distance_is_paid_there_and_back(small: Callable[..., Scenario]) -> None:
+    common = ("run.requests=20", "workload.arrivals.rate_per_s=0.01", "fleet.replicas.0.region=us")
+    near = simulate(small(*common))
+    far = simulate(small(*common, "workload.regions={eu=1}", "fleet.latency_s={eu={us=0.04}}"))
+    assert (far.outcomes.ttft_s - near.outcomes.ttft_s).tolist() == pytest.approx([0.08] * 20)
+
+
+def test_admission_refuses_and_the_rest_is_served(small: Callable[..., Scenario]) -> None:
+    guarded = small('policies.admission=[{kind="concurrency", limit={kind="fixed", limit=2}}]')
+    counts = simulate(guarded).outcomes.by_status()
+    assert counts[503] > 10
+    assert counts[200] + counts[503] == 300
+
+
+def test_prefix_caches_are_found_by_follow_ups_only_when_they_are_on(small: Callable[..., Scenario]) -> None:
+    chats = ("workload.conversations={}", "run.duration_s=3000", "run.requests=3000", "fleet.replicas.0.count=1")
+    on = simulate(small(*chats))
+    off = simulate(small(*chats, "engine.cache.prefix_caching=false"))
+    assert on.outcomes.cached_tokens.sum() > 0
+    assert off.outcomes.cached_tokens.sum() == 0
+    assert on.outcomes.prompt_tokens.sum() == off.outcomes.prompt_tokens.sum()
+
+
+def test_a_shared_cache_makes_any_replica_as_good_as_the_last_one(small: Callable[..., Scenario]) -> None:
+    chats = ("workload.conversations={}", "run.requests=2000", "policies.balancer=random", "fleet.replicas.0.count=4")
+    alone = simulate(small(*chats))
+    tier = "fleet.prefix_tier={capacity_bytes=1e10, bandwidth_bytes_per_s=1e10}"
+    shared = simulate(small(*chats, tier))
+    assert shared.outcomes.cached_tokens.sum() > 2 * alone.outcomes.cached_tokens.sum()
+
+
+def test_quantities_that_never_change_are_not_told(small: Callable[..., Scenario]) -> None:
+    assert "replicas" not in simulate(small()).series
+    assert "replicas" in simulate(small('faults.events=[{at_s=20, kind="crash"}]')).series
+
+
+def test_faults_of_the_plan_happen(small: Callable[..., Scenario]) -> None:
+    poisoned = simulate(small("faults.poison_fraction=0.2")).outcomes.by_status()
+    assert poisoned[500] == pytest.approx(60, abs=25)
+    slow = small('faults.events=[{at_s=0, kind="slow", factor=3}]')
+    assert simulate(slow).outcomes.e2e_s.mean() > 2.5 * simulate(small()).outcomes.e2e_s.mean()
+
+
+def test_a_fleet_that_hangs_for_ever_does_not_hang_the_run(small: Callable[..., Scenario]) -> None:
+    hung = small('faults.events=[{at_s=30, kind="hang"}]', "policies.first_token_s=off", "policies.progress=off")
+    result = simulate(hung)
+    assert result.stopped is not None
+    assert "requests had no answer 3,600 s after the last arrival" in result.stopped
+    assert 0 < len(result.outcomes) < 300
+
+
+def test_progress_is_told(small: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_REPORT_EVERY", 50)
+    told: list[tuple[int, float]] = []
+    simulate(small(), on_progress=lambda answered, now_s: told.append((answered, now_s)))
+    assert [answered for answered, _ in told] == [50, 100, 150, 200, 250, 300]
+    assert told == sorted(told)
+
+
+def test_demand_alone_cannot_be_simulated(small: Callable[..., Scenario]) -> None:
+    with pytest.raises(SetupError, match=r"has no \[fleet\]"):
+        simulate(replace(small(), fleet=None))
+
+
+# --- runs that break off -------------------------------------------------------------------------------------------
+
+
+class Broken:
+    """Behaves for 100 requests."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def choose(self, request, replicas):  # type: ignore[no-untyped-def]
+        self.calls += 1
+        return replicas[0].replica_id if self.calls <= 100 else self.misbehave(replicas)
+
+
+class Raises(Broken):
+    def misbehave(self, replicas):  # type: ignore[no-untyped-def]
+        raise KeyError("oops")
+
+
+class Invents(Broken):
+    def misbehave(self, replicas):  # type: ignore[no-untyped-def]
+        return "nobody"
+
+
+class Mutates(Broken):
+    def misbehave(self, replicas):  # type: ignore[no-untyped-def]
+        replicas[0].outstanding = 0
+
+
+class Interrupted(Broken):
+    def misbehave(self, replicas):  # type: ignore[no-untyped-def]
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"), [(Raises, "KeyError"), (Invents, "'nobody'"), (Mutates, "outstanding"), (Interrupted, "interr")]
+)
+def test_what_a_policy_does_wrong_stops_the_run_and_keeps_the_results(
+    small: Callable[..., Scenario], make: type[Broken], reason: str
+) -> None:
+    result = simulate(with_balancer(small(), make))
+    assert result.stopped is not None
+    assert reason in result.stopped
+    if make is not Interrupted:
+        assert make.__name__ in result.stopped
+        assert "q100" in result.stopped, "the request that triggered it is named"
+    assert 80 < len(result.outcomes) <= 100
+    assert result.outcomes.by_status() == {200: len(result.outcomes)}
+
+
+# --- a failure that outlives its cause -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.full), pytest.param(3, marks=pytest.mark.full)])
+def test_naive_retries_keep_goodput_down_after_the_fault_and_a_budget_brings_it_back(seed: int) -> None:
+    """The fault lasts from 60 s to 90 s; the last 100 s are looked at."""
+
+    def shares(variant: str) -> tuple[float, float]:
+        result = simulate(load(SCENARIOS / "retry_storm.toml", variant=variant), seed)
+        before, late = (result.outcomes.arrived_between(*span) for span in ((10.0, 55.0), (140.0, 240.0)))
+        return attainment(before, result.slo), attainment(late, result.slo)
+
+    naive_before, naive_late = shares("naive")
+    budgeted_before, budgeted_late = shares("budgeted")
+    assert min(naive_before, budgeted_before) > 0.95
+    assert naive_late < 0.2
+    assert budgeted_late >= 0.95 * budgeted_before
