@@ -3,23 +3,30 @@
 Two kinds of knowledge: `outstanding` is counted here, around each send, and always true; the rest comes from probes
 every half second and is as old as `ReplicaView.as_of_s` says. Whether a replica may be used is decided here by facts
 only (it answers, it says that it is ready); which one to use is the balancer's business.
+
+Control loops (`add_tick`) are called with the time and the view once per `tick_interval_s`; at one instant before the
+probes, and both before everything else (`virtual_time` states the order).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
 from miniserve.errors import RequestError, UpstreamError
+from miniserve.faults import AttemptFault, FaultPlan, NoFaults, fault_of
+from miniserve.live.virtual_time import CONTROL, FLEET, sleep
 from miniserve.live.wire import ReplicaReport
-from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, TokenEvent
+from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
 
 log = logging.getLogger(__name__)
+
+Tick = Callable[[float, FleetView], None]  # a control loop's turn: (now_s, view)
 
 
 class Upstream(Protocol):
@@ -36,6 +43,8 @@ class Member:
 
     replica_id: str
     upstream: Upstream
+    weight: float = 1.0
+    region: str = ""
     state: ReplicaState = ReplicaState.STARTING
     outstanding: int = 0
     misses: int = 0  # probes in a row without an answer
@@ -45,7 +54,7 @@ class Member:
     def view(self) -> ReplicaView:
         report = self.report
         if report is None:
-            return ReplicaView(self.replica_id, self.state, self.outstanding)
+            return ReplicaView(self.replica_id, self.state, self.outstanding, region=self.region, weight=self.weight)
         return ReplicaView(
             self.replica_id,
             self.state,
@@ -55,7 +64,10 @@ class Member:
             kv_used_fraction=report.kv_used_fraction,
             tokens_per_s=report.tokens_per_s,
             version=report.model,
+            region=self.region,
+            weight=self.weight,
             as_of_s=self.as_of_s,
+            steps=report.steps,
         )
 
 
@@ -63,42 +75,55 @@ class Fleet:
     """`async with Fleet(clock) as fleet:` probes its members inside the block and closes them at its end."""
 
     def __init__(
-        self, clock: Clock, *, probe_interval_s: float = 0.5, probe_timeout_s: float = 2.0, misses_until_down: int = 3
+        self,
+        clock: Clock,
+        *,
+        probe_interval_s: float = 0.5,
+        probe_timeout_s: float = 2.0,
+        misses_until_down: int = 3,
+        tick_interval_s: float = 0.5,  # as often as there can be news
+        faults: FaultPlan | None = None,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._probe_interval_s = probe_interval_s
         self._probe_timeout_s = probe_timeout_s
         self._misses_until_down = misses_until_down
+        self._tick_interval_s = tick_interval_s
+        self._faults = faults or NoFaults()
         self.answered = asyncio.Event()  # set once any replica has reported
+        self._ticks: list[Tick] = []
+        self._control: asyncio.Task[None] | None = None
         self._members: dict[str, Member] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Fleet:
+        self._control = asyncio.create_task(self._control_for_ever(), name="control loops")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._control is not None:
+            self._control.cancel()
+            await asyncio.gather(self._control, return_exceptions=True)
         for replica_id in list(self._members):
             await self.remove(replica_id)
 
     # --- membership ------------------------------------------------------------------------------------------------
 
-    async def put(self, replica_id: str, upstream: Upstream) -> None:
+    async def put(self, replica_id: str, upstream: Upstream, *, weight: float = 1.0, region: str = "") -> None:
         """Add a replica, or put a restarted one in its old place; returns after its first probe."""
-        await self.remove(replica_id)
-        member = self._members[replica_id] = Member(replica_id, upstream)
+        old, old_probe = self._members.get(replica_id), self._probes.pop(replica_id, None)
+        member = self._members[replica_id] = Member(replica_id, upstream, weight, region)
         await self._probe(member)
         self._probes[replica_id] = asyncio.create_task(self._probe_for_ever(member), name=f"probe {replica_id}")
+        if old is not None:
+            await _retire(old, old_probe)
 
     async def remove(self, replica_id: str) -> None:
         """Forget a replica; what is still running there is cut off."""
-        member = self._members.pop(replica_id, None)
-        if member is not None:
-            if probe := self._probes.pop(replica_id, None):
-                probe.cancel()
-                await asyncio.gather(probe, return_exceptions=True)
-            await member.upstream.close()
+        if (member := self._members.pop(replica_id, None)) is not None:
+            await _retire(member, self._probes.pop(replica_id, None))
 
     def mark_down(self, replica_id: str) -> None:
         """Believe somebody who saw the process die, instead of waiting for probes to miss it."""
@@ -108,7 +133,7 @@ class Fleet:
     # --- what others see -------------------------------------------------------------------------------------------
 
     def view(self) -> FleetView:
-        return FleetView(tuple(member.view() for member in self._members.values()), self._clock())
+        return FleetView(tuple(member.view() for member in self._members.values()), self.clock())
 
     def members(self) -> tuple[Member, ...]:
         return tuple(self._members.values())
@@ -116,23 +141,43 @@ class Fleet:
     def any_ready(self) -> bool:
         return any(member.state is ReplicaState.READY for member in self._members.values())
 
-    @contextmanager
-    def sending(self, replica_id: str) -> Iterator[Upstream]:
-        """Count one outstanding request for the length of the block. Raises: UpstreamError if the replica is gone."""
-        member = self._members.get(replica_id)
+    async def attempt(self, send: Send) -> AsyncGenerator[TokenEvent, None]:
+        """Yield what the replica sends; closing early aborts. The attempt counts as outstanding until then.
+
+        Raises: UpstreamError if the replica has left the fleet; the replica's error; an injected fault.
+        """
+        member = self._members.get(send.replica_id)
         if member is None:
-            raise UpstreamError(f"replica {replica_id} has left the fleet")
+            raise UpstreamError(f"replica {send.replica_id} has left the fleet", None, "unreachable")
+        fault = fault_of(self._faults, send.replica_id, send.request.request_id, send.attempt)
         member.outstanding += 1
         try:
-            yield member.upstream
+            async with aclosing(_faulty(member.upstream, send.request, fault)) as events:
+                async for event in events:
+                    yield event
         finally:
             member.outstanding -= 1
+
+    # --- control loops ---------------------------------------------------------------------------------------------
+
+    def add_tick(self, tick: Tick) -> None:
+        """Have `tick` called once per `tick_interval_s`, after those that were added before it."""
+        self._ticks.append(tick)
+
+    async def _control_for_ever(self) -> None:
+        while True:
+            await sleep(self._tick_interval_s, CONTROL)
+            for tick in self._ticks:
+                try:
+                    tick(self.clock(), self.view())
+                except Exception:  # one broken control loop must not stop the others
+                    log.exception("a control loop broke")
 
     # --- probes ----------------------------------------------------------------------------------------------------
 
     async def _probe_for_ever(self, member: Member) -> None:
         while True:
-            await asyncio.sleep(self._probe_interval_s)
+            await sleep(self._probe_interval_s, FLEET)
             await self._probe(member)
 
     async def _probe(self, member: Member) -> None:
@@ -148,10 +193,37 @@ class Fleet:
             return
         member.misses = 0
         self.answered.set()
-        member.report, member.as_of_s = report, self._clock()
+        member.report, member.as_of_s = report, self.clock()
         self._set_state(member, report.state)
 
     def _set_state(self, member: Member, state: ReplicaState, why: str = "") -> None:
         if member.state is not state:
             log.info("replica %s: %s -> %s%s", member.replica_id, member.state.value, state.value, why)
             member.state = state
+
+
+async def _retire(member: Member, probe: asyncio.Task[None] | None) -> None:
+    if probe is not None:
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+    await member.upstream.close()
+
+
+def _faulty(upstream: Upstream, request: Request, fault: AttemptFault | None) -> AsyncGenerator[TokenEvent, None]:
+    return upstream.generate(request) if fault is None else _cut(upstream, request, fault)
+
+
+async def _cut(upstream: Upstream, request: Request, fault: AttemptFault) -> AsyncGenerator[TokenEvent, None]:
+    """Let the stream break after so many tokens. The replica is asked for no more, so its work ends at that token."""
+    if fault.after_tokens == 0:
+        raise fault.error()
+    sent, most = 0, min(request.sampling.max_tokens, len(request.resume_ids) + fault.after_tokens)
+    request = replace(request, sampling=replace(request.sampling, max_tokens=most))
+    async with aclosing(upstream.generate(request)) as events:
+        async for event in events:
+            sent += len(event.token_ids)
+            if event.finish_reason is None or sent < fault.after_tokens:
+                yield event
+                continue
+            yield replace(event, finish_reason=None)
+            raise fault.error()

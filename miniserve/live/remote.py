@@ -53,6 +53,9 @@ class RemoteReplica:
                         yield event
                         if event.finish_reason is not None:
                             return
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            message = f"no connection to the replica ({type(error).__name__})"
+            raise UpstreamError(message, None, "unreachable") from None  # the code tells that no request is to blame
         except httpx.TimeoutException:
             raise UpstreamError(f"the replica was silent for {self._silence_timeout_s:g} s") from None
         except httpx.HTTPError as error:

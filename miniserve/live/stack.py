@@ -28,19 +28,20 @@ from miniserve.live.http_server import HttpServer
 from miniserve.live.remote import RemoteReplica
 from miniserve.live.supervisor import Supervisor
 from miniserve.live.traffic import Traffic
-from miniserve.policies.balancer import LeastOutstanding
+from miniserve.policies.balancer import Balancer, LeastOutstanding
 
 DRAIN_TIMEOUT_S = 30.0  # the longest answer we wait for when told to stop
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """The model as its clients know it, and what the gateway needs to read it."""
+    """The model as its clients know it, what the gateway needs to read it, and who decides."""
 
     name: str
     folder: Path
     drain_timeout_s: float = DRAIN_TIMEOUT_S
     edge: EdgeConfig = field(default_factory=EdgeConfig)
+    balancer: Balancer = field(default_factory=LeastOutstanding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Stack:
 @asynccontextmanager
 async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
     """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas do not serve this model."""
-    backend = FleetBackend(fleet, LeastOutstanding())
+    backend = FleetBackend(fleet, options.balancer)
     traffic = Traffic(backend, monotonic)
     model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
     app = edge_app(traffic, model, edge=options.edge)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,10 @@ def encode_request(request: Request) -> bytes:
 def decode_request(data: bytes) -> Request:
     """Raises: InvalidRequest, naming the first field that is wrong."""
     try:
-        return _request.validate_json(data)
+        request = _request.validate_json(data)
     except ValidationError as error:
         raise InvalidRequest(f"not a request: {_first(error)}") from None
+    return replace(request, prompt_ids=tuple(request.prompt_ids), resume_ids=tuple(request.resume_ids))
 
 
 def encode_event(event: TokenEvent) -> str:

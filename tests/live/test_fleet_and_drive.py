@@ -12,12 +12,13 @@ import pytest
 
 from miniserve.clock import ManualClock
 from miniserve.errors import InternalError, InvalidRequest, Overloaded, RequestError, UpstreamError
+from miniserve.live import virtual_time
 from miniserve.live.drive import FleetBackend
 from miniserve.live.fleet import Fleet
 from miniserve.live.traffic import Traffic
 from miniserve.live.wire import ReplicaReport
 from miniserve.policies.balancer import LeastOutstanding
-from miniserve.types import FinishReason, ReplicaState, Request, TokenEvent
+from miniserve.types import FinishReason, FleetView, ReplicaState, ReplicaView, Request, TokenEvent
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +34,7 @@ class ScriptedUpstream:
     hold: bool = False
     probes: int = 0
     served: int = 0
+    steps: int = 0
     open: int = 0
     closed: bool = False
     release: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,7 +57,8 @@ class ScriptedUpstream:
         self.probes += 1
         if not self.answers:
             raise UpstreamError("no report")
-        return ReplicaReport(1, "tiny", self.state, 1.0, 1, 512, running=2, waiting=3, blocks_total=4, blocks_used=1)
+        counts = {"steps": self.steps, "running": 2, "waiting": 3, "blocks_total": 4, "blocks_used": 1}
+        return ReplicaReport(1, "tiny", self.state, 1.0, 1, 512, **counts)
 
     async def close(self) -> None:
         self.closed = True
@@ -81,15 +84,42 @@ async def test_a_replica_that_answers_is_ready_at_once_and_its_report_is_in_the_
     assert view.as_of_s == 5.0
 
 
-async def test_a_replica_goes_down_after_so_many_misses_and_comes_back_with_an_answer(until: Any) -> None:
-    upstream = ScriptedUpstream()
-    async with a_fleet(misses_until_down=3) as fleet:
-        await fleet.put("a", upstream)
-        upstream.answers, before = False, upstream.probes
-        await until(lambda: state_of(fleet) is ReplicaState.DOWN)
-        assert upstream.probes - before == 3
-        upstream.answers = True
-        await until(lambda: state_of(fleet) is ReplicaState.READY)
+def test_a_replica_goes_down_after_so_many_misses_and_comes_back_with_an_answer() -> None:
+    async def main() -> None:
+        upstream = ScriptedUpstream()
+        async with a_fleet(probe_interval_s=0.5, misses_until_down=3) as fleet:
+            await fleet.put("a", upstream)
+            upstream.answers = False
+            await asyncio.sleep(1.4)
+            assert state_of(fleet) is ReplicaState.READY, "two misses"
+            await asyncio.sleep(0.5)
+            assert state_of(fleet) is ReplicaState.DOWN
+            upstream.answers = True
+            await asyncio.sleep(0.5)
+            assert state_of(fleet) is ReplicaState.READY
+
+    virtual_time.run(main())
+
+
+def test_control_loops_are_called_in_turn_with_the_view_and_one_that_breaks_stops_no_other() -> None:
+    async def main() -> None:
+        seen: list[tuple[str, float, tuple[ReplicaView, ...]]] = []
+        loop = asyncio.get_running_loop()
+
+        def broken(now_s: float, view: FleetView) -> None:
+            seen.append(("broken", now_s, view.replicas))
+            raise ZeroDivisionError
+
+        async with Fleet(loop.time, tick_interval_s=2.0, probe_interval_s=0.75) as fleet:
+            fleet.add_tick(broken)
+            fleet.add_tick(lambda now_s, view: seen.append(("sound", now_s, view.replicas)))
+            await fleet.put("a", ScriptedUpstream(steps=7), weight=2.5, region="eu")
+            await asyncio.sleep(5.0)
+        assert [(who, when) for who, when, _ in seen] == [(who, when) for when in (2, 4) for who in ("broken", "sound")]
+        (view,) = seen[-1][2]
+        assert (view.weight, view.region, view.steps, view.as_of_s) == (2.5, "eu", 7, 3.75)
+
+    virtual_time.run(main())
 
 
 async def test_a_single_miss_changes_nothing(until: Any) -> None:

@@ -130,7 +130,7 @@ def gap_at_difference(text: str, gaps: list[tuple[str, float]]) -> float:
 def test_a_replicas_metrics_are_lint_clean_and_repeat_vllms_names_only_when_asked(
     tiny_folder: Path, options: list[str]
 ) -> None:
-    promtool = require_program("promtool")
+    require_program("promtool")
     command = [sys.executable, "-m", "miniserve", "replica", "--model", str(tiny_folder), "--offline", "--port", "0"]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
@@ -142,7 +142,19 @@ def test_a_replicas_metrics_are_lint_clean_and_repeat_vllms_names_only_when_aske
         finally:
             process.terminate()
     assert ("vllm:num_requests_running" in metrics) == bool(options)
-    native = "".join(line for line in metrics.splitlines(keepends=True) if "vllm:" not in line)
+    check_lint("".join(line for line in metrics.splitlines(keepends=True) if "vllm:" not in line))
+
+
+def test_a_gateways_metrics_are_lint_clean(tiny_folder: Path) -> None:
+    require_program("promtool")
+    with stack(tiny_folder, "--replicas", "1") as (url, model):
+        for body in ({"max_tokens": 3}, {"max_tokens": -1}):  # one that is served and one that is refused
+            httpx.post(f"{url}/completions", json={"model": model, "prompt": "a", **body}, timeout=60, trust_env=False)
+        check_lint(httpx.get(url.replace("/v1", "/metrics"), trust_env=False).text)
+
+
+def check_lint(native: str) -> None:
     assert "miniserve_" in native
+    promtool = require_program("promtool")
     lint = subprocess.run([promtool, "check", "metrics"], input=native, capture_output=True, text=True, check=False)
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")

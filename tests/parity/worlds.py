@@ -1,0 +1,185 @@
+"""One setup, run in both worlds, and everything that was decided there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Iterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+import simpy
+
+from miniserve.config import CacheConfig, SchedulerConfig
+from miniserve.engine.step_time import StepTimeModel
+from miniserve.errors import RequestError
+from miniserve.faults import KeyedFaults
+from miniserve.live import virtual_time
+from miniserve.live.drive import FleetBackend
+from miniserve.live.fleet import Fleet
+from miniserve.live.paced_fleet import PacedReplicas
+from miniserve.policies.decision_log import Decision, OnDecision, logged
+from miniserve.policies.dispatch import dispatch
+from miniserve.policies.resilience import Resilience
+from miniserve.sim.drive import run as drive
+from miniserve.sim.drive import start_control
+from miniserve.sim.fleet import SimFleet
+from miniserve.sim.spec import ReplicaSpec
+from miniserve.types import FleetView, Priority, Request, SamplingParams
+
+STEP_TIME = StepTimeModel(0.02, 0.001, 0.0004, 2e-6, 1e-7)
+SPEC = ReplicaSpec(
+    STEP_TIME, SchedulerConfig(max_running=8, max_batch_tokens=64, turn_tokens=32), CacheConfig(num_blocks=64)
+)
+NO_FAULTS = KeyedFaults()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What both worlds are given. `policies` makes a fresh bundle."""
+
+    policies: Callable[[int], Resilience]
+    seed: int = 0
+    requests: int = 1000
+    rate_per_s: float = 14.0
+    deadline_s: tuple[float, float] | None = None
+    abandon_fraction: float = 0.0
+    spec: ReplicaSpec = SPEC
+    speeds: tuple[float, ...] = (1.0, 1.0, 0.7)
+    faults: KeyedFaults = NO_FAULTS
+    probe_interval_s: float = 0.5
+    tick_interval_s: float = 0.5
+    single_step: bool = False
+
+    def specs(self) -> dict[str, ReplicaSpec]:
+        return {f"r{i}": replace(self.spec, speed=speed, weight=speed) for i, speed in enumerate(self.speeds)}
+
+    def demand(self) -> Iterator[tuple[Request, float | None]]:
+        """Yield requests in order of arrival, and after how long the client leaves if it does."""
+        rng, now_s = Random(f"demand {self.seed}"), 0.0
+        for i in range(self.requests):
+            now_s += rng.expovariate(self.rate_per_s)
+            base = rng.randrange(self.requests // 4 + 1) << 20  # four requests share the beginning of their prompts
+            request = Request(
+                f"q{i}",
+                "m",
+                range(base, base + rng.randint(8, 160)),
+                SamplingParams(max_tokens=rng.randint(2, 48), ignore_eos=True),
+                arrived_s=now_s,
+                deadline_s=None if self.deadline_s is None else now_s + rng.uniform(*self.deadline_s),
+                priority=Priority(rng.randrange(3)),
+            )
+            leaves_s = rng.uniform(0.05, 2.0) if rng.random() < self.abandon_fraction else None
+            yield request, leaves_s
+
+
+@dataclass
+class Record:
+    """What happened in one world."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    preemptions: int = 0
+    prefix_hit_tokens: int = 0
+    blocks_used: int = 0
+
+    def of(self, verb: str) -> list[tuple[Any, ...]]:
+        """Return what was decided with this verb."""
+        return [decision.what for decision in self.decisions if decision.what[0] == verb]
+
+    def count(self, verb: str) -> int:
+        return len(self.of(verb))
+
+
+def watching(write: OnDecision) -> Callable[[float, FleetView], None]:
+    """A control loop: it would scale the fleet, and says so."""
+
+    def tick(now_s: float, view: FleetView) -> None:
+        load = sum(replica.outstanding + replica.queue_depth for replica in view.ready())
+        wanted = 1 + load // 8
+        seen = tuple((r.state.value, r.outstanding, r.queue_depth, r.running, r.steps) for r in view.replicas)
+        kv = tuple(round(replica.kv_used_fraction, 9) for replica in view.replicas)
+        write(Decision(now_s, "control", ("scale to", wanted, seen, kv)))
+
+    return tick
+
+
+# --- simulated -----------------------------------------------------------------------------------------------------
+
+
+def simulated(setup: Setup) -> Record:
+    env, record, policies = simpy.Environment(), Record(), setup.policies(setup.seed)
+    fleet = SimFleet(env, probe_interval_s=setup.probe_interval_s, faults=setup.faults, single_step=setup.single_step)
+    start_control(fleet, policies, tick_interval_s=setup.tick_interval_s)
+    tick = watching(record.decisions.append)
+    fleet.every(setup.tick_interval_s, lambda now_s: tick(now_s, fleet.view()))
+    for replica_id, spec in setup.specs().items():
+        fleet.add(spec, replica_id, ready=True)
+    clock = lambda: float(env.now)  # noqa: E731
+
+    def serve(request: Request) -> Generator[simpy.Event, Any, None]:
+        story = dispatch(request, fleet.view, clock, policies)
+        with suppress(simpy.Interrupt):
+            yield from drive(env, logged(story, request.request_id, clock, record.decisions.append), fleet)
+
+    def client(request: Request, leaves_s: float | None) -> Generator[simpy.Event, Any, None]:
+        serving = env.process(serve(request))
+        if leaves_s is not None:
+            yield serving | env.timeout(leaves_s)
+            if serving.is_alive:
+                serving.interrupt()
+        yield serving
+
+    def arrivals() -> Generator[simpy.Event, Any, None]:
+        clients = []
+        for request, leaves_s in setup.demand():
+            yield env.timeout(request.arrived_s - env.now)
+            clients.append(env.process(client(request, leaves_s)))
+        yield env.all_of(clients)
+
+    env.run(env.process(arrivals()))
+    for member in fleet.members():
+        record.preemptions += member.replica.counters.preemptions
+        record.prefix_hit_tokens += member.replica.counters.prefix_hit_tokens
+        record.blocks_used += member.replica.blocks.num_used
+    return record
+
+
+# --- live ----------------------------------------------------------------------------------------------------------
+
+
+def live(setup: Setup) -> Record:
+    return virtual_time.run(_live(setup))
+
+
+async def _live(setup: Setup) -> Record:
+    record, loop = Record(), asyncio.get_running_loop()
+    async with Fleet(
+        loop.time,
+        probe_interval_s=setup.probe_interval_s,
+        tick_interval_s=setup.tick_interval_s,
+        faults=setup.faults,
+    ) as fleet:
+        backend = FleetBackend(fleet, setup.policies(setup.seed), on_decision=record.decisions.append)
+        fleet.add_tick(watching(record.decisions.append))
+        async with PacedReplicas(fleet, setup.specs(), setup.faults) as paced:
+            await _arrivals(setup, backend, loop)
+            for replica in paced.replicas.values():
+                record.preemptions += replica.scheduler.counters.preemptions
+                record.prefix_hit_tokens += replica.scheduler.counters.prefix_hit_tokens
+                record.blocks_used += replica.blocks.num_used
+    return record
+
+
+async def _arrivals(setup: Setup, backend: FleetBackend, loop: asyncio.AbstractEventLoop) -> None:
+    async with asyncio.TaskGroup() as clients:
+        for request, leaves_s in setup.demand():
+            await asyncio.sleep(request.arrived_s - loop.time())
+            clients.create_task(_client(backend, request, leaves_s))
+
+
+async def _client(backend: FleetBackend, request: Request, leaves_s: float | None) -> None:
+    with suppress(RequestError, TimeoutError):
+        async with asyncio.timeout(leaves_s), aclosing(backend.generate(request)) as events:
+            async for _ in events:
+                pass
