@@ -19,6 +19,8 @@ COMMANDS = {
     "demo": "start the whole stack: replicas, gateway, live table (the default)",
     "serve": "run a gateway in front of replicas that are already running",
     "replica": "run one replica (an engine with its own OpenAI API)",
+    "simulate": "run a scenario in virtual time; compare policies",
+    "load": "send a scenario's requests to a running server, open-loop",
     "bench": "measure",
     "train": "make the shipped models again, from their seeds",
     "eval": "score a model on the evaluation sets",

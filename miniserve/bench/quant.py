@@ -23,9 +23,9 @@ from rich.table import Table
 
 from miniserve.config import CacheConfig, EngineConfig
 from miniserve.engine.attention import plan_attention
+from miniserve.engine.batch import Batch, Work
 from miniserve.engine.engine import Engine, load_engine
 from miniserve.engine.runner import ModelRunner
-from miniserve.engine.scheduler import Batch, Work
 from miniserve.engine.sequence import Sequence
 from miniserve.models.tokenizer import Tokenizer
 from miniserve.types import Request, SamplingParams

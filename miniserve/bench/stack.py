@@ -159,7 +159,7 @@ def stack_table(result: dict[str, Any]) -> Table:
     if "start_to_first_token_s" in result:
         table.add_row("start to first streamed token", f"{result['start_to_first_token_s']['median']:.1f} s")
         table.add_row("replica process ready", f"{result['replica_ready_s']['median']:.1f} s")
-        table.add_row("of which imports and loading weights", f"{result['replica_load_s']['median']:.2f} s")
+        table.add_row("of which loading and packing the weights", f"{result['replica_load_s']['median']:.2f} s")
     if "gateway_mib" in result:
         growth = result["growth_in_second_half_mib"]
         after = f"after {result['requests']} requests"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from miniserve.commands.options import add_model_options, at_least_one
 from miniserve.errors import SetupError
 
 PROSE = Path(__file__).parents[2] / "data" / "eval" / "prose.txt"
-WHAT = ("engine", "quant", "steps", "stack")
+WHAT = ("engine", "quant", "steps", "stack", "race", "sim")
+SIM_REQUESTS = (10_000, 100_000, 1_000_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=at_least_one, default=3, help="runs of each figure (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, help="for engine and peers alike (default: all usable cores)")
     parser.add_argument("--requests", type=at_least_one, default=1000, help="for the memory of the stack (%(default)s)")
+    parser.add_argument(
+        "--sim-requests",
+        type=at_least_one,
+        nargs="+",
+        metavar="N",
+        default=SIM_REQUESTS,
+        help="sizes at which the simulator is timed (default: 10 thousand, 100 thousand, a million)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=Path, default=Path("data/results"), metavar="DIR", help="where the record goes (%(default)s)"
@@ -40,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console()
     console.print("Quiet the machine first: another busy process makes small matrix products several times slower.")
-    folder = resolve_model(args.model, args.cache, offline=args.offline)
-    for what in args.what or WHAT:
+    chosen = args.what or WHAT
+    folder = resolve_model(args.model, args.cache, offline=args.offline) if set(chosen) != {"sim"} else Path()
+    for what in chosen:
         result = _BENCHES[what](args, folder, console)
         console.print(f"recorded in {save(what, result, args.out)}")
     return 0
@@ -87,6 +98,25 @@ def _steps(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, An
     return result | {"fit": asdict(model)}
 
 
+def _race(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.race import race_table, run_race
+
+    vllm_bin = os.environ.get("VLLM_BIN")
+    if not vllm_bin:
+        console.print("racing without vLLM: set VLLM_BIN to the program `vllm` of an environment that has it")
+    result = run_race(folder, vllm_bin, _threads(args), args.repeats, args.seed, console)
+    console.print(race_table(result))
+    return result
+
+
+def _sim(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.sim import bench_sim, sim_table
+
+    result = bench_sim(args.sim_requests, args.seed, console)
+    console.print(sim_table(result))
+    return result
+
+
 def _threads(args: argparse.Namespace) -> int:
     from miniserve.machine import usable_cores
 
@@ -99,4 +129,6 @@ _BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] =
     "quant": _quant,
     "steps": _steps,
     "stack": _stack,
+    "race": _race,
+    "sim": _sim,
 }

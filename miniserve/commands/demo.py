@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
     DEFAULT_MODEL,
+    add_balancer_option,
     add_engine_options,
     add_model_options,
     at_least_one,
     engine_arguments,
     log_to_stderr,
+    make_balancer,
     port,
     served_name,
 )
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from miniserve.live.signals import StopSignals
     from miniserve.live.stack import GatewayOptions, Stack
     from miniserve.observe.table import GatewayNumbers, ReplicaRow
+    from miniserve.policies.balancer import Balancer
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 FALLBACK_MODEL = "large"  # shipped in data/models
@@ -44,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.set_defaults(model=None)  # to tell "nothing said", where we may fall back, from "smollm2, please"
     add_engine_options(parser)
+    add_balancer_option(parser)
     parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
     parser.add_argument(
         "--port", type=port, help=f"of the gateway, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
@@ -62,11 +68,12 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.live.http_server import bind
 
     _set_up_logging(args)
+    balancer = make_balancer(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
     with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
         folder = _model_folder(args)
         _check_memory(args, folder)
-        return asyncio.run(_main(args, folder, sock))
+        return asyncio.run(_main(args, folder, sock, balancer))
 
 
 # --- before the stack --------------------------------------------------------------------------------------------
@@ -123,12 +130,12 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 # --- the stack ---------------------------------------------------------------------------------------------------
 
 
-async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket) -> int:
+async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, balancer: Balancer) -> int:
     """Run until the work is done (its exit code) or a signal cuts it off (130)."""
     from miniserve.live.signals import StopSignals
     from miniserve.live.stack import GatewayOptions
 
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout)
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout, balancer=balancer)
     up = asyncio.Event()
     with StopSignals().caught() as stop:
         job = _serve(args, options, sock, stop, up) if args.once is None else _answer_once(args, options, sock)
@@ -161,8 +168,7 @@ async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: 
         except RequestError as error:
             _say(f"miniserve: {error}")
             return 1
-        finally:
-            print(flush=True)
+    print(flush=True)
     return 0
 
 
@@ -175,12 +181,19 @@ async def _serve(
         up.set()
         print(_welcome(stack.url, options.name, monotonic() - started_s), flush=True)
         showing = asyncio.create_task(_show_table(stack) if _wants_table(args) else _log_changes(stack))
+        showing.add_done_callback(_tell_why_it_ended)
         await stop.first.wait()
         showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
+        await asyncio.wait({showing})
         _say(f"draining {stack.gateway.traffic.in_flight} requests; Ctrl-C again stops at once")
     _say("stopped")
     return 0
+
+
+def _tell_why_it_ended(showing: asyncio.Task[None]) -> None:
+    """The stack serves on without its table, but not in silence."""
+    if not showing.cancelled() and (error := showing.exception()) is not None:
+        log.error("the live table ended; requests are still served", exc_info=error)
 
 
 def _stack(

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from miniserve.commands.options import default_cache, port
+from miniserve.commands.options import add_cache_option, port
+from miniserve.machine import usable_cores
 
 MIN_PYTHON = (3, 11)
 NEEDED_MEMORY_BYTES = 1_500_000_000  # one replica of smollm2 and the gateway
@@ -41,13 +42,7 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=default_cache(),
-        metavar="DIR",
-        help="where model files are (default: %(default)s)",
-    )
+    add_cache_option(parser)
     parser.add_argument("--port", type=port, default=8000, help="first port to look at (default %(default)s)")
 
 
@@ -84,20 +79,9 @@ def check_python(version: tuple[int, ...]) -> Finding:
     return Finding("missing", "Python", f"{text}; {wanted} or newer is needed", f"install Python {wanted}", True)
 
 
-def cores() -> int:
-    """Return how many cores this process may use, which in a container can be fewer than the machine has."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(allowed, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        return allowed
-
-
 def check_cores() -> Finding:
     """Which CPU is this, and how much of it is ours?"""
-    mine, all_cores = cores(), os.cpu_count() or 1
+    mine, all_cores = usable_cores(), os.cpu_count() or 1
     text = f"{cpu_model()}, {mine} of {all_cores} cores usable"
     if mine < 2:
         return Finding(
@@ -141,7 +125,7 @@ def check_torch() -> Iterator[Finding]:
         first_line = str(error).splitlines()[0]
         yield Finding("missing", "torch", f"cannot be imported: {first_line}", INSTALL, True)
         return
-    threads, mine = torch.get_num_threads(), cores()
+    threads, mine = torch.get_num_threads(), usable_cores()
     yield Finding("ok", "torch", f"{torch.__version__}, {threads} threads by default")
     if threads > mine:
         yield Finding(
@@ -228,7 +212,7 @@ def check_weights(cache: Path) -> Iterator[Finding]:
         again = f"{fetch} {model.name if model.name in NAMES else model.source}"
         yield Finding(word, "weights", f"{model.name}: {detail}", again if model.problem else "")
     if "smollm2" not in {model.name for model in models}:
-        yield Finding("note", "weights", f"smollm2 is not in {cache}", f"{fetch} (a 93 MB download)")
+        yield Finding("note", "weights", f"smollm2 is not in {cache}", f"{fetch} (a 98 MB download)")
 
 
 def check_ports(ports: Iterable[int]) -> Finding:

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniserve.commands.options import add_engine_options, at_least_one, default_cache
+from miniserve.commands.options import add_cache_options, add_engine_options, at_least_one
 from miniserve.errors import SetupError
 from miniserve.models.weights import SHIPPED_FOLDER
 
@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS_FOLDER}/<date>-eval-<model>.json")
     parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, metavar="DIR", help="where --record writes")
     parser.add_argument("--write-sets", action="store_true", help="make the evaluation sets again, from their seed")
-    parser.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--offline", action="store_true", help="never download: use what is in the cache")
+    add_cache_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

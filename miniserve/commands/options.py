@@ -7,8 +7,12 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from miniserve.errors import SetupError
+
+if TYPE_CHECKING:
+    from miniserve.policies.balancer import Balancer
 
 DEFAULT_MODEL = "smollm2"
 
@@ -19,6 +23,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model", default=DEFAULT_MODEL, help="smollm2 (default), large, small, tiny, a .gguf file, or a model folder"
     )
     parser.add_argument("--served-name", metavar="NAME", help="the model's name in the API (default: as in --model)")
+    add_cache_options(parser)
+
+
+def add_cache_options(parser: argparse.ArgumentParser) -> None:
+    """Add --cache, --offline."""
+    add_cache_option(parser)
+    parser.add_argument("--offline", action="store_true", help="never download: use what is in the cache")
+
+
+def add_cache_option(parser: argparse.ArgumentParser) -> None:
+    """Add --cache."""
     parser.add_argument(
         "--cache",
         type=Path,
@@ -26,7 +41,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where model files are (default: %(default)s)",
     )
-    parser.add_argument("--offline", action="store_true", help="never download: use what is in the cache")
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +58,30 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 def engine_arguments(args: argparse.Namespace) -> list[str]:
     """Return the engine options as a replica's command line."""
     return ["--quant", args.quant, "--device", args.device, "--attention", args.attention]
+
+
+def add_balancer_option(parser: argparse.ArgumentParser) -> None:
+    """Add --balancer."""
+    parser.add_argument(
+        "--balancer",
+        default="least-outstanding",
+        metavar="NAME|FILE:CLASS",
+        help="which replica gets a request: p2c, prefix-affinity, my_file.py:Mine, ... (default %(default)s)",
+    )
+
+
+def make_balancer(args: argparse.Namespace) -> Balancer:
+    """Return what --balancer names. Raises: SetupError if there is no such thing, or the user's file is not right."""
+    from miniserve.plugins import is_plugin, load
+    from miniserve.policies.balancer import BALANCERS, Balancer
+
+    name: str = args.balancer
+    if is_plugin(name):
+        made: Balancer = load(name, Balancer)
+        return made
+    if name not in BALANCERS:
+        raise SetupError(f"--balancer {name}: there are {', '.join(BALANCERS)}, or my_file.py:MyClass")
+    return BALANCERS[name]()
 
 
 def add_log_option(parser: argparse.ArgumentParser) -> None:

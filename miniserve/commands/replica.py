@@ -58,8 +58,10 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("miniserve.access").addFilter(_not_internal)
     from miniserve.live.http_server import bind
 
-    started_s = monotonic()
     sock = bind(args.port)  # a busy port is found out before anything is loaded
+    import miniserve.engine.engine  # noqa: F401 -- torch, seconds of its own: not part of loading the model
+
+    started_s = monotonic()
     engine, folder = load(args)
     return asyncio.run(serve(args, engine, folder, sock, monotonic() - started_s))
 

@@ -7,9 +7,21 @@ import asyncio
 import os
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
-from miniserve.commands.options import add_log_option, add_model_options, log_to_stderr, port, served_name
+from miniserve.commands.options import (
+    add_balancer_option,
+    add_log_option,
+    add_model_options,
+    log_to_stderr,
+    make_balancer,
+    port,
+    served_name,
+)
+
+if TYPE_CHECKING:
+    from miniserve.policies.balancer import Balancer
 
 HELP = "run a gateway in front of replicas that are already running"
 CONNECT_TIMEOUT_S = 10.0  # a replica that runs answers at once; one that is loading should be waited for elsewhere
@@ -18,6 +30,7 @@ CONNECT_TIMEOUT_S = 10.0  # a replica that runs answers at once; one that is loa
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
+    add_balancer_option(parser)
     add_log_option(parser)
     parser.add_argument(
         "--replica", action="append", required=True, metavar="URL", dest="replicas", help="repeat for each replica"
@@ -31,10 +44,12 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.live.http_server import bind
 
     log_to_stderr(args.log_level)
-    return asyncio.run(serve(args, bind(args.port)))
+    balancer = make_balancer(args)
+    with bind(args.port) as sock:
+        return asyncio.run(serve(args, sock, balancer))
 
 
-async def serve(args: argparse.Namespace, sock: socket.socket) -> int:
+async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balancer) -> int:
     """Connect the fleet, open the gateway, drain at the first signal."""
     from miniserve.live.fleet import Fleet
     from miniserve.live.signals import StopSignals
@@ -42,7 +57,7 @@ async def serve(args: argparse.Namespace, sock: socket.socket) -> int:
     from miniserve.models.weights import resolve_model
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=_say)
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout)
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout, balancer=balancer)
     stop = StopSignals(at_once=lambda: os._exit(130))
     with stop.caught():
         async with Fleet(monotonic) as fleet:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from miniserve.commands.options import DEFAULT_MODEL, default_cache
+from miniserve.commands.options import DEFAULT_MODEL, add_cache_options
 from miniserve.errors import WeightsError
 from miniserve.models.folder import check_folder
 from miniserve.models.weights import NAMES, cached_models, discard_if_damaged, model_folder, resolve_model, verify_model
@@ -26,14 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"{', '.join(NAMES)}, a .gguf file or a model folder (default {DEFAULT_MODEL}; verify: all in the cache)",
     )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=default_cache(),
-        metavar="DIR",
-        help="where model files are (default: %(default)s)",
-    )
-    parser.add_argument("--offline", action="store_true", help="never download: use what is in the cache")
+    add_cache_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

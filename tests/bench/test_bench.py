@@ -12,6 +12,7 @@ from rich.console import Console
 from miniserve.bench.engine import bench_engine, engine_table, make_cases
 from miniserve.bench.quant import PRECISIONS, bench_quant, quant_table
 from miniserve.bench.record import environment, save
+from miniserve.bench.sim import bench_sim, sim_table
 from miniserve.bench.stack import bench_memory, bench_start, stack_table
 from miniserve.bench.steps import bench_steps, steps_table
 from miniserve.commands import bench
@@ -83,3 +84,14 @@ def test_an_unknown_benchmark_names_those_there_are() -> None:
     bench.add_arguments(parser)
     with pytest.raises(SetupError, match="engine, quant, steps, stack"):
         bench.run(parser.parse_args(["speed"]))
+
+
+def test_the_simulator_benchmark_serves_everybody_and_tells_its_cost(console: Console) -> None:
+    result = bench_sim([200], seed=0, console=console)
+    console.print(sim_table(result))
+    assert [run["prefix_cache"] for run in result["runs"]] == [False, True]
+    for run in result["runs"]:
+        assert run["served"] == run["requests"]
+        assert run["us_per_request"] > 0
+        assert run["peak_memory_mb"] > 10
+    assert "µs / request" in console.export_text()

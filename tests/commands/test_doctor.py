@@ -14,6 +14,7 @@ import pytest
 
 from miniserve.commands import doctor
 from miniserve.commands.doctor import Finding, check_packages, check_ports, check_python, check_triton, check_weights
+from miniserve.machine import usable_cores
 from miniserve.models.weights import resolve_model
 
 
@@ -124,7 +125,7 @@ def test_a_port_in_use_is_named() -> None:
 
 
 def test_cores_are_at_most_those_of_the_machine() -> None:
-    assert 1 <= doctor.cores() <= (os.cpu_count() or 1)
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
     assert doctor.cpu_model()
 
 

@@ -31,7 +31,6 @@ def fuzz(edge: Edge, folder: Path, examples: int) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="schemathesis is not installed beside this Python")
 @pytest.mark.parametrize("examples", [50, pytest.param(300, marks=pytest.mark.full)])
 def test_a_schema_fuzzer_finds_nothing(start_edge: StartEdge, tmp_path: Path, examples: int) -> None:
     """The context is large because a schema cannot say how many tokens a text has."""

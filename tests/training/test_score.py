@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from miniserve.config import SchedulerConfig
+from miniserve.engine.batch import Batch
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.engine import Engine
 from miniserve.engine.sampler import Sampled
-from miniserve.engine.scheduler import Batch, Scheduler
+from miniserve.engine.scheduler import Scheduler
 from miniserve.models.tokenizer import Tokenizer
 from miniserve.training.score import MAX_TOKENS, Answer, Scored, score, summary, wilson
 from miniserve.training.tasks import Item

@@ -1,0 +1,158 @@
+"""How fast is the simulator? One fixed scenario, run at several sizes with the prefix cache off and on.
+
+Eight replicas of a data-centre GPU with a model of 8 billion parameters (the step time is round figures of that kind,
+not a measurement), conversations of published lengths, power of two choices, the gateway's own bundle of policies.
+About half of a replica's capacity is asked for, which keeps some 17 sequences decoding in each.
+
+Cost per request is what matters: it must not grow with the number of requests, nor may memory, beyond the columns in
+which outcomes are kept.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import psutil
+import simpy
+from rich.console import Console
+from rich.table import Table
+
+from miniserve.config import CacheConfig, SchedulerConfig
+from miniserve.engine.step_time import StepTimeModel
+from miniserve.observe.outcomes import OutcomeLog
+from miniserve.policies.balancer import PowerOfTwo
+from miniserve.policies.dispatch import dispatch
+from miniserve.policies.resilience import Resilience
+from miniserve.sim import drive
+from miniserve.sim.fleet import SimFleet
+from miniserve.sim.spec import ReplicaSpec
+from miniserve.types import Request
+from miniserve.workload import Conversations, Poisson, Workload
+
+REPLICAS = 8
+RATE_PER_S = 48.0
+FOLLOW_UP_FRACTION = 0.39
+STEP_TIME = StepTimeModel(
+    base_s=0.008,  # 16 GB of weights at 2 TB/s
+    per_decode_row_s=30e-6,
+    per_prefill_token_s=25e-6,  # 40,000 tokens/s
+    per_context_token_s=50e-9,  # 128 KB of keys and values at 2.5 TB/s
+    per_prefill_pair_s=1e-9,
+)
+SCHEDULER = SchedulerConfig(max_running=128, max_batch_tokens=2048)
+NUM_BLOCKS = 27_000  # 55 GB beside the weights
+
+
+def bench_sim(sizes: Sequence[int], seed: int, console: Console) -> dict[str, Any]:
+    """Return seconds, cost per request and memory at each size, with the prefix cache off and on."""
+    runs = []
+    # Each run in a process of its own: the most memory a process has held never falls again.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
+        for prefix_caching in (False, True):
+            for requests in sorted(sizes):
+                console.print(f"simulating {requests:,} requests, prefix cache {'on' if prefix_caching else 'off'} ...")
+                runs.append(processes.submit(measure, requests, prefix_caching, seed).result())
+    return {"replicas": REPLICAS, "rate_per_s": RATE_PER_S, "follow_up_fraction": FOLLOW_UP_FRACTION, "runs": runs}
+
+
+def measure(requests: int, prefix_caching: bool, seed: int) -> dict[str, Any]:
+    """Run the scenario once; return what it cost and, so that a reader sees it is no empty run, what came out."""
+    started_s, cpu_s = time.perf_counter(), time.process_time()
+    log, fleet = simulate(requests, prefix_caching, seed)
+    seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
+    counters = [member.replica.counters for member in fleet.members()]
+    summary = log.outcomes().summary()
+    return {
+        "requests": requests,
+        "prefix_cache": prefix_caching,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_s, 2),
+        "us_per_request": round(1e6 * cpu_s / requests, 1),
+        "peak_memory_mb": round(_peak_memory_bytes() / 1e6),
+        "served": summary.served,
+        "simulated_s": round(summary.duration_s, 1),
+        "steps": sum(c.steps for c in counters),
+        "preemptions": sum(c.preemptions for c in counters),
+        "hit_fraction": round(_share(counters, "prefix_hit_tokens", "prefix_query_tokens"), 4),
+        "ttft_p50_s": summary.ttft.p50_s if summary.ttft else None,
+        "ttft_p99_s": summary.ttft.p99_s if summary.ttft else None,
+        "e2e_p99_s": summary.e2e.p99_s if summary.e2e else None,
+    }
+
+
+def simulate(requests: int, prefix_caching: bool, seed: int = 0) -> tuple[OutcomeLog, SimFleet]:
+    """Run the fixed scenario to its end."""
+    env = simpy.Environment()
+    fleet = SimFleet(env, seed=seed)
+    policies = Resilience(PowerOfTwo(seed=seed))
+    drive.start_control(fleet, policies)
+    spec = ReplicaSpec(STEP_TIME, SCHEDULER, CacheConfig(NUM_BLOCKS, 16, prefix_caching))
+    for _ in range(REPLICAS):
+        fleet.add(spec, ready=True)
+    log = OutcomeLog()
+    conversations = Conversations(FOLLOW_UP_FRACTION) if prefix_caching else None
+    workload = Workload(Poisson(RATE_PER_S), conversations=conversations)
+    done = env.event()
+
+    def serve(index: int, request: Request) -> Generator[simpy.Event, Any, None]:
+        story = dispatch(request, fleet.view, lambda: env.now, policies)
+        outcome = yield from drive.run(env, story, fleet)
+        log.record_outcome(index, request, outcome, env.now)
+        if len(log) == requests:
+            done.succeed()
+
+    def arrive() -> Generator[simpy.Event, Any, None]:
+        for index, request in enumerate(workload.requests(seed, count=requests)):
+            yield env.timeout(request.arrived_s - env.now)
+            env.process(serve(index, request))
+
+    env.process(arrive())
+    env.run(until=done)
+    return log, fleet
+
+
+def _share(counters: Sequence[Any], part: str, whole: str) -> float:
+    total = sum(getattr(c, whole) for c in counters)
+    return sum(getattr(c, part) for c in counters) / total if total else 0.0
+
+
+def _peak_memory_bytes() -> int:
+    """Return the most memory that this process has ever held."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # exists on Unix only; Linux counts in KiB, macOS in bytes
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def sim_table(result: dict[str, Any]) -> Table:
+    table = Table(title=f"simulating {result['replicas']} replicas, one core")
+    for heading in (
+        "requests",
+        "prefix cache",
+        "s",
+        "µs / request",
+        "peak MB",
+        "steps / request",
+        "hits",
+        "TTFT p99 ms",
+    ):
+        table.add_column(heading, justify="right")
+    for run in result["runs"]:
+        table.add_row(
+            f"{run['requests']:,}",
+            "on" if run["prefix_cache"] else "off",
+            f"{run['cpu_seconds']:.1f}",
+            f"{run['us_per_request']:.0f}",
+            str(run["peak_memory_mb"]),
+            f"{run['steps'] / run['requests']:.1f}",
+            f"{run['hit_fraction']:.0%}",
+            f"{1e3 * run['ttft_p99_s']:.0f}",
+        )
+    return table

@@ -1,0 +1,213 @@
+"""`miniserve simulate`: run a scenario in virtual time; show what came out; compare policies on the same luck."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miniserve.commands.options import at_least_one
+from miniserve.errors import SetupError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from miniserve.scenario import Scenario
+    from miniserve.scenario.source import Setting
+    from miniserve.sim.experiment import Experiment
+
+COMPARED_SEEDS = 5  # where policies are compared and nobody says how many
+EXAMPLES = """
+examples:
+  miniserve simulate data/scenarios/quickstart.toml
+  miniserve simulate data/scenarios/quickstart.toml --plot run.png --set workload.arrivals.rate_per_s=4
+  miniserve simulate data/scenarios/hetero.toml --compare round-robin weighted peak-ewma --seeds 10
+  miniserve simulate data/scenarios/quickstart.toml --balancer my_file.py:Mine
+  miniserve simulate data/scenarios/retry_storm.toml --plot storm.png      (its variants, side by side)
+
+A comparison runs every case on the same seeds: same arrivals, lengths and faults, so what differs is the policy.
+Ctrl-C stops and shows what has been simulated so far.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("scenario", type=Path, help="a scenario file; data/scenarios has some")
+    parser.add_argument("--seed", type=int, help="the run's luck (default: the scenario's own)")
+    parser.add_argument(
+        "--seeds",
+        type=at_least_one,
+        metavar="N",
+        help=f"run N seeds, from --seed on, and give intervals (default 1; {COMPARED_SEEDS} where cases are compared)",
+    )
+    parser.add_argument("--requests", type=at_least_one, metavar="N", help="end after N requests")
+    parser.add_argument("--balancer", metavar="NAME|FILE:CLASS", help="instead of the scenario's: p2c, my_file.py:Mine")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change any key; repeatable"
+    )
+    parser.add_argument("--variant", metavar="NAME", help="only this one of the scenario's variants")
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        metavar="CASE",
+        help="balancers (NAME or FILE:CLASS) or settings (KEY=VALUE) to run side by side; the first is the base",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write figures (.png, .svg, .pdf)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, run, show."""
+    from rich.console import Console
+
+    from miniserve.sim.experiment import Experiment
+
+    _check_outputs(args)
+    cases = _cases(args)
+    first = next(iter(cases.values()))
+    start = first.run.seed if args.seed is None else args.seed
+    seeds = args.seeds or (COMPARED_SEEDS if len(cases) > 1 else 1)
+    experiment = Experiment(cases, range(start, start + seeds))
+    _run(experiment)
+    console = Console()
+    _show(experiment, console, first.description)
+    if args.plot is not None and experiment.has_outcomes:
+        console.print(f"figures in {experiment.plot(args.plot)}", markup=False, soft_wrap=True)
+    if args.out is not None:
+        _write(experiment, args)
+        console.print(f"numbers in {args.out}", markup=False, soft_wrap=True)
+    if experiment.stopped is None:
+        return 0
+    return 130 if experiment.interrupted else 1
+
+
+# --- before anything runs ------------------------------------------------------------------------------------------
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    for path in (args.plot, args.out):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise SetupError(f"{path}: the folder {path.absolute().parent} does not exist")
+    if args.plot is not None and args.plot.suffix not in (".png", ".svg", ".pdf"):
+        raise SetupError(f"--plot {args.plot}: the name must end in .png, .svg or .pdf")
+
+
+def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
+    """Return the scenarios to run, by name; all of them checked."""
+    from miniserve.scenario import load, variants
+    from miniserve.scenario.source import Setting
+
+    common = [Setting.parse(text) for text in args.settings]
+    if args.requests is not None:
+        common.append(Setting(("run", "requests"), args.requests, f"--requests {args.requests}"))
+    if args.balancer is not None:
+        common.append(_balancer(args.balancer, "--balancer"))
+    if args.compare:
+        names = list(dict.fromkeys(args.compare))
+        settings = [_case(name) for name in names]
+        return {
+            name: load(args.scenario, variant=args.variant, settings=[*common, setting])
+            for name, setting in zip(names, settings, strict=True)
+        }
+    if args.variant is None and (there := variants(args.scenario)):
+        return {name: load(args.scenario, variant=name, settings=common) for name in there}
+    return {args.variant or args.scenario.stem: load(args.scenario, variant=args.variant, settings=common)}
+
+
+def _case(text: str) -> Setting:
+    from miniserve.scenario.source import Setting
+
+    return Setting.parse(text, "--compare") if "=" in text else _balancer(text, "--compare")
+
+
+def _balancer(name: str, option: str) -> Setting:
+    from miniserve.scenario.source import Setting
+
+    file, colon, class_name = name.rpartition(":")
+    if colon and Path(file).is_file():  # seen from here, wherever the scenario is
+        name = f"{Path(file).absolute()}:{class_name}"
+    return Setting(("policies", "balancer"), name, f"{option} {name}")
+
+
+# --- while it runs, and after --------------------------------------------------------------------------------------
+
+
+def _run(experiment: Experiment) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(case: str, seed: int, answered: int, now_s: float) -> None:
+            total = experiment.cases[case].expected_requests
+            description = f"{case}, seed {seed}, second {now_s:,.0f}"
+            progress.update(task, completed=answered, total=max(total, answered), description=description)
+
+        with _ctrl_c_stops(experiment):
+            experiment.run(show)
+
+
+@contextmanager
+def _ctrl_c_stops(experiment: Experiment) -> Iterator[None]:
+    """End the run between two events at the first Ctrl-C, so that nothing is half written; a second one is as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are not ours
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask_to_stop(number: int, frame: object) -> None:
+        experiment.should_stop = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask_to_stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _show(experiment: Experiment, console: Console, description: str) -> None:
+    if description:
+        console.print(description, markup=False, style="bold")
+    if experiment.stopped is not None:
+        console.print(f"stopped: {experiment.stopped}", markup=False, style="red")
+    if not experiment.has_outcomes:
+        console.print("nothing was answered by then")
+        return
+    if len(experiment.cases) == 1 and experiment.complete_seeds <= 1:
+        console.print(next(iter(experiment.first.values())).table())
+    elif (comparison := experiment.comparison()) is not None:
+        console.print(comparison.table())
+    else:
+        console.print(experiment.table())
+    if (table := experiment.phase_table()) is not None:
+        console.print(table)
+
+
+def _write(experiment: Experiment, args: argparse.Namespace) -> None:
+    from miniserve import __version__
+
+    record: dict[str, Any] = {
+        "miniserve": __version__,
+        "scenario": str(args.scenario),
+        "settings": args.settings,
+        "seeds": list(experiment.seeds),
+        "stopped": experiment.stopped,
+        "figures": experiment.figures,
+        "served_well": {
+            case: [{phase: None if share != share else share for phase, share in shares.items()} for shares in per_seed]
+            for case, per_seed in experiment.shares.items()
+        },
+    }
+    args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

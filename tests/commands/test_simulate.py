@@ -1,0 +1,158 @@
+"""`miniserve simulate`: what a person types, and what they see."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from miniserve.__main__ import main
+
+SCENARIO = """
+description = "three small replicas"
+[run]
+requests = 200
+seed = 3
+[workload]
+prompt = { kind = "constant", tokens = 20 }
+output = { kind = "geometric", mean_tokens = 20 }
+arrivals = { kind = "poisson", rate_per_s = 5 }
+[[fleet.replicas]]
+name = "r"
+count = 3
+step_time = { base_s = 0.02 }
+[slo]
+e2e_s = 2
+"""
+VARIANTS = """
+[variants.one.policies]
+balancer = "random"
+[variants.two.policies]
+balancer = "p2c"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    path = tmp_path / "s.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def test_one_run_is_a_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "s.toml"]) == 0
+    seen = capsys.readouterr()
+    assert "three small replicas" in seen.out
+    assert "latency (ms)" in seen.out
+    assert "200 requests in" in seen.out
+    assert "E2E <= 2 s" in seen.out
+    assert seen.err == ""
+
+
+def test_figures_and_numbers_go_to_files(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "s.toml", "--seeds", "2", "--plot", "p.png", "--out", "o.json", "--requests", "50"]) == 0
+    assert "mean of 2 seeds" in capsys.readouterr().out
+    assert Path("p.png").stat().st_size > 5000
+    record = json.loads(Path("o.json").read_text())
+    assert record["seeds"] == [3, 4]
+    assert [run["requests"] for run in record["figures"]["s"]] == [50, 50]
+
+
+def test_balancers_are_compared_on_the_same_seeds(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["simulate", "s.toml", "--compare", "round-robin", "p2c", "--seeds", "3", "--out", "o.json"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "difference to round-robin, paired over 3 seeds" in out
+    figures = json.loads(Path("o.json").read_text())["figures"]
+    for theirs, ours in zip(figures["round-robin"], figures["p2c"], strict=True):
+        assert theirs["requests"] == ours["requests"]
+        assert theirs["e2e_mean_s"] != ours["e2e_mean_s"]
+
+
+def test_settings_are_compared_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = ["fleet.replicas.0.count=2", "fleet.replicas.0.count=4"]
+    assert main(["simulate", "s.toml", "--compare", *cases, "--seeds", "2"]) == 0
+    assert "difference to fleet.replicas.0.count=2" in capsys.readouterr().out
+
+
+def test_variants_of_the_file_run_side_by_side_or_one_alone(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(SCENARIO + VARIANTS)
+    assert main(["simulate", "s.toml", "--seeds", "2"]) == 0
+    assert "difference to one, paired over 2 seeds" in capsys.readouterr().out
+    assert main(["simulate", "s.toml", "--variant", "two"]) == 0
+    assert "balancer p2c" in capsys.readouterr().out
+
+
+def test_a_users_own_balancer(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text("class Mine:\n    def choose(self, request, replicas):\n        return 'r-2'\n")
+    assert main(["simulate", "s.toml", "--balancer", "mine.py:Mine", "--out", "o.json"]) == 0
+    assert main(["simulate", "s.toml", "--compare", "p2c", "mine.py:Mine", "--seeds", "2"]) == 0
+    assert "mine.py:Mine" in capsys.readouterr().out
+
+
+def test_a_policy_that_misbehaves_stops_the_run_with_what_is_there(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "class Mine:\n    n = 0\n    def choose(self, request, replicas):\n        self.n += 1\n"
+    Path("mine.py").write_text(text + "        return replicas[0].replica_id if self.n < 90 else 'nobody'\n")
+    assert main(["simulate", "s.toml", "--balancer", "mine.py:Mine", "--plot", "p.png"]) == 1
+    out = capsys.readouterr().out
+    assert "stopped: " in out
+    assert "Mine" in out
+    assert "'nobody'" in out
+    assert "q89" in out
+    assert "latency (ms)" in out
+    assert Path("p.png").exists()
+
+
+def test_ctrl_c_shows_what_ran_so_far(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The signal comes in the middle of a policy's work; the request it is working on is finished first."""
+    text = "import os, signal\nclass Mine:\n    n = 0\n    def choose(self, request, replicas):\n        self.n += 1\n"
+    signalling = "        if self.n == 90:\n            os.kill(os.getpid(), signal.SIGINT)\n"
+    Path("mine.py").write_text(text + signalling + "        return replicas[0].replica_id\n")
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["simulate", "s.toml", "--balancer", "mine.py:Mine"]) == 130
+    out = capsys.readouterr().out
+    assert "stopped: interrupted after" in out
+    assert "latency (ms)" in out
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["none.toml"], "none.toml does not exist"),
+        (
+            ["s.toml", "--set", "run.request=5"],
+            "--set run.request=5: run.request: unknown key; did you mean `requests`?",
+        ),
+        (["s.toml", "--balancer", "p3c"], '--balancer p3c: policies.balancer: there is no "p3c"; did you mean `p2c`?'),
+        (["s.toml", "--compare", "p2c", "p3c"], '--compare p3c: policies.balancer: there is no "p3c"'),
+        (["s.toml", "--balancer", "no.py:Mine"], "policies.balancer: no.py does not exist"),
+        (["s.toml", "--variant", "x"], "s.toml has no variant 'x'; nothing is allowed here"),
+        (["s.toml", "--plot", "p.txt"], "--plot p.txt: the name must end in .png, .svg or .pdf"),
+        (["s.toml", "--out", "no/o.json"], "does not exist"),
+        (["s.toml", "--set", "fleet.model=gpt"], 'fleet.model: there is no "gpt"'),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_runs(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
+) -> None:
+    assert main(["simulate", *arguments]) == 2
+    seen = capsys.readouterr()
+    assert problem in seen.err
+    assert seen.err.count("\n") == 1
+    assert seen.out == ""
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["simulate", "--help"])
+    assert leaving.value.code == 0
+    out = capsys.readouterr().out
+    assert "--compare CASE" in out
+    assert "miniserve simulate data/scenarios/retry_storm.toml" in out
