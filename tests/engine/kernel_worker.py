@@ -145,7 +145,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN; no other effect here
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if interpreted:
-        kernel_interpreter.mend_bfloat16_products()
+        kernel_interpreter.mend_products()
         kernel_interpreter.watch_memory()
     for line in sys.stdin:
         spec = {"device": "cpu" if interpreted else "cuda", **json.loads(line)}
