@@ -121,6 +121,7 @@ class FleetView:
 
     replicas: tuple[ReplicaView, ...] = ()
     as_of_s: float = 0.0
+    requests: int = 0  # that have come so far, whatever became of them; counted in the views of control loops only
 
     def ready(self) -> tuple[ReplicaView, ...]:
         """Replicas that may be given new work."""
@@ -200,6 +201,23 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return self.error is None
+
+
+# --- actions: what a control loop (`miniserve.control`) asks its driver to do ---------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleTo:
+    """Have `replicas` that are ready or starting; those that drain, or are down, do not count."""
+
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Send nothing new to `replica_id`; when what runs there has its answer, give the replica back."""
+
+    replica_id: str
 
 
 Story = Generator[Effect, AttemptResult | None, Outcome]  # what `policies.dispatch` tells and a driver performs

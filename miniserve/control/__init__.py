@@ -1,0 +1,1 @@
+"""Control loops: look at the fleet every few seconds, and say what should change. Pure, like `policies`."""
