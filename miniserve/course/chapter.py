@@ -1,0 +1,95 @@
+"""What a notebook holds in its hand: `ch = course.chapter(6)`, then `ch.check("6.1", answer)`, `ch.hint("6.1")`.
+
+Knows the chapter's questions and who the learner is. Prints words; raises `NotCorrect` for a wrong answer only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TypeVar
+
+from miniserve import seeds
+from miniserve.course.code import Code, reaches_for_library
+from miniserve.course.kinds import Number, Params
+from miniserve.course.question import Question, check_here
+from miniserve.course.verdict import NotCorrect, Status, Verdict
+
+T = TypeVar("T")
+LEARNER_FILE = Path("learner_id.txt")  # beside the notebooks; start_here.ipynb writes it
+
+
+class Chapter:
+    """One chapter's questions, for one learner."""
+
+    def __init__(self, number: int, questions: Mapping[str, Question], learner: str = "") -> None:
+        self.number = number
+        self.learner = learner
+        self._questions = dict(questions)
+        self._hints: Counter[str] = Counter()
+        self._tried: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"chapter {self.number}: {len(self._questions)} questions"
+
+    def question(self, id_: str) -> Question:
+        """Raises: KeyError naming the chapter's questions."""
+        if id_ not in self._questions:
+            raise KeyError(f"chapter {self.number} has no question {id_!r}; it has {', '.join(self._questions)}")
+        return self._questions[id_]
+
+    def given(self, id_: str) -> Params:
+        """Return the parameters of a question: the same for all, or drawn for this learner."""
+        question = self.question(id_)
+        return question.given(self.learner) if isinstance(question, Number) else {}
+
+    def check(self, id_: str, answer: object, *, seed: int | None = None) -> None:
+        """Print the verdict. `seed` repeats an earlier check with the numbers that it drew.
+
+        Raises: NotCorrect if the answer is wrong.
+        """
+        verdict = self.verdict(id_, answer, seed=seed)
+        if verdict.status is not Status.NOT_TRIED:
+            self._tried.add(id_)
+        if verdict.status is Status.WRONG:
+            raise NotCorrect(verdict)
+        print("\n".join(verdict.lines()))
+
+    def verdict(self, id_: str, answer: object, *, seed: int | None = None) -> Verdict:
+        """Return the verdict without printing or raising."""
+        question = self.question(id_)
+        seed = seeds.bucket("check", id_, self.learner, buckets=10_000) if seed is None else seed
+        if question.not_tried(answer):
+            return Verdict(id_, Status.NOT_TRIED, seed=seed)
+        if isinstance(question, Code) and (problem := reaches_for_library(question, answer)) is not None:
+            return Verdict(id_, Status.WRONG, problem, seed=seed)
+        verdict = check_here(question, answer, seed, self.learner)
+        if question.graded_by_hand and verdict.status is Status.CORRECT:
+            return Verdict(id_, Status.NOTED, note="a person will read it", seed=seed)
+        return verdict
+
+    def yours(self, id_: str, answer: T) -> T | None:
+        """Return the learner's piece for a run or a plot; None, with a sentence, while it is not tried or not right."""
+        status = self.verdict(id_, answer).status
+        if status is Status.CORRECT:
+            return answer
+        print(f"{id_} is {status.value}{' yet' if status is Status.NOT_TRIED else ''}: shown without your version.")
+        return None
+
+    def hint(self, id_: str) -> None:
+        """Print the next hint of a question: concept, then formula, then a worked example with other numbers."""
+        hints = self.question(id_).hints
+        self._hints[id_] = min(self._hints[id_] + 1, len(hints))
+        number = self._hints[id_]
+        print(f"Hint {number} of {len(hints)} for {id_}: {hints[number - 1]}")
+
+
+def chapter(number: int, learner: str | None = None) -> Chapter:
+    """Open a chapter. `learner` is read from `learner_id.txt` beside the notebook if it is not given."""
+    module = import_module(f"miniserve.course.questions.ch{number:02}")
+    questions: tuple[Question, ...] = module.QUESTIONS
+    if learner is None:
+        learner = LEARNER_FILE.read_text(encoding="utf-8").strip() if LEARNER_FILE.is_file() else ""
+    return Chapter(number, {question.id: question for question in questions}, learner)

@@ -1,0 +1,386 @@
+"""The kinds of pen-and-paper questions: formula, number, trace, classify, order, witness, predict, kill, free text.
+
+Each kind computes its truth from parameters and explains wrong answers by named misconceptions: functions of the same
+parameters that give what one gets by that mistake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar
+
+from miniserve.course.ask import Drive, Json, Told, drive_call
+from miniserve.course.question import Case, Question
+from miniserve.course.verdict import Problem
+
+Params = dict[str, Any]
+Draw = Callable[[Random], Params]
+
+
+@dataclass(frozen=True, slots=True)
+class Misconception:
+    """A named mistake: `value` computes what it leads to, `why` says what was mistaken, `next` what to look at."""
+
+    id: str
+    why: str
+    value: Callable[..., float]
+    next: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number(Question):
+    """N: one number, for parameters that the text prints (`params`) or that are drawn for each learner (`draw`)."""
+
+    kind: ClassVar[str] = "N"
+    truth: Callable[..., float]
+    params: Params = field(default_factory=dict)
+    draw: Draw | None = None
+    unit: str = ""
+    rtol: float = 0.01
+    misconceptions: tuple[Misconception, ...] = ()
+
+    def given(self, learner: str) -> Params:
+        """Return the parameters that this learner works with."""
+        return {**self.params, **(self.draw(self.rng("given", learner)) if self.draw is not None else {})}
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        value = in_unit(told, self.unit)
+        if isinstance(value, Problem):
+            return value
+        given = self.given(learner)
+        return explain_number(value, given, self.truth, self.misconceptions, self.rtol, self.unit)
+
+
+def explain_number(
+    value: float,
+    given: Params,
+    truth: Callable[..., float],
+    misconceptions: Sequence[Misconception],
+    rtol: float,
+    unit: str = "",
+) -> Problem | None:
+    """Compare with the truth; if it is not that, find the mistake that gives this number."""
+    right = truth(**given)
+    if close(value, right, rtol):
+        return None
+    seen, where = f"{value:,.6g} {unit}".strip(), _where(given)
+    for mistake in misconceptions:
+        if close(value, mistake.value(**given), rtol):
+            next_ = mistake.next or "Write the formula down and check its units."
+            return Problem(mistake.id, seen, mistake.why, next_, where)
+    next_ = "Write the formula down, one factor per thing that is counted."
+    return Problem("off", seen, _how_far(value, right), next_, where)
+
+
+def _how_far(value: float, right: float) -> str:
+    if right == 0 or value == 0 or (value < 0) != (right < 0):
+        return "The sign or the zero is not right." if right else "It is not zero."
+    ratio = value / right
+    for power in (10, 100, 1000, 1024, 8, 60, 3600, 1024**2, 10**6, 1024**3, 10**9):
+        for factor, word in ((power, "large"), (1 / power, "small")):
+            if close(ratio, factor, 0.02):
+                return f"It is {power:,} times too {word}: look at the units."
+    if 0.5 < ratio < 2:
+        return f"It is too {'large' if ratio > 1 else 'small'}, but of the right order of magnitude."
+    return (
+        f"It is too {'large' if ratio > 1 else 'small'} by more than a factor of two: a whole term is missing or extra."
+    )
+
+
+def close(value: float, right: float, rtol: float) -> bool:
+    return math.isclose(value, right, rel_tol=rtol, abs_tol=1e-12)
+
+
+_UNITS: dict[str, tuple[str, float]] = {  # unit -> (dimension, size in the dimension's own unit)
+    "": ("number", 1.0),
+    "%": ("number", 0.01),
+    "s": ("time", 1.0),
+    "ms": ("time", 1e-3),
+    "min": ("time", 60.0),
+    "h": ("time", 3600.0),
+    "B": ("data", 1.0),
+    "kB": ("data", 1e3),
+    "MB": ("data", 1e6),
+    "GB": ("data", 1e9),
+    "KiB": ("data", 2.0**10),
+    "MiB": ("data", 2.0**20),
+    "GiB": ("data", 2.0**30),
+    "USD": ("money", 1.0),
+    "cent": ("money", 0.01),
+    "req/s": ("requests per time", 1.0),
+    "req/min": ("requests per time", 1 / 60),
+    "tok/s": ("tokens per time", 1.0),
+}
+
+
+def in_unit(told: Json, unit: str) -> float | Problem:
+    """Return a number, or a text such as "31.25 GiB", in `unit`; or what is wrong with its form."""
+    if type(told) in (int, float):
+        return float(told)
+    found = (
+        re.fullmatch(r"\s*([-+]?[\d.,_]*\d\.?(?:[eE][-+]?\d+)?)\s*([^\d\s]\S*)?\s*", told)
+        if type(told) is str
+        else None
+    )
+    if found is None:
+        seen = f"{told!r} ({type(told).__name__})"
+        example = f', or text such as "1.5 {unit}"' if unit else ""
+        return Problem("no-number", seen[:80], "A number is asked for.", f"Give a plain number{example}.")
+    number, own = float(found[1].replace(",", "").replace("_", "")), found[2] or unit
+    if own == unit:
+        return number
+    if own not in _UNITS or unit not in _UNITS or _UNITS[own][0] != _UNITS[unit][0]:
+        return Problem("wrong-unit", f"{told!r}", f"The answer is asked for in {unit or 'no unit'}.", "Convert it.")
+    return number * _UNITS[own][1] / _UNITS[unit][1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formula(Question):
+    """F: a function of named parameters; compared on 64 random sets of them."""
+
+    kind: ClassVar[str] = "F"
+    truth: Callable[..., float]
+    draw: Draw
+    rtol: float = 1e-6
+    misconceptions: tuple[Misconception, ...] = ()
+
+    def cases(self, seed: int, learner: str) -> Sequence[Case]:
+        rng = self.rng("formula", seed)
+        return (Case([self.draw(rng) for _ in range(64)]),)
+
+    @property
+    def drive(self) -> Drive:
+        return drive_call
+
+    def not_tried(self, answer: object) -> bool:
+        return answer is ... or is_placeholder(answer)
+
+    def failed(self, case: Case, told: Told) -> Problem:
+        if told.error.startswith("TypeError") and ("argument" in told.error or "not callable" in told.error):
+            names = ", ".join(case.asked[0])
+            return Problem(
+                "signature", told.error, f"A function of {names} is asked for.", f"Write: lambda {names}: ..."
+            )
+        if told.error.startswith("NotImplementedError"):
+            return Problem("not-written", told.error, "The function is not written yet.", "Replace the raise.")
+        return Question.failed(self, case, told)
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        for given, value in zip(case.asked, told, strict=True):
+            if type(value) not in (int, float):
+                text = f"{value!r} ({type(value).__name__})"
+                return Problem("no-number", text[:80], "The function must return a number.", "", _where(given))
+        wrong = [
+            (given, value)
+            for given, value in zip(case.asked, told, strict=True)
+            if not close(value, self.truth(**given), self.rtol)
+        ]
+        if not wrong:
+            return None
+        given, value = wrong[0]
+        for mistake in self.misconceptions:
+            if all(close(v, mistake.value(**g), self.rtol) for g, v in zip(case.asked, told, strict=True)):
+                return Problem(
+                    mistake.id,
+                    f"{value:,.6g}",
+                    mistake.why,
+                    mistake.next or "Try it with pen and paper.",
+                    _where(given),
+                )
+        sometimes = f"It is right for {64 - len(wrong)} of 64 sets of parameters. " if len(wrong) < 64 else ""
+        why = sometimes + _how_far(value, self.truth(**given))
+        return Problem(
+            "off", f"{value:,.6g}", why, "Work this case with pen and paper, factor by factor.", _where(given)
+        )
+
+
+def is_placeholder(answer: object) -> bool:
+    """Say whether a function does nothing but return `...` or raise NotImplementedError."""
+    code = getattr(answer, "__code__", None)
+    if code is None:
+        return False
+    if "NotImplementedError" in code.co_names and len(code.co_names) == 1:
+        return True
+    return bool(code.co_code == (lambda: ...).__code__.co_code and code.co_consts[-1:] == (...,))
+
+
+def _where(given: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in given.items()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace(Question):
+    """T: a table, row by row; the first wrong row is named and explained."""
+
+    kind: ClassVar[str] = "T"
+    truth: Callable[[], Sequence[Sequence[Json]]]
+    columns: tuple[str, ...]
+    explain: Callable[[int, str, Json, Json], tuple[str, str]]  # row, column, seen, right -> (problem id, why)
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        rows = [list(row) for row in self.truth()]
+        if not isinstance(told, list) or not all(isinstance(row, list) for row in told):
+            return Problem(
+                "no-table", repr(told)[:80], f"A list of {len(rows)} rows is asked for.", "One list per row."
+            )
+        for i, right in enumerate(rows):
+            if i >= len(told) or told[i] == ["..."]:
+                return Problem(
+                    "rows-missing", f"{len(told)} rows", f"There are {len(rows)} rows to fill in.", "", f"row {i + 1}"
+                )
+            if len(told[i]) != len(right):
+                why = f"A row has {len(right)} columns: {', '.join(self.columns)}."
+                return Problem("columns", repr(told[i])[:80], why, "", f"row {i + 1}")
+            for column, seen, wanted in zip(self.columns, told[i], right, strict=True):
+                if not _same(seen, wanted):
+                    id_, why = self.explain(i, column, seen, wanted)
+                    next_ = "Rows before this one are right; replay this one step by step."
+                    return Problem(id_, f"{column} = {seen!r}"[:80], why, next_, f"row {i + 1}, {column}")
+        if len(told) > len(rows):
+            return Problem("rows-extra", f"{len(told)} rows", f"Only {len(rows)} things happen.", "Drop the last rows.")
+        return None
+
+
+def _same(seen: Json, right: Json) -> bool:
+    if isinstance(right, float) and type(seen) in (int, float):
+        return close(seen, right, 0.01)
+    return bool(type(seen) is type(right) and seen == right) or (
+        type(seen) in (int, float) and type(right) in (int, float) and seen == right
+    )
+
+
+def locked(question_id: str, item: str, option: str) -> str:
+    """Return the keyed hash under which a right option is kept. It is a speed bump, not a safe."""
+    salt = f"{question_id}/{item}".encode()
+    return hashlib.pbkdf2_hmac("sha256", option.encode(), salt, 2_000).hex()[:24]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classify(Question):
+    """C: a dictionary from items to options; all must be right. Each wrong choice has its own explanation."""
+
+    kind: ClassVar[str] = "C"
+    items: Mapping[str, str]  # key -> text
+    options: tuple[str, ...]
+    keys: Mapping[str, str]  # key -> `locked` right option
+    because: Mapping[str, str]  # key -> what decides it, told only when it was wrong
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        if not isinstance(told, dict):
+            return Problem("no-dict", repr(told)[:80], "A dictionary from item to option is asked for.", "")
+        for key, text in self.items.items():
+            if key not in told or told[key] in (None, "..."):
+                return Problem("items-missing", f"no choice for {key!r}", "Every item needs a choice.", "", text[:90])
+            choice = told[key]
+            if choice not in self.options:
+                allowed = f"The options are {', '.join(map(repr, self.options))}."
+                return Problem("no-option", f"{key}: {choice!r}"[:80], allowed, "", text[:90])
+        wrong = [key for key in self.items if locked(self.id, key, told[key]) != self.keys[key]]
+        if not wrong:
+            return None
+        key = wrong[0]
+        seen = f"{key}: {told[key]!r}; {len(self.items) - len(wrong)} of {len(self.items)} are right"
+        return Problem(f"item-{key}", seen, self.because[key], "Look at this item again.", self.items[key][:90])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness(Question):
+    """W: an object with a property. `judge_value` simulates it and says what is missing; there is no key."""
+
+    kind: ClassVar[str] = "W"
+    judge_value: Callable[[Json], Problem | None]
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        return self.judge_value(told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predict(Question):
+    """P: an interval [low, high] for the result of an experiment that runs afterwards.
+
+    It is right if it covers the result and is not wider than `widest` (high / low). `experiment` must be repeatable: a
+    simulation, or a recorded measurement.
+    """
+
+    kind: ClassVar[str] = "P"
+    experiment: Callable[[], float]
+    widest: float = 3.0
+    unit: str = ""
+    too_low: str  # what one overlooks who expects less
+    too_high: str  # ... and who expects more
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        if not (isinstance(told, list) and len(told) == 2 and all(type(v) in (int, float) for v in told)):
+            return Problem("no-interval", repr(told)[:80], "Two numbers are asked for: (low, high).", "")
+        low, high = told
+        if not 0 < low <= high:
+            return Problem("no-interval", f"({low}, {high})", "Both must be above 0 and low at most high.", "")
+        seen = f"({low:g}, {high:g}) {self.unit}".strip()
+        if high / low > self.widest:
+            why = f"It spans a factor of {high / low:.3g}; {self.widest:g} at most makes it a prediction."
+            return Problem("too-wide", seen, why, "Which number in the text narrows it down?")
+        result = self.experiment()
+        if high < result:
+            return Problem(
+                "too-low", seen, f"The experiment gave {result:.4g}. {self.too_low}", "Predict again, and run it."
+            )
+        if low > result:
+            return Problem(
+                "too-high", seen, f"The experiment gave {result:.4g}. {self.too_high}", "Predict again, and run it."
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill(Question):
+    """K: an input on which every buggy version gives another result than the correct one."""
+
+    kind: ClassVar[str] = "K"
+    admissible: Callable[[Json], Problem | None]  # is it an input at all?
+    correct: Callable[[Json], Json]
+    buggy: Mapping[str, tuple[Callable[[Json], Json], str]]  # id -> (version, what kind of input it cannot stand)
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        if (problem := self.admissible(told)) is not None:
+            return problem
+        right = self.correct(told)
+        alive = [id_ for id_, (version, _) in self.buggy.items() if _outcome(version, told) == right]
+        if not alive:
+            return None
+        seen = f"{len(self.buggy) - len(alive)} of {len(self.buggy)} buggy versions found out"
+        why = f"{alive[0]!r} gives the right result for your input. {self.buggy[alive[0]][1]}"
+        return Problem(f"alive-{alive[0]}", seen, why, "Change the input so that this mistake shows.")
+
+
+def _outcome(version: Callable[[Json], Json], asked: Json) -> Json:
+    try:
+        return version(asked)
+    except Exception as error:
+        return f"raises {type(error).__name__}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeText(Question):
+    """A text that a person reads. It is exported beside the rubric and a model answer; here it is only noted."""
+
+    kind: ClassVar[str] = "free text"
+    graded_by_hand: ClassVar[bool] = True
+    rubric: tuple[str, ...]
+    model_answer: str
+    at_least_words: int = 20
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        if not isinstance(told, str):
+            return Problem("no-text", repr(told)[:80], "A text is asked for.", "Write it between quotes.")
+        if (words := len(told.split())) < self.at_least_words:
+            return Problem(
+                "too-short", f"{words} words", f"At least {self.at_least_words} are needed to make a point.", ""
+            )
+        return None
