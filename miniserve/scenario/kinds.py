@@ -26,7 +26,9 @@ from miniserve.policies.router import ROUTERS, Router
 from miniserve.scenario.reader import Loader, NotNegative, Positive
 from miniserve.types import Priority
 from miniserve.workload import Arrivals, Bursts, Constant, Conversations, Geometric, Lengths, Mix, Poisson, Quantiles
+from miniserve.workload.curves import Noisy, Spikes, Waves, diurnal, ramp
 from miniserve.workload.lengths import CODE_OUTPUT, CODE_PROMPT, CONVERSATION_OUTPUT, CONVERSATION_PROMPT
+from miniserve.workload.rates import Piecewise, Varying
 from miniserve.workload.requests import Workload
 
 
@@ -41,8 +43,20 @@ def _off() -> None:
     return None
 
 
+CURVES: Mapping[str, Any] = {
+    "poisson": Poisson,
+    "bursts": Bursts,
+    "piecewise": Piecewise,
+    "ramp": ramp,
+    "diurnal": diurnal,
+    "waves": Waves,
+    "noisy": Noisy,
+    "spikes": Spikes,
+}
+
 KINDS: Mapping[Any, Mapping[str, Any]] = {
-    Arrivals: {"poisson": Poisson, "bursts": Bursts},
+    Arrivals: CURVES,
+    Varying: CURVES,
     Lengths: {
         "constant": Constant,
         "geometric": Geometric,

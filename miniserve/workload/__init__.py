@@ -1,13 +1,15 @@
 """What clients send: when, how long, and which requests belong together.
 
 `requests.Workload` puts three independent parts together: `arrivals` (when), `lengths` (how many tokens) and
-`conversations` (which requests continue an earlier one). Pure and seeded; the simulator and the live load generator
-iterate over the same requests.
+`conversations` (which requests continue an earlier one). Rates that change are `curves`; `rates` says how arrivals are
+drawn from one. Pure and seeded; the simulator and the live load generator iterate over the same requests.
 """
 
 from miniserve.workload.arrivals import Arrivals, Bursts, Poisson
 from miniserve.workload.conversations import Conversations
+from miniserve.workload.curves import Noisy, Spike, Spikes, Waves, diurnal, ramp
 from miniserve.workload.lengths import Constant, Geometric, Lengths, Quantiles
+from miniserve.workload.rates import Piecewise, Varying, realised
 from miniserve.workload.requests import Mix, Workload
 
 __all__ = [
@@ -18,7 +20,16 @@ __all__ = [
     "Geometric",
     "Lengths",
     "Mix",
+    "Noisy",
+    "Piecewise",
     "Poisson",
     "Quantiles",
+    "Spike",
+    "Spikes",
+    "Varying",
+    "Waves",
     "Workload",
+    "diurnal",
+    "ramp",
+    "realised",
 ]

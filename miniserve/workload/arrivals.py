@@ -1,15 +1,18 @@
 """When requests come: endless series of times, from a generator of their own.
 
-Knows nothing of what arrives. Every kind has a mean rate, so that two kinds can be compared at the same load. A rate
-that changes over the day, or times read from a trace, are further implementations of `Arrivals`.
+Knows nothing of what arrives. Every kind has a mean rate, so that two kinds can be compared at the same load. Rates
+that change over the day are in `rates`; they may be built on those here, which are curves, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from random import Random
 from typing import Protocol
+
+from miniserve.workload.rates import Piece
 
 
 class Arrivals(Protocol):
@@ -18,6 +21,10 @@ class Arrivals(Protocol):
     @property
     def rate_per_s(self) -> float:
         """Mean number of arrivals per second."""
+        ...
+
+    def rate_at(self, time_s: float) -> float:
+        """Return the rate that is expected at `time_s`, before any luck."""
         ...
 
     def times(self, rng: Random) -> Iterator[float]:
@@ -37,6 +44,12 @@ class Poisson:
     def __post_init__(self) -> None:
         if not self.rate_per_s > 0:
             raise ValueError(f"rate_per_s ({self.rate_per_s:g}) must be above 0")
+
+    def rate_at(self, time_s: float) -> float:
+        return self.rate_per_s
+
+    def pieces(self, luck: Random) -> Iterator[Piece]:
+        yield inf, self.rate_per_s, self.rate_per_s
 
     def times(self, rng: Random) -> Iterator[float]:
         now_s = 0.0
@@ -77,6 +90,17 @@ class Bursts:
     def calm_per_s(self) -> float:
         share = self.burst_fraction
         return max(0.0, (self.rate_per_s - share * self.peak_per_s) / (1 - share))
+
+    def rate_at(self, time_s: float) -> float:
+        return self.rate_per_s
+
+    def pieces(self, luck: Random) -> Iterator[Piece]:
+        """Yield the phases, each of one rate, beginning in either with the share that it has of the time."""
+        in_burst = luck.random() < self.burst_fraction
+        while True:
+            rate, mean_s = (self.peak_per_s, self.burst_s) if in_burst else (self.calm_per_s, self.calm_s)
+            yield luck.expovariate(1 / mean_s), rate, rate
+            in_burst = not in_burst
 
     def times(self, rng: Random) -> Iterator[float]:
         now_s, in_burst, phase_ends_s = 0.0, False, rng.expovariate(1 / self.calm_s)
