@@ -16,7 +16,7 @@ from miniserve.observe.outcomes import Floats, Mask, Outcomes
 
 @dataclass(frozen=True, slots=True)
 class SLO:
-    """What one request has to keep. None: no such limit."""
+    """What one request has to keep. None: no such limit. (Goals over many requests: `observe.slo.Objective`.)"""
 
     ttft_s: float | None = None
     tpot_s: float | None = None

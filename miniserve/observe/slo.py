@@ -1,0 +1,324 @@
+"""Objectives over many requests: how much may fail, how fast that allowance is being used up, and what is owed then.
+
+    SLI   what is measured: a stream of events, each good or bad            `failures`, `slowness`, `downtime`
+    SLO   the goal for it: "99.9 % good over 30 days"                       `Objective`
+    SLA   the promise to a customer, looser, with money behind it           `Agreement`
+
+`goodput.SLO` is something else with the same name: the limits that *one* request has to keep. Here it only decides
+which events are slow. (`sim.rightsizing.Objective` is a third thing: mean latencies that a fleet is sized for.)
+
+**Error budget.** An objective of 99.9 % allows one bad event in a thousand. The *burn rate* is the share of bad events
+over that allowance: at 1 the budget lasts exactly the period, at 14.4 it is gone in two days.
+
+**Two windows.** A page must be quick (a short window) and must not be a blip (a long one); it fires only while both
+burn faster than its rate. The short one also ends it: soon after recovery, not when the long window has forgotten.
+
+Pure: fed with events and their times, no clock. A window is counted in 720 cells, so its edge is that coarse.
+Source: The Site Reliability Workbook (2018), chapter 5, table 5-8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+
+from miniserve.errors import SetupError
+from miniserve.observe.goodput import SLO, kept
+from miniserve.observe.outcomes import Floats, Mask, Outcomes
+
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
+_CELLS = 720  # per window: 5 s of an hour
+_ROUNDING = 1e-9  # 10 * (1 - 0.9) is a little less than 1
+
+# --- what is measured ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events:
+    """What an indicator saw, in order of time."""
+
+    times_s: Floats
+    bad: Mask
+
+
+def failures(outcomes: Outcomes) -> Events:
+    """Return one event per request; bad: it failed through our fault.
+
+    A status of 4xx is the client's doing (a bad request, over its own quota, gone away) and no event at all.
+    """
+    ours = (outcomes.status < 400) | (outcomes.status >= 500)
+    return _in_order(outcomes.ended_s[ours], outcomes.status[ours] >= 500)
+
+
+def slowness(outcomes: Outcomes, limits: SLO) -> Events:
+    """Return one event per served request; bad: it broke one of `limits`."""
+    served = outcomes.where(outcomes.served)
+    return _in_order(served.ended_s, ~kept(served, limits))
+
+
+def downtime(outcomes: Outcomes, *, minute_s: float = MINUTE_S, down_fraction: float = 0.05) -> Events:
+    """Return one event per minute in which something ended; bad: at least `down_fraction` of it failed.
+
+    Availability as contracts count it: by time. A minute without requests is no event: nobody knows.
+    """
+    seen = failures(outcomes)
+    minutes, places = np.unique(seen.times_s // minute_s, return_inverse=True)
+    failed = np.bincount(places, weights=seen.bad, minlength=len(minutes))
+    every = np.bincount(places, minlength=len(minutes))
+    return Events(np.asarray((minutes + 1) * minute_s, np.float64), failed >= down_fraction * every)
+
+
+def _in_order(times_s: Floats, bad: Mask) -> Events:
+    order = np.argsort(times_s, kind="stable")
+    return Events(times_s[order], bad[order])
+
+
+# --- the goal, and its alerts --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """So large a share of events has to be good over `period_s`."""
+
+    target: float
+    period_s: float = 30 * DAY_S
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target < 1:
+            raise SetupError(f"target is {self.target}: a share between 0 and 1; at 1 the first bad event ends it")
+        if not self.period_s > 0:
+            raise SetupError(f"period_s is {self.period_s}; it must be positive")
+
+    @property
+    def allowed_fraction(self) -> float:
+        """Share of events that may be bad."""
+        return 1 - self.target
+
+
+@dataclass(frozen=True, slots=True)
+class BurnAlert:
+    """Fires while the budget burns more than `burn` times too fast in both windows."""
+
+    severity: str
+    long_s: float
+    short_s: float
+    burn: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.short_s < self.long_s or not self.burn > 0:
+            raise SetupError(
+                f"an alert needs 0 < short_s < long_s and burn > 0, not short_s {self.short_s:g}, long_s "
+                f"{self.long_s:g}, burn {self.burn:g}"
+            )
+
+    def threshold(self, objective: Objective) -> float:
+        """Return the share of bad events above which both windows must be."""
+        return self.burn * objective.allowed_fraction
+
+    def budget_fraction(self, objective: Objective) -> float:
+        """Return the share of the period's budget that is gone when the long window burns at this rate."""
+        return self.burn * self.long_s / objective.period_s
+
+    def detection_s(self, objective: Objective, error_ratio: float = 1.0) -> float:
+        """Return how long after a healthy time the alert fires if from now on `error_ratio` of events is bad."""
+        threshold = self.threshold(objective)
+        return threshold / error_ratio * self.long_s if error_ratio > threshold else math.inf
+
+    def reset_s(self, objective: Objective, error_ratio: float = 1.0) -> float:
+        """Return how long it goes on firing after everything is good again; at most the short window."""
+        return max(0.0, (1 - self.threshold(objective) / error_ratio) * self.short_s)
+
+
+WORKBOOK = (
+    BurnAlert("page", 1 * HOUR_S, 5 * MINUTE_S, 14.4),
+    BurnAlert("page", 6 * HOUR_S, 30 * MINUTE_S, 6.0),
+    BurnAlert("ticket", 3 * DAY_S, 6 * HOUR_S, 1.0),
+)
+
+
+def alert_table(objective: Objective, alerts: Sequence[BurnAlert] = WORKBOOK) -> Table:
+    """Return what each alert means for `objective`, with its times for a total outage."""
+    table = Table(title=f"burn-rate alerts for {objective.target:.4%} over {objective.period_s / DAY_S:g} days")
+    for heading in (
+        "severity",
+        "long",
+        "short",
+        "burn",
+        "budget spent",
+        "bad above",
+        "outage seen after",
+        "ends within",
+    ):
+        table.add_column(heading, justify="left" if heading == "severity" else "right")
+    for alert in alerts:
+        table.add_row(
+            alert.severity,
+            *(f"{seconds / HOUR_S:.3g} h" for seconds in (alert.long_s, alert.short_s)),
+            f"{alert.burn:g}",
+            f"{alert.budget_fraction(objective):.1%}",
+            f"{alert.threshold(objective):.2%}",
+            f"{alert.detection_s(objective) / MINUTE_S:.2f} min",
+            f"{alert.reset_s(objective) / MINUTE_S:.1f} min",
+        )
+    return table
+
+
+class _Window:
+    """Counts of the last `length_s` seconds, a cell of 1/720 of it more or less."""
+
+    __slots__ = ("_cell_s", "_cells", "_length_s", "bad", "events")
+
+    def __init__(self, length_s: float) -> None:
+        self._length_s = length_s
+        self._cell_s = length_s / _CELLS
+        self._cells: deque[list[float]] = deque()  # [end, events, bad]
+        self.events = self.bad = 0.0
+
+    def add(self, now_s: float, events: float, bad: float) -> None:
+        cells = self._cells
+        if not cells or now_s >= cells[-1][0]:
+            cells.append([(now_s // self._cell_s + 1) * self._cell_s, 0, 0])
+        cells[-1][1] += events
+        cells[-1][2] += bad
+        self.events += events
+        self.bad += bad
+
+    def forget(self, now_s: float) -> None:
+        while self._cells and self._cells[0][0] <= now_s - self._length_s:
+            _, events, bad = self._cells.popleft()
+            self.events -= events
+            self.bad -= bad
+
+    @property
+    def bad_fraction(self) -> float:
+        return self.bad / self.events if self.events else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChange:
+    """An alert began (`firing`) or ended."""
+
+    at_s: float
+    alert: BurnAlert
+    firing: bool
+
+
+class BudgetMonitor:
+    """Watches one objective: feed it with `add`, in order of time; ask it with `check`.
+
+    An alert needs `min_events` in its long window: of ten requests in an hour one failure is ten per cent, and says
+    next to nothing. No events are no bad events: an outage that keeps requests from arriving is not seen here.
+
+    Raises: SetupError for an alert that could never fire, because not even a total outage burns so fast.
+    """
+
+    def __init__(self, objective: Objective, alerts: Sequence[BurnAlert] = WORKBOOK, *, min_events: int = 100) -> None:
+        for alert in alerts:
+            if alert.threshold(objective) >= 1 - _ROUNDING:
+                raise SetupError(
+                    f"a burn rate of {alert.burn:g} can never be reached at a target of {objective.target:g}: a total "
+                    f"outage burns {1 / objective.allowed_fraction:.3g} times the budget; choose a lower burn"
+                )
+        self.objective = objective
+        self.alerts = tuple(alerts)
+        self.log: list[AlertChange] = []
+        self._min_events = min_events
+        self._firing: set[BurnAlert] = set()
+        self._now_s = -math.inf
+        lengths = {objective.period_s, *(s for alert in alerts for s in (alert.long_s, alert.short_s))}
+        self._windows = {length_s: _Window(length_s) for length_s in sorted(lengths)}
+
+    def add(self, now_s: float, events: int = 1, bad: int = 0) -> None:
+        """Count `events` at `now_s`, of which `bad` were bad.
+
+        Raises: ValueError if time goes backwards, or more were bad than there were.
+        """
+        self._go_to(now_s)
+        if not 0 <= bad <= events:
+            raise ValueError(f"{bad} bad ones of {events} events")
+        for window in self._windows.values():
+            window.add(now_s, events, bad)
+
+    def check(self, now_s: float) -> tuple[BurnAlert, ...]:
+        """Return the alerts that fire at `now_s`; what began or ended is added to `log`."""
+        self._go_to(now_s)
+        for alert in self.alerts:
+            fires = self._fires(alert)
+            if fires != (alert in self._firing):
+                (self._firing.add if fires else self._firing.remove)(alert)
+                self.log.append(AlertChange(now_s, alert, fires))
+        return tuple(alert for alert in self.alerts if alert in self._firing)
+
+    def burn(self, window_s: float) -> float:
+        """Return how many times too fast the budget burns in one of the windows. Raises: KeyError for another one."""
+        return self._windows[window_s].bad_fraction / self.objective.allowed_fraction
+
+    def budget_left(self) -> float:
+        """Return the share of the period's error budget that is left; negative when it is overdrawn.
+
+        The budget is that of the events so far: nobody knows how many will come.
+        """
+        return 1 - self.burn(self.objective.period_s)
+
+    def _fires(self, alert: BurnAlert) -> bool:
+        long, short = self._windows[alert.long_s], self._windows[alert.short_s]
+        threshold = alert.threshold(self.objective)
+        return long.events >= self._min_events and long.bad_fraction > threshold and short.bad_fraction > threshold
+
+    def _go_to(self, now_s: float) -> None:
+        if now_s < self._now_s:
+            raise ValueError(f"time went backwards, from {self._now_s:g} s to {now_s:g} s")
+        self._now_s = now_s
+        for window in self._windows.values():
+            window.forget(now_s)
+
+
+def replay(events: Events, monitor: BudgetMonitor) -> BudgetMonitor:
+    """Feed a recorded run to `monitor`, asking it after every event; return it."""
+    for now_s, bad in zip(events.times_s.tolist(), events.bad.tolist(), strict=True):
+        monitor.add(now_s, 1, int(bad))
+        monitor.check(now_s)
+    return monitor
+
+
+# --- the promise ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """An SLA: below each share of good events, so much of the month's bill is given back.
+
+    `credits` maps a bound to a fraction of the bill: {0.999: 0.1, 0.99: 0.25} owes 10 % below 99.9 %, 25 % below 99 %.
+    """
+
+    credits: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        bounds, fractions = [bound for bound, _ in self.credits], [fraction for _, fraction in self.credits]
+        if not bounds or bounds != sorted(set(bounds), reverse=True) or fractions != sorted(fractions):
+            raise SetupError(f"credits must have falling bounds and rising fractions, not {self.credits}")
+        if not all(0 < bound <= 1 for bound in bounds) or not all(0 <= fraction <= 1 for fraction in fractions):
+            raise SetupError(f"bounds and fractions of credits lie between 0 and 1, not {self.credits}")
+
+    def credit_usd(self, good_fraction: float, bill_usd: float) -> float:
+        """Return what is owed to a customer who paid `bill_usd` for a month of which `good_fraction` was good.
+
+        Raises: ValueError for a share outside 0 to 1 or a negative bill.
+        """
+        if not 0 <= good_fraction <= 1 or not bill_usd >= 0:
+            raise ValueError(f"good_fraction ({good_fraction}) is a share, bill_usd ({bill_usd}) at least 0")
+        return bill_usd * max((share for bound, share in self.credits if good_fraction < bound), default=0.0)
+
+    def check(self, objective: Objective) -> None:
+        """Raises: SetupError if the promise is as strict as our own goal: then nothing warns us before we owe."""
+        if self.credits[0][0] >= objective.target:
+            raise SetupError(
+                f"the agreement promises {self.credits[0][0]:.4%} and the objective is {objective.target:.4%}: "
+                "promise less than you aim for"
+            )
