@@ -64,6 +64,7 @@ class Request:
     session_key: str | None = None
     region: str | None = None
     resume_ids: TokenIds = ()  # tokens an earlier attempt already sent to the client: continue after them
+    feature: str = ""  # what asked: a part of a product, a sort of question; a label for routers and for the bill
 
 
 @dataclass(frozen=True, slots=True)

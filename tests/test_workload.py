@@ -256,6 +256,7 @@ def test_exchanging_one_part_leaves_the_others_luck() -> None:
         (dataclasses.replace(mixed, tenants=Mix({"a": 9, "b": 1})), {"tenant"}),
         (dataclasses.replace(mixed, output=Constant(5)), {"output", "prompt"}),  # follow-ups repeat the answers
         (dataclasses.replace(mixed, regions=Mix({"eu": 1, "us": 1})), set()),
+        (dataclasses.replace(mixed, features=Mix({"search": 1, "chat": 1})), set()),
     ]
     for workload, expected in changes:
         changed = luck(workload)
@@ -271,17 +272,19 @@ def test_first_prompts_stay_when_chats_are_switched_off() -> None:
     assert statistics.fmean(same) == pytest.approx(0.61, abs=0.08)
 
 
-def test_tenants_priorities_and_regions_come_in_their_shares() -> None:
+def test_tenants_priorities_regions_and_features_come_in_their_shares() -> None:
     workload = Workload(
         Poisson(5.0),
         tenants=Mix({"big": 3, "small": 1}),
         priorities=Mix({Priority.INTERACTIVE: 0.5, Priority.BATCH: 0.5}),
         regions=Mix({"eu": 0.2, "us": 0.8}),
+        features=Mix({"search": 0.9, "chat": 0.1}),
     )
     requests = list(workload.requests(seed=3, count=4000))
     assert statistics.fmean(r.tenant == "big" for r in requests) == pytest.approx(0.75, abs=0.03)
     assert statistics.fmean(r.priority is Priority.BATCH for r in requests) == pytest.approx(0.5, abs=0.03)
     assert statistics.fmean(r.region == "eu" for r in requests) == pytest.approx(0.2, abs=0.03)
+    assert statistics.fmean(r.feature == "search" for r in requests) == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_deadline_counts_from_arrival() -> None:

@@ -104,6 +104,7 @@ def make_workload(
     regions: Mapping[str, NotNegative] | None = None,
     deadline_after_s: Positive | None = None,
     model: str = "model",
+    features: Mapping[str, NotNegative] | None = None,
 ) -> Workload:
     """Return the workload of a `[workload]` table."""
     return Workload(
@@ -116,6 +117,7 @@ def make_workload(
         Mix(cast(Mapping[str | None, float], regions or {None: 1.0})),
         deadline_after_s,
         model,
+        Mix(features or {"": 1.0}),
     )
 
 

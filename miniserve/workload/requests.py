@@ -57,6 +57,7 @@ class _Chat:
     tenant: str
     priority: Priority
     region: str | None
+    feature: str
     turn: int = 0
     context_tokens: int = 0  # said so far, by both sides
 
@@ -74,6 +75,7 @@ class Workload:
     regions: Mix[str | None] = field(default_factory=lambda: Mix({None: 1.0}))
     deadline_after_s: float | None = None  # from arrival; None: clients wait for ever
     model: str = "model"
+    features: Mix[str] = field(default_factory=lambda: Mix({"": 1.0}))
 
     def requests(
         self, seed: int = 0, *, count: int | None = None, duration_s: float | None = None
@@ -101,6 +103,7 @@ class Workload:
                 chat.priority,
                 f"s{chat.number}",
                 chat.region,
+                feature=chat.feature,
             )
             chats.said(chat, prompt_tokens + answer, now_s)
 
@@ -113,10 +116,21 @@ class _Chats:
         self._rules = workload.conversations
         self._due: list[tuple[float, int, _Chat]] = []  # heap of (when it goes on, number, chat)
         self._begun = 0
-        names = ("tenant", "priority", "region", "prompt tokens", "message tokens", "goes on", "gap", "old", "old turn")
+        names = (
+            "tenant",
+            "priority",
+            "region",
+            "feature",
+            "prompt tokens",
+            "message tokens",
+            "goes on",
+            "gap",
+            "old",
+            "old turn",
+        )
         draws = (stream(seed, name).random for name in names)
-        self._tenant, self._priority, self._region, self._prompt, self._message, *rest = draws
-        self._goes_on, self._gap, self._old, self._old_turn = rest
+        self._tenant, self._priority, self._region, self._feature, self._prompt, *rest = draws
+        self._message, self._goes_on, self._gap, self._old, self._old_turn = rest
 
     def next(self, now_s: float) -> tuple[_Chat, int]:
         """Return the chat that the arrival at `now_s` belongs to, and its prompt's length."""
@@ -126,6 +140,7 @@ class _Chats:
             workload.tenants.at(self._tenant()),
             workload.priorities.at(self._priority()),
             workload.regions.at(self._region()),
+            workload.features.at(self._feature()),
         )
         prompt = workload.prompt.at(self._prompt())
         if rules is None:
