@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from miniserve.engine.step_time import StepTimeModel
+from miniserve.errors import SetupError
 from miniserve.plugins import load_class
 from miniserve.policies.admission import Admission, AdmitAll, DeadlineCheck, PriorityShedding
 from miniserve.policies.balancer import BALANCERS, Balancer
@@ -26,6 +27,7 @@ from miniserve.policies.router import ROUTERS, Router
 from miniserve.scenario.reader import Loader, NotNegative, Positive
 from miniserve.types import Priority
 from miniserve.workload import Arrivals, Bursts, Constant, Conversations, Geometric, Lengths, Mix, Poisson, Quantiles
+from miniserve.workload.calibrated import HeavyClients, code, conversation
 from miniserve.workload.curves import Noisy, Spikes, Waves, diurnal, ramp
 from miniserve.workload.lengths import CODE_OUTPUT, CODE_PROMPT, CONVERSATION_OUTPUT, CONVERSATION_PROMPT
 from miniserve.workload.rates import Piecewise, Varying
@@ -52,6 +54,8 @@ CURVES: Mapping[str, Any] = {
     "waves": Waves,
     "noisy": Noisy,
     "spikes": Spikes,
+    "conversation": conversation,
+    "code": code,
 }
 
 KINDS: Mapping[Any, Mapping[str, Any]] = {
@@ -105,14 +109,17 @@ def make_workload(
     deadline_after_s: Positive | None = None,
     model: str = "model",
     features: Mapping[str, NotNegative] | None = None,
+    heavy_clients: HeavyClients | None = None,
 ) -> Workload:
     """Return the workload of a `[workload]` table."""
+    if tenants is not None and heavy_clients is not None:
+        raise SetupError("heavy_clients are tenants: write either them or `tenants`")
     return Workload(
         arrivals,
         prompt,
         output,
         conversations,
-        Mix(tenants or {"": 1.0}),
+        Mix(tenants or {"": 1.0}) if heavy_clients is None else heavy_clients.mix(),
         Mix(priorities or {Priority.STANDARD: 1.0}),
         Mix(cast(Mapping[str | None, float], regions or {None: 1.0})),
         deadline_after_s,

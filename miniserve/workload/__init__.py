@@ -6,6 +6,7 @@ drawn from one. Pure and seeded; the simulator and the live load generator itera
 """
 
 from miniserve.workload.arrivals import Arrivals, Bursts, Poisson
+from miniserve.workload.calibrated import HeavyClients, code, conversation
 from miniserve.workload.conversations import Conversations
 from miniserve.workload.curves import Noisy, Spike, Spikes, Waves, diurnal, ramp
 from miniserve.workload.lengths import Constant, Geometric, Lengths, Quantiles
@@ -18,6 +19,7 @@ __all__ = [
     "Constant",
     "Conversations",
     "Geometric",
+    "HeavyClients",
     "Lengths",
     "Mix",
     "Noisy",
@@ -29,6 +31,8 @@ __all__ = [
     "Varying",
     "Waves",
     "Workload",
+    "code",
+    "conversation",
     "diurnal",
     "ramp",
     "realised",
