@@ -4,5 +4,7 @@ In a notebook: `from miniserve import course`, then `ch = course.chapter(6)`.
 """
 
 from miniserve.course.chapter import Chapter, chapter
+from miniserve.course.figures import bar_style, line_style, new_figure, show
+from miniserve.course.tables import table, told
 
-__all__ = ["Chapter", "chapter"]
+__all__ = ["Chapter", "bar_style", "chapter", "line_style", "new_figure", "show", "table", "told"]
