@@ -41,6 +41,10 @@ METRICS: dict[str, Metric] = {
     "failed_fraction": Metric("failed", "%", 100),
     "goodput_per_s": Metric("goodput", "requests/s", 1, higher_is_better=True),
     "output_tokens_per_s": Metric("throughput", "tokens/s", 1, higher_is_better=True),
+    "late_fraction": Metric("late or failed", "%", 100),
+    "late_requests": Metric("late or failed", "requests"),
+    "replica_hours": Metric("replicas paid", "hours"),
+    "cost_usd": Metric("cost", "USD"),
     "cached_fraction": Metric("prompt tokens cached", "%", 100, higher_is_better=True),
 }
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from miniserve.control.autoscaler import check_horizon
 from miniserve.errors import SetupError
 from miniserve.hardware import PriceList, load_price_list
-from miniserve.scenario.build import prefix_tier, replicas
+from miniserve.scenario.build import prefix_tier, replicas, scaled_group
 from miniserve.scenario.kinds import KINDS, MAKERS, loaders
 from miniserve.scenario.model import Scenario
 from miniserve.scenario.reader import Reader, suggestion
@@ -57,6 +58,7 @@ def from_source(source: Source, folder: Path) -> Scenario:
         _check_groups(scenario, source, load_price_list())
         _check_regions(scenario, source)
         _check_room(scenario, source)
+    _check_autoscaler(scenario, source)
     _check_faults(scenario, source)
     return scenario
 
@@ -115,6 +117,31 @@ def _check_room(scenario: Scenario, source: Source) -> None:
             build(scenario)
         except SetupError as error:
             raise source.error(place, str(error)) from None
+
+
+def _check_autoscaler(scenario: Scenario, source: Source) -> None:
+    """See that there is a group to scale, that it begins within the bounds, and that no forecast looks too near."""
+    scaling, fleet = scenario.autoscaler, scenario.fleet
+    if scaling is None:
+        return
+    if fleet is None:
+        raise source.error(("autoscaler",), "needs a [fleet]: there is nothing to scale")
+    groups = {group.name: group for group in fleet.replicas}
+    if scaling.group is None and len(groups) > 1:
+        raise source.error(("autoscaler",), f"`group` is missing; allowed: {', '.join(groups)}")
+    if scaling.group is not None:
+        _check_name(scaling.group, groups, source, ("autoscaler", "group"))
+    least, most = scaling.min_replicas, scaling.max_replicas
+    if least > most:
+        raise source.error(("autoscaler", "min_replicas"), f"{least} is more than max_replicas, {most}")
+    name, spec = scaled_group(scenario)
+    if not least <= groups[name].count <= most:
+        place: Place = ("fleet", "replicas", list(groups).index(name), "count")
+        raise source.error(place, f"{groups[name].count} is not within the autoscaler's bounds, {least} to {most}")
+    try:
+        check_horizon(scaling.build(scenario.run.seed), spec.cold_start.nominal_s)
+    except SetupError as error:
+        raise source.error(("autoscaler", "policy"), str(error)) from None
 
 
 def _check_faults(scenario: Scenario, source: Source) -> None:

@@ -63,6 +63,15 @@ def replicas(scenario: Scenario) -> tuple[tuple[str, ReplicaSpec], ...]:
     )
 
 
+def scaled_group(scenario: Scenario) -> tuple[str, ReplicaSpec]:
+    """Return the name of the group that the autoscaler scales, and what its new replicas are."""
+    assert scenario.autoscaler is not None
+    assert scenario.fleet is not None
+    fleet, name = scenario.fleet, scenario.autoscaler.group
+    group = next(group for group in fleet.replicas if name in (None, group.name))
+    return group.name, _spec(group, fleet, scenario.engine, load_price_list())
+
+
 def prefix_tier(scenario: Scenario) -> PrefixTier | None:
     """Return an empty shared cache, if the fleet has one. Raises: SetupError if not one block fits in."""
     fleet = scenario.fleet
@@ -91,4 +100,6 @@ def _spec(group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList) 
         )
     blocks = spec.cache.num_blocks if cache.num_blocks is None else cache.num_blocks
     pool = replace(spec.cache, num_blocks=blocks, block_size=cache.block_size, prefix_caching=cache.prefix_caching)
+    if group.cold_start is not None:
+        spec = replace(spec, cold_start=group.cold_start)
     return replace(spec, cache=pool, max_model_len=engine.max_model_len, weight=group.weight, speed=group.speed)

@@ -11,6 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from miniserve.control.autoscaler import Autoscaler, Combined, QueueBased, Reactive, Scheduled, TargetTracking
+from miniserve.control.forecast import FORECASTS, Forecast
+from miniserve.control.predictive import Predictive
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
 from miniserve.plugins import load_class
@@ -86,6 +89,15 @@ KINDS: Mapping[Any, Mapping[str, Any]] = {
         "quota": QuotaAdmission,
     },
     Limit: {"fixed": FixedLimit, "gradient": Gradient2},
+    Autoscaler: {
+        "reactive": Reactive,
+        "target-tracking": TargetTracking,
+        "queue": QueueBased,
+        "scheduled": Scheduled,
+        "predictive": Predictive,
+        "combined": Combined,
+    },
+    Forecast: FORECASTS,
 }
 
 
@@ -95,7 +107,7 @@ def loaders(folder: Path) -> dict[Any, Loader]:
     def loader(role: Any) -> Loader:
         return lambda name: load_class(name, role, folder)
 
-    return {role: loader(role) for role in (Balancer, Router, RetryPolicy, Budget, Admission)}
+    return {role: loader(role) for role in (Balancer, Router, RetryPolicy, Budget, Admission, Autoscaler)}
 
 
 def make_workload(

@@ -4,6 +4,7 @@
     [workload]            who asks for what, when         [policies]                           all decisions
     [[fleet.replicas]]    groups of equal replicas        [clients]                            what they do on failure
     [faults]              what goes wrong                 [slo]                                what is good enough
+    [autoscaler]          how many replicas, when
 
 Each class below is one table; its fields are the table's keys. Policies are recipes: each run makes its own.
 """
@@ -14,11 +15,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Annotated, Literal
 
 from miniserve.config import SchedulerConfig
+from miniserve.control.autoscaler import Autoscaler
+from miniserve.control.checked import Checked
+from miniserve.control.steady import Steady
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
+from miniserve.hardware import ColdStart
 from miniserve.observe.goodput import SLO
 from miniserve.policies.admission import Admission
 from miniserve.policies.balancer import Balancer, LeastOutstanding
@@ -28,7 +33,7 @@ from miniserve.policies.progress import ProgressWatch
 from miniserve.policies.retry import Backoff, RetryPolicy
 from miniserve.policies.retry_budget import Budget
 from miniserve.policies.router import Router
-from miniserve.scenario.reader import Count, Fraction, NotNegative, Positive, Recipe
+from miniserve.scenario.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
 from miniserve.workload.requests import Workload
 
 
@@ -72,6 +77,7 @@ class ReplicaGroup:
     version: str = ""
     region: str = ""
     spot: bool = False
+    cold_start: ColdStart | None = None  # of replicas that are added; as the hardware's, unless said
 
     @property
     def replica_ids(self) -> tuple[str, ...]:
@@ -120,6 +126,36 @@ class Policies:
     first_token_share: NotNegative | Literal["off"] | None = None
     resume: bool | None = None
     same_replica: bool | None = None
+
+
+Number = Annotated[int, Range(at_least=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """Who says how many replicas of a group there are, and the bounds and patience around it (`control.steady`)."""
+
+    policy: Recipe[Autoscaler]
+    group: str | None = None  # which one; need not be said where there is only one
+    period_s: Positive = 15.0  # between two ticks, as Kubernetes has it
+    min_replicas: Number = 1
+    max_replicas: Count = 100
+    warm_pool: Number = 0
+    down_after_s: NotNegative = 300.0
+    up_after_s: NotNegative = 0.0
+    most_outstanding: Positive | None = None
+
+    def build(self, seed: int) -> Steady:
+        """Return a fresh autoscaler for one run. Raises: SetupError for bounds that exclude each other."""
+        return Steady(
+            Checked(self.policy.build(seed=seed)),
+            min_replicas=self.min_replicas,
+            max_replicas=self.max_replicas,
+            warm_pool=self.warm_pool,
+            down_after_s=self.down_after_s,
+            up_after_s=self.up_after_s,
+            most_outstanding=self.most_outstanding,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +224,7 @@ class Scenario:
     fleet: Fleet | None = None
     engine: Engine = Engine()
     policies: Policies = field(default_factory=Policies)
+    autoscaler: Autoscaling | None = None
     clients: Clients | None = None
     faults: Faults = Faults()
     slo: SLO = field(default_factory=SLO)

@@ -29,6 +29,8 @@ PANELS: dict[str, tuple[str, str]] = {  # series name: (y axis of its panel, lab
     "kv_used_fraction": ("KV blocks in use", "fleet"),
     "replicas": ("replicas", "ready"),
     "replicas_starting": ("replicas", "starting"),
+    "replicas_draining": ("replicas", "draining"),
+    "replicas_wanted": ("replicas", "wanted"),
 }
 _LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
 _WINDOWS = 60  # so many points has a rate over time
@@ -43,6 +45,7 @@ class SimResult:
     meta: Mapping[str, object] = field(default_factory=dict)
     slo: SLO = field(default_factory=SLO)
     stopped: str | None = None  # why the run ended early; the outcomes are those so far
+    totals: Mapping[str, float] = field(default_factory=dict)  # more figures: what an autoscaler paid and missed
 
     def summary(self) -> Summary:
         return self.outcomes.summary()
@@ -54,7 +57,7 @@ class SimResult:
         flat["failed_fraction"] = 1 - summary.served / summary.requests if summary.requests else 0.0
         flat["goodput_per_s"] = goodput_per_s(self.outcomes, self.slo)
         flat["slo_attainment"] = attainment(self.outcomes, self.slo)
-        return flat
+        return {**flat, **self.totals}
 
     def table(self) -> Table:
         """Return the summary as a rich table of latencies, with everything else in its caption."""
@@ -106,6 +109,8 @@ class SimResult:
             f"goodput {goodput_per_s(self.outcomes, self.slo):.4g}/s = {attainment(self.outcomes, self.slo):.1%} of "
             f"requests ({self.slo})",
         ]
+        if self.totals:
+            lines.append(", ".join(f"{name.replace('_', ' ')} {value:,.4g}" for name, value in self.totals.items()))
         if self.stopped:
             lines.insert(0, f"stopped early: {self.stopped}")
         return "\n".join(lines)

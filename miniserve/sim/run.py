@@ -15,15 +15,17 @@ from typing import Any
 import simpy
 
 from miniserve.errors import PolicyError, SetupError
-from miniserve.observe.outcomes import OutcomeLog, status_of
+from miniserve.observe.goodput import kept
+from miniserve.observe.outcomes import OutcomeLog, Outcomes, status_of
 from miniserve.policies.dispatch import dispatch
-from miniserve.scenario.build import distances, prefix_tier, replicas, resilience
+from miniserve.scenario.build import distances, prefix_tier, replicas, resilience, scaled_group
 from miniserve.scenario.model import Scenario
 from miniserve.sim import drive
 from miniserve.sim.clients import ImpatientClients
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Distances
-from miniserve.sim.result import SimResult
+from miniserve.sim.result import Series, SimResult
+from miniserve.sim.scaling import ScalingLoop
 from miniserve.types import Outcome, ReplicaState, Request
 
 PATIENCE_S = 3600.0  # simulated
@@ -74,11 +76,13 @@ class _Run:
         self._log = OutcomeLog()
         self._policies = resilience(scenario, seed)
         self._clients = _clients(scenario, seed)
+        self._came = 0
         self._in_flight = 0
         self._all_came = False
         self._over = self.env.event()
         self._samples: dict[str, list[float]] = {}
         self._fleet = self._make_fleet()
+        self._scaling = self._make_scaling()
 
     def _make_fleet(self) -> SimFleet:
         scenario = self._scenario
@@ -96,6 +100,15 @@ class _Run:
             fleet.add(spec, replica_id, ready=True)
         fleet.every(max(scenario.expected_s / _SAMPLES, 0.01), self._sample)
         return fleet
+
+    def _make_scaling(self) -> ScalingLoop | None:
+        scaling = self._scenario.autoscaler
+        if scaling is None:
+            return None
+        name, spec = scaled_group(self._scenario)
+        loop = ScalingLoop(self._fleet, scaling.build(self._seed), spec, name, lambda: self._came)
+        self._fleet.every(scaling.period_s, loop.tick)
+        return loop
 
     def to_its_end(self) -> str | None:
         """Let time pass. Return why the run ended early, if it did."""
@@ -118,6 +131,7 @@ class _Run:
             wait_s = request.arrived_s - env.now
             if wait_s > 0:
                 yield env.timeout(wait_s)
+            self._came += 1
             self._in_flight += 1
             env.process(self._serve(index, request))
         self._all_came = True
@@ -194,13 +208,41 @@ class _Run:
     def result(self, stopped: str | None) -> SimResult:
         times = self._samples.pop("time_s", [])
         told = {name: values for name, values in self._samples.items() if name not in _STEADY or len(set(values)) > 1}
+        outcomes = self._log.outcomes()
         return SimResult(
-            self._log.outcomes(),
-            {name: (times, values) for name, values in told.items()},
+            outcomes,
+            {name: (times, values) for name, values in told.items()} | self._sizes(),
             {"seed": self._seed, "balancer": self._scenario.policies.balancer.name, **self._cost()},
             self._scenario.slo,
             stopped,
+            self._scaled(outcomes),
         )
+
+    def _sizes(self) -> dict[str, Series]:
+        """Return the scaled group's size over time, exactly where samples would miss a cold start."""
+        if self._scaling is None:
+            return {}
+        sizes = self._scaling.sizes
+        times = [size.at_s for size in sizes]
+        return {
+            "replicas": (times, [float(size.ready) for size in sizes]),
+            "replicas_starting": (times, [float(size.starting) for size in sizes]),
+            "replicas_draining": (times, [float(size.draining) for size in sizes]),
+            "replicas_wanted": (times, [float(size.wanted) for size in sizes]),
+        }
+
+    def _scaled(self, outcomes: Outcomes) -> dict[str, float]:
+        """Return what the autoscaler's work came to."""
+        if self._scaling is None:
+            return {}
+        total = self._fleet.bill().total
+        late = ~kept(outcomes, self._scenario.slo)
+        return {
+            "replica_hours": total.paid_s / 3600,
+            "cost_usd": total.usd,
+            "late_requests": float(late.sum()),
+            "late_fraction": float(late.mean()) if len(outcomes) else 0.0,
+        }
 
     def _cost(self) -> dict[str, object]:
         usd = self._fleet.bill().total.usd

@@ -1,0 +1,207 @@
+"""How many replicas? Autoscalers look at the fleet every few seconds and say what they want.
+
+    Reactive        as many as bring a measured load per replica back to its target (the rule of Kubernetes' HPA)
+    TargetTracking  requests in the fleet / target, averaged over a short while (Ray Serve)
+    QueueBased      more while requests wait, one less when nobody does
+    Scheduled       what the clock says
+    Combined        the most that any of several wants
+    Predictive      what the demand will need when a replica asked for now is there (`control.predictive`)
+
+Replicas that start are counted as there, or every tick of a cold start would ask for them again. None of these keeps
+bounds or patience: `control.steady` lays them around any autoscaler, a user's own too. Knows views and the time it is
+told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from typing import Literal, Protocol
+
+from miniserve.errors import SetupError
+from miniserve.types import Drain, FleetView, ReplicaState, ReplicaView, ScaleTo
+
+Action = ScaleTo | Drain
+Metric = Literal["outstanding", "waiting", "running", "kv_used_fraction"]
+DAY_S = 86_400.0
+_ROUNDING = 1e-9  # 3 * (0.2 / 0.1) is a little more than 6
+
+
+class Autoscaler(Protocol):
+    """Called once per period. May remember; must not look at a clock or change what it is shown."""
+
+    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+        """Return what to do now: usually one `ScaleTo`; nothing means to leave everything as it is."""
+        ...
+
+
+class Reactive:
+    """ceil(replicas * metric / target), unless metric / target is within `tolerance` of 1.
+
+    A starting replica counts as one with no load before anything is added, and does not count before anything is
+    taken away. Source: Kubernetes, Horizontal Pod Autoscaler.
+    """
+
+    def __init__(self, *, target: float, metric: Metric = "outstanding", tolerance: float = 0.1) -> None:
+        if not target > 0 or not tolerance >= 0:
+            raise SetupError(f"target ({target:g}) must be above 0, tolerance ({tolerance:g}) at least 0")
+        self._target = target
+        self._metric = metric
+        self._tolerance = tolerance
+
+    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+        ready, starting = len(view.ready()), count(view, ReplicaState.STARTING)
+        now = ready + starting
+        if ready == 0:
+            return [ScaleTo(now)]
+        load = sum(load_of(replica, self._metric) for replica in view.ready())
+        ratio = load / (ready * self._target)
+        if ratio > 1 and starting:
+            ratio = load / (now * self._target)
+            if ratio < 1:  # those that start will be enough
+                return [ScaleTo(now)]
+            ready = now
+        return [ScaleTo(now if abs(ratio - 1) <= self._tolerance else whole(ready * ratio))]
+
+
+class TargetTracking:
+    """Requests in the fleet, averaged over `look_back_s`, divided by how many of them one replica should have."""
+
+    def __init__(self, *, target: float, look_back_s: float = 30.0) -> None:
+        if not target > 0 or not look_back_s >= 0:
+            raise SetupError(f"target ({target:g}) must be above 0, look_back_s ({look_back_s:g}) at least 0")
+        self._target = target
+        self._recent = Window(look_back_s)
+
+    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+        self._recent.add(now_s, sum(replica.outstanding for replica in view.replicas))
+        return [ScaleTo(whole(self._recent.mean() / self._target))]
+
+
+class QueueBased:
+    """Requests that wait inside replicas call for more of these: one for every `waiting_per_replica`.
+
+    A queue tells only of what is already late, and how long it is says little about how many are needed: this is here
+    to be compared. It goes down by one when nobody waits and one less would run at most `most_running` each.
+    """
+
+    def __init__(self, *, waiting_per_replica: float, most_running: float) -> None:
+        if not (waiting_per_replica > 0 and most_running > 0):
+            raise SetupError(
+                f"waiting_per_replica ({waiting_per_replica:g}) and most_running ({most_running:g}) must be above 0"
+            )
+        self._waiting_per_replica = waiting_per_replica
+        self._most_running = most_running
+
+    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+        ready, now = view.ready(), wanted_now(view)
+        waiting = sum(replica.queue_depth for replica in ready)
+        if waiting > 0:
+            return [ScaleTo(max(now, len(ready) + whole(waiting / self._waiting_per_replica)))]
+        running = sum(replica.running for replica in ready)
+        one_less_will_do = now > 1 and len(ready) == now and running / (now - 1) <= self._most_running
+        return [ScaleTo(now - 1 if one_less_will_do else now)]
+
+
+class Scheduled:
+    """So many replicas from such a time on, the same every `every_s` (0: only once).
+
+    `plan` holds pairs (seconds from the start of a period, replicas), in order; before the first, the last one holds.
+    """
+
+    def __init__(self, *, plan: Sequence[tuple[float, int]], every_s: float = DAY_S) -> None:
+        times = [at_s for at_s, _ in plan]
+        if not plan or times != sorted(times) or times[0] < 0 or any(replicas < 0 for _, replicas in plan):
+            raise SetupError(f"plan needs times of 0 or more in order, and no negative replicas, not {list(plan)}")
+        if not every_s >= 0 or (every_s > 0 and times[-1] >= every_s):
+            raise SetupError(f"every_s ({every_s:g}) must be 0, or more than the last time of the plan, {times[-1]:g}")
+        self._plan = tuple(plan)
+        self._every_s = every_s
+
+    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+        time_s = now_s % self._every_s if self._every_s else now_s
+        begun = [replicas for at_s, replicas in self._plan if at_s <= time_s]
+        return [ScaleTo(begun[-1] if begun else self._plan[-1 if self._every_s else 0][1])]
+
+
+class Combined:
+    """The most that any of `parts` wants; each part learns for itself."""
+
+    def __init__(self, *, parts: Sequence[Autoscaler]) -> None:
+        if not parts:
+            raise SetupError("parts is empty: name at least one autoscaler")
+        self._parts = deepcopy(tuple(parts))
+
+    @property
+    def horizon_s(self) -> float | None:
+        horizons = [horizon for part in self._parts if (horizon := horizon_s(part)) is not None]
+        return min(horizons, default=None)
+
+    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+        return merged(part.tick(now_s, view) for part in self._parts)
+
+
+class Window:
+    """Values of the last `seconds`, this instant's included."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._items: deque[tuple[float, float]] = deque()
+
+    def add(self, now_s: float, value: float) -> None:
+        self._items.append((now_s, value))
+        while self._items[0][0] < now_s - self._seconds:
+            self._items.popleft()
+
+    def values(self) -> list[float]:
+        return [value for _, value in self._items]
+
+    def mean(self) -> float:
+        return sum(self.values()) / len(self._items)
+
+
+def count(view: FleetView, state: ReplicaState) -> int:
+    return sum(replica.state is state for replica in view.replicas)
+
+
+def wanted_now(view: FleetView) -> int:
+    """Return how many replicas are there or on their way: what `ScaleTo` speaks of."""
+    return len(view.ready()) + count(view, ReplicaState.STARTING)
+
+
+def load_of(replica: ReplicaView, metric: Metric) -> float:
+    return float(replica.queue_depth if metric == "waiting" else getattr(replica, metric))
+
+
+def whole(replicas: float) -> int:
+    """Return the number of replicas that are at least so many."""
+    return math.ceil(replicas - _ROUNDING)
+
+
+def merged(answers: Iterable[Sequence[Action]]) -> list[Action]:
+    """Return the answers of several autoscalers as one: the largest `ScaleTo`, and all else."""
+    actions = [action for answer in answers for action in answer]
+    wanted = [action.replicas for action in actions if isinstance(action, ScaleTo)]
+    others: list[Action] = [action for action in actions if not isinstance(action, ScaleTo)]
+    return [*([ScaleTo(max(wanted))] if wanted else []), *others]
+
+
+def horizon_s(autoscaler: object) -> float | None:
+    """Return how far ahead it looks; None if it does not say."""
+    seconds: float | None = getattr(autoscaler, "horizon_s", None)
+    return seconds
+
+
+def check_horizon(autoscaler: object, cold_start_s: float) -> None:
+    """Refuse a forecast that ends before what it asks for is there.
+
+    Raises: SetupError. An autoscaler that does not say how far it looks is left alone.
+    """
+    horizon = horizon_s(autoscaler)
+    if horizon is not None and horizon < cold_start_s:
+        raise SetupError(
+            f"horizon_s ({horizon:g}) is shorter than the cold start ({cold_start_s:g} s): a replica that is asked for "
+            "when the forecast shows the need comes too late"
+        )

@@ -1,0 +1,93 @@
+"""Bounds and patience around any autoscaler, so that one lucky minute takes nothing down.
+
+    the autoscaler's number ── + warm pool ── bounds ── stabilisation ── consolidation check ──> ScaleTo
+
+**Stabilisation**: the fleet shrinks to the most that was wanted in the last `down_after_s`, and grows to the least that
+was wanted in the last `up_after_s` (0: at once). Too many replicas cost money for some minutes, too few cost a cold
+start. **Consolidation check**: before one of N is removed, the others' load is worked out, N/(N-1) of what it is. If it
+came near to what makes them slow, the removal would have to be undone at once, and again, and again.
+
+Source: Kubernetes, HPA behaviour (300 s down, 0 s up); the check as in NVIDIA Dynamo's planner (0.8 of the limit).
+Knows views and the time it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from miniserve.control.autoscaler import Action, Autoscaler, Window, horizon_s, wanted_now
+from miniserve.errors import SetupError
+from miniserve.types import FleetView, ScaleTo
+
+MARGIN = 0.8  # of `most_outstanding`, what the remaining replicas may come to
+
+
+class Steady:
+    """See the module's text. `warm_pool` replicas more than wanted are kept: ready, paid for, and used like all others.
+
+    `most_outstanding`: the requests in one replica from which on it is too slow; None leaves the check out.
+    """
+
+    def __init__(
+        self,
+        autoscaler: Autoscaler,
+        *,
+        min_replicas: int = 1,
+        max_replicas: int = 100,
+        warm_pool: int = 0,
+        down_after_s: float = 300.0,
+        up_after_s: float = 0.0,
+        most_outstanding: float | None = None,
+    ) -> None:
+        if not 0 <= min_replicas <= max_replicas:
+            raise SetupError(
+                f"min_replicas ({min_replicas}) must be at least 0 and at most max_replicas ({max_replicas})"
+            )
+        if warm_pool < 0 or not min(down_after_s, up_after_s) >= 0:
+            raise SetupError("warm_pool, down_after_s and up_after_s must be at least 0")
+        self._autoscaler = autoscaler
+        self._bounds = min_replicas, max_replicas
+        self._warm_pool = warm_pool
+        self._for_down, self._for_up = Window(down_after_s), Window(up_after_s)
+        self._most_outstanding = most_outstanding
+        self._requests = 0
+        self._has_ticked = False
+
+    @property
+    def horizon_s(self) -> float | None:
+        return horizon_s(self._autoscaler)
+
+    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+        asked = self._autoscaler.tick(now_s, view)
+        now, has_news, self._requests = wanted_now(view), view.requests > self._requests, view.requests
+        others = [action for action in asked if not isinstance(action, ScaleTo)]
+        wanted = [action.replicas for action in asked if isinstance(action, ScaleTo)]
+        wishes = max(wanted, default=now) + (self._warm_pool if wanted else 0)
+        if not wishes and has_news:
+            wishes = 1  # a fleet of none shows no load, but somebody came
+        return [ScaleTo(self._steadied(now_s, now, self._within(wishes), view)), *others]
+
+    def _within(self, replicas: int) -> int:
+        least, most = self._bounds
+        return min(max(replicas, least), most)
+
+    def _steadied(self, now_s: float, now: int, wanted: int, view: FleetView) -> int:
+        if not self._has_ticked:  # what a run begins with counts as wanted, or the first tick would take it down
+            self._has_ticked = True
+            for window in (self._for_down, self._for_up):
+                window.add(now_s, now)
+        self._for_down.add(now_s, wanted)
+        self._for_up.add(now_s, wanted)
+        up, down = int(min(self._for_up.values())), int(max(self._for_down.values()))
+        if up > now:
+            return self._within(up)
+        return self._within(self._consolidated(down, now, view) if down < now else now)
+
+    def _consolidated(self, down: int, now: int, view: FleetView) -> int:
+        """Return the least number from `down` to `now` that carries what is there with a margin."""
+        if self._most_outstanding is None:
+            return down
+        outstanding = sum(replica.outstanding for replica in view.ready())
+        while down < now and outstanding > down * MARGIN * self._most_outstanding:
+            down += 1
+        return down
