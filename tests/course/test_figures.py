@@ -139,3 +139,8 @@ def test_a_plain_table_is_aligned():
 def test_columns_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="one length"):
         plain_table({"a": [1], "b": [1, 2]})
+
+
+def test_drawing_logs_nothing(caplog):
+    figures.svg_text(drawn(), ALT)
+    assert not caplog.records
