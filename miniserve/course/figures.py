@@ -38,7 +38,8 @@ MAX_ROWS = 12  # what has more points is a picture, not a table
 _RC: Any = {
     "svg.hashsalt": "miniserve",  # ids in the file, otherwise random
     "svg.fonttype": "none",  # letters stay letters: smaller, and they can be searched
-    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],  # it comes with matplotlib
 }
 
 
