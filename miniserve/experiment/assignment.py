@@ -1,0 +1,86 @@
+"""Who sees which variant: sticky, without a table of users, and independent from one experiment to the next.
+
+A user's place in [0, 1) is a hash of the salt and the user, so it is the same tomorrow and on every machine. Variants
+are stretches of that line. The salt (by default the experiment's name) shuffles the line: without one, the users who
+got the new variant in the last experiment would get it in this one too, and bring its effects with them.
+
+Randomise what decides the outcome: users, not requests. A user who changes sides between two requests is in neither
+group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from miniserve.errors import SetupError
+from miniserve.seeds import bucket, uniform
+
+BUCKETS = 10_000  # the finest share is 0.01 %
+
+
+class Experiment:
+    """An A/B/n test. `shares` maps variants to their parts; what they leave of 1 stays outside the experiment.
+
+    Only users of `cohorts` take part, if any are named. `salt` makes two experiments independent; give two the same
+    salt only to keep the same split on purpose.
+    """
+
+    def __init__(
+        self, name: str, shares: Mapping[str, float], *, cohorts: Collection[str] = (), salt: str | None = None
+    ) -> None:
+        if not name:
+            raise SetupError("an experiment needs a name: it is what its users are shuffled by")
+        if not shares or min(shares.values()) < 0 or not 0 < sum(shares.values()) <= 1 + 1e-9:
+            raise SetupError(f"shares of experiment {name!r} must be >= 0 and add up to at most 1, not {dict(shares)}")
+        self.name = name
+        self.shares = dict(shares)
+        self._salt = name if salt is None else salt
+        self._cohorts = frozenset(cohorts)
+
+    def bucket_of(self, user: str) -> int:
+        """Return the user's bucket, 0 to 9,999."""
+        return bucket("experiment", self._salt, user, buckets=BUCKETS)
+
+    def variant_of(self, user: str, cohort: str = "") -> str | None:
+        """Return the user's variant, or None if the user is not part of the experiment."""
+        if self._cohorts and cohort not in self._cohorts:
+            return None
+        place = self.bucket_of(user)
+        edge = 0.0
+        for variant, share in self.shares.items():
+            edge += share
+            if place < round(edge * BUCKETS):  # edges, not parts, are rounded: no bucket is lost between two variants
+                return variant
+        return None
+
+
+class Flag:
+    """A feature that is on for some: named users first, then cohorts, then a share of everybody.
+
+    A growing share takes nobody back: each user has one place on the line, and the share is how much of it is on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        share: float = 0.0,
+        *,
+        on: Collection[str] = (),
+        off: Collection[str] = (),
+        cohorts: Mapping[str, float] | None = None,
+    ) -> None:
+        for what, value in {"everybody": share, **(cohorts or {})}.items():
+            if not 0 <= value <= 1:
+                raise SetupError(f"flag {name!r}: the share of {what} ({value}) must lie between 0 and 1")
+        if both := set(on) & set(off):
+            raise SetupError(f"flag {name!r} is both on and off for {sorted(both)}")
+        self.name = name
+        self.share = share
+        self._on, self._off = frozenset(on), frozenset(off)
+        self._cohorts = dict(cohorts or {})
+
+    def is_on(self, user: str, cohort: str = "") -> bool:
+        """Say whether this user has the feature. A user's own entry wins over the cohort's, that over the share."""
+        if user in self._on or user in self._off:
+            return user in self._on
+        return uniform("flag", self.name, user) < self._cohorts.get(cohort, self.share)

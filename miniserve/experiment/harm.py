@@ -1,0 +1,118 @@
+"""Is the new version worse? Evidence that may be looked at after every batch, exact for rates of any size.
+
+Each batch has `n_c` answers of the canary and `n_b` of the baseline, some of them bad. The evidence is multiplied by
+how much better "the canary is worse by `harm`" explains the batch than "it is not worse" does:
+
+    E = Bin(canary | c1) Bin(baseline | b1) / (Bin(canary | c0) Bin(baseline | b0))
+
+with b1 guessed from *earlier* batches, c1 = b1 + harm, c0 = b0 + tolerated, and b0 such that
+n_c (c1 - c0) / (c0 (1 - c0)) + n_b (b1 - b0) / (b0 (1 - b0)) = 0.
+Whatever the true rates are, if the canary is not worse by more than `tolerated` the expectation of E is at most 1:
+with both rates off by x from (c0, b0) it is a product of n_c + n_b factors whose mean is 1 + x * 0, and a product is
+largest when its factors are equal; a better canary only lowers it. So the running product ever reaches 1/alpha with
+probability alpha at most (Ville): no plan of looks, no normal approximation, which for errors of 1 % cries wolf far too
+often. Since each batch is compared within itself, a rate that drifts through the day does not matter.
+
+Answers are taken as independent: of a user who asks all day, count one, or the test believes it has seen more.
+Source: Turner, Ly & Grünwald 2021, "Generic E-variables for exact sequential k-sample tests that allow for optional
+stopping" (arXiv:2106.02693).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from miniserve.errors import SetupError
+
+_EDGE = 1e-6  # rates are guessed within [_EDGE, 1 - _EDGE]: nothing is ever called impossible
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """How many of `n` answers were bad."""
+
+    bad: int = 0
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises: SetupError unless 0 <= bad <= n."""
+        if not 0 <= self.bad <= self.n:
+            raise SetupError(f"bad answers ({self.bad}) must lie between 0 and the number of answers ({self.n})")
+
+    def __add__(self, other: Trials) -> Trials:
+        return Trials(self.bad + other.bad, self.n + other.n)
+
+    @property
+    def rate(self) -> float:
+        """Return the share of bad answers; nan if there are none at all."""
+        return self.bad / self.n if self.n else math.nan
+
+
+def log_evidence(canary: Trials, baseline: Trials, guess: float, harm: float, tolerated: float = 0.0) -> float:
+    """Return ln E of one batch. `guess` is the baseline's rate, from before this batch."""
+    b1 = min(max(guess, _EDGE), 1 - harm - _EDGE)
+    c1 = b1 + harm
+    if not canary.n or not baseline.n:
+        return 0.0  # nothing to compare
+    b0 = _null_rate(canary.n, baseline.n, b1, c1, tolerated)
+    return _log_ratio(canary, c1, b0 + tolerated) + _log_ratio(baseline, b1, b0)
+
+
+def log_evidence_above(canary: Trials, limit: float, harm: float) -> float:
+    """Return ln E of one batch for "the rate is `limit` + `harm`" against "at most `limit`": needs no baseline."""
+    return _log_ratio(canary, min(limit + harm, 1 - _EDGE), limit)
+
+
+def _log_ratio(trials: Trials, p1: float, p0: float) -> float:
+    return trials.bad * math.log(p1 / p0) + (trials.n - trials.bad) * math.log((1 - p1) / (1 - p0))
+
+
+def _null_rate(n_c: int, n_b: int, b1: float, c1: float, tolerated: float) -> float:
+    """Return b0: the innocent explanation that is closest to (c1, b1), by bisection."""
+    if tolerated == 0:
+        return (n_c * c1 + n_b * b1) / (n_c + n_b)
+
+    def pull(b0: float) -> float:
+        c0 = b0 + tolerated
+        return n_c * (c1 - c0) / (c0 * (1 - c0)) + n_b * (b1 - b0) / (b0 * (1 - b0))
+
+    low, high = b1, c1 - tolerated  # pull(low) > 0 > pull(high)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if pull(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+class HarmTest:
+    """Evidence against a canary, batch by batch. `p_value` holds at every moment."""
+
+    def __init__(self, harm: float, *, tolerated: float = 0.0, limit: float | None = None) -> None:
+        """`harm` is the smallest rise of the bad rate that is worth finding, `tolerated` what may pass.
+
+        `limit`: the rate that is allowed where there is no baseline to compare with (at a share of 100 %).
+        """
+        if not 0 <= tolerated < harm < 1:
+            raise SetupError(f"need 0 <= tolerated < harm < 1, not tolerated {tolerated} and harm {harm}")
+        if limit is not None and not 0 < limit < 1 - harm:
+            raise SetupError(f"limit ({limit}) must lie between 0 and 1 - harm ({1 - harm})")
+        self._harm, self._tolerated, self._limit = harm, tolerated, limit
+        self.canary, self.baseline = Trials(), Trials()
+        self.log_e = 0.0
+        self._highest = 0.0
+
+    @property
+    def p_value(self) -> float:
+        """Return how often a canary without harm would ever have looked this bad, at most."""
+        return math.exp(-self._highest)
+
+    def update(self, canary: Trials, baseline: Trials) -> float:
+        """Weigh one batch and return the p-value."""
+        guess = (self.baseline.bad + 0.5) / (self.baseline.n + 1)
+        if baseline.n or self._limit is None:
+            self.log_e += log_evidence(canary, baseline, guess, self._harm, self._tolerated)
+        else:
+            self.log_e += log_evidence_above(canary, self._limit, self._harm)
+        self._highest = max(self._highest, self.log_e)
+        self.canary, self.baseline = self.canary + canary, self.baseline + baseline
+        return self.p_value
