@@ -29,7 +29,9 @@ class Status(StrEnum):
     CRASHED = "crashed"  # the kernel died
     MISSING = "missing"  # no such cell, or no such name after it ran
     FORBIDDEN = "forbidden import"  # it uses what it should build
-    TAMPERED = "tampered"
+    TAMPERED = "tampered"  # the answer cell failed and hid it
+    UNREADABLE = "unreadable"  # the file is no notebook of this course
+    NOT_GRADED = "not graded"  # our machine failed, not the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,14 @@ class Problem:
 
 def _wrap(label: str, text: str) -> list[str]:
     return textwrap.wrap(
-        " ".join(text.split()), WIDTH, initial_indent=f"  {label + ':':<7}", subsequent_indent=" " * 9
+        _printable(text), WIDTH, initial_indent=f"  {label + ':':<7}", subsequent_indent=" " * 9
     ) or [f"  {label}:"]
+
+
+def _printable(text: str) -> str:
+    """Return `text` on one line; terminal codes and broken characters of an answer appear as their escapes."""
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
 
 
 @dataclass(frozen=True, slots=True)
