@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "make the shipped models again, from their seeds",
     "eval": "score a model on the evaluation sets",
     "weights": "fetch, check and list model files",
+    "course": "build the notebooks of the course; bring a learner's notebook up to date",
     "doctor": "look at this machine and say what will work",
 }
 
