@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,7 +24,12 @@ from typing import Any
 
 Json = Any  # None, bool, int, float, str, list, dict of these
 Drive = Callable[[Any, Json], Json]
-_PACKAGE = str(Path(__file__).resolve().parents[1])
+_NOT_THE_LEARNERS = (
+    str(Path(__file__).resolve().parents[1]),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    "<frozen",
+)
+_TOO_LARGE = 10**300  # beyond it, comparing with a float raises
 LIMIT_S = 10.0  # for one question's code in a notebook; a check of ours takes well under 2 s
 
 
@@ -57,7 +63,11 @@ def _plain(value: Any, depth: int) -> Json:
         raise NotPlain("it is nested more than 20 levels deep")
     if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
         value = value.tolist()
-    if value is None or type(value) in (bool, int, str):
+    if value is None or type(value) in (bool, str):
+        return value
+    if type(value) is int:
+        if abs(value) > _TOO_LARGE:
+            raise NotPlain("it holds an integer of more than 300 digits")
         return value
     if type(value) is float:
         if not math.isfinite(value):
@@ -86,14 +96,23 @@ def ask(drive: Drive, answer: Any, asked: Json, limit_s: float = LIMIT_S) -> Tol
         return Told(error=f"NotPlain: {error}")
     except TimeUp:
         return Told(error=f"TimeUp: it was still running after {limit_s:g} s")
-    except (Exception, SystemExit, GeneratorExit) as error:
-        return Told(error=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300], line=_line(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, CancelledError, the answer's own
+        return Told(error=f"{type(error).__name__}: {_message(error)}"[:300], line=_line(error))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return "(its message raises an error too)"
 
 
 def _line(error: BaseException) -> str:
-    """Return the last line of the learner's own code that an exception came through."""
+    """Return the last line of the learner's own code that an exception came through: not numpy's, not ours."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_LEARNERS)]
     return (own[-1].line or "") if own else ""
 
 

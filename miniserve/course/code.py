@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from miniserve.course.ask import Drive, Json, Told
+from miniserve.course.kinds import is_placeholder
 from miniserve.course.question import Case, Question
 from miniserve.course.verdict import Problem
 
@@ -52,7 +53,7 @@ class Code(Question):
         """A stub raises NotImplementedError and nothing else, in every method that is to be written."""
         if answer is ...:
             return True
-        return any(is_stub(getattr(answer, name, None)) for name in self.methods) or is_stub(answer)
+        return all(is_stub(getattr(answer, name, None)) for name in self.methods) if self.methods else is_stub(answer)
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         return self._layer(case).judge(case.asked, told)
@@ -82,9 +83,8 @@ class Code(Question):
 
 
 def is_stub(function: object) -> bool:
-    """Say whether a function does nothing but raise NotImplementedError."""
-    code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
-    return code is not None and code.co_names == ("NotImplementedError",)
+    """Say whether a function does nothing, or nothing but raise NotImplementedError."""
+    return callable(function) and is_placeholder(inspect.unwrap(function))
 
 
 def forbidden_use(source: str, denied: frozenset[str], module: str = "miniserve") -> str | None:
@@ -113,30 +113,47 @@ def forbidden_use(source: str, denied: frozenset[str], module: str = "miniserve"
     return None
 
 
-def comes_from_library(answer: object) -> bool:
-    """Say whether a class or function, or a class that it builds on, was defined in miniserve."""
-    made = [answer, *(getattr(answer, "__mro__", ()))]
-    methods = [item for thing in made for item in vars(thing).values()] if inspect.isclass(answer) else [answer]
-    modules = [getattr(item, "__module__", None) or "" for item in (*made, *methods) if callable(item)]
-    return any(module.partition(".")[0] == "miniserve" for module in modules)
+def comes_from_library(answer: object, methods: Sequence[str] = ()) -> bool:
+    """Say whether a class or function, or one of the methods that it has or inherits, was defined in miniserve.
+
+    The methods that are to be written count, not the bases: a class may well fit one of our Protocols.
+    """
+    pieces = [answer, *(getattr(answer, name, None) for name in methods)]
+    return any(_in_library(getattr(piece, "func", piece)) for piece in pieces)  # .func: what a partial calls
+
+
+def _in_library(thing: object) -> bool:
+    return str(getattr(thing, "__module__", None) or "").partition(".")[0] == "miniserve"
+
+
+def _by_another_name(answer: object, denied: frozenset[str]) -> str | None:
+    """Return the name under which the answer's functions use something that is denied."""
+    for function in [*vars(answer).values()] if inspect.isclass(answer) else [answer]:
+        code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+        for name in code.co_names if code is not None else ():
+            thing = known.get(name)
+            if _in_library(thing) and (own := getattr(thing, "__name__", "")) in denied:
+                return name if name == own else f"{name}, which is {own}"
+    return None
 
 
 def reaches_for_library(question: Code, answer: object) -> Problem | None:
     """Refuse an answer that uses what it should build. `answer` lives in this process."""
-    if comes_from_library(answer):
+    if comes_from_library(answer, question.methods):
         seen = f"{question.symbol} comes from {getattr(answer, '__module__', 'miniserve')}"
         return Problem("forbidden", seen, "This piece is to be written here, not imported.", "Write the body yourself.")
-    try:
-        source = inspect.getsource(answer)  # type: ignore[arg-type]  # anything else raises TypeError
-    except (OSError, TypeError):
-        return None
-    use = (
-        forbidden_use(source, question.denied - {question.symbol})
-        if inspect.isclass(answer)
-        else forbidden_use(source, question.denied)
-    )
+    use = _by_another_name(answer, question.denied) or _written_use(question, answer)
     if use is None:
         return None
     return Problem(
         "forbidden", use, "The library's own version does the work here.", "Write it with what the text gives."
     )
+
+
+def _written_use(question: Code, answer: object) -> str | None:
+    try:
+        source = inspect.getsource(answer)  # type: ignore[arg-type]  # anything else raises TypeError
+    except (OSError, TypeError):
+        return None
+    denied = question.denied - ({question.symbol} if inspect.isclass(answer) else set())
+    return forbidden_use(source, denied)

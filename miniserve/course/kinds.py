@@ -6,12 +6,14 @@ parameters that give what one gets by that mistake.
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from types import CodeType
 from typing import Any, ClassVar
 
 from miniserve.course.ask import Drive, Json, Told, drive_call
@@ -118,20 +120,21 @@ _UNITS: dict[str, tuple[str, float]] = {  # unit -> (dimension, size in the dime
 }
 
 
+_QUANTITY = re.compile(  # 1,234.5 GiB; not 1,5 GiB, which may mean 1.5
+    r"\s*([-+]?(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([^\d\s.,_+-]\S*)\s*", re.ASCII
+)
+
+
 def in_unit(told: Json, unit: str) -> float | Problem:
     """Return a number, or a text such as "31.25 GiB", in `unit`; or what is wrong with its form."""
     if type(told) in (int, float):
         return float(told)
-    found = (
-        re.fullmatch(r"\s*([-+]?[\d.,_]*\d\.?(?:[eE][-+]?\d+)?)\s*([^\d\s]\S*)?\s*", told)
-        if type(told) is str
-        else None
-    )
-    if found is None:
+    found = _QUANTITY.fullmatch(told) if type(told) is str else None
+    if found is None:  # "42" is no quantity: where a number is asked for, a text is a number with its unit
         seen = f"{told!r} ({type(told).__name__})"
         example = f', or text such as "1.5 {unit}"' if unit else ""
         return Problem("no-number", seen[:80], "A number is asked for.", f"Give a plain number{example}.")
-    number, own = float(found[1].replace(",", "").replace("_", "")), found[2] or unit
+    number, own = float(found[1].replace(",", "").replace("_", "")), found[2]
     if own == unit:
         return number
     if own not in _UNITS or unit not in _UNITS or _UNITS[own][0] != _UNITS[unit][0]:
@@ -171,6 +174,8 @@ class Formula(Question):
         return Question.failed(self, case, told)
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        if not isinstance(told, list) or len(told) != len(case.asked):  # only from a kernel that was tampered with
+            return Problem("no-number", repr(told)[:80], "One number for each set of parameters is asked for.")
         for given, value in zip(case.asked, told, strict=True):
             if type(value) not in (int, float):
                 text = f"{value!r} ({type(value).__name__})"
@@ -200,13 +205,18 @@ class Formula(Question):
 
 
 def is_placeholder(answer: object) -> bool:
-    """Say whether a function does nothing but return `...` or raise NotImplementedError."""
+    """Say whether a function looks at nothing and returns nothing or `...`, or raises NotImplementedError."""
     code = getattr(answer, "__code__", None)
-    if code is None:
+    if not isinstance(code, CodeType):
         return False
-    if "NotImplementedError" in code.co_names and len(code.co_names) == 1:
-        return True
-    return bool(code.co_code == (lambda: ...).__code__.co_code and code.co_consts[-1:] == (...,))
+    steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
+    names = {*code.co_names, *(step.argrepr for step in steps if step.opname == "LOAD_COMMON_CONSTANT")}
+    if names == {"NotImplementedError"}:
+        return not any(step.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")) for step in steps)
+    return all("CONST" in step.opname and (step.argval is None or step.argval is ...) for step in steps)
+
+
+_IDLE = {"RESUME", "NOP", "CACHE", "POP_TOP", "RETURN_VALUE", "COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR"}
 
 
 def _where(given: Mapping[str, object]) -> str:

@@ -56,9 +56,9 @@ class Problem:
 
 
 def _wrap(label: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        _printable(text), WIDTH, initial_indent=f"  {label + ':':<7}", subsequent_indent=" " * 9
-    ) or [f"  {label}:"]
+    return textwrap.wrap(_printable(text), WIDTH, initial_indent=f"  {label + ':':<7}", subsequent_indent=" " * 9) or [
+        f"  {label}:"
+    ]
 
 
 def _printable(text: str) -> str:
