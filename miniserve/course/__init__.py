@@ -3,8 +3,8 @@
 In a notebook: `from miniserve import course`, then `ch = course.chapter(6)`.
 """
 
-from miniserve.course.chapter import Chapter, chapter
+from miniserve.course.chapter import Chapter, chapter, set_learner
 from miniserve.course.figures import bar_style, line_style, new_figure, show
 from miniserve.course.tables import table, told
 
-__all__ = ["Chapter", "bar_style", "chapter", "line_style", "new_figure", "show", "table", "told"]
+__all__ = ["Chapter", "bar_style", "chapter", "line_style", "new_figure", "set_learner", "show", "table", "told"]

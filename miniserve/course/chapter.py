@@ -6,6 +6,7 @@ Knows the chapter's questions and who the learner is. Prints words; raises `NotC
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from importlib import import_module
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from miniserve import seeds
+from miniserve.course.answers import solution_of
 from miniserve.course.code import Code, reaches_for_library
 from miniserve.course.kinds import Number, Params
 from miniserve.course.question import Question, check_here
@@ -87,6 +89,27 @@ class Chapter:
         number = self._hints[id_]
         print(f"Hint {number} of {len(hints)} for {id_}: {hints[number - 1]}")
 
+    def solution(self, id_: str) -> None:
+        """Print the solved answer of a question and where it stands, once there was an attempt."""
+        self.question(id_)
+        if id_ not in self._tried:
+            print(f'{id_}: try it first, then check it; an attempt that fails will do. ch.hint("{id_}") helps.')
+        elif (found := solution_of(self.number, id_)) is None:
+            print(f"{id_}: this copy of the course has no solutions folder.")
+        else:
+            print(f"{id_}, from {found.place} (run and explained in {found.notebook}):\n\n{found.text}")
+
+
+def set_learner(learner: str) -> None:
+    """Say who you are: some questions draw their numbers for each person. Written to a file beside the notebooks.
+
+    Raises: ValueError for what would not do as the name of a folder, which is where a grader reads it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", learner):
+        raise ValueError(f"{learner!r} will not do: 1 to 64 letters, digits or . _ @ - (no spaces), as in ada.lovelace")
+    LEARNER_FILE.write_text(learner + "\n", encoding="utf-8")
+    print(f"You are {learner}. Chapters that are open already learn it when their first code cell runs again.")
+
 
 def chapter(number: int, learner: str | None = None) -> Chapter:
     """Open a chapter. `learner` is read from `learner_id.txt` beside the notebook if it is not given."""
@@ -103,7 +126,7 @@ def chapter(number: int, learner: str | None = None) -> Chapter:
 
 
 class CheckedElsewhere(Chapter):
-    """A chapter inside a kernel that is graded: it knows what is given, and no truth. The judge is in another process."""
+    """A chapter inside a kernel that is graded: it knows what is given, and no truth; the judge is elsewhere."""
 
     def __repr__(self) -> str:
         return f"chapter {self.number}, checked elsewhere"
@@ -121,3 +144,6 @@ class CheckedElsewhere(Chapter):
 
     def hint(self, id_: str) -> None:
         print(f"{id_}: no hints while grading")
+
+    def solution(self, id_: str) -> None:
+        print(f"{id_}: no solutions while grading")
