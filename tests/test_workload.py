@@ -10,7 +10,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.types import Priority, Request
@@ -61,6 +61,7 @@ def test_bursts_keep_the_mean_rate(peak_per_s: float) -> None:
     assert share * bursts.peak_per_s + (1 - share) * bursts.calm_per_s == pytest.approx(4.0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 100), st.floats(1, 6), st.floats(0.1, 20), st.floats(0.1, 20))
 def test_times_never_go_back(seed: int, rate: float, peak: float, burst_s: float, calm_s: float) -> None:
     most = rate * (burst_s + calm_s) / burst_s

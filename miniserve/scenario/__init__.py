@@ -16,10 +16,11 @@ from miniserve.control.autoscaler import check_horizon
 from miniserve.errors import SetupError
 from miniserve.hardware import PriceList, load_price_list
 from miniserve.scenario.build import prefix_tier, replicas, scaled_group
-from miniserve.scenario.kinds import KINDS, MAKERS, loaders
+from miniserve.scenario.kinds import KINDS, loaders, makers
 from miniserve.scenario.model import Scenario
 from miniserve.scenario.reader import Reader, suggestion
 from miniserve.scenario.source import Place, Setting, Source, read
+from miniserve.workload.replay import Trace
 
 __all__ = ["Scenario", "load", "variants"]
 
@@ -50,7 +51,7 @@ def load(path: Path, *, variant: str | None = None, settings: Sequence[Setting] 
 
 def from_source(source: Source, folder: Path) -> Scenario:
     """Return the scenario that `source` describes; user files are looked for in `folder`. Raises: SetupError."""
-    reader = Reader(source, KINDS, loaders(folder), MAKERS)
+    reader = Reader(source, KINDS, loaders(folder), makers(folder))
     scenario = reader.construct(Scenario, source.values)
     assert isinstance(scenario, Scenario)
     _check_run(scenario, source)
@@ -64,7 +65,8 @@ def from_source(source: Source, folder: Path) -> Scenario:
 
 
 def _check_run(scenario: Scenario, source: Source) -> None:
-    if scenario.run.requests is None and scenario.run.duration_s is None:
+    ends = isinstance(scenario.workload.arrivals, Trace)
+    if scenario.run.requests is None and scenario.run.duration_s is None and not ends:
         raise source.error(("run",), "`requests` or `duration_s` is missing: one of them must say when to stop")
 
 

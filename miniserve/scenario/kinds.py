@@ -1,6 +1,6 @@
 """The names that a scenario may use: which word makes which part.
 
-`KINDS` maps a role to its names; `MAKERS` says, for types whose fields are not what a person would write, which
+`KINDS` maps a role to its names; `makers` says, for types whose fields are not what a person would write, which
 function to call instead. Adding a policy to its own register (`BALANCERS`, `RETRIES`, ...) is enough to use it here.
 """
 
@@ -34,7 +34,9 @@ from miniserve.workload.calibrated import HeavyClients, code, conversation
 from miniserve.workload.curves import Noisy, Spikes, Waves, diurnal, ramp
 from miniserve.workload.lengths import CODE_OUTPUT, CODE_PROMPT, CONVERSATION_OUTPUT, CONVERSATION_PROMPT
 from miniserve.workload.rates import Piecewise, Varying
+from miniserve.workload.replay import Trace
 from miniserve.workload.requests import Workload
+from miniserve.workload.traces import FORMATS
 
 
 def _published(curve: Quantiles) -> Callable[..., Quantiles]:
@@ -111,9 +113,9 @@ def loaders(folder: Path) -> dict[Any, Loader]:
 
 
 def make_workload(
-    arrivals: Arrivals,
-    prompt: Lengths = CONVERSATION_PROMPT,
-    output: Lengths = CONVERSATION_OUTPUT,
+    arrivals: Arrivals | None = None,
+    prompt: Lengths | None = None,
+    output: Lengths | None = None,
     conversations: Conversations | None = None,
     tenants: Mapping[str, NotNegative] | None = None,
     priorities: Mapping[Priority, NotNegative] | None = None,
@@ -122,14 +124,22 @@ def make_workload(
     model: str = "model",
     features: Mapping[str, NotNegative] | None = None,
     heavy_clients: HeavyClients | None = None,
+    trace: Trace | None = None,
 ) -> Workload:
-    """Return the workload of a `[workload]` table."""
+    """Return the workload of a `[workload]` table. A `trace` says when and how long; the rest can be added to it."""
+    drawn = {"arrivals": arrivals, "prompt": prompt, "output": output, "conversations": conversations}
+    for key, value in drawn.items():
+        if trace is not None and value is not None:
+            raise SetupError(f"{key} comes from the trace: write either it or `trace`")
+    when = arrivals or trace
+    if when is None:
+        raise SetupError(f"`arrivals` is missing; it must be one of {', '.join(CURVES)}, or say `trace`")
     if tenants is not None and heavy_clients is not None:
         raise SetupError("heavy_clients are tenants: write either them or `tenants`")
     return Workload(
-        arrivals,
-        prompt,
-        output,
+        when,
+        prompt or CONVERSATION_PROMPT,
+        output or CONVERSATION_OUTPUT,
         conversations,
         Mix(tenants or {"": 1.0}) if heavy_clients is None else heavy_clients.mix(),
         Mix(priorities or {Priority.STANDARD: 1.0}),
@@ -151,4 +161,13 @@ def make_step_time(
     return StepTimeModel(base_s, per_decode_row_s, per_prefill_token_s, per_context_token_s, per_prefill_pair_s)
 
 
-MAKERS: Mapping[Any, Callable[..., Any]] = {Workload: make_workload, StepTimeModel: make_step_time}
+def makers(folder: Path) -> dict[Any, Callable[..., Any]]:
+    """Return what to call for types whose keys are not their fields; a trace is looked for in `folder` first."""
+
+    def make_trace(file: str, format: str, speed: Positive = 1.0) -> Trace:
+        if format not in FORMATS:
+            raise SetupError(f"format: there is no {format!r}; allowed: {', '.join(FORMATS)}")
+        nearby = folder / file
+        return Trace.open(nearby if nearby.exists() else Path(file), format, speed)
+
+    return {Workload: make_workload, StepTimeModel: make_step_time, Trace: make_trace}

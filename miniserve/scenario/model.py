@@ -34,6 +34,7 @@ from miniserve.policies.retry import Backoff, RetryPolicy
 from miniserve.policies.retry_budget import Budget
 from miniserve.policies.router import Router
 from miniserve.scenario.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
+from miniserve.workload.replay import Trace
 from miniserve.workload.requests import Workload
 
 
@@ -233,7 +234,9 @@ class Scenario:
     @property
     def expected_requests(self) -> int:
         """About how many requests will come."""
-        counts = (self.run.requests, self.run.duration_s and self.run.duration_s * self.workload.arrivals.rate_per_s)
+        arrivals, duration_s = self.workload.arrivals, self.run.duration_s
+        rows = arrivals.rows if isinstance(arrivals, Trace) else None
+        counts = (self.run.requests, duration_s and duration_s * arrivals.rate_per_s, rows)
         return round(min(count for count in counts if count))
 
     @property

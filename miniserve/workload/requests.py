@@ -15,16 +15,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Generic, TypeVar
 
 from miniserve.seeds import stream
-from miniserve.types import Priority, Request, SamplingParams
+from miniserve.types import Priority, Request, SamplingParams, TokenIds
 from miniserve.workload.arrivals import Arrivals
 from miniserve.workload.conversations import Conversations
 from miniserve.workload.lengths import CONVERSATION_OUTPUT, CONVERSATION_PROMPT, Lengths
+from miniserve.workload.replay import Trace, prompt_of
 
 TOKENS_PER_CHAT = 1 << 20
 Value = TypeVar("Value")
@@ -58,6 +59,7 @@ class _Chat:
     priority: Priority
     region: str | None
     feature: str
+    session_key: str
     turn: int = 0
     context_tokens: int = 0  # said so far, by both sides
 
@@ -80,32 +82,54 @@ class Workload:
     def requests(
         self, seed: int = 0, *, count: int | None = None, duration_s: float | None = None
     ) -> Iterator[Request]:
-        """Yield requests until `count` of them, or until the first that would come after `duration_s`."""
+        """Yield requests until `count` of them, or until the first that would come after `duration_s`.
+
+        If the arrivals are a trace, it says the lengths and the chats, too, and its end is the end.
+        """
+        made = self._replayed(self.arrivals, seed) if isinstance(self.arrivals, Trace) else self._drawn(seed)
+        for request in islice(made, count):
+            if duration_s is not None and request.arrived_s > duration_s:
+                return
+            yield request
+
+    def _replayed(self, trace: Trace, seed: int) -> Iterator[Request]:
+        chats, known = _Chats(replace(self, conversations=None), seed), dict[str, _Chat]()
+        for i, row in enumerate(trace.read()):
+            now_s = row.time_s / trace.speed
+            chat, _ = chats.next(now_s)
+            if row.session is not None:  # one person asks all of a session
+                chat.session_key = row.session
+                chat = known.setdefault(row.session, chat)
+            answer = SamplingParams(max_tokens=row.output_tokens, ignore_eos=True)
+            yield self._request(i, prompt_of(row, i), answer, now_s, chat)
+
+    def _drawn(self, seed: int) -> Iterator[Request]:
         chats = _Chats(self, seed)
         sampling: dict[int, SamplingParams] = {}
         output, tell_output = stream(seed, "output tokens").random, self.output.at
         for i, now_s in enumerate(self.arrivals.times(stream(seed, "arrivals"))):
-            if (count is not None and i >= count) or (duration_s is not None and now_s > duration_s):
-                return
             chat, prompt_tokens = chats.next(now_s)
             answer = tell_output(output())
             if answer not in sampling:
                 sampling[answer] = SamplingParams(max_tokens=answer, ignore_eos=True)
             base = chat.number * TOKENS_PER_CHAT
-            yield Request(
-                f"q{i}",
-                self.model,
-                range(base, base + prompt_tokens),
-                sampling[answer],
-                now_s,
-                None if self.deadline_after_s is None else now_s + self.deadline_after_s,
-                chat.tenant,
-                chat.priority,
-                f"s{chat.number}",
-                chat.region,
-                feature=chat.feature,
-            )
+            yield self._request(i, range(base, base + prompt_tokens), sampling[answer], now_s, chat)
             chats.said(chat, prompt_tokens + answer, now_s)
+
+    def _request(self, i: int, prompt: TokenIds, sampling: SamplingParams, now_s: float, chat: _Chat) -> Request:
+        return Request(
+            f"q{i}",
+            self.model,
+            prompt,
+            sampling,
+            now_s,
+            None if self.deadline_after_s is None else now_s + self.deadline_after_s,
+            chat.tenant,
+            chat.priority,
+            chat.session_key,
+            chat.region,
+            feature=chat.feature,
+        )
 
 
 class _Chats:
@@ -141,6 +165,7 @@ class _Chats:
             workload.priorities.at(self._priority()),
             workload.regions.at(self._region()),
             workload.features.at(self._feature()),
+            f"s{self._begun}",
         )
         prompt = workload.prompt.at(self._prompt())
         if rules is None:

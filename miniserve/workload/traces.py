@@ -1,0 +1,190 @@
+"""Readers of four public trace formats: who asked when, how long was it, which blocks did it share with others.
+
+    azure         LLM inference traces of AzurePublicDataset, 2023: TIMESTAMP,ContextTokens,GeneratedTokens
+    mooncake      JSON lines, 2024: timestamp (ms), input_length, output_length, hash_ids (512-token blocks)
+    burstgpt      2024: Timestamp (s), in some files Session ID and Elapsed time, Model, Request tokens,
+                  Response tokens, Total tokens, Log Type
+    qwen-bailian  JSON lines, 2025: chat_id, parent_chat_id, timestamp (s), input_length, output_length, type, turn,
+                  hash_ids (16-token blocks)
+
+One row is held at a time. What is not as the format says is refused with file, line and reason, and nothing is skipped:
+a trace with silent gaps would be a lighter load than it seems. Times count from the first row.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from miniserve.errors import SetupError
+
+_LARGEST_ID = 1 << 50  # of a block: its tokens must have numbers of 63 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request of a trace."""
+
+    time_s: float
+    prompt_tokens: int
+    output_tokens: int
+    session: str | None = None
+    hash_ids: tuple[int, ...] = ()  # of the prompt's blocks, in order; equal ids mean equal blocks
+    block_tokens: int = 0
+
+
+def read(path: Path, format: str) -> Iterator[Row]:
+    """Yield the rows of a file. Raises: SetupError with file, line and reason, when that row is reached."""
+    reader, first_s, before_s = FORMATS[format], None, -math.inf
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for line, row in reader(str(path), file):
+                if row.time_s < before_s:
+                    raise line.error(f"time goes backwards, by {before_s - row.time_s:g} s")
+                before_s = row.time_s
+                first_s = row.time_s if first_s is None else first_s
+                yield replace(row, time_s=row.time_s - first_s)
+    except FileNotFoundError:
+        raise SetupError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} cannot be read: {error}") from None
+
+
+# --- the formats ---------------------------------------------------------------------------------------------------
+
+_Rows = Iterator[tuple["_Line", Row]]
+
+
+def _azure(name: str, file: Iterator[str]) -> _Rows:
+    for line in _csv(name, file, ("TIMESTAMP", "ContextTokens", "GeneratedTokens")):
+        yield line, Row(line.moment_s("TIMESTAMP"), line.tokens("ContextTokens"), line.tokens("GeneratedTokens"))
+
+
+def _mooncake(name: str, file: Iterator[str]) -> _Rows:
+    for line in _json_lines(name, file, ("timestamp", "input_length", "output_length", "hash_ids")):
+        prompt_tokens = line.tokens("input_length")
+        ids = line.ids("hash_ids", prompt_tokens, 512)
+        yield line, Row(line.number("timestamp") / 1000, prompt_tokens, line.tokens("output_length"), None, ids, 512)
+
+
+def _burstgpt(name: str, file: Iterator[str]) -> _Rows:
+    needed = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tokens", "Log Type")
+    for line in _csv(name, file, needed, ("Session ID", "Elapsed time")):
+        session = line.fields.get("Session ID") or None
+        prompt_tokens, output_tokens = line.tokens("Request tokens"), line.tokens("Response tokens")
+        yield line, Row(line.number("Timestamp"), prompt_tokens, output_tokens, session)
+
+
+def _qwen_bailian(name: str, file: Iterator[str]) -> _Rows:
+    keys = ("chat_id", "parent_chat_id", "timestamp", "input_length", "output_length", "type", "turn", "hash_ids")
+    chat_of: dict[int, int] = {}  # the first request of each one's chat; small numbers, kept for the whole file
+    for line in _json_lines(name, file, keys):
+        own, parent = line.whole("chat_id"), line.whole("parent_chat_id")
+        chat = chat_of[own] = chat_of.get(parent, own)
+        prompt_tokens = line.tokens("input_length")
+        ids = line.ids("hash_ids", prompt_tokens, 16)
+        output_tokens = line.tokens("output_length")
+        yield line, Row(line.number("timestamp"), prompt_tokens, output_tokens, str(chat), ids, 16)
+
+
+FORMATS: Mapping[str, Callable[[str, Iterator[str]], _Rows]] = {
+    "azure": _azure,
+    "mooncake": _mooncake,
+    "burstgpt": _burstgpt,
+    "qwen-bailian": _qwen_bailian,
+}
+
+
+# --- lines ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of a file, with its fields by name."""
+
+    file: str
+    number_of_line: int
+    fields: Mapping[str, Any]
+
+    def error(self, problem: str) -> SetupError:
+        return SetupError(f"{self.file}:{self.number_of_line}: {problem}")
+
+    def number(self, key: str) -> float:
+        value = self.fields[key]
+        try:
+            number = math.nan if isinstance(value, bool | None) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise self.error(f"{key}: {value!r} is not allowed; it must be a number of at least 0")
+        return number
+
+    def whole(self, key: str) -> int:
+        """Return a whole number, negative ones too (a parent that does not exist is -1)."""
+        value = self.fields[key]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.error(f"{key}: {value!r} is not a whole number")
+        return value
+
+    def tokens(self, key: str) -> int:
+        number = self.number(key)
+        if number != int(number) or number < 1:
+            hint = " (0 stands for a request that failed: use the file without failures)" if number == 0 else ""
+            raise self.error(f"{key}: {self.fields[key]!r} is not allowed; it must be a whole number above 0{hint}")
+        return int(number)
+
+    def moment_s(self, key: str) -> float:
+        text = self.fields[key]
+        try:
+            return datetime.fromisoformat(text).timestamp()
+        except ValueError:
+            raise self.error(f"{key}: {text!r} is not a date and a time such as 2023-11-16 18:15:46.680590") from None
+
+    def ids(self, key: str, prompt_tokens: int, block_tokens: int) -> tuple[int, ...]:
+        ids, blocks = self.fields[key], -(-prompt_tokens // block_tokens)
+        if not isinstance(ids, list) or not all(type(each) is int and 0 <= each < _LARGEST_ID for each in ids):
+            raise self.error(f"{key}: must be a list of whole numbers of at least 0")
+        if len(ids) > blocks:
+            filled = f"the {blocks} blocks of {block_tokens} that {prompt_tokens} tokens fill"
+            raise self.error(f"{key}: {len(ids)} ids are more than {filled}")
+        return tuple(ids)
+
+
+def _csv(name: str, file: Iterator[str], needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[_Line]:
+    rows = csv.reader(file)
+    header = next(rows, [])
+    _check_names(_Line(name, 1, {}), header, needed, optional, "column")
+    for row in rows:
+        line = _Line(name, rows.line_num, dict(zip(header, row, strict=False)))
+        if len(row) != len(header):
+            raise line.error(f"has {len(row)} fields; the header names {len(header)}: {', '.join(header)}")
+        yield line
+
+
+def _json_lines(name: str, file: Iterator[str], needed: Sequence[str]) -> Iterator[_Line]:
+    for number, text in enumerate(file, 1):
+        line = _Line(name, number, {})
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise line.error(f"is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise line.error(f"must be a JSON object, not {text.strip()[:40]}")
+        _check_names(line, list(fields), needed, (), "key")
+        yield replace(line, fields=fields)
+
+
+def _check_names(line: _Line, names: list[str], needed: Sequence[str], optional: Sequence[str], word: str) -> None:
+    allowed = ", ".join([*needed, *(f"[{each}]" for each in optional)])
+    for each in names:
+        if each not in needed and each not in optional:
+            raise line.error(f"unknown {word} {each!r}; the format has {allowed}")
+    for each in needed:
+        if each not in names:
+            raise line.error(f"the {word} {each!r} is missing; the format has {allowed}")
