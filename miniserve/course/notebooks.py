@@ -138,6 +138,12 @@ def without_outputs(notebook: Notebook) -> Notebook:
     return {**notebook, "cells": cells}
 
 
+def untouched(notebook: Notebook) -> bool:
+    """Say whether a learner's notebook is still as it was given."""
+    given = notebook["metadata"].get("miniserve", {}).get("given", {})
+    return bool(given) and {cell.get("id"): digest(cell["source"]) for cell in notebook["cells"]} == given
+
+
 def states(notebook: Notebook) -> dict[str, str]:
     """Return what the check cells of a notebook said last: question to CORRECT, WRONG, NOT TRIED or NOTED."""
     return {
