@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from miniserve.scenario.source import Setting
     from miniserve.sim.experiment import Experiment
 
+COST_DIMENSIONS = ("account", "request-type", "model", "tenant", "feature", "replica")
 COMPARED_SEEDS = 5  # where policies are compared and nobody says how many
 EXAMPLES = """
 examples:
@@ -28,6 +29,7 @@ examples:
   miniserve simulate data/scenarios/quickstart.toml --plot run.png --set workload.arrivals.rate_per_s=4
   miniserve simulate data/scenarios/hetero.toml --compare round-robin weighted peak-ewma --seeds 10
   miniserve simulate data/scenarios/quickstart.toml --balancer my_file.py:Mine
+  miniserve simulate data/scenarios/bursty.toml --cost
   miniserve simulate data/scenarios/retry_storm.toml --plot storm.png      (its variants, side by side)
 
 A comparison runs every case on the same seeds: same arrivals, lengths and faults, so what differs is the policy.
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--requests", type=at_least_one, metavar="N", help="end after N requests")
     parser.add_argument("--balancer", metavar="NAME|FILE:CLASS", help="instead of the scenario's: p2c, my_file.py:Mine")
+    parser.add_argument("--autoscaler", metavar="NAME|FILE:CLASS", help="instead of the scenario's: my_file.py:Mine")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change any key; repeatable"
     )
@@ -59,6 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="CASE",
         help="balancers (NAME or FILE:CLASS) or settings (KEY=VALUE) to run side by side; the first is the base",
+    )
+    parser.add_argument(
+        "--cost",
+        nargs="*",
+        choices=COST_DIMENSIONS,
+        metavar="BY",
+        help=f"say what the money went into, by any of {', '.join(COST_DIMENSIONS)} (default: by all that differ); "
+        "with --plot also as a figure, NAME-cost",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write figures (.png, .svg, .pdf)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
@@ -75,10 +86,12 @@ def run(args: argparse.Namespace) -> int:
     first = next(iter(cases.values()))
     start = first.run.seed if args.seed is None else args.seed
     seeds = args.seeds or (COMPARED_SEEDS if len(cases) > 1 else 1)
-    experiment = Experiment(cases, range(start, start + seeds))
+    experiment = Experiment(cases, range(start, start + seeds), with_ledger=args.cost is not None)
     _run(experiment)
     console = Console()
     _show(experiment, console, first.description)
+    if args.cost is not None:
+        _show_costs(experiment, console, args)
     if args.plot is not None and experiment.has_outcomes:
         console.print(f"figures in {experiment.plot(args.plot)}", markup=False, soft_wrap=True)
     if args.out is not None:
@@ -110,6 +123,8 @@ def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
         common.append(Setting(("run", "requests"), args.requests, f"--requests {args.requests}"))
     if args.balancer is not None:
         common.append(_balancer(args.balancer, "--balancer"))
+    if args.autoscaler is not None:
+        common.append(_named(("autoscaler", "policy"), args.autoscaler, "--autoscaler"))
     if args.compare:
         names = list(dict.fromkeys(args.compare))
         settings = [_case(name) for name in names]
@@ -129,12 +144,16 @@ def _case(text: str) -> Setting:
 
 
 def _balancer(name: str, option: str) -> Setting:
+    return _named(("policies", "balancer"), name, option)
+
+
+def _named(place: tuple[str, ...], name: str, option: str) -> Setting:
     from miniserve.scenario.source import Setting
 
     file, colon, class_name = name.rpartition(":")
     if colon and Path(file).is_file():  # seen from here, wherever the scenario is
         name = f"{Path(file).absolute()}:{class_name}"
-    return Setting(("policies", "balancer"), name, f"{option} {name}")
+    return Setting(place, name, f"{option} {name}")
 
 
 # --- while it runs, and after --------------------------------------------------------------------------------------
@@ -193,6 +212,29 @@ def _show(experiment: Experiment, console: Console, description: str) -> None:
         console.print(experiment.table())
     if (table := experiment.phase_table()) is not None:
         console.print(table)
+
+
+def _show_costs(experiment: Experiment, console: Console, args: argparse.Namespace) -> None:
+    """Print each case's ledger, and draw it where figures are wanted."""
+    from miniserve.observe import plots
+    from miniserve.observe.cost import DIMENSIONS
+    from miniserve.observe.cost_report import cost_figure, cost_table
+
+    by_name = dict(zip(COST_DIMENSIONS, DIMENSIONS, strict=True))
+    for name, result in experiment.first.items():
+        ledger = result.ledger
+        if ledger is None:
+            continue
+        if len(experiment.cases) > 1:
+            console.print(f"{name}:", markup=False, style="bold")
+        chosen = [by_name[each] for each in args.cost] or [each for each in DIMENSIONS if ledger.differs(each)]
+        for dimension in chosen:
+            console.print(cost_table(ledger, dimension))
+        if args.plot is not None:
+            case = f"-{name}" if len(experiment.cases) > 1 else ""
+            path = args.plot.with_stem(f"{args.plot.stem}{case.replace('/', '_')}-cost")
+            plots.save(cost_figure(ledger, chosen), path)
+            console.print(f"costs in {path}", markup=False, soft_wrap=True)
 
 
 def _write(experiment: Experiment, args: argparse.Namespace) -> None:

@@ -63,7 +63,7 @@ class Reactive:
             if ratio < 1:  # those that start will be enough
                 return [ScaleTo(now)]
             ready = now
-        return [ScaleTo(now if abs(ratio - 1) <= self._tolerance else whole(ready * ratio))]
+        return [ScaleTo(now if abs(ratio - 1) <= self._tolerance + _ROUNDING else whole(ready * ratio))]
 
 
 class TargetTracking:
@@ -147,12 +147,12 @@ class Window:
     """Values of the last `seconds`, this instant's included."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._items: deque[tuple[float, float]] = deque()
 
     def add(self, now_s: float, value: float) -> None:
         self._items.append((now_s, value))
-        while self._items[0][0] < now_s - self._seconds:
+        while self._items[0][0] < now_s - self.seconds:
             self._items.popleft()
 
     def values(self) -> list[float]:

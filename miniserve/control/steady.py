@@ -75,7 +75,8 @@ class Steady:
         if not self._has_ticked:  # what a run begins with counts as wanted, or the first tick would take it down
             self._has_ticked = True
             for window in (self._for_down, self._for_up):
-                window.add(now_s, now)
+                if window.seconds > 0:
+                    window.add(now_s, now)
         self._for_down.add(now_s, wanted)
         self._for_up.add(now_s, wanted)
         up, down = int(min(self._for_up.values())), int(max(self._for_down.values()))
