@@ -88,7 +88,16 @@ class LeastOutstanding:
     """Send to the replica with the fewest unfinished requests of ours: counted here, so never stale."""
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
-        return least(request, replicas, [view.outstanding for view in replicas])
+        """Return the `replica_id` of a replica with the fewest `outstanding`; None if there are no replicas.
+
+        Among equals luck decides, and the luck belongs to the request: the same request in the same situation goes the
+        same way whatever order the replicas are listed in, and many requests spread evenly.
+        """
+        if not replicas:
+            return None
+        fewest = min(view.outstanding for view in replicas)
+        equals = sorted(view.replica_id for view in replicas if view.outstanding == fewest)
+        return equals[number("balancer", request.request_id) % len(equals)]
 
 
 class LeastQueue:
@@ -99,10 +108,23 @@ class LeastQueue:
 
 
 class LeastKv:
-    """Send to the replica that reported the emptiest KV pool: long contexts count for what they hold. Old news too."""
+    """Send to where there is room: where the fewest wait, and of those to the emptiest KV pool. Old news too.
+
+    A pool's fullness alone says too little: requests that wait for room hold no blocks yet.
+    """
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
-        return least(request, replicas, [view.kv_used_fraction for view in replicas])
+        """Return a replica with the smallest `queue_depth`, and of those one with the least `kv_used_fraction`.
+
+        None if there are no replicas. Among equals luck decides that belongs to the request, as in `LeastOutstanding`.
+        """
+        if not replicas:
+            return None
+        shortest = min(view.queue_depth for view in replicas)
+        waiting_least = [view for view in replicas if view.queue_depth == shortest]
+        emptiest = min(view.kv_used_fraction for view in waiting_least)
+        equals = sorted(view.replica_id for view in waiting_least if view.kv_used_fraction == emptiest)
+        return equals[number("balancer", request.request_id) % len(equals)]
 
 
 class PowerOfTwo:
@@ -116,13 +138,27 @@ class PowerOfTwo:
         self._seed = seed
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        """Draw two different replicas, every pair with equal chances, and return the one with the lower `_load`.
+
+        No other replica is looked at. The draw belongs to the balancer's seed and the request. With one replica it is
+        that one, with none None.
+        """
         if not replicas:
             return None
-        first, second = _two(replicas, self._seed, request)
-        return (second if second.outstanding < first.outstanding else first).replica_id
+        draw, count = number("two", self._seed, request.request_id), len(replicas)
+        if count == 1:
+            return replicas[0].replica_id
+        first = draw % count
+        second = draw // count % (count - 1)
+        second += second >= first  # among the others: no replica is drawn twice
+        one, other = replicas[first], replicas[second]
+        return (other if self._load(other) < self._load(one) else one).replica_id
+
+    def _load(self, view: ReplicaView) -> float:
+        return view.outstanding
 
 
-class PeakEwma:
+class PeakEwma(PowerOfTwo):
     """Of two drawn, take the one with less cost * (outstanding + 1); cost is the recent time to first token.
 
     A slower answer raises a replica's cost at once, faster ones and mere silence lower it over `tau_s`. The time is
@@ -132,17 +168,14 @@ class PeakEwma:
     _UNKNOWN = float(2**63 >> 16)  # load of a busy replica that has never answered; Finagle's
 
     def __init__(self, *, tau_s: float = 10.0, seed: int = 0) -> None:  # Finagle's decay
+        super().__init__(seed=seed)
         self._tau_s = tau_s
-        self._seed = seed
         self._now_s = 0.0
         self._costs: dict[str, tuple[float, float]] = {}  # replica -> (cost, as of)
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
-        if not replicas:
-            return None
         self._now_s = max(self._now_s, request.arrived_s)
-        first, second = _two(replicas, self._seed, request)
-        return (second if self._load(second) < self._load(first) else first).replica_id
+        return super().choose(request, replicas)
 
     def observe(self, result: AttemptResult, now_s: float) -> None:
         """Learn from a finished attempt. One that brought no token says only that a token takes no less."""
@@ -167,16 +200,6 @@ class PeakEwma:
         """Return a replica's cost, and the share of it that is left after the time since."""
         cost_s, as_of_s = self._costs.get(replica_id, (0.0, self._now_s))
         return cost_s, math.exp((as_of_s - self._now_s) / self._tau_s)
-
-
-def _two(replicas: Sequence[ReplicaView], seed: int, request: Request) -> tuple[ReplicaView, ReplicaView]:
-    """Draw two different replicas; the same one twice if there is only one."""
-    draw, count = number("two", seed, request.request_id), len(replicas)
-    if count == 1:
-        return replicas[0], replicas[0]
-    first = draw % count
-    second = draw // count % (count - 1)
-    return replicas[first], replicas[second + (second >= first)]
 
 
 BALANCERS: dict[str, Callable[..., Balancer]] = {

@@ -62,10 +62,19 @@ def test_each_looks_at_its_own_number() -> None:
     replicas = [
         ReplicaView("outstanding", outstanding=0, queue_depth=5, kv_used_fraction=0.5),
         ReplicaView("queue", outstanding=5, queue_depth=0, kv_used_fraction=0.5),
-        ReplicaView("kv", outstanding=5, queue_depth=5, kv_used_fraction=0.1),
     ]
-    chosen = [balancer.choose(a_request(), replicas) for balancer in (LeastOutstanding(), LeastQueue(), LeastKv())]
-    assert chosen == ["outstanding", "queue", "kv"]
+    chosen = [balancer.choose(a_request(), replicas) for balancer in (LeastOutstanding(), LeastQueue())]
+    assert chosen == ["outstanding", "queue"]
+
+
+def test_room_is_where_nobody_waits_and_the_pool_is_empty() -> None:
+    full, emptier, crowded = (
+        ReplicaView("full", kv_used_fraction=0.9),
+        ReplicaView("emptier", kv_used_fraction=0.8),
+        ReplicaView("crowded", queue_depth=1, kv_used_fraction=0.1),
+    )
+    assert LeastKv().choose(a_request(), [full, emptier, crowded]) == "emptier"
+    assert LeastKv().choose(a_request(), [full, crowded]) == "full", "who waits holds no blocks yet"
 
 
 # --- turns ---------------------------------------------------------------------------------------------------------
