@@ -1,5 +1,6 @@
 """A user's own policy: `my_file.py:Mine` becomes a class that can stand where a built-in one does.
 
+`my_notebook.ipynb:Mine` works too: the class is taken from the answer cell that defines it (`notebook_cell.py`).
 Whatever is wrong with the file is one line that names file and line: it is absent, does not import, has no such class,
 the class lacks a method of its role or takes other arguments, or its constructor fails. What the policy does wrong
 *during* a run is `policies.guard`'s business.
@@ -20,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from miniserve.errors import SetupError
+from miniserve.notebook_cell import import_cell
 
 
 def is_plugin(name: str) -> bool:
@@ -28,7 +30,7 @@ def is_plugin(name: str) -> bool:
 
 
 def load_class(spec: str, role: type, folder: Path | None = None) -> Callable[..., Any]:
-    """Return the class that `FILE.py:CLASS` means, checked against `role`, a Protocol.
+    """Return the class that `FILE:CLASS` means, FILE a .py or .ipynb, checked against `role`, a Protocol.
 
     A relative FILE is looked for in `folder`, then in the current one. Calling the result makes an object; if the
     user's constructor raises, that too is a SetupError with its line.
@@ -36,9 +38,10 @@ def load_class(spec: str, role: type, folder: Path | None = None) -> Callable[..
     """
     file, _, name = spec.rpartition(":")
     if not file or not name.isidentifier():
-        raise SetupError(f"{spec!r} is not of the form my_file.py:MyClass")
+        raise SetupError(f"{spec!r} is not of the form my_file.py:MyClass or my_notebook.ipynb:MyClass")
     path = _find(file, folder)
-    module = _import(path)
+    module = import_cell(path, name) if path.suffix == ".ipynb" else _import(path)
+    path = Path(str(module.__file__))  # for a notebook it names the cell
     made = _class(module, name, path)
     for method, protocol in _methods(role).items():
         _check_method(made, method, protocol, path)
@@ -46,7 +49,7 @@ def load_class(spec: str, role: type, folder: Path | None = None) -> Callable[..
 
 
 def load(spec: str, role: type, folder: Path | None = None) -> Any:
-    """Return an object of the class that `FILE.py:CLASS` means, made without arguments. Raises: SetupError."""
+    """Return an object of the class that `FILE:CLASS` means, made without arguments. Raises: SetupError."""
     make = load_class(spec, role, folder)
     needed = [
         parameter.name
@@ -72,7 +75,7 @@ def _import(path: Path) -> ModuleType:
     name = f"miniserve_user_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
-        raise SetupError(f"{path} is not a Python file: its name must end in .py")
+        raise SetupError(f"{path} is not a Python file: its name must end in .py or .ipynb")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module  # dataclasses look their module up while they are made
     try:
