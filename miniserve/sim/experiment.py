@@ -21,6 +21,7 @@ from miniserve.observe.compare import METRICS, Comparison, Figures, compare
 from miniserve.observe.goodput import attainment, over_time
 from miniserve.observe.intervals import mean_interval
 from miniserve.scenario.model import Scenario
+from miniserve.sim.meter import Meter
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import INTERRUPTED, simulate
 
@@ -65,6 +66,7 @@ class Experiment:
     shares: dict[str, list[dict[str, float]]] = field(default_factory=dict)  # case -> per seed: phase -> served well
     stopped: str | None = None
     interrupted: bool = False
+    with_ledger: bool = False  # say who caused the bill of each case's first run
     should_stop: bool = False  # set it, from a signal handler for one, to end the run at its next event
 
     def run(self, on_progress: OnProgress | None = None) -> Experiment:
@@ -72,7 +74,8 @@ class Experiment:
         for seed in self.seeds:
             for name, scenario in self.cases.items():
                 tell = None if on_progress is None else _telling(on_progress, name, seed)
-                result = simulate(scenario, seed, on_progress=tell, should_stop=lambda: self.should_stop)
+                meter = Meter() if self.with_ledger and name not in self.first else None
+                result = simulate(scenario, seed, meter=meter, on_progress=tell, should_stop=lambda: self.should_stop)
                 self._add(name, scenario, result)
                 if result.stopped is not None:
                     where = f"{name}, seed {seed}: " if len(self.cases) > 1 else ""

@@ -23,16 +23,18 @@ import simpy
 
 from miniserve.errors import Overloaded, UpstreamError
 from miniserve.faults import FaultPlan, NoFaults, ReplicaEvent, ReplicaFault, fault_of
+from miniserve.observe.cost import Ledger
 from miniserve.seeds import uniform
 from miniserve.sim.bill import Account, Bill, bill
 from miniserve.sim.link import Attempt, CutAttempt, Distances, FarAttempt, shortened
 from miniserve.sim.member import Member, Trouble
+from miniserve.sim.meter import Meter
 from miniserve.sim.prefix_tier import PrefixTier, TieredBlocks
 from miniserve.sim.prober import Prober
-from miniserve.sim.replica import SimReplica
+from miniserve.sim.replica import SimAttempt, SimReplica
 from miniserve.sim.spec import ReplicaSpec
 from miniserve.sim.timers import CONTROL, after, every
-from miniserve.types import FleetView, ReplicaState, Send
+from miniserve.types import FleetView, ReplicaState, Request, Send
 
 _NOWHERE = Distances()
 _NO_FAULTS = NoFaults()
@@ -60,6 +62,7 @@ class SimFleet:
         distances: Distances = _NOWHERE,
         faults: FaultPlan = _NO_FAULTS,
         tier: PrefixTier | None = None,
+        meter: Meter | None = None,
         single_step: bool = False,
     ) -> None:
         self.env = env
@@ -69,6 +72,7 @@ class SimFleet:
         self._distances = distances
         self._faults = None if isinstance(faults, NoFaults) else faults
         self._tier = tier
+        self._meter = meter
         self._single_step = single_step
         self._members: dict[str, Member] = {}
         self._accounts: list[Account] = []
@@ -113,6 +117,9 @@ class SimFleet:
             wait_s=None if blocks is None else blocks.take_wait_s,
         )
         account = Account(replica_id, spec.hardware, spec.spot, spec.usd_per_hour, self.env.now)
+        if self._meter is not None:
+            self._meter.rent(account, spec.version)
+            replica.on_step = self._meter.spend
         namesakes = sum(earlier.replica_id == replica_id for earlier in self._accounts)
         return Member(replica_id, spec, replica, account, luck_key=(self._seed, replica_id, namesakes))
 
@@ -155,6 +162,14 @@ class SimFleet:
         """Return what all replicas have cost until now, those that left included."""
         return bill(self._accounts, self.env.now)
 
+    def ledger(self) -> Ledger | None:
+        """Return who caused the bill until now; None without a meter."""
+        if self._meter is None:
+            return None
+        for member in self._members.values():
+            member.replica.read_meter()
+        return self._meter.ledger(self._accounts, self.env.now)
+
     def every(self, period_s: float, tick: Callable[[float], object]) -> Callable[[], None]:
         """Run a control loop: call `tick(now_s)` after each period, before probes and arrivals of that instant."""
         return every(self.env, period_s, tick, CONTROL)
@@ -196,8 +211,14 @@ class SimFleet:
             message = f"replica {member.replica_id} is draining and takes no new requests; try another"
             raise Overloaded(message, None, "draining", 1.0)
         if fault is None:
-            return member.replica.submit(send.request)
-        return CutAttempt(member.replica.submit(shortened(send.request, fault)), fault)
+            return self._submit(member, send, send.request)
+        return CutAttempt(self._submit(member, send, shortened(send.request, fault)), fault)
+
+    def _submit(self, member: Member, send: Send, request: Request) -> SimAttempt:
+        attempt = member.replica.submit(request)
+        if self._meter is not None:
+            self._meter.begin(member.account, send, attempt.sequence)
+        return attempt
 
     def _ended(self, member: Member, _: simpy.Event) -> None:
         member.outstanding -= 1

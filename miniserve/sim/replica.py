@@ -24,6 +24,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from itertools import accumulate, islice, repeat
+from math import inf
 
 import simpy
 from simpy.events import EventPriority
@@ -38,6 +39,7 @@ from miniserve.errors import RequestError
 from miniserve.sim.sequence import make_sequence
 from miniserve.types import FinishReason, Request
 
+OnStep = Callable[[Batch, int, float], None]  # a batch was computed so many times in a row, in so many seconds
 _LONGEST_JUMP = 128  # steps; what lies beyond the next arrival is computed in vain
 _TURN = 2  # simpy's own priorities are 0 (urgent) and 1 (normal): a turn comes after both
 
@@ -130,6 +132,8 @@ class SimReplica:
         self._ends_s: list[float] = []  # when the steps of the jump end that are not yet booked
         self._alarm: simpy.Event | None = None  # the event of the next turn; any other that still comes is stale
         self._paused = False
+        self._begun_s = 0.0  # when the first step of the jump began that is not yet booked
+        self.on_step: OnStep | None = None
 
     # --- what is there: as it is now, completed steps included
 
@@ -212,6 +216,7 @@ class SimReplica:
     def kill(self, error: RequestError) -> None:
         """Lose everything: every attempt fails with `error`, the cache is empty. New requests find it restarted."""
         self.fail_all(error)
+        self._tell(0)
         self._blocks.forget()
         self._batch = self._alarm = None
         self._ends_s = []
@@ -243,8 +248,10 @@ class SimReplica:
         if self._paused:
             return
         if self._batch is not None:
+            self._tell(len(self._ends_s))
             self._commit(self._batch, len(self._ends_s))
             self._ends_s = []
+        self._begun_s = self.env.now
         self._batch = self._scheduler.schedule(self.env.now) or None
         if self._batch is not None:
             self._ends_s = self._step_ends(self._batch)
@@ -280,8 +287,21 @@ class SimReplica:
         ended = min(bisect_left(self._ends_s, self.env.now), len(self._ends_s) - 1)
         if ended > 0:
             assert self._batch is not None
+            self._tell(ended, self._ends_s[ended - 1])
             self._batch = self._scheduler.advance_steady(self._batch, ended, repeat(range(ended)))
             del self._ends_s[:ended]
+
+    def read_meter(self) -> None:
+        """Tell `on_step` all that was computed until now; of the step in progress, the part that has passed."""
+        self.settle()
+        self._tell(0)
+
+    def _tell(self, steps: int, until_s: float = inf) -> None:
+        """Tell `on_step` of the time since it was told last; what a hang adds to a step is no computing."""
+        if self.on_step is not None and self._batch is not None:
+            until_s = min(until_s, self.env.now, self._ends_s[-1])
+            self.on_step(self._batch, steps, until_s - self._begun_s)
+            self._begun_s = until_s
 
     def _cut_jump(self) -> None:
         """Let a jump end with the step in progress."""

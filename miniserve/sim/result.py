@@ -16,6 +16,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from miniserve.observe import plots
+from miniserve.observe.cost import Ledger
 from miniserve.observe.goodput import SLO, attainment, goodput_per_s, over_time
 from miniserve.observe.outcomes import Latency, Outcomes, Summary
 
@@ -46,6 +47,7 @@ class SimResult:
     slo: SLO = field(default_factory=SLO)
     stopped: str | None = None  # why the run ended early; the outcomes are those so far
     totals: Mapping[str, float] = field(default_factory=dict)  # more figures: what an autoscaler paid and missed
+    ledger: Ledger | None = None  # who caused the bill, if that was asked for
 
     def summary(self) -> Summary:
         return self.outcomes.summary()

@@ -24,6 +24,7 @@ from miniserve.sim import drive
 from miniserve.sim.clients import ImpatientClients
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Distances
+from miniserve.sim.meter import Meter
 from miniserve.sim.result import Series, SimResult
 from miniserve.sim.scaling import ScalingLoop
 from miniserve.types import Outcome, ReplicaState, Request
@@ -41,16 +42,19 @@ def simulate(
     scenario: Scenario,
     seed: int | None = None,
     *,
+    meter: Meter | None = None,
     on_progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SimResult:
     """Run `scenario`; `seed` replaces the scenario's own. `should_stop` is asked again and again, between two events.
 
+    With a fresh `meter` the result has a ledger: who caused the bill.
+
     Raises: SetupError if it has no fleet, or its model does not fit on its hardware.
     """
     if scenario.fleet is None:
         raise SetupError("the scenario has no [fleet]: it describes demand only, so there is nothing to simulate")
-    run = _Run(scenario, scenario.run.seed if seed is None else seed, on_progress, should_stop)
+    run = _Run(scenario, scenario.run.seed if seed is None else seed, meter, on_progress, should_stop)
     stopped = None
     try:
         stopped = run.to_its_end()
@@ -65,12 +69,18 @@ class _Run:
     """Everything of one run."""
 
     def __init__(
-        self, scenario: Scenario, seed: int, on_progress: Progress | None, should_stop: Callable[[], bool]
+        self,
+        scenario: Scenario,
+        seed: int,
+        meter: Meter | None,
+        on_progress: Progress | None,
+        should_stop: Callable[[], bool],
     ) -> None:
         assert scenario.fleet is not None
         self.env = simpy.Environment()
         self._scenario = scenario
         self._seed = seed
+        self._meter = meter
         self._on_progress = on_progress
         self._should_stop = should_stop
         self._log = OutcomeLog()
@@ -94,6 +104,7 @@ class _Run:
             distances=Distances(distances(scenario.fleet)),
             faults=scenario.faults.plan(self._seed, scenario.fleet.replica_ids),
             tier=prefix_tier(scenario),
+            meter=self._meter,
         )
         drive.start_control(fleet, self._policies)
         for replica_id, spec in replicas(scenario):
@@ -180,7 +191,10 @@ class _Run:
 
     def _ask(self, request: Request) -> Generator[simpy.Event, Any, Outcome]:
         story = dispatch(request, self._fleet.view, self._now_s, self._policies)
-        return drive.run(self.env, story, self._fleet)
+        outcome = yield from drive.run(self.env, story, self._fleet)
+        if self._meter is not None:
+            self._meter.told(outcome)
+        return outcome
 
     def _now_s(self) -> float:
         now_s: float = self.env.now
@@ -216,6 +230,7 @@ class _Run:
             self._scenario.slo,
             stopped,
             self._scaled(outcomes),
+            self._fleet.ledger(),
         )
 
     def _sizes(self) -> dict[str, Series]:

@@ -156,3 +156,21 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "--compare CASE" in out
     assert "miniserve simulate data/scenarios/retry_storm.toml" in out
+
+
+def test_what_the_money_went_into(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(SCENARIO.replace("step_time = { base_s = 0.02 }", 'hardware = "cpu-2core"'))
+    tenants = ["--set", "workload.tenants={acme=3, beta=1}", "--requests", "50"]
+    assert main(["simulate", "s.toml", "--cost", "--plot", "p.png", *tenants]) == 0
+    seen = capsys.readouterr().out
+    assert "biggest driver: " in seen
+    assert "by tenant" in seen
+    assert "by feature" not in seen, "all have the same"
+    assert Path("p-cost.png").stat().st_size > 5000
+    assert main(["simulate", "s.toml", "--requests", "50", "--cost", "model"]) == 0
+    seen = capsys.readouterr().out
+    assert "by model" in seen
+    assert "by account" not in seen
+    with pytest.raises(SystemExit):
+        main(["simulate", "s.toml", "--cost", "colour"])
+    assert "invalid choice: 'colour'" in capsys.readouterr().err
