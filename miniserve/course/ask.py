@@ -90,7 +90,7 @@ def ask(drive: Drive, answer: Any, asked: Json, limit_s: float = LIMIT_S) -> Tol
     """Let `drive` do with `answer` what is asked, in this process; never raises for what the answer does."""
     asked = json.loads(json.dumps(asked))  # the answer may change what it is given, and nobody else's copy
     try:
-        with _limited(limit_s):
+        with limited(limit_s):
             return Told(plain(drive(answer, asked)))
     except NotPlain as error:
         return Told(error=f"NotPlain: {error}")
@@ -121,7 +121,7 @@ class TimeUp(BaseException):
 
 
 @contextmanager
-def _limited(limit_s: float) -> Iterator[None]:
+def limited(limit_s: float) -> Iterator[None]:
     """Raise TimeUp in this thread after `limit_s`; without effect where there is no alarm (Windows, other threads)."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
