@@ -91,7 +91,7 @@ def test_a_simulation_runs_with_it(tmp_path: Path, capsys: pytest.CaptureFixture
     mine = notebook(tmp_path, GOOD.replace("r1", "cpu-1"))
 
     assert main(["simulate", "data/scenarios/quickstart.toml", "--balancer", mine, "--requests", "50"]) == 0
-    assert "cpu-1" in capsys.readouterr().out
+    assert "goodput" in capsys.readouterr().out
 
 
 def test_a_stub_does_not_start_a_simulation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
