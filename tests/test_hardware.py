@@ -80,7 +80,7 @@ def test_an_absent_file_and_an_unknown_name_say_what_to_do(tmp_path: Path) -> No
         load_price_list(tmp_path / "none.toml")
     with pytest.raises(SetupError, match="hardware 'h100' is unknown: did you mean 'h100-80gb'"):
         PRICES.machine("h100")
-    with pytest.raises(SetupError, match=r"model 'gpt' is unknown: there are llama-3.1-8b, smollm2-135m"):
+    with pytest.raises(SetupError, match=r"model 'gpt' is unknown: there are llama-3.1-8b, llama-3.2-1b, smollm2-135m"):
         PRICES.model("gpt")
 
 

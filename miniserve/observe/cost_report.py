@@ -72,6 +72,7 @@ def _bars(ax: Axes, dimension: Dimension, lines: Sequence[Line]) -> None:
     ax.set_yticks(range(len(shown)), [line.name or "-" for line in shown])
     ax.set(xlabel="USD", title=f"by {dimension}")
     ax.grid(axis="y", visible=False)
+    ax.set_axisbelow(True)
     if dimension == "account":
         ax.legend(frameon=False, fontsize="small")
 

@@ -97,6 +97,22 @@ class VersionPin:
         return [wanted, *(version for version, share in self._shares.items() if share > 0 and version != wanted)]
 
 
+class FeatureRouter:
+    """Model routing by a label that requests carry: easy ones to a small model, for one.
+
+    `shares` maps a feature to the parts of its requests that go to each version; a feature that is not listed may go
+    anywhere. Whose part a user falls into is as in `VersionPin`. The label is taken as true and costs nothing: what a
+    router that must guess it gets wrong is not in here.
+    """
+
+    def __init__(self, *, shares: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        self._pins = {feature: VersionPin(shares=parts, salt=feature) for feature, parts in (shares or {}).items()}
+
+    def route(self, request: Request, view: FleetView) -> Route:
+        pin = self._pins.get(request.feature)
+        return Route(view.ready()) if pin is None else pin.route(request, view)
+
+
 def _of_version(version: str, ready: Sequence[ReplicaView]) -> Route:
     return Route(tuple(view for view in ready if view.version.rpartition("@")[2] == version), version)
 
@@ -164,6 +180,7 @@ class PriorityTier:
 ROUTERS: dict[str, Callable[..., Router]] = {
     "any": AnyReplica,
     "version": VersionPin,
+    "feature": FeatureRouter,
     "region": RegionRouter,
     "priority": PriorityTier,
 }

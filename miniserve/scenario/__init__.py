@@ -86,6 +86,10 @@ def _check_groups(scenario: Scenario, source: Source, prices: PriceList) -> None
             raise source.error(place, "needs either `hardware` or `step_time`, and not both")
         if group.hardware is not None:
             _check_name(group.hardware, prices.hardware, source, (*place, "hardware"))
+        if group.model is not None:
+            _check_name(group.model, prices.models, source, (*place, "model"))
+    if (speculation := scenario.engine.speculation) is not None:
+        _check_name(speculation.draft, prices.models, source, ("engine", "speculation", "draft"))
 
 
 def _check_name(name: str, known: Mapping[str, object], source: Source, place: Place) -> None:

@@ -10,12 +10,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from miniserve.hardware import PriceList, load_price_list
+from miniserve.errors import SetupError
+from miniserve.hardware import Hardware, ModelSize, PriceList, load_price_list
 from miniserve.policies.admission import AllOf
 from miniserve.policies.resilience import Resilience, breakers
 from miniserve.scenario.model import Engine, Fleet, ReplicaGroup, Scenario
 from miniserve.sim.prefix_tier import PrefixTier
 from miniserve.sim.spec import ReplicaSpec, replica_spec
+from miniserve.sim.speculation import blocks_beside
 
 _PARTS = ("retry", "budget", "second_opinions", "ejector", "progress")
 _NUMBERS = ("hedge_after_s", "first_token_s", "first_token_share", "resume", "same_replica")
@@ -83,21 +85,56 @@ def prefix_tier(scenario: Scenario) -> PrefixTier | None:
     return PrefixTier(blocks, block_bytes, tier.bandwidth_bytes_per_s, latency_s=tier.latency_s)
 
 
+def _model(group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList, name: str | None = None) -> ModelSize:
+    """Return the group's model, or the one called `name`, with the engine's precision."""
+    model = prices.model(name or group.model or fleet.model)
+    if engine.bytes_per_weight is None:
+        return model
+    if group.hardware is not None and model.name in prices.machine(group.hardware).measured:
+        raise SetupError(
+            f"bytes_per_weight changes a roofline; {model.name} on {group.hardware} is measured, at one precision"
+        )
+    return replace(model, bytes_per_weight=engine.bytes_per_weight)
+
+
+def _on_hardware(group: ReplicaGroup, machine: Hardware, model: ModelSize, engine: Engine) -> ReplicaSpec:
+    return replica_spec(
+        machine,
+        model,
+        scheduler=engine.scheduler,
+        block_size=engine.cache.block_size,
+        spot=group.spot,
+        version=group.version,
+        region=group.region,
+    )
+
+
+def _speculating(
+    spec: ReplicaSpec, group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList
+) -> ReplicaSpec:
+    """Return `spec` with a draft model beside its own; as it is, if its own is no larger than the draft."""
+    assert engine.speculation is not None
+    assert group.hardware is not None
+    model = _model(group, fleet, engine, prices)
+    draft = _model(group, fleet, engine, prices, engine.speculation.draft)
+    if model.parameters <= draft.parameters:
+        return spec
+    step_time = engine.speculation.applied(spec.step_time, prices.machine(group.hardware).step_time(draft))
+    blocks = blocks_beside(draft, model, spec.cache)
+    if blocks < 1:
+        raise SetupError(f"{draft.name} does not fit beside {model.name} on {group.hardware}")
+    return replace(spec, step_time=step_time, cache=replace(spec.cache, num_blocks=blocks))
+
+
 def _spec(group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList) -> ReplicaSpec:
     cache = engine.cache
     if group.hardware is None:
         assert group.step_time is not None
         spec = ReplicaSpec(group.step_time, engine.scheduler, version=group.version, region=group.region)
     else:
-        spec = replica_spec(
-            prices.machine(group.hardware),
-            prices.model(fleet.model),
-            scheduler=engine.scheduler,
-            block_size=cache.block_size,
-            spot=group.spot,
-            version=group.version,
-            region=group.region,
-        )
+        spec = _on_hardware(group, prices.machine(group.hardware), _model(group, fleet, engine, prices), engine)
+        if engine.speculation is not None:
+            spec = _speculating(spec, group, fleet, engine, prices)
     blocks = spec.cache.num_blocks if cache.num_blocks is None else cache.num_blocks
     pool = replace(spec.cache, num_blocks=blocks, block_size=cache.block_size, prefix_caching=cache.prefix_caching)
     if group.cold_start is not None:

@@ -4,7 +4,7 @@
     [workload]            who asks for what, when         [policies]                           all decisions
     [[fleet.replicas]]    groups of equal replicas        [clients]                            what they do on failure
     [faults]              what goes wrong                 [slo]                                what is good enough
-    [autoscaler]          how many replicas, when
+    [autoscaler]          how many replicas, when         [response_cache]                     what needs no replica
 
 Each class below is one table; its fields are the table's keys. Policies are recipes: each run makes its own.
 """
@@ -34,6 +34,7 @@ from miniserve.policies.retry import Backoff, RetryPolicy
 from miniserve.policies.retry_budget import Budget
 from miniserve.policies.router import Router
 from miniserve.scenario.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
+from miniserve.sim.speculation import Speculation
 from miniserve.workload.replay import Trace
 from miniserve.workload.requests import Workload
 
@@ -63,6 +64,8 @@ class Engine:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     cache: Cache = Cache()
     max_model_len: Count = 1 << 20  # tokens; the scheduler lowers it to what the KV pool holds
+    bytes_per_weight: Positive | None = None  # instead of the model's: 1.0 is int8
+    speculation: Speculation | None = None  # in groups whose model is larger than the draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class ReplicaGroup:
     name: str
     count: Count = 1
     hardware: str | None = None  # a name of data/hardware.toml
+    model: str | None = None  # instead of the fleet's
     step_time: StepTimeModel | None = None
     speed: Positive = 1.0  # step times are divided by it
     weight: Positive = 1.0  # what weighted balancers see
@@ -168,6 +172,16 @@ class Clients:
     budget: Recipe[Budget] | None = None  # shared by all clients
 
 
+@dataclass(frozen=True, slots=True)
+class ResponseCache:
+    """Requests that were asked before, word for word: the gateway answers them at once, whole, from memory.
+
+    What is asked again is not simulated; this share is, by luck that belongs to the request.
+    """
+
+    hit_fraction: Fraction = 0.0
+
+
 Status = Literal[500, 502, 503]
 
 
@@ -227,6 +241,7 @@ class Scenario:
     policies: Policies = field(default_factory=Policies)
     autoscaler: Autoscaling | None = None
     clients: Clients | None = None
+    response_cache: ResponseCache | None = None
     faults: Faults = Faults()
     slo: SLO = field(default_factory=SLO)
     description: str = ""

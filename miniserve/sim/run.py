@@ -20,6 +20,7 @@ from miniserve.observe.outcomes import OutcomeLog, Outcomes, status_of
 from miniserve.policies.dispatch import dispatch
 from miniserve.scenario.build import distances, prefix_tier, replicas, resilience, scaled_group
 from miniserve.scenario.model import Scenario
+from miniserve.seeds import uniform
 from miniserve.sim import drive
 from miniserve.sim.clients import ImpatientClients
 from miniserve.sim.fleet import SimFleet
@@ -151,7 +152,9 @@ class _Run:
         self._end()
 
     def _serve(self, index: int, request: Request) -> Generator[simpy.Event, Any, None]:
-        if self._clients is None:
+        if self._is_cached(request):
+            self._record_hit(index, request)
+        elif self._clients is None:
             outcome = yield from self._ask(request)
             self._log.record_outcome(index, request, outcome, self.env.now)
         else:
@@ -162,6 +165,26 @@ class _Run:
             self._on_progress(len(self._log), self.env.now)
         if self._all_came and self._in_flight == 0:
             self._end()
+
+    def _is_cached(self, request: Request) -> bool:
+        """Say whether the response cache has this very request's answer."""
+        cache = self._scenario.response_cache
+        return cache is not None and uniform(self._seed, "response cache", request.request_id) < cache.hit_fraction
+
+    def _record_hit(self, index: int, request: Request) -> None:
+        prompt_tokens = len(request.prompt_ids)
+        self._log.record(
+            index,
+            request.arrived_s,
+            self.env.now,
+            first_token_s=self.env.now,
+            deadline_s=request.deadline_s,
+            prompt_tokens=prompt_tokens,
+            output_tokens=request.sampling.max_tokens,
+            cached_tokens=prompt_tokens,
+            attempts=0,
+            tenant=request.tenant,
+        )
 
     def _stop_if_asked(self) -> None:
         if self._should_stop():
