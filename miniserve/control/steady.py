@@ -4,8 +4,10 @@
 
 **Stabilisation**: the fleet shrinks to the most that was wanted in the last `down_after_s`, and grows to the least that
 was wanted in the last `up_after_s` (0: at once). Too many replicas cost money for some minutes, too few cost a cold
-start. **Consolidation check**: before one of N is removed, the others' load is worked out, N/(N-1) of what it is. If it
-came near to what makes them slow, the removal would have to be undone at once, and again, and again.
+start. The most of a few lucky minutes is soon surpassed, so `slack` replicas more than that stay: without it, a fleet
+at steady load went up, down and up again within ten minutes. **Consolidation check**: before one of N is removed, the
+others' load is worked out, N/(N-1) of what it is. If it came near to what makes them slow, the removal would have to be
+undone at once.
 
 Source: Kubernetes, HPA behaviour (300 s down, 0 s up); the check as in NVIDIA Dynamo's planner (0.8 of the limit).
 Knows views and the time it is told.
@@ -37,18 +39,20 @@ class Steady:
         warm_pool: int = 0,
         down_after_s: float = 300.0,
         up_after_s: float = 0.0,
+        slack: int = 0,
         most_outstanding: float | None = None,
     ) -> None:
         if not 0 <= min_replicas <= max_replicas:
             raise SetupError(
                 f"min_replicas ({min_replicas}) must be at least 0 and at most max_replicas ({max_replicas})"
             )
-        if warm_pool < 0 or not min(down_after_s, up_after_s) >= 0:
-            raise SetupError("warm_pool, down_after_s and up_after_s must be at least 0")
+        if min(warm_pool, slack) < 0 or not min(down_after_s, up_after_s) >= 0:
+            raise SetupError("warm_pool, slack, down_after_s and up_after_s must be at least 0")
         self._autoscaler = autoscaler
         self._bounds = min_replicas, max_replicas
         self._warm_pool = warm_pool
         self._for_down, self._for_up = Window(down_after_s), Window(up_after_s)
+        self._slack = slack
         self._most_outstanding = most_outstanding
         self._requests = 0
         self._has_ticked = False
@@ -79,7 +83,7 @@ class Steady:
                     window.add(now_s, now)
         self._for_down.add(now_s, wanted)
         self._for_up.add(now_s, wanted)
-        up, down = int(min(self._for_up.values())), int(max(self._for_down.values()))
+        up, down = int(min(self._for_up.values())), int(max(self._for_down.values())) + self._slack
         if up > now:
             return self._within(up)
         return self._within(self._consolidated(down, now, view) if down < now else now)

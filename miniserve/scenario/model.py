@@ -148,6 +148,7 @@ class Autoscaling:
     warm_pool: Number = 0
     down_after_s: NotNegative = 300.0
     up_after_s: NotNegative = 0.0
+    slack: Number = 0
     most_outstanding: Positive | None = None
 
     def build(self, seed: int) -> Steady:
@@ -159,6 +160,7 @@ class Autoscaling:
             warm_pool=self.warm_pool,
             down_after_s=self.down_after_s,
             up_after_s=self.up_after_s,
+            slack=self.slack,
             most_outstanding=self.most_outstanding,
         )
 

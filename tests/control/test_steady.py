@@ -57,6 +57,10 @@ def test_the_fleet_shrinks_to_the_most_that_was_wanted_lately() -> None:
     assert sizes([6, 5, 4, 3, 2, 1, 1, 1], start=6, down_after_s=120) == [6, 6, 6, 5, 4, 3, 2, 1]
 
 
+def test_slack_keeps_some_more_than_was_wanted_but_asks_for_none() -> None:
+    assert sizes([4, 4, 3, 3, 2, 2, 5], slack=1, down_after_s=0) == [4, 4, 4, 4, 3, 3, 5]
+
+
 def test_growth_can_be_made_patient_too() -> None:
     assert sizes([4, 9, 4, 9, 8, 7], up_after_s=120, down_after_s=0) == [4, 4, 4, 4, 4, 7]
 
@@ -111,7 +115,13 @@ def test_whatever_is_wanted_the_bounds_hold_and_no_wish_is_exceeded(
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"min_replicas": 3, "max_replicas": 2}, {"min_replicas": -1}, {"warm_pool": -1}, {"down_after_s": -1.0}],
+    [
+        {"min_replicas": 3, "max_replicas": 2},
+        {"min_replicas": -1},
+        {"warm_pool": -1},
+        {"slack": -1},
+        {"down_after_s": -1.0},
+    ],
 )
 def test_impossible_bounds_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(SetupError):
