@@ -1,0 +1,166 @@
+"""A kernel as nbval runs it, but one that is not trusted.
+
+What nbval's own does not do: it sees at once when the kernel has died, it looks at what the execute reply says and not
+only at the errors that are shown, it ends a cell that never stops printing, and it throws away outputs that are too
+many. It asks for values as JSON and nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import time
+from pathlib import Path
+from queue import Empty
+from subprocess import DEVNULL
+from typing import Any, NoReturn
+
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import KernelManager
+from nbval.kernel import RunningKernel  # type: ignore[import-untyped]
+
+from miniserve.course.ask import Json, NotPlain, plain
+
+OUTPUT_BYTES = 10_000_000  # of one cell; more is thrown away, and far more ends the kernel
+SHOWN_CHARACTERS = 10_000
+VALUE_CHARACTERS = 5_000_000
+INTERRUPT_S = 3.0
+
+
+class KernelGone(Exception):
+    """The kernel died, or had to be ended; it can tell no more. The message is half a sentence."""
+
+
+class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
+    """A kernel started by `command`, in `home`. `reply` is what the last cell's execution was answered with."""
+
+    def __init__(self, command: list[str], home: Path, environment: dict[str, str], limit_s: float) -> None:
+        self.reply: dict[str, Any] = {}
+        self.shown_error = False
+        self.gone = ""  # why there is no kernel any more
+        self.died = False  # by itself
+        self.limit_s = limit_s
+        self._until_s = time.monotonic() + 120.0
+        self._output = 0
+        self.km = KernelManager(
+            kernel_name="graded",
+            kernel_spec_manager=_OneSpec(command),
+            transport="ipc",
+            connection_file=str(home / "k.json"),
+            ip=str(home / "k"),
+        )
+        self.km.start_kernel(cwd=str(home), env=environment, stdout=DEVNULL, stderr=DEVNULL)
+        self.kc = self.km.client()
+        self.kc.start_channels()
+        self.kc.wait_for_ready(timeout=60)
+        self._ensure_iopub_up()
+
+    def execute_cell_input(self, cell_input: str, allow_stdin: bool | None = None) -> Any:
+        """Send a cell; nobody is there to answer `input()`."""
+        self.reply, self.shown_error, self._output = {}, False, 0
+        self._until_s = time.monotonic() + self.limit_s + 2 * INTERRUPT_S
+        return super().execute_cell_input(cell_input, allow_stdin=False)
+
+    def await_reply(self, msg_id: str, timeout: float | None = None) -> None:
+        """Wait for a reply to `msg_id`. Raises: Empty after `timeout`, KernelGone."""
+        self.reply = self._reply(msg_id, self.limit_s if timeout is None else timeout)
+
+    def _reply(self, msg_id: str, timeout_s: float) -> dict[str, Any]:
+        until_s = time.monotonic() + timeout_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            try:
+                message = self.kc.get_shell_msg(timeout=min(left_s, 0.5))
+            except Empty:
+                if not self.is_alive():
+                    self.died = True
+                    self._leave("the kernel died")
+                continue
+            if message["parent_header"].get("msg_id") == msg_id:
+                return dict(message["content"])
+        raise Empty
+
+    def get_message(self, stream: str, timeout: float | None = None) -> dict[str, Any]:
+        """Return the next message, its output cut. Raises: Empty, KernelGone."""
+        if time.monotonic() > self._until_s:
+            self._leave("it did not stop printing")
+        message: dict[str, Any] = super().get_message(stream, timeout)
+        if message["msg_type"] == "error":
+            self.shown_error = True
+        if message["msg_type"] in ("stream", "display_data", "execute_result"):
+            self._cut(message)
+        return message
+
+    def _cut(self, message: dict[str, Any]) -> None:
+        content = message["content"]
+        texts = [content["text"]] if "text" in content else [str(value) for value in content.get("data", {}).values()]
+        self._output += sum(map(len, texts))
+        if self._output > 10 * OUTPUT_BYTES:
+            self._leave(f"it printed more than {10 * OUTPUT_BYTES:,} characters")
+        if "text" in content:
+            content["text"] = content["text"][:SHOWN_CHARACTERS] if self._output < OUTPUT_BYTES else ""
+        elif "data" in content:
+            content["data"] = {}
+
+    def value(self, expression: str, timeout_s: float) -> Json:
+        """Return the plain value of an expression that gives JSON text.
+
+        Raises: Empty if nothing came in time, KernelGone, NotPlain if something else came.
+        """
+        asked = self.kc.execute("", silent=True, store_history=False, user_expressions={"v": expression})
+        return _plain_value(self._reply(asked, timeout_s))
+
+    def interrupt(self) -> None:
+        """Ask the kernel to stop what it does; end it if it does not."""
+        self.km.interrupt_kernel()
+
+    def settle(self) -> bool:
+        """Interrupt, and say whether the kernel answers again soon; else it is ended."""
+        self.interrupt()
+        try:
+            self._reply(self.kc.kernel_info(), INTERRUPT_S)
+        except (Empty, KernelGone):
+            self.gone = self.gone or "it did not let itself be interrupted"
+            self.end()
+            return False
+        return True
+
+    def is_alive(self) -> bool:
+        return hasattr(self, "km") and bool(self.km.is_alive())
+
+    def _leave(self, why: str) -> NoReturn:
+        self.gone = why
+        self.end()
+        raise KernelGone(why)
+
+    def end(self) -> None:
+        """Kill it now."""
+        if hasattr(self, "km"):
+            self.stop()
+
+
+def _plain_value(content: dict[str, Any]) -> Json:
+    """Read one user expression's answer: a quoted string of JSON. Never evaluates what comes from the kernel."""
+    answer = content.get("user_expressions", {}).get("v", {})
+    if answer.get("status") != "ok":
+        raise NotPlain(f"{answer.get('ename', 'no answer')}: {str(answer.get('evalue', ''))[:200]}")
+    text = answer.get("data", {}).get("text/plain", "")
+    if not isinstance(text, str) or len(text) > VALUE_CHARACTERS:
+        raise NotPlain("the answer is larger than can be checked")
+    try:
+        inner = ast.literal_eval(text) if text[:1] in "'\"" else None
+        if not isinstance(inner, str):
+            raise NotPlain("no JSON came back")
+        return plain(json.loads(inner))
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise NotPlain(f"no JSON came back: {type(error).__name__}") from None
+
+
+class _OneSpec(KernelSpecManager):
+    """Knows one kernel: the command given."""
+
+    def __init__(self, command: list[str]) -> None:
+        super().__init__()
+        self._command = command
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return KernelSpec(argv=self._command, display_name="graded", language="python", interrupt_mode="message")

@@ -1,0 +1,38 @@
+"""Run as a script inside the sandbox: sets limits on this process, then becomes the kernel.
+
+    python launch.py NAME=NUMBER ... -- PROGRAM ARGUMENT ...
+
+Imports nothing of the package. A limit that this system does not know, or that is already lower, is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def limit(name: str, number: int) -> None:
+    """Lower one limit, soft and hard: what was lowered cannot be raised again."""
+    try:
+        import resource
+
+        which = getattr(resource, f"RLIMIT_{name}")
+        _, hard = resource.getrlimit(which)
+        number = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        resource.setrlimit(which, (number, number))
+    except (ImportError, AttributeError, ValueError, OSError) as error:
+        print(f"no limit on {name}: {error}", file=sys.stderr)
+
+
+def main(argv: list[str]) -> None:
+    """Set the limits, forget the parent (a sandbox hides it), start the program in this process."""
+    at = argv.index("--")
+    for setting in argv[:at]:
+        name, _, number = setting.partition("=")
+        limit(name, int(number))
+    os.environ.pop("JPY_PARENT_PID", None)  # else the kernel would think that its parent has gone, and leave
+    os.execv(argv[at + 1], argv[at + 1 :])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

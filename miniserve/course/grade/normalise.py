@@ -1,0 +1,159 @@
+"""A fresh notebook from a submission: the chapter's own cells, with the learner's answers put in.
+
+An answer cell is found by its id, else by the name that it gives. Further code cells of the learner stay where they
+are. Check cells, cells that measure, experiments that no answer needs, outputs, tags, markers and metadata are gone
+before anything runs, so edits to them cannot matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from miniserve.course.code import Code, forbidden_use
+from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, python, same_code
+from miniserve.course.grade.submission import CELL_LIMIT_CHARACTERS, Handed, Submission
+from miniserve.course.grade.trusted import Given, TrustedChapter
+from miniserve.course.verdict import Problem, Status, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One code cell to run. `question` for an answer cell; `own` if the text is the learner's."""
+
+    id: str
+    text: str
+    question: str = ""
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """What will run, what is decided already, and what the instructor should know."""
+
+    cells: tuple[Cell, ...]
+    verdicts: tuple[Verdict, ...]  # not tried, missing, forbidden: known without running
+    notes: tuple[str, ...]
+
+    def without(self, chapter: TrustedChapter, ids: Collection[str]) -> tuple[Cell, ...]:
+        """Return the cells without some: an answer cell becomes the one that was given, others go."""
+        stubs = {cell.id: cell.text for cell in chapter.answer_cells.values()}
+        return tuple(
+            replace(cell, text=stubs[cell.id], own=False) if cell.id in ids else cell
+            for cell in self.cells
+            if cell.id not in ids or cell.id in stubs
+        )
+
+
+def normalise(handed: Submission, chapter: TrustedChapter) -> Normalised:
+    """Put the learner's answers into the chapter."""
+    answers = {id_: _answer(handed.cells, chapter, id_) for id_ in chapter.questions}
+    taken = {id(cell) for cell in answers.values() if cell is not None}
+    extras = _extras(handed.cells, chapter, taken)
+    merged = _merged(chapter, answers, extras)
+    always = {place for place, (cell, given) in enumerate(merged) if cell.own or cell.question or given == "setup"}
+    keep = needed([cell.text for cell, _ in merged], always)
+    cells = tuple(cell for place, (cell, _) in enumerate(merged) if place in keep)
+    verdicts = [verdict for id_ in chapter.questions if (verdict := _decided(chapter, id_, answers[id_], cells))]
+    return Normalised(cells, tuple(verdicts), tuple(_notes(handed, chapter, cells)))
+
+
+def _answer(cells: tuple[Handed, ...], chapter: TrustedChapter, question: str) -> Handed | None:
+    given, name = chapter.answer_cells[question], chapter.questions[question].name
+    fits = [cell for cell in cells if cell.is_code and len(cell.text) <= CELL_LIMIT_CHARACTERS]
+    if by_id := [cell for cell in fits if cell.id == given.id]:
+        return next((cell for cell in reversed(by_id) if not same_code(cell.text, given.text)), by_id[0])
+    theirs = {cell.id for cell in chapter.cells}
+    by_name = [cell for cell in fits if cell.id not in theirs and name in names(cell.text).binds]
+    return by_name[-1] if by_name else None
+
+
+def _extras(cells: tuple[Handed, ...], chapter: TrustedChapter, taken: set[int]) -> dict[str, list[Handed]]:
+    """Return the learner's further code cells by the id of the chapter's cell that they follow."""
+    ids, at = {cell.id for cell in chapter.cells}, ""
+    extras: dict[str, list[Handed]] = {}
+    for cell in cells:
+        if cell.id in ids:
+            at = cell.id
+        elif cell.is_code and id(cell) not in taken and cell.text.strip() and len(cell.text) <= CELL_LIMIT_CHARACTERS:
+            extras.setdefault(at, []).append(cell)
+    return extras
+
+
+def _merged(
+    chapter: TrustedChapter, answers: dict[str, Handed | None], extras: dict[str, list[Handed]]
+) -> list[tuple[Cell, str]]:
+    """Return the cells in the chapter's order, each with the id of the given cell that it is, "" for the learner's."""
+    merged: list[tuple[Cell, str]] = []
+    number = 0
+    for place, given in enumerate(chapter.cells):
+        if given.runs:
+            merged.append((_filled(given, answers), "setup" if not merged else given.id))
+        for extra in (extras.get("", []) if place == 0 else []) + extras.get(given.id, []):
+            number += 1
+            merged.append((Cell(f"own-{number}", _unmarked(extra.text), own=True), ""))
+    return merged
+
+
+def _filled(given: Given, answers: dict[str, Handed | None]) -> Cell:
+    answer = answers.get(given.question) if given.question else None
+    if answer is None or same_code(answer.text, given.text):
+        return Cell(given.id, given.text, given.question)
+    return Cell(given.id, _unmarked(answer.text), given.question, own=True)
+
+
+def _unmarked(text: str) -> str:
+    """Return a cell's text without the comments that nbval obeys."""
+    return NBVAL_COMMENT.sub("#", text)
+
+
+def _decided(chapter: TrustedChapter, id_: str, answer: Handed | None, cells: tuple[Cell, ...]) -> Verdict | None:
+    """Return the verdict that needs no run."""
+    given, question = chapter.answer_cells[id_], chapter.questions[id_]
+    elsewhere = any(cell.own and cell.question != id_ and question.name in names(cell.text).binds for cell in cells)
+    if answer is None:
+        if elsewhere:
+            return None
+        seen = f"no cell with the id {given.id}, and no other that gives {question.name}"
+        return Verdict(id_, Status.MISSING, Problem("missing", seen, "There is nothing to check.", "Put it back."))
+    if same_code(answer.text, given.text) and not elsewhere:
+        return Verdict(id_, Status.NOT_TRIED)
+    if isinstance(question, Code) and (use := _forbidden(question, answer.text, cells)):
+        why = "The library's own version does the work here."
+        return Verdict(id_, Status.FORBIDDEN, Problem("forbidden", use, why, "Write it with what the text gives."))
+    return None
+
+
+def _forbidden(question: Code, text: str, cells: tuple[Cell, ...]) -> str | None:
+    """Return how an answer reaches for what it should build, in its own cell or by a name from another of theirs."""
+    if use := forbidden_use(python(text), question.denied):
+        return use
+    loads = names(text).loads
+    for cell in cells:
+        if cell.own and cell.question != question.id and names(cell.text).binds & loads:
+            use = forbidden_use(python(cell.text), question.denied)
+            if use and "(" not in use:  # looking at the library's text in a cell of one's own is learning
+                return use
+    return None
+
+
+def _notes(handed: Submission, chapter: TrustedChapter, cells: tuple[Cell, ...]) -> list[str]:
+    notes = list(handed.notes)
+    ids = [cell.id for cell in handed.cells]
+    twice = sorted({cell.id for cell in chapter.cells if ids.count(cell.id) > 1})
+    notes += [
+        f"Cell {id_} is there {ids.count(id_)} times; the last that differs from the given counts." for id_ in twice
+    ]
+    theirs = {cell.id: cell for cell in handed.cells}
+    edited = [
+        given.id
+        for given in chapter.cells
+        if "check" in given.tags
+        and (own := theirs.get(given.id)) is not None
+        and not (own.is_code and same_code(own.text, given.text))
+    ]
+    notes += [f"Check cell {id_} was edited; the chapter's own checks count." for id_ in edited]
+    long = sum(len(cell.text) > CELL_LIMIT_CHARACTERS for cell in handed.cells if cell.is_code)
+    notes += [f"{long} cells have over {CELL_LIMIT_CHARACTERS:,} characters and were left out."] if long else []
+    notes += [f"Cell {cell.id}: {sentence}." for cell in cells if cell.own for sentence in odd(cell.text)]
+    return notes

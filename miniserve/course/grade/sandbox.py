@@ -1,0 +1,139 @@
+"""How a learner's kernel is started: its folder, environment, limits and, where `bwrap` works, its own small world.
+
+With bwrap the kernel sees the system's libraries and this Python (to read), its own folder (to write), no network, no
+other process, no repository. It talks to us through sockets in its folder. Without bwrap only the limits are left:
+code of the same user can read what that user can read, and kill what that user runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from miniserve.course.grade import launch
+from miniserve.course.grade.stubs import PACKAGE
+from miniserve.errors import SetupError
+
+MEMORY_BYTES = 6 * 2**30  # of addresses; torch, numba and matplotlib together take 1.6 GB of them
+FILE_BYTES = 64 * 2**20
+PROCESSES = 256  # of one user, above what runs already; root is exempt, so processes are counted from outside too
+DATA = PACKAGE.parent / "data"
+KINDS = ("auto", "bwrap", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The folder of one run: what the kernel may write is in `home`, its package in `package`."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def package(self) -> Path:
+        return self.folder / "package"
+
+
+def choose(kind: str) -> str:
+    """Return "bwrap" or "none". Raises: SetupError if bwrap is asked for and does not work."""
+    if kind == "none" or (kind == "auto" and not bwrap_works()):
+        return "none"
+    if not bwrap_works():
+        raise SetupError("bwrap is not there or may not make namespaces here; use --sandbox none for code you trust")
+    return "bwrap"
+
+
+def bwrap_works() -> bool:
+    """Try it: in some containers bwrap is there and may not do anything."""
+    if (program := shutil.which("bwrap")) is None:
+        return False
+    command = [program, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def kernel_command(room: Room, kind: str, cpu_s: float) -> list[str]:
+    """Return the command of a kernel; `{connection_file}` is for the caller of Jupyter to fill in."""
+    script = room.package / "launch.py"
+    shutil.copyfile(launch.__file__, script)
+    kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    command = [sys.executable, "-E", str(script), *_limits(cpu_s), "--", *kernel]
+    return [*_bwrap(room), *command] if kind == "bwrap" else command
+
+
+def _limits(cpu_s: float) -> list[str]:
+    import psutil
+
+    own = sum(process.info["num_threads"] or 0 for process in psutil.process_iter(["num_threads"]))
+    limits = {"AS": MEMORY_BYTES, "FSIZE": FILE_BYTES, "CPU": int(cpu_s), "NPROC": own + PROCESSES, "CORE": 0}
+    return [f"{name}={number}" for name, number in limits.items()]
+
+
+def kernel_environment(room: Room) -> dict[str, str]:
+    """Return all that the kernel's process finds in its environment: nothing of ours."""
+    home = str(room.home)
+    return {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
+        "HOME": home,
+        "USER": "learner",
+        "TMPDIR": home,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(room.package),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MPLCONFIGDIR": f"{home}/.matplotlib",
+        "NUMBA_CACHE_DIR": f"{home}/.numba",
+        "OMP_NUM_THREADS": "1",
+        "MINISERVE_GRADED_IN": str(room.folder),  # by this mark its processes are found, wherever they hide
+    }
+
+
+def _bwrap(room: Room) -> list[str]:
+    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    system = [path for path in ("/usr", "/bin", "/lib", "/lib64", "/sbin") if Path(path).exists()]
+    for folder in system:
+        command += ["--ro-bind", folder, folder]
+    if any(PACKAGE.is_relative_to(folder) for folder in system):
+        command += ["--tmpfs", str(PACKAGE.parent)]
+    for folder in _python_folders():
+        command += ["--ro-bind", folder, folder]
+    for folder in _installed_copies():
+        command += ["--tmpfs", folder]
+    for file in ("/etc/ld.so.cache", "/etc/fonts", "/etc/localtime", "/etc/passwd"):
+        command += ["--ro-bind-try", file, file]
+    command += ["--ro-bind", str(room.package), str(room.package)]
+    if DATA.is_dir():
+        command += ["--ro-bind", str(DATA), str(room.package / "data")]
+    return [*command, "--bind", str(room.home), str(room.home), "--chdir", str(room.home), "--"]
+
+
+def _python_folders() -> list[str]:
+    """Return this environment, and the Python that it was made from."""
+    return sorted({sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])} - {"/usr", "/"})
+
+
+def _installed_copies() -> list[str]:
+    """Return folders inside what is readable that hold the package itself, with its references."""
+    folders = [Path(folder) / PACKAGE.name for folder in site.getsitepackages()]
+    return [str(folder) for folder in folders if folder.is_dir()]
+
+
+def prepare(room: Room, kind: str) -> None:
+    """Make the folders of a run, with matplotlib's list of fonts, which takes seconds to make."""
+    (room.home / ".matplotlib").mkdir(parents=True)
+    from matplotlib import get_cachedir
+
+    for file in Path(get_cachedir()).glob("fontlist-*.json"):
+        shutil.copyfile(file, room.home / ".matplotlib" / file.name)
+    room.package.mkdir(exist_ok=True)
+    if kind == "bwrap":
+        (room.package / "data").mkdir()
+    elif DATA.is_dir():
+        (room.package / "data").symlink_to(DATA)

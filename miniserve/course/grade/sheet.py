@@ -1,0 +1,36 @@
+"""The result of grading: one sheet per learner and chapter, and what it earns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from miniserve.course.grade.submission import Submission
+from miniserve.course.verdict import Problem, Status, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What one learner's notebook of one chapter came to. `broken` says how our own machine failed on it, if it did."""
+
+    handed: Submission
+    chapter: int
+    verdicts: Mapping[str, Verdict]  # in the chapter's order
+    texts: Mapping[str, str] = field(default_factory=dict)  # answers that a person reads
+    notes: tuple[str, ...] = ()  # for the instructor
+    broken: str = ""
+
+    @property
+    def learner(self) -> str:
+        return self.handed.learner
+
+    @property
+    def graded(self) -> bool:
+        return not self.handed.problem and not self.broken
+
+
+def verdict_from(told: Mapping[str, Any]) -> Verdict:
+    """Return a verdict from its JSON form."""
+    problem = Problem(**told["problem"]) if told["problem"] is not None else None
+    return Verdict(**{**told, "status": Status(told["status"]), "problem": problem})

@@ -1,0 +1,63 @@
+"""A copy of the package for a learner's kernel: without the questions, and without what the chapter asks to write.
+
+In the copy the body of each target and of each forbidden name is a raise with a kind message. So whatever a submission
+imports, by whatever trick, the reference is not there. Knows nothing of processes.
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from miniserve.course.code import Code
+from miniserve.course.question import Question
+from miniserve.course.source import function_head
+
+PACKAGE = Path(__file__).resolve().parents[2]
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "questions", "grade", "build.py", "*.pyc")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def write_stubbed(folder: Path, questions: Iterable[Question], package: Path = PACKAGE) -> None:
+    """Copy `package` into `folder`, which becomes an entry of the kernel's PYTHONPATH; `data/` is linked beside it."""
+    copy = folder / package.name
+    shutil.copytree(package, copy, ignore=_LEFT_OUT)
+    denied = {question.id: question for question in questions if isinstance(question, Code)}
+    for file in sorted(copy.rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        relative = file.relative_to(folder).as_posix()
+        stubbed = text
+        for id_, question in denied.items():
+            stubbed = stub(stubbed, _methods(question, relative), frozenset(question.forbidden), id_)
+        if stubbed != text:
+            file.write_text(stubbed, encoding="utf-8")
+
+
+def _methods(question: Code, file: str) -> frozenset[str]:
+    """Return `Symbol.method` or `function` for what a question's target names in this file."""
+    path, _, symbols = question.target.partition("::")
+    if path != file:
+        return frozenset()
+    methods = [f"{question.symbol}.{name}" for name in question.methods]
+    return frozenset(methods or [symbols])
+
+
+def stub(text: str, methods: frozenset[str], whole: frozenset[str], exercise: str) -> str:
+    """Return a module's text in which the bodies of `methods`, and all in the definitions `whole`, raise."""
+    if not any(name.rpartition(".")[2] in text for name in methods | whole):
+        return text
+    lines, found = text.splitlines(), []
+    for node in ast.parse(text).body:
+        if isinstance(node, Function) and node.name in methods | whole:
+            found.append(node)
+        if isinstance(node, ast.ClassDef):
+            inside = [item for item in node.body if isinstance(item, Function)]
+            found += [i for i in inside if node.name in whole or f"{node.name}.{i.name}" in methods]
+    for function in reversed(found):
+        start = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)]) - 1
+        says = f"This is what exercise {exercise} asks you to write; it is not here while your notebook is graded."
+        body = f'{" " * (function.col_offset + 4)}raise NotImplementedError("{says}")'
+        lines[start : function.end_lineno] = [*function_head(function, lines), body]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,140 @@
+"""What was handed in: a folder of folders, one per learner, or notebooks named LEARNER__anything.ipynb.
+
+Reads defensively: a file may be huge, broken, no notebook, a link to somewhere else. Such a file is `unreadable`, with
+a sentence for the instructor, and never an exception. Which chapter a notebook is, its cells say; a renamed file is
+no matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from miniserve.course.grade.trusted import TrustedChapter
+from miniserve.course.source import chapter_number
+from miniserve.errors import SetupError
+
+FILE_LIMIT_BYTES = 100_000_000
+CELL_LIMIT_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """One code or text cell of a submission."""
+
+    id: str
+    is_code: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One learner's notebook for one chapter. If `problem` is set, it could not be read and `cells` is empty."""
+
+    learner: str
+    chapter: int  # 0 if it could not be told
+    file: str
+    cells: tuple[Handed, ...] = ()
+    sha256: str = ""
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_submissions(folder: Path, course: Mapping[int, TrustedChapter]) -> list[Submission]:
+    """Read all that lies in `folder`, one notebook per learner and chapter. Raises: SetupError if none does."""
+    if not folder.is_dir():
+        raise SetupError(f"{folder} is no folder")
+    found = [_read(learner, path, folder, course) for learner, path in _files(folder)]
+    if not found:
+        raise SetupError(f"{folder} holds no notebooks: it should be {folder.name}/<learner>/<chapter>.ipynb")
+    return sorted(_one_each(found), key=lambda one: (one.learner, one.chapter, one.file))
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            for file in sorted(path.rglob("*.ipynb")):
+                if not any(part.startswith(".") for part in file.relative_to(path).parts):
+                    yield path.name, file
+        elif path.suffix == ".ipynb" and "__" in path.stem:
+            yield path.stem.partition("__")[0], path
+
+
+def _read(learner: str, path: Path, folder: Path, course: Mapping[int, TrustedChapter]) -> Submission:
+    file = str(path.relative_to(folder))
+    by_name = chapter_number(path.stem.rpartition("__")[2])
+
+    def unreadable(problem: str, sha256: str = "") -> Submission:
+        return Submission(learner, by_name if by_name in course else 0, file, sha256=sha256, problem=problem)
+
+    if path.is_symlink() or not path.is_file():
+        return unreadable("It is a link or no ordinary file, and was not followed.")
+    if (size := path.stat().st_size) > FILE_LIMIT_BYTES:
+        return unreadable(f"It has {size:,} bytes; the limit is {FILE_LIMIT_BYTES:,}. Its outputs may be huge.")
+    raw = path.read_bytes()
+    sha256 = hashlib.sha256(raw).hexdigest()
+    try:
+        cells = _cells(json.loads(raw.decode("utf-8-sig")))
+    except (ValueError, RecursionError, MemoryError) as error:
+        return unreadable(f"It is no notebook: {type(error).__name__}: {str(error)[:120]}", sha256)
+    number = _recognise(cells, by_name, course)
+    if number == 0:
+        return unreadable("No chapter can be recognised in it, neither by its cells nor by its name.", sha256)
+    notes = [] if by_name == number else [f"The file is called {path.name}; its cells are those of chapter {number}."]
+    return Submission(learner, number, file, cells, sha256, notes=tuple(notes))
+
+
+def _cells(notebook: Any) -> tuple[Handed, ...]:
+    """Return the cells of parsed JSON; what has not the form of a cell is left out. Raises: ValueError."""
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise ValueError("it has no list of cells (notebook format 4 is asked for)")
+    found = []
+    for cell in notebook["cells"]:
+        if isinstance(cell, dict) and (text := _text(cell.get("source"))) is not None:
+            id_ = cell.get("id")
+            found.append(Handed(id_ if isinstance(id_, str) else "", cell.get("cell_type") == "code", text))
+    return tuple(found)
+
+
+def _text(source: Any) -> str | None:
+    text = "".join(source) if isinstance(source, list) and all(isinstance(s, str) for s in source) else source
+    if not isinstance(text, str):
+        return None
+    return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be written to a file
+
+
+def _recognise(cells: tuple[Handed, ...], by_name: int, course: Mapping[int, TrustedChapter]) -> int:
+    ids = {cell.id for cell in cells}
+    shared = {number: len(ids & chapter.own_ids) for number, chapter in course.items()}
+    best = max(shared, key=lambda number: (shared[number], -number))
+    if shared[best]:
+        return best
+    return by_name if by_name in course else 0
+
+
+def _one_each(found: list[Submission]) -> Iterator[Submission]:
+    """Keep one file per learner and chapter: a readable one, with the most answers' worth of cells, then by name."""
+    groups: dict[tuple[str, int], list[Submission]] = {}
+    for one in found:
+        groups.setdefault((one.learner, one.chapter), []).append(one)
+    for (_, chapter), group in groups.items():
+        if chapter == 0:
+            yield from group
+            continue
+        best = min(group, key=lambda one: (bool(one.problem), bool(_copy(one.file)), one.file))
+        others = tuple(f"{one.file} is of the same chapter and was left out." for one in group if one is not best)
+        yield Submission(
+            best.learner, best.chapter, best.file, best.cells, best.sha256, best.problem, best.notes + others
+        )
+
+
+def _copy(file: str) -> bool:
+    """Say whether a name looks like a copy: `12 (1).ipynb`, `12-Copy1.ipynb`."""
+    return re.search(r"(\(\d+\)|copy\s*\d*|\.old)\.ipynb$", file, re.IGNORECASE) is not None

@@ -1,0 +1,271 @@
+"""Runs a submission's notebook in a worker that is watched, again without what hung or crashed, until all is judged.
+
+One loop or crash therefore costs one question. Every run has its own folder, its own kernel and its own copy of the
+package; when it is over, everything that it started is killed. Knows nothing of marks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from miniserve.course.grade import processes
+from miniserve.course.grade.judge import failed
+from miniserve.course.grade.normalise import Cell, Normalised, normalise
+from miniserve.course.grade.sandbox import Room, kernel_command, kernel_environment, prepare
+from miniserve.course.grade.sheet import Sheet, verdict_from
+from miniserve.course.grade.stubs import write_stubbed
+from miniserve.course.grade.submission import Submission
+from miniserve.course.grade.trusted import Limits, TrustedChapter
+from miniserve.course.kinds import Number
+from miniserve.course.notebooks import dumps
+from miniserve.course.verdict import Status, Verdict
+
+START_S = 90.0  # until the kernel answers for the first time
+LOOK_EVERY_S = 0.2
+MOST_PROCESSES = 64
+MOST_MEMORY_BYTES = 3 * 2**30
+PATIENCE_S = 15.0  # beyond a cell's limit, until a worker that says nothing is ended: it should have ended the cell
+MOST_RUNS_LONG = 3  # all runs of one notebook together, in limits of one
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to grade. The limits, if given, stand in for the chapters' own."""
+
+    sandbox: str = "none"
+    seed: int = 1
+    limits: Limits | None = None
+
+    def limits_of(self, chapter: TrustedChapter) -> Limits:
+        """Return the limits of one chapter."""
+        return self.limits or chapter.limits
+
+
+@dataclass(slots=True)
+class Run:
+    """What one worker told, and how it ended."""
+
+    ready: bool = False
+    done: bool = False
+    at: str = ""  # what was under way last
+    blame: str = ""  # a cell or question that must not run again
+    why: str = ""
+    status: Status = Status.CRASHED
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    log: str = ""
+
+
+class Grader:
+    """Grades submissions of some chapters; makes each chapter's stubbed package once, below `folder`."""
+
+    def __init__(self, folder: Path, settings: Settings, course: Iterable[TrustedChapter]) -> None:
+        self._folder, self._settings = folder, settings
+        for chapter in course:
+            write_stubbed(self._package(chapter), chapter.questions.values())
+
+    def _package(self, chapter: TrustedChapter) -> Path:
+        return self._folder / f"package-{chapter.number:02}"
+
+    def grade(self, handed: Submission, chapter: TrustedChapter) -> Sheet:
+        """Return the sheet of one submission; never raises for what is in it."""
+        if handed.problem:
+            verdicts = {id_: Verdict(id_, Status.UNREADABLE) for id_ in chapter.questions}
+            return Sheet(handed, chapter.number, verdicts, notes=(handed.problem, *handed.notes))
+        normal = normalise(handed, chapter)
+        judging = Judging(chapter, normal)
+        until_s = time.monotonic() + MOST_RUNS_LONG * self._settings.limits_of(chapter).notebook_s
+        while judging.open and judging.runs <= 2 * len(chapter.questions) + 2 and time.monotonic() < until_s:
+            judging.take(self._run(handed, chapter, judging))
+            if judging.broken:
+                break
+        return judging.sheet(handed)
+
+    def _run(self, handed: Submission, chapter: TrustedChapter, judging: Judging) -> Run:
+        folder = Path(tempfile.mkdtemp(prefix="ms-", dir=self._folder))
+        room = Room(folder / "r")
+        try:
+            shutil.copytree(self._package(chapter), room.package)
+            prepare(room, self._settings.sandbox)
+            job = self._job(folder, room, handed, chapter, judging)
+            return watch(job, folder, room, self._settings.limits_of(chapter))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _job(
+        self, folder: Path, room: Room, handed: Submission, chapter: TrustedChapter, judging: Judging
+    ) -> dict[str, Any]:
+        cells = judging.cells()
+        limits = self._settings.limits_of(chapter)
+        (folder / "notebook.ipynb").write_text(dumps(_notebook(cells)), encoding="utf-8")
+        (room.home / "learner_id.txt").write_text(handed.learner, encoding="utf-8")
+        given = {id_: q.given(handed.learner) for id_, q in chapter.questions.items() if isinstance(q, Number)}
+        (room.home / "given.json").write_text(json.dumps(given), encoding="utf-8")
+        return {
+            "cell_ids": [cell.id for cell in cells],
+            "questions": chapter.module,
+            "judge": sorted(judging.open),
+            "answer_cells": {id_: cell.id for id_, cell in chapter.answer_cells.items()},
+            "learner": handed.learner,
+            "seed": self._settings.seed,
+            "command": kernel_command(room, self._settings.sandbox, cpu_s=limits.notebook_s),
+            "environment": kernel_environment(room),
+            "home": str(room.home),
+            "cell_s": limits.cell_s,
+        }
+
+
+def _notebook(cells: Iterable[Cell]) -> dict[str, Any]:
+    made: list[dict[str, Any]] = [
+        {"cell_type": "code", "id": c.id, "metadata": {}, "source": c.text, "execution_count": None, "outputs": []}
+        for c in cells
+    ]
+    return {"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+class Judging:
+    """What is decided of one submission, and what must not run again."""
+
+    def __init__(self, chapter: TrustedChapter, normal: Normalised) -> None:
+        self.chapter, self.normal = chapter, normal
+        self.verdicts = {verdict.question_id: verdict for verdict in normal.verdicts}
+        self.texts: dict[str, str] = {}
+        self.left_out: set[str] = set()
+        self.notes = list(normal.notes)
+        self.runs = 0
+        self.broken = ""  # our own failure, as a sentence
+
+    @property
+    def open(self) -> set[str]:
+        return self.chapter.questions.keys() - self.verdicts.keys()
+
+    def cells(self) -> tuple[Cell, ...]:
+        return self.normal.without(self.chapter, self.left_out)
+
+    def take(self, run: Run) -> None:
+        """Keep what a run told; leave out what ended it."""
+        self.runs += 1
+        self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
+        self.texts |= run.texts
+        if run.done:
+            for id_ in self.open:
+                self.broken = f"the worker ended without a verdict on {id_}: {run.log[-300:]}"
+        elif not run.ready:
+            self.broken = f"no kernel could be started: {run.log[-300:]}"
+        elif run.blame:
+            self._leave_out(run)
+
+    def _leave_out(self, run: Run) -> None:
+        questions = {cell.id: id_ for id_, cell in self.chapter.answer_cells.items()}
+        question = questions.get(run.blame) or run.blame.removeprefix("q")
+        if question in self.chapter.questions:
+            if question in self.open:
+                self.verdicts[question] = failed(question, run.status, "no-end", run.why)
+            self.left_out.add(self.chapter.answer_cells[question].id)
+        else:
+            self.notes.append(f"Cell {run.blame} was left out: {run.why}.")
+            self.left_out.add(run.blame)
+
+    def sheet(self, handed: Submission) -> Sheet:
+        for id_ in sorted(self.open):
+            if self.broken:
+                self.verdicts[id_] = Verdict(id_, Status.NOT_GRADED, note=self.broken)
+            else:
+                self.verdicts[id_] = failed(id_, Status.TIMEOUT, "no-end", "the time for the whole notebook was over")
+        verdicts = {id_: self.verdicts[id_] for id_ in self.chapter.questions}
+        return Sheet(handed, self.chapter.number, verdicts, self.texts, tuple(self.notes), self.broken)
+
+
+def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits) -> Run:
+    """Start a worker, follow what it tells, and end it if it is silent, takes too long or takes too much."""
+    reading, writing = os.pipe()
+    (folder / "job.json").write_text(json.dumps({**job, "pipe": writing}), encoding="utf-8")
+    with open(folder / "log", "wb") as log:
+        worker = subprocess.Popen(
+            _command(folder), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            pass_fds=(writing,), start_new_session=True, env=_environment(),
+        )  # fmt: skip
+        os.close(writing)
+        run = Run()
+        try:
+            _follow(run, reading, worker.pid, str(room.folder), limits)
+        finally:
+            processes.end(worker.pid, str(room.folder))
+            worker.wait()
+            os.close(reading)
+    run.log = (folder / "log").read_bytes()[-4000:].decode("utf-8", "replace")
+    return run
+
+
+def _command(folder: Path) -> list[str]:
+    options = ["--nbval-lax", "-p", "miniserve.course.grade.worker", "--grade-job", str(folder / "job.json")]
+    alone = ["-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider", "-q", "--color=no"]
+    return [sys.executable, "-m", "pytest", *alone, *options, str(folder / "notebook.ipynb")]
+
+
+def _environment() -> dict[str, str]:
+    without = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_CURRENT_TEST")
+    return {**{k: v for k, v in os.environ.items() if k not in without}, "OMP_NUM_THREADS": "1"}
+
+
+def _follow(run: Run, reading: int, worker: int, mark: str, limits: Limits) -> None:
+    """Read events until the worker ends or must be ended."""
+    started_s = heard_s = looked_s = time.monotonic()
+    waiting = b""
+    while True:
+        ready = select.select([reading], [], [], LOOK_EVERY_S)[0]
+        now_s = time.monotonic()
+        if ready:
+            if not (chunk := os.read(reading, 1 << 16)):
+                return None if run.done or run.blame else _blame(run, "the process that judges was ended")
+            heard_s = now_s
+            *lines, waiting = (waiting + chunk).split(b"\n")
+            for line in lines:
+                _hear(run, json.loads(line))
+        if now_s - looked_s < LOOK_EVERY_S:
+            continue
+        looked_s = now_s
+        count, held = processes.use(worker, mark)
+        if not run.ready:
+            if now_s - started_s > START_S:
+                return None
+        elif count > MOST_PROCESSES:
+            return _blame(run, f"it started more than {MOST_PROCESSES} processes")
+        elif held > MOST_MEMORY_BYTES:
+            return _blame(run, f"it took more than {MOST_MEMORY_BYTES / 2**30:.0f} GiB of memory")
+        elif now_s - heard_s > limits.cell_s + PATIENCE_S:
+            return _blame(run, f"it was still running after {limits.cell_s:g} s", Status.TIMEOUT)
+        elif now_s - started_s > limits.notebook_s:
+            return _blame(run, f"the notebook took more than {limits.notebook_s:g} s", Status.TIMEOUT)
+
+
+def _blame(run: Run, why: str, status: Status = Status.CRASHED) -> None:
+    run.blame, run.why, run.status = run.at, why, status
+
+
+def _hear(run: Run, event: dict[str, Any]) -> None:
+    kind, at = event["event"], event.get("at", "")
+    if kind == "ready":
+        run.ready = True
+    elif kind == "done":
+        run.done = True
+    elif kind == "begin":
+        run.at = at
+    elif kind == "gone":
+        _blame(run, event["why"], Status.TIMEOUT if event["timeout"] else Status.CRASHED)
+    elif kind == "verdict":
+        verdict = verdict_from(event["verdict"])
+        run.verdicts[verdict.question_id] = verdict
+        if event["text"] is not None:
+            run.texts[verdict.question_id] = event["text"]

@@ -1,0 +1,93 @@
+"""What is sent into a learner's kernel to ask one question there, as text; and how its answer is read.
+
+The text runs in a namespace of its own, in a process that the learner's code may have changed in any way. So what it
+tells is believed to be the learner's answer, and nothing more than that.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from dataclasses import dataclass
+
+from miniserve.course.ask import LIMIT_S, Drive, Json, NotPlain, Told
+from miniserve.course.code import Code
+from miniserve.course.grade.kernel import GradedKernel
+from miniserve.course.question import Question
+
+_TELL = """
+def tell(names, text):
+    import json
+    asked = json.loads(text)
+    if asked["name"] not in names:
+        return json.dumps({"missing": True})
+    answer = names[asked["name"]]
+    if asked["drive"] is None:
+        return json.dumps(look(answer, asked["methods"]))
+    from miniserve.course.ask import ask
+    namespace = {"__name__": "drive"}
+    exec(compile(asked["drive"], "<drive>", "exec"), namespace)
+    told = ask(namespace[asked["drive_name"]], answer, asked["asked"], asked["limit_s"])
+    return json.dumps({"value": told.value, "error": told.error, "line": told.line})
+
+
+def look(answer, methods):
+    from miniserve.course.code import comes_from_library, is_stub
+    from miniserve.course.kinds import is_placeholder
+    parts = [getattr(answer, name, None) for name in methods]
+    tried = not (answer is ... or is_placeholder(answer) or is_stub(answer) or any(map(is_stub, parts)))
+    return {"tried": tried, "borrowed": bool(methods is not None and comes_from_library(answer))}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is seen of an answer before it is asked anything."""
+
+    there: bool = True
+    tried: bool = True
+    borrowed: bool = False
+
+
+def look(kernel: GradedKernel, question: Question, timeout_s: float) -> Look:
+    """Return whether the answer is there, tried, and the learner's own."""
+    told = _told(kernel, {"name": question.name, "drive": None, "methods": _methods(question)}, timeout_s)
+    if told.get("missing") is True:
+        return Look(there=False)
+    return Look(tried=told.get("tried") is not False, borrowed=told.get("borrowed") is True)
+
+
+def _methods(question: Question) -> list[str]:
+    return list(question.methods) if isinstance(question, Code) else []
+
+
+def ask_there(kernel: GradedKernel, question: Question, drive: Drive, asked: Json, timeout_s: float) -> Told:
+    """Let the answer in the kernel be asked. Raises: Empty if nothing came in time, KernelGone."""
+    request = {
+        "name": question.name,
+        "drive": source_of(drive),
+        "drive_name": drive.__name__,
+        "asked": asked,
+        "limit_s": LIMIT_S,
+    }
+    try:
+        told = _told(kernel, request, timeout_s)
+    except NotPlain as problem:
+        return Told(error=f"NotPlain: {problem}")
+    error, line = told.get("error"), told.get("line")
+    return Told(told.get("value"), error if isinstance(error, str) else "", line if isinstance(line, str) else "")
+
+
+def source_of(drive: Drive) -> str:
+    """Return a driver's own text; its annotations are not looked at."""
+    return "from __future__ import annotations\n" + textwrap.dedent(inspect.getsource(drive))
+
+
+def _told(kernel: GradedKernel, request: Json, timeout_s: float) -> dict[str, Json]:
+    text = json.dumps(request)
+    expression = f"(lambda own: (exec({_TELL!r}, own), own['tell'](globals(), {text!r}))[1])({{}})"
+    value = kernel.value(expression, timeout_s)
+    if not isinstance(value, dict):
+        raise NotPlain("no answer in the agreed form came back")
+    return value

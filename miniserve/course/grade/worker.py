@@ -1,0 +1,139 @@
+"""The process that runs one notebook and judges it: `pytest --nbval-lax -p miniserve.course.grade.worker`.
+
+nbval executes the cells in a kernel that is not trusted. After the last cell comes one item per question, which asks
+the kernel for JSON and judges here. What happens is told to the supervisor as it happens, one line of JSON each through
+a pipe, so that it knows what was under way if this process is killed. pytest's own count of failures means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nbval.plugin import IPyNbCell, IPyNbFile  # type: ignore[import-untyped]
+
+from miniserve import seeds
+from miniserve.course.grade.judge import End, judge
+from miniserve.course.grade.kernel import GradedKernel
+from miniserve.course.question import Question
+
+_collect = IPyNbFile.collect  # of nbval 0.11.0, an internal: a test holds us to it
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that names the job: a JSON file of the supervisor's."""
+    parser.addoption("--grade-job", required=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the questions behind the cells, and our kernel in place of nbval's."""
+    job = json.loads(Path(config.getoption("--grade-job")).read_text(encoding="utf-8"))
+    Run.current = Run(job)
+    IPyNbFile.collect = _collect_with_questions
+    IPyNbFile.setup = _start_kernel
+
+
+class Run:
+    """What this process was asked to do, and the pipe through which it tells."""
+
+    current: Run
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job = job
+        self.cell_ids: list[str] = job["cell_ids"]
+        self.ends: dict[str, End] = {}  # cells that did not end well
+        questions: tuple[Question, ...] = import_module(job["questions"]).QUESTIONS
+        self.questions = [question for question in questions if question.id in job["judge"]]
+        self._pipe: int = job["pipe"]
+
+    def tell(self, **event: Any) -> None:
+        """Send one event."""
+        os.write(self._pipe, (json.dumps(event) + "\n").encode())
+
+
+def _start_kernel(self: Any) -> None:
+    job = Run.current.job
+    self.kernel = GradedKernel(job["command"], Path(job["home"]), job["environment"], job["cell_s"])
+    self.setup_sanitize_files()
+    Run.current.tell(event="ready")
+
+
+def _collect_with_questions(self: Any) -> Iterator[pytest.Item]:
+    yield from _collect(self)
+    for question in Run.current.questions:
+        yield Asked.from_parent(self, name=f"q{question.id}", question=question)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tell what begins and ends; stop at once when the kernel has gone."""
+    run, at = Run.current, _name(item)
+    run.tell(event="begin", at=at)
+    result = yield
+    kernel: GradedKernel | None = item.parent.kernel  # type: ignore[union-attr]
+    if kernel is None:  # it could not be started: there was no "ready"
+        item.session.shouldstop = "no kernel"
+        return result
+    if isinstance(item, IPyNbCell) and (end := _end(kernel)) is not None:
+        run.ends[at] = end
+    if kernel.is_alive():
+        run.tell(event="end", at=at)
+    else:
+        timeout = run.ends.get(at, End()).timeout
+        run.tell(event="gone", at=at, why=kernel.gone or "the kernel died", timeout=timeout)
+        item.session.shouldstop = "the kernel has gone"
+    return result
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Say that all was asked; without this line the supervisor knows that something ended us."""
+    if not session.shouldstop:
+        Run.current.tell(event="done")
+
+
+def _name(item: pytest.Item) -> str:
+    return Run.current.cell_ids[item.cell_num] if isinstance(item, IPyNbCell) else item.name
+
+
+def _end(kernel: GradedKernel) -> End | None:
+    """Return how a cell failed, by what its reply says: an error that was not shown is one that was hidden."""
+    if not kernel.reply:
+        if kernel.is_alive():
+            kernel.settle()
+        return End(kernel.gone or f"it was still running after {kernel.limit_s:g} s", timeout=not kernel.died)
+    if kernel.reply.get("status") == "ok":
+        return None
+    name = str(kernel.reply.get("ename", "error"))[:60]
+    message = " ".join(str(kernel.reply.get("evalue", "")).split())
+    return End(f"{name}: {message}"[:300], hidden=not kernel.shown_error and name != "UsageError")
+
+
+class Asked(pytest.Item):
+    """One question, asked of what the cells left in the kernel."""
+
+    def __init__(self, *, question: Question, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.question = question
+        self.obj = None
+
+    def runtest(self) -> None:
+        """Judge, and tell the verdict."""
+        run = Run.current
+        id_, learner = self.question.id, run.job["learner"]
+        seed = seeds.bucket("grade", run.job["seed"], id_, learner, buckets=10_000)
+        end = run.ends.get(run.job["answer_cells"][id_], End())
+        kernel: GradedKernel = self.parent.kernel  # type: ignore[union-attr]
+        verdict, text = judge(self.question, kernel, end, seed, learner)
+        run.tell(event="verdict", verdict=asdict(verdict), text=text)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        return str(excinfo.value)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"{self.path.name}::{self.name}"
