@@ -13,7 +13,8 @@ from miniserve.commands.options import add_model_options, at_least_one
 from miniserve.errors import SetupError
 
 PROSE = Path(__file__).parents[2] / "data" / "eval" / "prose.txt"
-WHAT = ("engine", "quant", "steps", "stack", "race", "sim")
+WHAT = ("engine", "quant", "steps", "stack", "race", "sim", "autoscale")
+_WITHOUT_A_MODEL = {"sim", "autoscale"}
 SIM_REQUESTS = (10_000, 100_000, 1_000_000)
 
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     console.print("Quiet the machine first: another busy process makes small matrix products several times slower.")
     chosen = args.what or WHAT
-    folder = resolve_model(args.model, args.cache, offline=args.offline) if set(chosen) != {"sim"} else Path()
+    folder = resolve_model(args.model, args.cache, offline=args.offline) if set(chosen) - _WITHOUT_A_MODEL else Path()
     for what in chosen:
         result = _BENCHES[what](args, folder, console)
         console.print(f"recorded in {save(what, result, args.out)}")
@@ -117,6 +118,15 @@ def _sim(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]
     return result
 
 
+def _autoscale(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.autoscale import DEMANDS, autoscale_table, bench_autoscale
+
+    console.print("two days of demand for each autoscaler: some 15 minutes on 2 cores ...")
+    result = bench_autoscale(list(DEMANDS), [args.seed], console)
+    console.print(autoscale_table(result))
+    return result
+
+
 def _threads(args: argparse.Namespace) -> int:
     from miniserve.machine import usable_cores
 
@@ -131,4 +141,5 @@ _BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] =
     "stack": _stack,
     "race": _race,
     "sim": _sim,
+    "autoscale": _autoscale,
 }

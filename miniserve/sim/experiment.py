@@ -146,7 +146,8 @@ class Experiment:
         """Write a figure: one run in full, or the cases over each other (on the first seed)."""
         if len(self.cases) == 1:
             return next(iter(self.first.values())).plot(path)
-        figure, axes = plots.grid(4, f"seed {self.seeds[0]}")
+        sizes = {name: line for name, result in self.first.items() if (line := _size(result)) is not None}
+        figure, axes = plots.grid(5 if sizes else 4, f"seed {self.seeds[0]}")
         goodput, waiting = {}, {}
         for name, result in self.first.items():
             times, counts = result.series["outstanding"]
@@ -159,6 +160,8 @@ class Experiment:
         served = {name: result.outcomes.where(result.outcomes.served) for name, result in self.first.items()}
         plots.latency_cdf(axes[2], {f"{name}, TTFT": outcomes.ttft_s for name, outcomes in served.items()})
         plots.latency_cdf(axes[3], {f"{name}, E2E": outcomes.e2e_s for name, outcomes in served.items()})
+        if sizes:
+            plots.lines(axes[4], sizes, "replicas, ready or starting")
         for ax in axes[:2]:
             if (legend := ax.get_legend()) is not None:
                 legend.set_ncols(2)
@@ -166,6 +169,14 @@ class Experiment:
                 if phase.name == DURING and not math.isinf(phase.end_s):
                     ax.axvspan(phase.start_s, phase.end_s, color="#dddddd", zorder=0)
         return plots.save(figure, path)
+
+
+def _size(result: SimResult) -> plots.Line | None:
+    """Return how many replicas an autoscaled run had over time; None if there was no autoscaler."""
+    if "replicas_wanted" not in result.series:
+        return None
+    (times, ready), (_, starting) = result.series["replicas"], result.series["replicas_starting"]
+    return np.asarray(times, float), np.asarray(ready, float) + np.asarray(starting, float)
 
 
 def _telling(on_progress: OnProgress, name: str, seed: int) -> Callable[[int, float], None]:

@@ -22,7 +22,7 @@ from miniserve.types import Drain, FleetView, ReplicaState, ScaleTo
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the group was at a tick, and what was wanted then."""
+    """How large the group was after a tick, and what was wanted then."""
 
     at_s: float
     ready: int
@@ -45,6 +45,7 @@ class ScalingLoop:
         self._name = name
         self._requests = requests
         self._started = sum(self._is_ours(member.replica_id) for member in fleet.members())
+        self._note(fleet.env.now, self._started)
 
     def tick(self, now_s: float) -> None:
         """Ask and act. Raises: PolicyError, if the autoscaler breaks its contract."""

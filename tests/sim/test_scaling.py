@@ -94,7 +94,7 @@ def test_a_replica_serves_after_its_cold_start_and_is_paid_for_from_the_start() 
     assert dict(fleet.bill().replicas)["r-2"].paid_s == pytest.approx(30.1)
     env.run(61)  # at second 50 the tick came before the replica was ready
     assert [(size.at_s, size.ready, size.starting, size.wanted) for size in loop.sizes] == [
-        (10, 2, 0, 2),
+        (0, 2, 0, 2),
         (20, 2, 1, 3),
         (60, 3, 0, 3),
     ]
