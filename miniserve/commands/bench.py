@@ -13,9 +13,10 @@ from miniserve.commands.options import add_model_options, at_least_one
 from miniserve.errors import SetupError
 
 PROSE = Path(__file__).parents[2] / "data" / "eval" / "prose.txt"
-WHAT = ("engine", "quant", "steps", "stack", "race", "sim", "autoscale")
+WHAT = ("engine", "quant", "steps", "stack", "race", "sim", "calibrate", "autoscale")
 _WITHOUT_A_MODEL = {"sim", "autoscale"}
 SIM_REQUESTS = (10_000, 100_000, 1_000_000)
+_RECORDS = {"calibrate": "calibration"}  # what a record is called, where it is not called as its benchmark
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="*", help=f"what to measure: {', '.join(WHAT)} (default: all of them)")
     parser.add_argument("--repeats", type=at_least_one, default=3, help="runs of each figure (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, help="for engine and peers alike (default: all usable cores)")
-    parser.add_argument("--requests", type=at_least_one, default=1000, help="for the memory of the stack (%(default)s)")
+    parser.add_argument("--requests", type=at_least_one, default=1000, help="of stack and calibrate (%(default)s)")
     parser.add_argument(
         "--sim-requests",
         type=at_least_one,
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     folder = resolve_model(args.model, args.cache, offline=args.offline) if set(chosen) - _WITHOUT_A_MODEL else Path()
     for what in chosen:
         result = _BENCHES[what](args, folder, console)
-        console.print(f"recorded in {save(what, result, args.out)}")
+        console.print(f"recorded in {save(_RECORDS.get(what, what), result, args.out)}")
     return 0
 
 
@@ -110,6 +111,15 @@ def _race(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any
     return result
 
 
+def _calibrate(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.calibrate import bench_calibrate, calibrate_table
+
+    console.print("one request takes about half a second on a CPU, so a thousand of them take a quarter of an hour ...")
+    result = bench_calibrate(folder, "fp16", args.threads or 1, args.requests, args.seed, console)
+    console.print(calibrate_table(result))
+    return result
+
+
 def _sim(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
     from miniserve.bench.sim import bench_sim, sim_table
 
@@ -141,5 +151,6 @@ _BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] =
     "stack": _stack,
     "race": _race,
     "sim": _sim,
+    "calibrate": _calibrate,
     "autoscale": _autoscale,
 }
