@@ -33,12 +33,24 @@ _VOCABULARY = (
     "game line end member law car city name"
 )
 _WORDS = _VOCABULARY.split()
+_64_BITS = (1 << 64) - 1
 Progress = Callable[[int, int], None]  # sent, answered
 
 
 def prompt_text(prompt_ids: TokenIds) -> str:
     """Return about one common word per token; equal beginnings give equal text."""
-    return " ".join(_WORDS[(token * 2_654_435_761 >> 12) % len(_WORDS)] for token in prompt_ids)
+    return " ".join(_WORDS[_scattered(token) % len(_WORDS)] for token in prompt_ids)
+
+
+def _scattered(number: int) -> int:
+    """Return 64 bits that depend on all of `number`'s (the mixing steps of splitmix64).
+
+    A product alone will not do: unrelated chats begin at multiples of a power of two, and had only 65 beginnings.
+    """
+    mixed = number & _64_BITS
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _64_BITS
+    return mixed ^ mixed >> 31
 
 
 @dataclass(frozen=True, slots=True)

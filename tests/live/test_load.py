@@ -188,6 +188,12 @@ async def test_a_follow_up_begins_with_the_same_words() -> None:
     assert longer.startswith(first)
     assert len(first.split()) == 50
     assert prompt_text(range(1 << 20, (1 << 20) + 50)) != first
+
+
+def test_unrelated_chats_share_not_even_the_first_block_of_words() -> None:
+    """A server's prefix cache would find what no two of them have in common."""
+    beginnings = {prompt_text(range(chat << 20, (chat << 20) + 16)) for chat in range(3000)}
+    assert len(beginnings) == 3000
     assert len(set(first.split())) > 20
 
 
