@@ -13,8 +13,8 @@ from miniserve.commands.options import add_model_options, at_least_one
 from miniserve.errors import SetupError
 
 PROSE = Path(__file__).parents[2] / "data" / "eval" / "prose.txt"
-WHAT = ("engine", "quant", "steps", "stack", "race", "sim", "calibrate", "autoscale")
-_WITHOUT_A_MODEL = {"sim", "autoscale"}
+WHAT = ("engine", "quant", "steps", "stack", "race", "sim", "calibrate", "autoscale", "levers")
+_WITHOUT_A_MODEL = {"sim", "autoscale", "levers"}
 SIM_REQUESTS = (10_000, 100_000, 1_000_000)
 _RECORDS = {"calibrate": "calibration"}  # what a record is called, where it is not called as its benchmark
 
@@ -137,6 +137,15 @@ def _autoscale(args: argparse.Namespace, folder: Path, console: Any) -> dict[str
     return result
 
 
+def _levers(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.levers import bench_levers, levers_table
+
+    console.print("pricing thirty fleets, each by several simulations: a quarter of an hour ...")
+    result = bench_levers(args.seed, console)
+    console.print(levers_table(result))
+    return result
+
+
 def _threads(args: argparse.Namespace) -> int:
     from miniserve.machine import usable_cores
 
@@ -151,6 +160,7 @@ _BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] =
     "stack": _stack,
     "race": _race,
     "sim": _sim,
+    "levers": _levers,
     "calibrate": _calibrate,
     "autoscale": _autoscale,
 }
