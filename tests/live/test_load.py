@@ -188,6 +188,7 @@ async def test_a_follow_up_begins_with_the_same_words() -> None:
     assert longer.startswith(first)
     assert len(first.split()) == 50
     assert prompt_text(range(1 << 20, (1 << 20) + 50)) != first
+    assert len(set(first.split())) > 20
 
 
 def test_unrelated_chats_share_not_even_the_first_block_of_words() -> None:
