@@ -108,7 +108,7 @@ class HarmTest:
 
     def update(self, canary: Trials, baseline: Trials) -> float:
         """Weigh one batch and return the p-value."""
-        guess = (self.baseline.bad + 0.5) / (self.baseline.n + 1)
+        guess = (self.baseline.bad + 0.5) / (self.baseline.n + 10)  # 5 % before anything is known
         if baseline.n or self._limit is None:
             self.log_e += log_evidence(canary, baseline, guess, self._harm, self._tolerated)
         else:

@@ -66,10 +66,14 @@ class VersionPin:
     """
 
     def __init__(self, *, shares: Mapping[str, float] | None = None, salt: str = "") -> None:
+        self._salt = salt
+        self.set_shares(shares or {})
+
+    def set_shares(self, shares: Mapping[str, float]) -> None:
+        """Share out anew, from the next request on: how a rollout moves on, and back."""
         if shares and (min(shares.values()) < 0 or sum(shares.values()) <= 0):
             raise SetupError(f"version shares must be >= 0 and not all 0, not {dict(shares)}")
-        self._shares = dict(shares or {})
-        self._salt = salt
+        self._shares = dict(shares)
 
     def route(self, request: Request, view: FleetView) -> Route:
         ready = view.ready()

@@ -1,0 +1,116 @@
+"""Too much to do: give everybody a little less before some get nothing.
+
+A ladder of measures, each kept while the ones above it come on: a smaller model, shorter answers, answers from the
+cache, then no answer for batch work, then none for standard work. Interactive requests are never shed here.
+
+Up the ladder goes as fast as the load says; down it goes one rung at a time, after the load has stayed clearly lower
+(`gap`) for `hold_s`. Without both it would swing: a measure lowers the load, which takes the measure away.
+
+Knows the fleet's view and the time it is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from itertools import pairwise
+
+from miniserve.errors import Overloaded, SetupError
+from miniserve.types import FleetView, Priority, Request
+
+
+class Rung(IntEnum):
+    NORMAL = 0
+    SMALL_MODEL = 1
+    SHORT_ANSWER = 2
+    CACHED_ANSWER = 3
+    SHED_BATCH = 4
+    SHED_STANDARD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SetRung:
+    """Treat requests by this rung from now on; `load` is why."""
+
+    rung: Rung
+    load: float
+
+
+class Ladder:
+    """Which rung is right for the load. Load 1: every ready replica has as many requests as it is meant to run."""
+
+    def __init__(
+        self,
+        *,
+        capacity: float,  # requests that one replica is meant to have at a time, waiting ones included
+        enter: Sequence[float] = (0.9, 1.2, 1.5, 2.0, 3.0),  # our choice: a queue of 1 batch is where lateness starts
+        gap: float = 0.2,
+        hold_s: float = 30.0,
+    ) -> None:
+        if not capacity > 0:
+            raise SetupError(f"capacity ({capacity}) must be above 0 requests per replica")
+        if len(enter) != len(Rung) - 1 or any(a >= b for a, b in pairwise(enter)):
+            raise SetupError(f"enter must be {len(Rung) - 1} loads that rise, one per rung, not {list(enter)}")
+        if not 0 < gap < enter[0] or not hold_s >= 0:
+            raise SetupError(f"need 0 < gap < {enter[0]} (the first load) and hold_s >= 0, not {gap} and {hold_s}")
+        self._capacity, self._enter, self._gap, self._hold_s = capacity, tuple(enter), gap, hold_s
+        self._calm_since_s: float | None = None
+        self.rung = Rung.NORMAL
+
+    def tick(self, now_s: float, view: FleetView) -> list[SetRung]:
+        """Return the change of rung that this load asks for, if any."""
+        load = load_of(view, self._capacity)
+        wanted = sum(load >= border for border in self._enter)
+        if wanted > self.rung:
+            return self._move(wanted, load)
+        if self.rung and load < self._enter[self.rung - 1] - self._gap:
+            return self._calm(now_s, load)
+        self._calm_since_s = None
+        return []
+
+    def _calm(self, now_s: float, load: float) -> list[SetRung]:
+        if self._calm_since_s is None:
+            self._calm_since_s = now_s
+        return self._move(self.rung - 1, load) if now_s - self._calm_since_s >= self._hold_s else []
+
+    def _move(self, rung: int, load: float) -> list[SetRung]:
+        self.rung, self._calm_since_s = Rung(rung), None
+        return [SetRung(self.rung, load)]
+
+
+def load_of(view: FleetView, capacity: float) -> float:
+    """Return the ready replicas' requests over what they are meant to have; infinite if none is ready."""
+    ready = view.ready()
+    outstanding = sum(max(replica.outstanding, replica.running + replica.queue_depth) for replica in ready)
+    return outstanding / (capacity * len(ready)) if ready else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What is left of a request's wishes."""
+
+    request: Request
+    cache_first: bool = False  # take an older answer to the same question, if there is one
+
+
+def treat(request: Request, rung: Rung, *, small_model: str, max_tokens: int, retry_after_s: float = 5.0) -> Treatment:
+    """Return how a request is served on this rung.
+
+    Raises: Overloaded if the rung sheds the request's class. SetupError if `max_tokens` is below 1.
+    """
+    if max_tokens < 1:
+        raise SetupError(f"max_tokens ({max_tokens}) of a short answer must be at least 1")
+    if rung >= _SHED.get(request.priority, math.inf):
+        name = request.priority.name.lower()
+        raise Overloaded(f"overloaded: {name} requests wait until it is over", retry_after_s=retry_after_s)
+    if rung >= Rung.SMALL_MODEL:
+        request = replace(request, model=small_model)
+    if rung >= Rung.SHORT_ANSWER:
+        shorter = min(request.sampling.max_tokens, max_tokens)
+        request = replace(request, sampling=replace(request.sampling, max_tokens=shorter))
+    return Treatment(request, cache_first=rung >= Rung.CACHED_ANSWER)
+
+
+_SHED = {Priority.BATCH: Rung.SHED_BATCH, Priority.STANDARD: Rung.SHED_STANDARD}
