@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jupytext  # type: ignore[import-untyped]
 
@@ -87,8 +88,8 @@ def read_source(path: Path, shown: Path | None = None) -> Source:
     return source
 
 
-def _cell(path: Path, line: int, raw: dict[str, object]) -> Cell:
-    meta = dict(raw["metadata"])  # type: ignore[call-overload]
+def _cell(path: Path, line: int, raw: dict[str, Any]) -> Cell:
+    meta = {key: value for key, value in dict(raw["metadata"]).items() if not key.startswith("lines_to_")}  # jupytext's
     where = f"{path}:{line}"
     if unknown := sorted(set(meta) - _KEYS):
         raise SetupError(f"{where}: unknown key {unknown[0]!r} in the cell's header; there are {', '.join(_KEYS)}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from miniserve.course.build import Course
 from miniserve.course.code import Code, Layer
@@ -11,7 +12,11 @@ from miniserve.course.kinds import Number
 from miniserve.course.question import Question
 from miniserve.course.verdict import Problem
 
-LIBRARY = '''"""A library of one class."""
+LIBRARY = '''"""A library of one class and one function."""
+
+
+def decorated(function):
+    return function
 
 
 class Least:
@@ -20,25 +25,29 @@ class Least:
     def __init__(self) -> None:
         self.calls = 0  # kept
 
-    def choose(self, loads: list[int]) -> int:
-        """Return the place of the smallest load."""
-        # the first one wins a tie
+    @decorated
+    def choose(
+        self,
+        loads: list[int],
+    ) -> int:
+        """Return the place of the smallest load.
+
+        The first one wins a tie.
+        """
+        # this comment belongs to the body
         self.calls += 1
         smallest = min(loads)
         return loads.index(smallest)
 
+    async def forget(self) -> None:
+        # so does this one
+        self.calls = 0
+
 
 def double(x: float) -> float:
-    """Return twice `x`."""
     doubled = x + x
     return doubled
 '''
-
-QUESTIONS = """
-from small_chapter import questions
-from miniserve.course.chapter import Chapter
-ch = Chapter(7, questions())
-"""
 
 SOURCE = """# %% [markdown] id="intro"
 # # A small chapter
@@ -52,7 +61,7 @@ from miniserve.course.chapter import Chapter
 from small_chapter import questions
 ch = Chapter(7, questions(7))
 
-# %% [markdown] id="one"
+# %% [markdown] id="card-7.1"
 # ## How much?
 
 # %% id="answer-7.1" tags=["answer"] question="7.1"
@@ -64,21 +73,25 @@ wait_s = 2 * 21.0
 ch.check("7.1", wait_s)
 
 # %% id="answer-7.2" tags=["answer"] question="7.2" target="lib/least.py::Least.choose"
-from collections.abc import Sequence
+decorated = staticmethod
 
 # %% id="check-7.2" tags=["check"]
 ch.check("7.2", Least)
 
 # %% id="shown" tags=["nbval-check-output"]
-print(object() is None, [1, 2])
-"""
+print(Least, len("two"))
+
+# %% id="address"
+object()
+""".replace("decorated = staticmethod", "def decorated(function):\n    return function")
 
 
-def _judge(asked: object, told: object) -> Problem | None:
+def _judge(asked: Any, told: Any) -> Problem | None:
     return None if told == [1] else Problem("off", repr(told), "Not the smallest.")
 
 
-def drive(answer: type, asked: list[list[int]]) -> list[int]:
+def drive(answer: Any, asked: list[list[int]]) -> list[int]:
+    """Let the learner's class choose once per list of loads."""
     return [answer().choose(loads) for loads in asked]
 
 
@@ -86,25 +99,18 @@ def questions(number: int) -> Mapping[str, Question]:
     """Return the two questions of chapter 7."""
     if number == 0:
         return {}
-    layer = Layer("examples", lambda seed: [[[3, 1, 2]]], _judge)
-    one = Number(id="7.1", name="wait_s", title="Wait", hints=("a", "b", "c"), truth=lambda: 42.0)
-    two = Code(
-        id="7.2",
-        name="Least",
-        title="Least",
-        hints=("a", "b", "c"),
-        driver=drive,
-        layers=(layer,),
-        target="lib/least.py::Least.choose",
-    )
+    hints = ("a", "b", "c")
+    layers = (Layer("examples", lambda seed: [[[3, 1, 2]]], _judge),)
+    target = "lib/least.py::Least.choose"
+    one = Number(id="7.1", name="wait_s", title="Wait", hints=hints, truth=lambda: 42.0)
+    two = Code(id="7.2", name="Least", title="Least", hints=hints, driver=drive, layers=layers, target=target)
     return {"7.1": one, "7.2": two}
 
 
-def write(folder: Path, source: str = SOURCE, name: str = "07_small", change: Callable[[str], str] = str) -> Course:
+def write(folder: Path, source: str = SOURCE, name: str = "07_small") -> Course:
     """Write the library and one source; return the course."""
     for sub in ("solutions", "chapters", "lib"):
         (folder / sub).mkdir(exist_ok=True)
     (folder / "lib/least.py").write_text(LIBRARY)
-    text = change(source).replace("TESTS", repr(str(Path(__file__).parent)))
-    (folder / f"solutions/{name}.py").write_text(text)
+    (folder / f"solutions/{name}.py").write_text(source.replace("TESTS", repr(str(Path(__file__).parent))))
     return Course(folder, questions)
