@@ -175,11 +175,13 @@ class Formula(Question):
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         if not isinstance(told, list) or len(told) != len(case.asked):  # only from a kernel that was tampered with
-            return Problem("no-number", repr(told)[:80], "One number for each set of parameters is asked for.")
+            return Problem("no-number", repr(told)[:80], "One number for each set is asked for.", "Return a number.")
         for given, value in zip(case.asked, told, strict=True):
             if type(value) not in (int, float):
                 text = f"{value!r} ({type(value).__name__})"
-                return Problem("no-number", text[:80], "The function must return a number.", "", _where(given))
+                return Problem(
+                    "no-number", text[:80], "The function must return a number.", "Call it once.", _where(given)
+                )
         wrong = [
             (given, value)
             for given, value in zip(case.asked, told, strict=True)
@@ -243,11 +245,15 @@ class Trace(Question):
         for i, right in enumerate(rows):
             if i >= len(told) or told[i] == ["..."]:
                 return Problem(
-                    "rows-missing", f"{len(told)} rows", f"There are {len(rows)} rows to fill in.", "", f"row {i + 1}"
+                    "rows-missing",
+                    f"{min(i, len(told))} rows are filled in",
+                    f"There are {len(rows)} of them.",
+                    "Go on with this one.",
+                    f"row {i + 1}",
                 )
             if len(told[i]) != len(right):
                 why = f"A row has {len(right)} columns: {', '.join(self.columns)}."
-                return Problem("columns", repr(told[i])[:80], why, "", f"row {i + 1}")
+                return Problem("columns", repr(told[i])[:80], why, "One value for each.", f"row {i + 1}")
             for column, seen, wanted in zip(self.columns, told[i], right, strict=True):
                 if not _same(seen, wanted):
                     id_, why = self.explain(i, column, seen, wanted)
@@ -284,14 +290,15 @@ class Classify(Question):
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         if not isinstance(told, dict):
-            return Problem("no-dict", repr(told)[:80], "A dictionary from item to option is asked for.", "")
+            return Problem("no-dict", repr(told)[:80], "A dictionary is asked for.", 'Write {"a": "...", "b": "..."}.')
         for key, text in self.items.items():
             if key not in told or told[key] in (None, "..."):
-                return Problem("items-missing", f"no choice for {key!r}", "Every item needs a choice.", "", text[:90])
+                seen, why = f"no choice for {key!r}", "Every item needs a choice."
+                return Problem("items-missing", seen, why, "Choose one of the options.", text[:90])
             choice = told[key]
             if choice not in self.options:
                 allowed = f"The options are {', '.join(map(repr, self.options))}."
-                return Problem("no-option", f"{key}: {choice!r}"[:80], allowed, "", text[:90])
+                return Problem("no-option", f"{key}: {choice!r}"[:80], allowed, "Choose one of them.", text[:90])
         wrong = [key for key in self.items if locked(self.id, key, told[key]) != self.keys[key]]
         if not wrong:
             return None
@@ -328,10 +335,13 @@ class Predict(Question):
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         if not (isinstance(told, list) and len(told) == 2 and all(type(v) in (int, float) for v in told)):
-            return Problem("no-interval", repr(told)[:80], "Two numbers are asked for: (low, high).", "")
+            return Problem(
+                "no-interval", repr(told)[:80], "Two numbers are asked for: low and high.", "Write (low, high)."
+            )
         low, high = told
         if not 0 < low <= high:
-            return Problem("no-interval", f"({low}, {high})", "Both must be above 0 and low at most high.", "")
+            why = "Both must be above 0, and low at most high."
+            return Problem("no-interval", f"({low:g}, {high:g})", why, "Write (low, high).")
         seen = f"({low:g}, {high:g}) {self.unit}".strip()
         if high / low > self.widest:
             why = f"It spans a factor of {high / low:.3g}; {self.widest:g} at most makes it a prediction."
@@ -390,7 +400,6 @@ class FreeText(Question):
         if not isinstance(told, str):
             return Problem("no-text", repr(told)[:80], "A text is asked for.", "Write it between quotes.")
         if (words := len(told.split())) < self.at_least_words:
-            return Problem(
-                "too-short", f"{words} words", f"At least {self.at_least_words} are needed to make a point.", ""
-            )
+            why = f"At least {self.at_least_words} are needed to make a point."
+            return Problem("too-short", f"{words} words", why, "Say what follows, and from which numbers.")
         return None
