@@ -124,6 +124,15 @@ def test_a_spot_machine_that_is_taken_back_is_replaced() -> None:
     assert states(fleet)["r-2"] is ReplicaState.READY
 
 
+def test_interrupted_spot_machines_are_replaced_again_and_again_and_all_are_paid_for() -> None:
+    env, fleet, loop = a_loop(Scheduled(plan=[(0, 3)]), usd_per_hour=1.0, spot=True, interruptions_per_hour=6.0)
+    env.run(3600)
+    lines = {replica_id: line for replica_id, line in fleet.bill().replicas if replica_id.startswith("r-")}
+    assert len(lines) > 10  # three machines that live for ten minutes
+    assert all(size.ready + size.starting == 3 for size in loop.sizes[2:])
+    assert sum(line.usd for line in lines.values()) == pytest.approx(3.0, rel=0.02)
+
+
 def test_a_crashed_replica_is_replaced_when_the_probes_miss_it() -> None:
     env, fleet, _ = a_loop(Scheduled(plan=[(0, 2)]))
     env.run(15)
@@ -184,10 +193,23 @@ def test_forecasts_of_two_runs_share_no_memory(scaled: Callable[..., Scenario]) 
     assert simulate(scenario).series == simulate(scenario).series
 
 
-def test_spot_machines_come_and_go_under_an_autoscaler(scaled: Callable[..., Scenario]) -> None:
-    """Each lives 20 hours on average; here a minute of machine time is an hour of that."""
-    result = simulate(scaled("fleet.replicas.0.spot=true", "run.duration_s=600"))
-    assert result.totals["cost_usd"] == pytest.approx(result.totals["replica_hours"] * 0.01605)
+def test_spot_machines_have_the_spot_price(scaled: Callable[..., Scenario]) -> None:
+    totals = simulate(scaled("fleet.replicas.0.spot=true", "run.duration_s=300")).totals
+    assert totals["cost_usd"] == pytest.approx(totals["replica_hours"] * 0.01605)
+
+
+def test_a_file_can_name_every_autoscaler(scaled: Callable[..., Scenario]) -> None:
+    tracking = "{kind='target-tracking', target=5}"
+    policies = (
+        tracking,
+        "{kind='queue', waiting_per_replica=4, most_running=4}",
+        "{kind='scheduled', plan=[[0, 1], [100, 3]], every_s=600}",
+        f"{{kind='combined', parts=[{tracking}, {{kind='scheduled', plan=[[0, 3]]}}]}}",
+        f"{{kind='predictive', replica_per_s=1.5, forecast='ewma', floor={tracking}}}",
+    )
+    for policy in policies:
+        result = simulate(scaled(f"autoscaler.policy={policy}", "run.duration_s=200"))
+        assert max(result.series["replicas_wanted"][1]) == 3, policy
 
 
 def test_a_fleet_of_none_wakes_up(scaled: Callable[..., Scenario]) -> None:
