@@ -195,7 +195,6 @@ def test_unrelated_chats_share_not_even_the_first_block_of_words() -> None:
     """A server's prefix cache would find what no two of them have in common."""
     beginnings = {prompt_text(range(chat << 20, (chat << 20) + 16)) for chat in range(3000)}
     assert len(beginnings) == 3000
-    assert len(set(first.split())) > 20
 
 
 async def test_the_servers_model_is_found_or_its_absence_told() -> None:
