@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": "score a model on the evaluation sets",
     "weights": "fetch, check and list model files",
     "course": "build the notebooks of the course; bring a learner's notebook up to date",
+    "grade": "grade notebooks that were handed in",
     "doctor": "look at this machine and say what will work",
 }
 

@@ -158,13 +158,12 @@ class Judging:
         self.runs += 1
         self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
         self.texts |= run.texts
-        if run.done:
-            for id_ in self.open:
-                self.broken = f"the worker ended without a verdict on {id_}: {run.log[-300:]}"
-        elif not run.ready:
+        if not run.ready:
             self.broken = f"no kernel could be started: {run.log[-300:]}"
         elif run.blame:
             self._leave_out(run)
+        elif self.open:
+            self.broken = f"the worker ended without a verdict on {', '.join(sorted(self.open))}: {run.log[-300:]}"
 
     def _leave_out(self, run: Run) -> None:
         questions = {cell.id: id_ for id_, cell in self.chapter.answer_cells.items()}
@@ -193,7 +192,7 @@ def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits) -> Run:
     (folder / "job.json").write_text(json.dumps({**job, "pipe": writing}), encoding="utf-8")
     with open(folder / "log", "wb") as log:
         worker = subprocess.Popen(
-            _command(folder), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            _command(folder, limits), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             pass_fds=(writing,), start_new_session=True, env=_environment(),
         )  # fmt: skip
         os.close(writing)
@@ -208,15 +207,34 @@ def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits) -> Run:
     return run
 
 
-def _command(folder: Path) -> list[str]:
-    options = ["--nbval-lax", "-p", "miniserve.course.grade.worker", "--grade-job", str(folder / "job.json")]
-    alone = ["-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider", "-q", "--color=no"]
+def _command(folder: Path, limits: Limits) -> list[str]:
+    options = [
+        f"--nbval-cell-timeout={limits.cell_s}",
+        "--nbval-lax",
+        "-p",
+        "miniserve.course.grade.worker",
+        "--grade-job",
+        str(folder / "job.json"),
+    ]
+    alone = [
+        "-p",
+        "nbval.plugin",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(folder),
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--color=no",
+    ]
     return [sys.executable, "-m", "pytest", *alone, *options, str(folder / "notebook.ipynb")]
 
 
 def _environment() -> dict[str, str]:
     without = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_CURRENT_TEST")
-    return {**{k: v for k, v in os.environ.items() if k not in without}, "OMP_NUM_THREADS": "1"}
+    kept = {name: value for name, value in os.environ.items() if name not in without}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def _follow(run: Run, reading: int, worker: int, mark: str, limits: Limits) -> None:
@@ -233,6 +251,7 @@ def _follow(run: Run, reading: int, worker: int, mark: str, limits: Limits) -> N
             *lines, waiting = (waiting + chunk).split(b"\n")
             for line in lines:
                 _hear(run, json.loads(line))
+                started_s = started_s if run.at else now_s  # the time runs from the first cell
         if now_s - looked_s < LOOK_EVERY_S:
             continue
         looked_s = now_s

@@ -71,24 +71,20 @@ def _collect_with_questions(self: Any) -> Iterator[pytest.Item]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Tell what begins and ends; stop at once when the kernel has gone."""
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Tell what begins; see how it ended; stop at once when the kernel has gone."""
     run, at = Run.current, _name(item)
     run.tell(event="begin", at=at)
-    result = yield
-    kernel: GradedKernel | None = item.parent.kernel  # type: ignore[union-attr]
-    if kernel is None:  # it could not be started: there was no "ready"
-        item.session.shouldstop = "no kernel"
-        return result
-    if isinstance(item, IPyNbCell) and (end := _end(kernel)) is not None:
-        run.ends[at] = end
-    if kernel.is_alive():
-        run.tell(event="end", at=at)
-    else:
-        timeout = run.ends.get(at, End()).timeout
-        run.tell(event="gone", at=at, why=kernel.gone or "the kernel died", timeout=timeout)
-        item.session.shouldstop = "the kernel has gone"
-    return result
+    try:
+        return (yield)
+    finally:
+        kernel: GradedKernel = item.parent.kernel  # type: ignore[union-attr]
+        if isinstance(item, IPyNbCell) and (end := _end(kernel)) is not None:
+            run.ends[at] = end
+        if not kernel.is_alive():
+            timeout = run.ends.get(at, End()).timeout
+            run.tell(event="gone", at=at, why=kernel.gone or "the kernel died", timeout=timeout)
+            item.session.shouldstop = "the kernel has gone"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
