@@ -33,7 +33,7 @@ MARGINS = (
     0.8,
     0.65,
 )  # tried for an autoscaler: the rate that a replica is trusted with, least safe first
-_MOST = 400  # replicas of one group
+_GIVE_UP = 3  # times the first guess
 
 Counts = tuple[int, ...]
 
@@ -120,19 +120,19 @@ class _Search:
         self.usd: dict[Counts, float] = {}
 
     def counts(self) -> Counts:
-        """Return the smallest good fleet; the largest one tried if none is."""
-        guess = max(1, math.ceil(self._needs[0]))
-        least_good = self._upwards(guess)
+        """Return the smallest good fleet; the first guess if three times as many are not good either."""
+        guess = max(1, math.ceil(1.1 * self._needs[0]))
+        least_good = self._upwards(guess, _GIVE_UP * guess + 1)
         if least_good is None:
-            return self._beside(_MOST)
+            return self._beside(guess)
         low, high = self._downwards(least_good)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._is_good(self._beside(middle)) else (middle, high)
         return self._with_fewer_others(self._beside(high))
 
-    def _upwards(self, n: int) -> int | None:
-        while n < _MOST:
+    def _upwards(self, n: int, most: int) -> int | None:
+        while n <= most:
             if self._is_good(self._beside(n)):
                 return n
             n = math.ceil(n * 1.2)

@@ -82,7 +82,7 @@ def test_every_lever_says_what_it_changes(base: Scenario) -> None:
     assert spec("spot").interruptions_per_hour > 0
     assert LEVERS["response cache"].pull(base).response_cache.hit_fraction == 0.1
     assert LEVERS["autoscaling"].pull(base).autoscaler.policy.name == "predictive"
-    assert spec("batching", "right-sizing").hardware != "a100-80gb"
+    assert spec("batching", "quantization", "right-sizing").hardware == "l4"
 
 
 def test_routing_keeps_the_quality_that_was_asked_for(base: Scenario) -> None:
@@ -128,11 +128,10 @@ def test_the_smallest_fleet_is_good_and_one_less_is_not() -> None:
     assert 0.3 * n < needs(scenario)[0] < 2 * n
 
 
-def test_a_goal_that_no_fleet_reaches_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("miniserve.sim.sizing._MOST", 4)
+def test_a_goal_that_no_fleet_reaches_is_said() -> None:
     sized = smallest_fleet(quick("slo.ttft_s=0.0001", "run.duration_s=5"), seed=1)
     assert not sized.kept
-    assert sized.counts == (4,)
+    assert attainment(sized.result.outcomes, sized.scenario.slo) < 0.99
 
 
 def test_spot_machines_are_replaced() -> None:
@@ -142,8 +141,8 @@ def test_spot_machines_are_replaced() -> None:
 
 
 def test_the_peak_is_seen(base: Scenario) -> None:
-    assert peak_per_s(base) == pytest.approx(5.0)
-    assert base.expected_requests == pytest.approx(5200, rel=0.05)
+    assert peak_per_s(base) == pytest.approx(3.0)
+    assert base.expected_requests == pytest.approx(3120, rel=0.05)
 
 
 def row(usd: float) -> dict[str, float]:
@@ -169,7 +168,7 @@ def test_findings_by_hand() -> None:
 
 def test_the_whole_bench_on_a_small_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three levers only: the command's own run takes minutes."""
-    text = SCENARIO.read_text().replace("scale = 4.0", "scale = 0.5").replace("duration_s = 1800", "duration_s = 30")
+    text = SCENARIO.read_text().replace("scale = 6.0", "scale = 0.5").replace("duration_s = 1800", "duration_s = 30")
     path = tmp_path / "levers.toml"
     path.write_text(text)
     some = tuple(LEVERS[name] for name in ("batching", "response cache", "right-sizing"))
