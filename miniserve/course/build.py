@@ -75,7 +75,8 @@ class Course:
 
     def lab(self, source: Source) -> str:
         """Return the text of what the chapter's cells call, since outputs come from it too."""
-        path = self.root / f"miniserve/course/labs/ch{source.number:02}.py"
+        name = f"ch{source.number:02}" if source.number else source.name
+        path = self.root / f"miniserve/course/labs/{name}.py"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def read(self, path: Path) -> tuple[Source, list[Texts]]:
