@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
-from miniserve.policies.router import AnyReplica, PriorityTier, RegionRouter, Routers, VersionPin
+from miniserve.policies.router import AnyReplica, FeatureRouter, PriorityTier, RegionRouter, Routers, VersionPin
 from miniserve.types import FleetView, Priority, ReplicaState, ReplicaView, Request
 
 REQUEST = Request(request_id="q", model="chat", prompt_ids=(1,))
@@ -179,3 +179,23 @@ def test_routers_in_a_row_narrow_one_after_the_other() -> None:
 def test_impossible_settings_are_refused(make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SetupError):
         make()
+
+
+def test_features_go_to_their_versions_stickily_and_others_anywhere() -> None:
+    router = FeatureRouter(shares={"easy": {"small": 1.0}, "hard": {"small": 0.25, "large": 0.75}})
+    fleet = FleetView((ReplicaView("s", version="small"), ReplicaView("l", version="large")))
+
+    def to(feature: str, session: str) -> list[str]:
+        request = Request("q", "m", (1,), session_key=session, feature=feature)
+        return [view.replica_id for view in router.route(request, fleet).replicas]
+
+    assert to("easy", "s1") == ["s"]
+    assert to("other", "s1") == ["s", "l"]
+    hard = [to("hard", f"s{i}") for i in range(400)]
+    assert hard == [to("hard", f"s{i}") for i in range(400)]
+    assert hard.count(["s"]) == pytest.approx(100, abs=30)
+
+
+def test_shares_of_a_feature_must_be_shares() -> None:
+    with pytest.raises(SetupError, match="version shares"):
+        FeatureRouter(shares={"easy": {"small": -1.0}})
