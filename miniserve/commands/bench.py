@@ -143,6 +143,8 @@ def _levers(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, A
     console.print("pricing thirty fleets, each by several simulations: a quarter of an hour ...")
     result = bench_levers(args.seed, console)
     console.print(levers_table(result))
+    for name, assumes in result["assumes"].items():
+        console.print(f"{name}: {assumes}", markup=False, highlight=False)
     return result
 
 
