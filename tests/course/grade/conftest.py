@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-HERE = str(Path(__file__).parent)
-sys.path.insert(0, HERE)
+from course.grade import toy
 
 
 @pytest.fixture(autouse=True)
 def toy_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let workers import the toy's questions."""
-    monkeypatch.setenv("PYTHONPATH", HERE)
+    monkeypatch.setenv("PYTHONPATH", toy.PATH)
 
 
 @pytest.fixture(scope="session")
-def chapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def chapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the toy chapter."""
-    from toy import write_chapter
-
-    yield write_chapter(tmp_path_factory.mktemp("toy"))
-    assert os.path.isdir(HERE)
+    return toy.write_chapter(tmp_path_factory.mktemp("toy"))

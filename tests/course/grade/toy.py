@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toy_course.ch90 import QUESTIONS
-
-from miniserve.course.build import Course
 from miniserve.course.notebooks import dumps, learner_notebook, texts
 from miniserve.course.source import read_source
 
@@ -77,17 +74,18 @@ RIGHT = {
 Notebook = dict[str, Any]
 
 
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = "course.grade.toy_course"  # its questions, for whoever finds modules in tests/
+PATH = str(ROOT / "tests")
+
+
 def write_chapter(folder: Path) -> Path:
     """Write the chapter as a learner gets it; return the folder of chapters."""
-    source = folder / "90_toy.py"
-    source.write_text(SOURCE)
-    course = Course(folder, lambda number: {question.id: question for question in QUESTIONS})
-    read = read_source(source)
+    (folder / "90_toy.py").write_text(SOURCE)
+    source = read_source(folder / "90_toy.py")
     chapters = folder / "chapters"
     chapters.mkdir()
-    root = Path(__file__).resolve().parents[3]
-    (chapters / "90_toy.ipynb").write_text(dumps(learner_notebook(read, texts(read, root))))
-    assert course.root == folder
+    (chapters / "90_toy.ipynb").write_text(dumps(learner_notebook(source, texts(source, ROOT))))
     return chapters
 
 
@@ -95,6 +93,7 @@ def answered(chapters: Path, answers: Mapping[str, str]) -> Notebook:
     """Return the chapter's notebook with the answers put in by question."""
     notebook: Notebook = json.loads((chapters / "90_toy.ipynb").read_text())
     for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
         if (question := cell["metadata"].get("question")) in answers:
             cell["source"] = answers[question]
     return notebook
@@ -105,6 +104,3 @@ def hand_in(folder: Path, learner: str, notebook: Notebook | str, name: str = "9
     (folder / learner).mkdir(parents=True, exist_ok=True)
     text = notebook if isinstance(notebook, str) else json.dumps(notebook)
     (folder / learner / name).write_text(text)
-
-
-Change = Callable[[Notebook], None]

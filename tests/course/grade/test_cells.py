@@ -1,0 +1,58 @@
+"""What a cell does is read from its text, and experiments that nobody needs are found."""
+
+from __future__ import annotations
+
+import pytest
+
+from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, same_code
+
+
+def test_names_are_bound_changed_and_loaded() -> None:
+    found = names("import numpy as np\nx = y + 1\nxs.append(3)\ntable['a'] = 1\ndef f(): return x")
+
+    assert {"np", "x", "f"} <= found.binds
+    assert found.changes == {"xs", "table"}
+    assert {"y", "xs", "table"} <= found.loads
+
+
+@pytest.mark.parametrize("text", ["%matplotlib inline\nx = 1", "!ls\nx = 1", "x = await f()"])
+def test_magics_and_top_level_await_are_read(text: str) -> None:
+    assert "x" in names(text).binds
+
+
+@pytest.mark.parametrize("text", ["x = = 1", "(" * 5_000, "\0"])
+def test_of_what_is_no_python_nothing_is_known(text: str) -> None:
+    assert not names(text).known
+
+
+def test_cells_that_no_answer_needs_are_left_out() -> None:
+    texts = ["import m", "a = m.f()", "plot(a)", "answer = a + b", "b = 2", "shown = run(answer)", "m.show(b)"]
+
+    assert needed(texts, always=[0, 3]) == {0, 1, 3, 4}
+
+
+def test_a_cell_that_changes_what_is_needed_is_needed() -> None:
+    assert needed(["xs = []", "xs.append(1)", "ys.append(1)", "answer = xs"], always=[3]) == {0, 1, 3}
+
+
+def test_a_cell_that_cannot_be_read_is_kept() -> None:
+    assert needed(["x = = 1", "answer = 1"], always=[1]) == {0, 1}
+
+
+def test_comments_spaces_and_quotes_are_no_difference() -> None:
+    assert same_code("x = 'a'  # one\n", 'x   =  "a"')
+    assert not same_code("x = 1", "x = 2")
+    assert same_code("x = = 1", "x = = 1\n")
+
+
+@pytest.mark.parametrize("line", ["# NBVAL_SKIP", "  #NBVAL_IGNORE_OUTPUT  ", "### PYTEST_VALIDATE_IGNORE_OUTPUT"])
+def test_what_nbval_obeys_is_found(line: str) -> None:
+    from nbval.plugin import find_comment_markers
+
+    assert list(find_comment_markers(line))
+    assert not list(find_comment_markers(NBVAL_COMMENT.sub("#", f"x = 1\n{line}\ny = 2")))
+
+
+def test_odd_things_are_told_in_words() -> None:
+    assert odd("import os\nos.kill(os.getppid(), 9)") == ["'getppid': it asks who its parent process is"]
+    assert odd("x = 1") == []
