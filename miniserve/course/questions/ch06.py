@@ -371,7 +371,7 @@ REPORT = FreeText(
     at_least_words=40,
     rubric=(
         "Replaces the average by a percentile with its limit and its window, and gives the day's number.",
-        "Says what the average hid: that about one request in forty met a wait of many seconds, and when.",
+        "Says what the average hid: that about one request in thirty met a wait of many seconds, and when.",
         "Counts people, not only requests: sessions that meet the tail, or that the slow answers came together.",
         "Says how the number was made: all replicas' requests together, not a mean of three p99s, and from how many.",
     ),
@@ -379,7 +379,7 @@ REPORT = FreeText(
         "On Tuesday the p99 of the time to first token, over all 4,300 requests of the day and all three GPUs "
         "together, "
         "was 16 s; we promise 4 s. The average of 1.4 s hid that: between 13:00 and 13:40 one GPU was slow, and about "
-        "one in forty of the day's requests waited longer than 4 s, up to half a minute. They came together, so the "
+        "one in thirty of the day's requests waited longer than 4 s, up to half a minute. They came together, so the "
         "customers of that lunch hour met several in one session while most others saw none. I propose to report the "
         "daily p99 against 4 s, with failures counted as slow, and never the mean of the GPUs' own p99s."
     ),

@@ -74,6 +74,11 @@ WRONG = [
     ("6.5", ROWS[:3], "rows-missing"),
     ("6.5", [(0.5, 280, 280, "-"), (1, 485, 765, "p50"), *ROWS], "bound"),
     ("6.5", {"p99": 16}, "no-table"),
+    ("6.6", 100, "one-expected"),  # of the numbers that nobody in particular is given
+    ("6.6", 160, "rounded-down"),
+    ("6.6", 23, "chances-swapped"),
+    ("6.6", 1, "wrong-base"),
+    ("6.6", 230, "two-sided"),
     ("6.6", "300 requests", "wrong-unit"),
     ("6.6", True, "no-number"),
     ("6.6", 1_000_000, "off"),
