@@ -174,3 +174,15 @@ def test_what_the_money_went_into(file: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["simulate", "s.toml", "--cost", "colour"])
     assert "invalid choice: 'colour'" in capsys.readouterr().err
+
+
+def test_a_users_own_autoscaler_and_what_it_cost(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(SCENARIO + '[autoscaler]\npolicy = { kind = "reactive", target = 2 }\nmax_replicas = 6\n')
+    body = "class Mine:\n    def tick(self, now_s, view):\n        return [ScaleTo(5)]\n"
+    Path("own.py").write_text("from miniserve.types import ScaleTo\n" + body)
+    assert main(["simulate", "s.toml", "--autoscaler", "own.py:Mine", "--plot", "a.png"]) == 0
+    assert "replica hours" in capsys.readouterr().out
+    cases = ["autoscaler.policy=own.py:Mine", "autoscaler.policy={kind='reactive', target=2}"]
+    assert main(["simulate", "s.toml", "--seeds", "2", "--compare", *cases, "--plot", "b.png"]) == 0
+    assert "replicas paid (hours)" in capsys.readouterr().out
+    assert Path("b.png").stat().st_size > 5000
