@@ -1,0 +1,15 @@
+# question: 12.1
+from collections.abc import Sequence
+
+from miniserve.seeds import number
+from miniserve.types import ReplicaView, Request
+
+
+class LeastOutstanding:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        if not replicas:
+            return None
+
+        return min(
+            replicas, key=lambda view: (view.outstanding, number(view.replica_id, request.request_id))
+        ).replica_id

@@ -1,0 +1,20 @@
+# question: 12.4
+from collections.abc import Sequence
+from random import Random
+
+from miniserve.types import ReplicaView, Request
+
+
+class PowerOfTwo:
+    def __init__(self, *, seed: int = 0) -> None:
+        self._seed = seed
+
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        if not replicas:
+            return None
+
+        places = Random(f"{self._seed}/{request.request_id}").sample(range(len(replicas)), min(2, len(replicas)))
+        return min((replicas[place] for place in places), key=self._load).replica_id
+
+    def _load(self, view: ReplicaView) -> float:
+        return view.outstanding

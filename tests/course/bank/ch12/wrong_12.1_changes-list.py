@@ -1,0 +1,13 @@
+# question: 12.1
+from collections.abc import Sequence
+
+from miniserve.types import ReplicaView, Request
+
+
+class LeastOutstanding:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        if not replicas:
+            return None
+
+        replicas.sort(key=lambda view: view.outstanding)
+        return replicas[0].replica_id

@@ -1,0 +1,12 @@
+# question: 12.1
+from collections.abc import Sequence
+
+from miniserve.seeds import number
+from miniserve.types import ReplicaView, Request
+
+
+class LeastOutstanding:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        fewest = min(view.outstanding for view in replicas)
+        equals = sorted(view.replica_id for view in replicas if view.outstanding == fewest)
+        return equals[number("x", request.request_id) % len(equals)]

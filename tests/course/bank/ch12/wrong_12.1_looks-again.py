@@ -1,0 +1,18 @@
+# question: 12.1
+from collections.abc import Sequence
+
+from miniserve.seeds import number
+from miniserve.types import ReplicaView, Request
+
+
+class LeastOutstanding:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        if not replicas:
+            return None
+
+        equals = [
+            view.replica_id
+            for view in replicas
+            if not any(other.outstanding - view.outstanding < 0 for other in replicas)
+        ]
+        return sorted(equals)[number("x", request.request_id) % len(equals)]

@@ -1,0 +1,17 @@
+# question: 12.1
+from collections.abc import Sequence
+
+from miniserve.seeds import number
+from miniserve.types import ReplicaView, Request
+
+
+class LeastOutstanding:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        if not replicas:
+            return None
+
+        fewest = min(view.outstanding for view in replicas)
+        equals = sorted((view for view in replicas if view.outstanding == fewest), key=lambda view: view.replica_id)
+        chosen = equals[number("x", request.request_id) % len(equals)]
+        object.__setattr__(chosen, "outstanding", fewest + 1)
+        return chosen.replica_id

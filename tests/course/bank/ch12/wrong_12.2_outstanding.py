@@ -1,0 +1,15 @@
+# question: 12.2
+from collections.abc import Sequence
+
+from miniserve.seeds import number
+from miniserve.types import ReplicaView, Request
+
+
+class LeastKv:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        if not replicas:
+            return None
+
+        least = min(view.outstanding for view in replicas)
+        equals = sorted(view.replica_id for view in replicas if view.outstanding == least)
+        return equals[number("x", request.request_id) % len(equals)]

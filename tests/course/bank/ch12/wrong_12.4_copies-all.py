@@ -1,0 +1,24 @@
+# question: 12.4
+from collections.abc import Sequence
+from random import Random
+
+from miniserve.seeds import number
+from miniserve.types import ReplicaView, Request
+
+
+class PowerOfTwo:
+    def __init__(self, *, seed: int = 0) -> None:
+        self._seed = seed
+
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        if not replicas:
+            return None
+
+        order = list(replicas)
+        luck = Random(number(self._seed, request.request_id))
+        luck.shuffle(order)
+        one, other = order[0], order[-1]
+        return (other if self._load(other) < self._load(one) else one).replica_id
+
+    def _load(self, view: ReplicaView) -> float:
+        return view.outstanding
