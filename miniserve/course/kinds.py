@@ -138,7 +138,8 @@ def in_unit(told: Json, unit: str) -> float | Problem:
     if own == unit:
         return number
     if own not in _UNITS or unit not in _UNITS or _UNITS[own][0] != _UNITS[unit][0]:
-        return Problem("wrong-unit", f"{told!r}", f"The answer is asked for in {unit or 'no unit'}.", "Convert it.")
+        why = f"The answer is asked for in {unit}." if unit else "A plain number is asked for."
+        return Problem("wrong-unit", f"{told!r}"[:80], why, "Convert it." if unit else "Leave the unit out.")
     return number * _UNITS[own][1] / _UNITS[unit][1]
 
 
@@ -171,6 +172,9 @@ class Formula(Question):
             )
         if told.error.startswith("NotImplementedError"):
             return Problem("not-written", told.error, "The function is not written yet.", "Replace the raise.")
+        if told.line:
+            alone = f"Run it alone, for example as {self.name}({_where(case.asked[0])})."
+            return Problem("raises", told.error, "Your code raised this error.", alone, told.line)
         return Question.failed(self, case, told)
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
@@ -294,17 +298,17 @@ class Classify(Question):
         for key, text in self.items.items():
             if key not in told or told[key] in (None, "..."):
                 seen, why = f"no choice for {key!r}", "Every item needs a choice."
-                return Problem("items-missing", seen, why, "Choose one of the options.", text[:90])
+                return Problem("items-missing", seen, why, "Choose one of the options.", text)
             choice = told[key]
             if choice not in self.options:
                 allowed = f"The options are {', '.join(map(repr, self.options))}."
-                return Problem("no-option", f"{key}: {choice!r}"[:80], allowed, "Choose one of them.", text[:90])
+                return Problem("no-option", f"{key}: {choice!r}"[:80], allowed, "Choose one of them.", text)
         wrong = [key for key in self.items if locked(self.id, key, told[key]) != self.keys[key]]
         if not wrong:
             return None
         key = wrong[0]
         seen = f"{key}: {told[key]!r}; {len(self.items) - len(wrong)} of {len(self.items)} are right"
-        return Problem(f"item-{key}", seen, self.because[key], "Look at this item again.", self.items[key][:90])
+        return Problem(f"item-{key}", seen, self.because[key], "Look at this item again.", self.items[key])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
