@@ -10,7 +10,7 @@
 # - how many requests a p99 needs before it means anything;
 # - to read a promise about latency like a lawyer.
 #
-# **You need** Python, and nothing about serving. **Time**: about an hour. Everything runs on this computer in seconds.
+# **You need** Python, and nothing about serving. **Time**: about an hour; all cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 What a percentile is · 3 Break it · 4 Predict, then measure ·
 # 5 Sessions · 6 Three replicas, one p99 · 7 How many requests a p99 needs · 8 Promises · 9 Read the real code ·
