@@ -1,4 +1,4 @@
-"""`miniserve course`: make the notebooks (`build`), carry answers over to a newer chapter (`update`)."""
+"""`miniserve course`: make the notebooks (`build`), bring a learner's up to date (`update`), test checks (`mutate`)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions, each with its own options."""
-    from miniserve.course import build, update
+    from miniserve.course import build, mutate, update
 
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for module, about in (
         (build, "make the notebooks from their sources, as python -m miniserve.course.build does"),
+        (mutate, "spoil solutions, and see whether the checks notice"),
         (update, "carry the answers of a notebook over to the chapter as it is now"),
     ):
         one = actions.add_parser(module.__name__.rpartition(".")[2], help=about, description=about, allow_abbrev=False)

@@ -248,24 +248,32 @@ def numbers(root: Path = ROOT) -> list[int]:
     return sorted(int(path.name[:2]) for path in root.glob("solutions/[0-9][0-9]_*.py"))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run as a program: 1 if a score is too low, or too many mutants are declared equivalent."""
-    parser = argparse.ArgumentParser(
-        prog="python -m miniserve.course.mutate", description="Spoil solutions; see whether the checks notice."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a mutation run."""
     parser.add_argument("chapters", nargs="*", type=int, metavar="NN", help="chapters; all if none is given")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="judge each N-th mutant only")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Spoil solutions; 1 if a score is too low, or too many mutants are declared equivalent."""
     results: list[Score] = []
+    for number in args.chapters or numbers():
+        for result in scores(number, args.every):
+            print("\n".join(result.lines()), flush=True)
+            results.append(result)
+    return 0 if all(result.good for result in results) and few_equivalent(results) else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run as a program of its own."""
+    about = "Spoil solutions; see whether the checks notice."
+    parser = argparse.ArgumentParser(prog="python -m miniserve.course.mutate", description=about)
+    add_arguments(parser)
     try:
-        for number in args.chapters or numbers():
-            for result in scores(number, args.every):
-                print("\n".join(result.lines()), flush=True)
-                results.append(result)
+        return run(parser.parse_args(argv))
     except SetupError as error:
         print(f"miniserve: {error}", file=sys.stderr)
         return 2
-    return 0 if all(result.good for result in results) and few_equivalent(results) else 1
 
 
 if __name__ == "__main__":
