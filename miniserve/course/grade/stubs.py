@@ -16,14 +16,19 @@ from miniserve.course.question import Question
 from miniserve.course.source import function_head
 
 PACKAGE = Path(__file__).resolve().parents[2]
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "questions", "grade", "build.py", "*.pyc")
+_LEFT_OUT = {"__pycache__", "course/questions", "course/grade"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def write_stubbed(folder: Path, questions: Iterable[Question], package: Path = PACKAGE) -> None:
     """Copy `package` into `folder`, which becomes an entry of the kernel's PYTHONPATH; `data/` is linked beside it."""
     copy = folder / package.name
-    shutil.copytree(package, copy, ignore=_LEFT_OUT)
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        inside = Path(folder).relative_to(package)
+        return [name for name in names if {name, (inside / name).as_posix()} & _LEFT_OUT]
+
+    shutil.copytree(package, copy, ignore=left_out)
     denied = {question.id: question for question in questions if isinstance(question, Code)}
     for file in sorted(copy.rglob("*.py")):
         text = file.read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from miniserve.course.grade import processes
-from miniserve.course.grade.judge import failed
+from miniserve.course.grade.judge import failed as failed_verdict
 from miniserve.course.grade.normalise import Cell, Normalised, normalise
 from miniserve.course.grade.sandbox import Room, kernel_command, kernel_environment, prepare
 from miniserve.course.grade.sheet import Sheet, verdict_from
@@ -64,6 +64,7 @@ class Run:
     status: Status = Status.CRASHED
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # cells that did not end well
     log: str = ""
 
 
@@ -142,7 +143,8 @@ class Judging:
         self.verdicts = {verdict.question_id: verdict for verdict in normal.verdicts}
         self.texts: dict[str, str] = {}
         self.left_out: set[str] = set()
-        self.notes = list(normal.notes)
+        self.failed: dict[str, str] = {}
+        self.left_out_notes: list[str] = []
         self.runs = 0
         self.broken = ""  # our own failure, as a sentence
 
@@ -158,6 +160,7 @@ class Judging:
         self.runs += 1
         self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
         self.texts |= run.texts
+        self.failed |= run.failed
         if not run.ready:
             self.broken = f"no kernel could be started: {run.log[-300:]}"
         elif run.blame:
@@ -170,10 +173,10 @@ class Judging:
         question = questions.get(run.blame) or run.blame.removeprefix("q")
         if question in self.chapter.questions:
             if question in self.open:
-                self.verdicts[question] = failed(question, run.status, "no-end", run.why)
+                self.verdicts[question] = failed_verdict(question, run.status, "no-end", run.why)
             self.left_out.add(self.chapter.answer_cells[question].id)
         else:
-            self.notes.append(f"Cell {run.blame} was left out: {run.why}.")
+            self.left_out_notes.append(f"Cell {run.blame} was left out: {run.why}.")
             self.left_out.add(run.blame)
 
     def sheet(self, handed: Submission) -> Sheet:
@@ -181,9 +184,14 @@ class Judging:
             if self.broken:
                 self.verdicts[id_] = Verdict(id_, Status.NOT_GRADED, note=self.broken)
             else:
-                self.verdicts[id_] = failed(id_, Status.TIMEOUT, "no-end", "the time for the whole notebook was over")
+                self.verdicts[id_] = failed_verdict(
+                    id_, Status.TIMEOUT, "no-end", "the time for the whole notebook was over"
+                )
         verdicts = {id_: self.verdicts[id_] for id_ in self.chapter.questions}
-        return Sheet(handed, self.chapter.number, verdicts, self.texts, tuple(self.notes), self.broken)
+        answers = {cell.id for cell in self.chapter.answer_cells.values()}
+        failed = [f"Cell {id_} ended with {error}." for id_, error in self.failed.items() if id_ not in answers]
+        notes = (*self.normal.notes, *self.left_out_notes, *failed)
+        return Sheet(handed, self.chapter.number, verdicts, self.texts, notes, self.broken)
 
 
 def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits) -> Run:
@@ -279,6 +287,8 @@ def _hear(run: Run, event: dict[str, Any]) -> None:
         run.ready = True
     elif kind == "done":
         run.done = True
+    elif kind == "failed":
+        run.failed[at] = event["error"]
     elif kind == "begin":
         run.at = at
     elif kind == "gone":
