@@ -69,6 +69,7 @@ print(f"average time to first token: {course.told(float(np.mean(day.ttft_s)))} s
 # %% id="ten" tags=["nbval-check-output"]
 ten_s = [0.6, 0.4, 0.5, 15.0, 0.5, 0.8, 0.4, 0.6, 0.7, 0.5]
 in_order = sorted(ten_s)
+print("in order:", in_order)
 places = {p: math.ceil(p / 100 * 10) for p in (50, 90, 95, 99)}
 course.table(
     {
@@ -76,7 +77,7 @@ course.table(
         "place": ["-", *places.values()],
         "seconds": [sum(ten_s) / 10, *(in_order[place - 1] for place in places.values())],
     },
-    "Ten answers: " + ", ".join(f"{value:g}" for value in in_order),
+    "Ten answers",
 )
 
 # %% [markdown] id="what-2"
@@ -144,7 +145,7 @@ ch.check("6.2", test_input)
 #
 # Here is what happened on Larkspur's day. At 13:00 one of the three GPUs ran hot and throttled: for 40 minutes each of
 # its steps took twelve times as long. It still said that it was well, so requests went on going to it. A request that
-# has no first token after 30 s is tried once more on another replica.
+# has no first token after 30 s is tried again on another replica.
 
 # %% id="facts" tags=["nbval-check-output"]
 lunch = day.between(13, 14)
@@ -261,11 +262,12 @@ course.table(
         "cumulative": np.cumsum(merged),
         "holds": ["-", "p50", "p95"],
     },
-    "200 answers: the p50 is at place 100, the p95 at place 190",
+    "200 answers of both",
 )
 
 # %% [markdown] id="merge-2"
-# *left* has its p50 in the first bucket and *right* in the third. The fleet's is in the second.
+# Of 200 answers the p50 is at place 100, the p95 at place 190. *left* has its p50 in the first bucket and *right* in the
+# third. The fleet's is in the second.
 #
 # ### Exercise 6.5: three replicas, one p99
 #
