@@ -24,7 +24,8 @@ from miniserve.course.ask import Json, NotPlain, plain
 OUTPUT_BYTES = 10_000_000  # of one cell; more is thrown away, and far more ends the kernel
 SHOWN_CHARACTERS = 10_000
 VALUE_CHARACTERS = 5_000_000
-INTERRUPT_S = 3.0
+INTERRUPT_S = 5.0
+START_S = 240.0
 
 
 class KernelGone(Exception):
@@ -40,7 +41,7 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         self.gone = ""  # why there is no kernel any more
         self.died = False  # by itself
         self.limit_s = limit_s
-        self._until_s = time.monotonic() + 120.0
+        self._until_s = time.monotonic() + START_S
         self._output = 0
         self.km = KernelManager(
             kernel_name="graded",
@@ -52,7 +53,7 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         self.km.start_kernel(cwd=str(home), env=environment, stdout=DEVNULL, stderr=DEVNULL)
         self.kc = self.km.client()
         self.kc.start_channels()
-        self.kc.wait_for_ready(timeout=60)
+        self.kc.wait_for_ready(timeout=START_S)
         self._ensure_iopub_up()
 
     def execute_cell_input(self, cell_input: str, allow_stdin: bool | None = None) -> Any:

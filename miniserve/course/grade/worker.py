@@ -23,6 +23,7 @@ from miniserve.course.grade.judge import End, judge
 from miniserve.course.grade.kernel import GradedKernel
 from miniserve.course.question import Question
 
+OUTPUT_S = 20.0  # nbval's own 5 s, within which outputs must follow a reply, are too few on a busy machine
 _collect = IPyNbFile.collect  # of nbval 0.11.0, an internal: a test holds us to it
 
 
@@ -65,7 +66,9 @@ def _start_kernel(self: Any) -> None:
 
 
 def _collect_with_questions(self: Any) -> Iterator[pytest.Item]:
-    yield from _collect(self)
+    for cell in _collect(self):
+        cell.output_timeout = OUTPUT_S
+        yield cell
     for question in Run.current.questions:
         yield Asked.from_parent(self, name=f"q{question.id}", question=question)
 
