@@ -67,8 +67,12 @@ class Grading:
 
     def all(self) -> Graded:
         """Grade every submission, `jobs` at a time."""
-        with ThreadPoolExecutor(self.order.jobs) as pool:
+        pool = ThreadPoolExecutor(self.order.jobs)
+        try:
             return self.graded(list(pool.map(self.one, self.submissions)))
+        finally:  # also after Ctrl-C: nothing may go on running
+            self._grader.stop()
+            pool.shutdown(cancel_futures=True)
 
     def graded(self, sheets: Sequence[Sheet]) -> Graded:
         return Graded(sheets, self.course, self.weights, self.marks, self.sandbox, self.order.seed)

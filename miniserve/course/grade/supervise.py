@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -73,11 +74,16 @@ class Grader:
 
     def __init__(self, folder: Path, settings: Settings, course: Iterable[TrustedChapter]) -> None:
         self._folder, self._settings = folder, settings
+        self._stopped = threading.Event()
         for chapter in course:
             write_stubbed(self._package(chapter), chapter.questions.values())
 
     def _package(self, chapter: TrustedChapter) -> Path:
         return self._folder / f"package-{chapter.number:02}"
+
+    def stop(self) -> None:
+        """End what runs, soon: the sheets that come of it mean nothing."""
+        self._stopped.set()
 
     def grade(self, handed: Submission, chapter: TrustedChapter) -> Sheet:
         """Return the sheet of one submission; never raises for what is in it."""
@@ -89,7 +95,7 @@ class Grader:
         until_s = time.monotonic() + MOST_RUNS_LONG * self._settings.limits_of(chapter).notebook_s
         while judging.open and judging.runs <= 2 * len(chapter.questions) + 2 and time.monotonic() < until_s:
             judging.take(self._run(handed, chapter, judging))
-            if judging.broken:
+            if judging.broken or self._stopped.is_set():
                 break
         return judging.sheet(handed)
 
@@ -100,7 +106,7 @@ class Grader:
             shutil.copytree(self._package(chapter), room.package)
             prepare(room, self._settings.sandbox)
             job = self._job(folder, room, handed, chapter, judging)
-            return watch(job, folder, room, self._settings.limits_of(chapter))
+            return watch(job, folder, room, self._settings.limits_of(chapter), self._stopped)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -194,7 +200,7 @@ class Judging:
         return Sheet(handed, self.chapter.number, verdicts, self.texts, notes, self.broken)
 
 
-def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits) -> Run:
+def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits, stopped: threading.Event) -> Run:
     """Start a worker, follow what it tells, and end it if it is silent, takes too long or takes too much."""
     reading, writing = os.pipe()
     (folder / "job.json").write_text(json.dumps({**job, "pipe": writing}), encoding="utf-8")
@@ -206,7 +212,7 @@ def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits) -> Run:
         os.close(writing)
         run = Run()
         try:
-            _follow(run, reading, worker.pid, str(room.folder), limits)
+            _follow(run, reading, worker.pid, str(room.folder), limits, stopped)
         finally:
             processes.end(worker.pid, str(room.folder))
             worker.wait()
@@ -245,11 +251,11 @@ def _environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-def _follow(run: Run, reading: int, worker: int, mark: str, limits: Limits) -> None:
+def _follow(run: Run, reading: int, worker: int, mark: str, limits: Limits, stopped: threading.Event) -> None:
     """Read events until the worker ends or must be ended."""
     started_s = heard_s = looked_s = time.monotonic()
     waiting = b""
-    while True:
+    while not stopped.is_set():
         ready = select.select([reading], [], [], LOOK_EVERY_S)[0]
         now_s = time.monotonic()
         if ready:
