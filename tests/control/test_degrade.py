@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.control.degrade import Ladder, Rung, SetRung, load_of, treat
@@ -51,6 +51,7 @@ def test_it_says_what_changed_and_why_and_only_then() -> None:
     assert ladder.tick(1.0, at(1.25)) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.85, 0.95), min_size=2, max_size=100))
 def test_noise_around_a_border_makes_it_change_once_at_most(loads: list[float]) -> None:
     seen = rungs(Ladder(capacity=100), loads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.control.guardrails import GUARDRAILS, Batch, Guardrail
@@ -158,6 +158,7 @@ def test_a_stage_waits_for_replicas_while_the_guardrails_go_on() -> None:
     assert rollout.tick(2.0, RolloutView(BROKEN.batches, few))[0] == shares(0.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=30))
 def test_shares_never_fall_except_back_to_nothing(healthy: list[bool]) -> None:
     rollout = Rollout("v1", "v2", ramp(5, 10.0), keep_warm_s=0)

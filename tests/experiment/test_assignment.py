@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
@@ -59,6 +59,7 @@ def test_thirds_lose_no_bucket() -> None:
     assert None not in {experiment.variant_of(user) for user in USERS}
 
 
+@settings(deadline=None)
 @given(low=st.floats(0, 1), high=st.floats(0, 1))
 def test_a_growing_flag_takes_nobody_back(low: float, high: float) -> None:
     low, high = sorted((low, high))

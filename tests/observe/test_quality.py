@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.observe.quality import (
@@ -58,6 +58,7 @@ def test_a_loop_is_seen_and_ordinary_text_is_not() -> None:
     assert note("I'm sorry, no") == Answer(3, refused=True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 6))
 def test_repetition_is_a_share(tokens: list[int], n: int) -> None:
     assert 0 <= repetition(tokens, n) < 1

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
@@ -127,6 +127,7 @@ def test_the_shape_of_a_question_is_length_not_letters() -> None:
     assert not np.array_equal(features("12 plus 3", 4096), features("123 plus 3", 4096))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_has_a_hardness(text: str) -> None:
     learned = LearnedHardness(np.linspace(-1, 1, 64), 0.1)
@@ -134,6 +135,7 @@ def test_any_text_has_a_hardness(text: str) -> None:
     assert 0 <= HeuristicHardness()(text) <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50, unique=True), st.floats(0, 1))
 def test_the_threshold_sends_the_share_that_was_asked_for(scores: list[float], fraction: float) -> None:
     threshold = threshold_for(scores, fraction)
