@@ -78,7 +78,7 @@ def test_cuped_needs_half_the_users_where_the_past_explains_half() -> None:
     assert adjusted.low < 0.1 < adjusted.high
 
 
-@pytest.mark.parametrize("runs", [100, MANY])
+@pytest.mark.parametrize("runs", [50, MANY])
 @pytest.mark.parametrize("method", ["percentile", "bca"])
 def test_bootstrap_intervals_hold_the_truth(method: Method, runs: int, record_property: Record) -> None:
     """Two exponential groups of 200. With 60 and 400 resamples it is 92 to 93 %: skew needs values, ends need draws."""
@@ -90,7 +90,7 @@ def test_bootstrap_intervals_hold_the_truth(method: Method, runs: int, record_pr
         held += got.low <= 1 <= got.high
     record_property("held_of_runs", [held, runs])
 
-    low, high = (0.93, 0.97) if runs == 2000 else (0.87, 1.0)
+    low, high = (0.93, 0.97) if runs == 2000 else (0.84, 1.0)
     assert low <= held / runs <= high
 
 

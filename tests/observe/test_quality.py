@@ -89,7 +89,7 @@ def watch(rng: np.random.Generator, needed: int, **after: float) -> dict[str, Sh
     return {shift.metric: shift for shift in last}
 
 
-@pytest.mark.parametrize("runs", [40, pytest.param(500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("runs", [15, pytest.param(500, marks=pytest.mark.full)])
 def test_a_drop_of_3_points_is_found_with_the_power_that_was_asked_for(runs: int, record_property: Record) -> None:
     rng, needed = np.random.default_rng(30), answers_needed(0.9, 0.03, alpha=0.05, power=0.9)
     found = sum(watch(rng, needed, liked=0.87)["liked"].alarm for _ in range(runs))
@@ -99,7 +99,7 @@ def test_a_drop_of_3_points_is_found_with_the_power_that_was_asked_for(runs: int
     assert scipy.stats.binomtest(found, runs, 0.9).pvalue > 0.001
 
 
-@pytest.mark.parametrize("runs", [40, pytest.param(500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("runs", [15, pytest.param(500, marks=pytest.mark.full)])
 def test_no_change_raises_an_alarm_as_rarely_as_stated(runs: int, record_property: Record) -> None:
     rng = np.random.default_rng(31)
     alarms = sum(any(shift.alarm for shift in watch(rng, 2000).values()) for _ in range(runs))
