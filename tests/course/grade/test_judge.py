@@ -1,0 +1,169 @@
+"""Verdicts from what a kernel tells. The kernel here is a namespace in this process; the grading itself uses real ones."""
+
+from __future__ import annotations
+
+import json
+from queue import Empty
+from typing import Any
+
+import pytest
+from course.grade import toy
+from course.grade.toy_course.ch90 import QUESTIONS
+
+from miniserve.course.ask import NotPlain
+from miniserve.course.grade import kernel as kernels
+from miniserve.course.grade.judge import End, judge
+from miniserve.course.grade.kernel import KernelGone
+from miniserve.course.verdict import Status, Verdict
+
+BY_ID = {question.id: question for question in QUESTIONS}
+
+
+class Namespace:
+    """Evaluates what is asked where `cells` ran, and hands the answer on as a kernel would."""
+
+    def __init__(self, *cells: str, fails: BaseException | None = None) -> None:
+        self.names: dict[str, Any] = {"__name__": "__main__", "p": BY_ID["90.1"].given("ann")}  # type: ignore[attr-defined]
+        self.fails = fails
+        for cell in cells:
+            exec(cell, self.names)
+
+    def value(self, expression: str, timeout_s: float) -> Any:
+        if self.fails is not None:
+            raise self.fails
+        try:
+            text = repr(eval(expression, self.names))
+        except Exception as error:
+            return kernels._plain_value(replied(status="error", ename=type(error).__name__, evalue=str(error)))
+        return kernels._plain_value(replied(status="ok", data={"text/plain": text}))
+
+    def settle(self) -> bool:
+        return True
+
+
+def replied(**answer: Any) -> dict[str, Any]:
+    return {"user_expressions": {"v": answer}}
+
+
+def verdict(question: str, *cells: str, end: End | None = None, fails: BaseException | None = None) -> Verdict:
+    kernel: Any = Namespace(*cells, fails=fails)
+    return judge(BY_ID[question], kernel, end or End(), 5, "ann")[0]
+
+
+@pytest.mark.parametrize("question", ["90.1", "90.2", "90.3", "90.5"])
+def test_right_answers_are_correct(question: str) -> None:
+    assert verdict(question, toy.RIGHT[question]).status is Status.CORRECT
+
+
+def test_the_numbers_are_the_learners_own() -> None:
+    given = BY_ID["90.1"].given("bob")  # type: ignore[attr-defined]
+    theirs = verdict("90.1", f"requests = {given['rate'] * given['time_s']}")
+
+    assert theirs.status is Status.WRONG
+
+
+def test_a_text_is_noted_and_handed_on() -> None:
+    kernel: Any = Namespace(toy.RIGHT["90.4"])
+    found, text = judge(BY_ID["90.4"], kernel, End(), 5, "ann")
+
+    assert found.status is Status.NOTED
+    assert text is not None
+    assert text.startswith("Most are quick")
+
+
+@pytest.mark.parametrize(
+    ("question", "cell", "status", "problem"),
+    [
+        ("90.1", "requests = ...", Status.NOT_TRIED, ""),
+        ("90.1", "", Status.MISSING, "missing"),
+        ("90.1", "requests = True", Status.WRONG, "no-number"),
+        ("90.1", "requests = p['rate'] / p['time_s']", Status.WRONG, "divided"),
+        ("90.1", "requests = float('nan')", Status.WRONG, "not-plain"),
+        ("90.1", "requests = type('M', (float,), {})(1)", Status.WRONG, "not-plain"),
+        ("90.2", "in_system = lambda rate, time_s: ...", Status.NOT_TRIED, ""),
+        ("90.2", "in_system = 7", Status.WRONG, "signature"),
+        ("90.3", "waits = []\nwaits.append(waits)", Status.WRONG, "not-plain"),
+        ("90.4", "reason = 'short'", Status.WRONG, "too-short"),
+        ("90.5", "class LeastQueue:\n def choose(self, r, v): raise NotImplementedError('x')", Status.NOT_TRIED, ""),
+        ("90.5", "from miniserve.policies.balancer import LeastQueue", Status.FORBIDDEN, "forbidden"),
+        ("90.5", "class LeastQueue:\n def choose(self, r, v): 1 / 0", Status.WRONG, "raises"),
+        (
+            "90.5",
+            "class LeastQueue:\n def choose(self, r, v): return 'r1' if v else None",
+            Status.PARTIAL,
+            "not-shortest",
+        ),
+    ],
+)
+def test_each_other_answer_has_its_state(question: str, cell: str, status: Status, problem: str) -> None:
+    found = verdict(question, cell)
+
+    assert found.status is status
+    assert (found.problem.id if found.problem else "") == problem
+
+
+def test_a_cell_that_raised_before_it_answered_is_an_error_and_says_which() -> None:
+    found = verdict("90.1", "requests = ...", end=End("ZeroDivisionError: division by zero"))
+
+    assert found.status is Status.ERROR
+    assert "ZeroDivisionError" in "\n".join(found.lines())
+
+
+def test_an_answer_that_is_right_counts_even_if_its_cell_raised_later() -> None:
+    found = verdict("90.3", toy.RIGHT["90.3"], end=End("ValueError: a plot"))
+
+    assert found.status is Status.CORRECT
+    assert "ValueError" in found.note
+
+
+def test_an_error_that_was_hidden_is_tampering_even_with_a_right_answer() -> None:
+    found = verdict("90.3", toy.RIGHT["90.3"], end=End("ValueError: x", hidden=True))
+
+    assert (found.status, found.credit) == (Status.TAMPERED, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("fails", "status"), [(Empty(), Status.TIMEOUT), (KernelGone("the kernel died"), Status.CRASHED)]
+)
+def test_a_kernel_that_does_not_answer(fails: BaseException, status: Status) -> None:
+    assert verdict("90.3", toy.RIGHT["90.3"], fails=fails).status is status
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        'import json\njson.dumps = lambda *a, **k: \'{"tried": true, "value": true, "error": "", "line": ""}\'',
+        'exec = lambda *a: a[1].update(tell=lambda *a: \'{"value": {"status": "correct", "credit": 1}}\')',
+        "globals = lambda: {'requests': 1}",
+    ],
+)
+def test_a_kernel_that_lies_gains_nothing(patch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "dumps", json.dumps)  # put back what the cell patches here
+    for question in ("90.1", "90.2", "90.3", "90.4", "90.5"):
+        assert verdict(question, patch).status not in (Status.CORRECT, Status.PARTIAL, Status.NOTED)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "error", "ename": "E", "evalue": "e"},
+        {"status": "ok", "data": {"text/plain": "__import__('os').getpid()"}},
+        {"status": "ok", "data": {"text/plain": "'{}' + '{}'"}},
+        {"status": "ok", "data": {"text/plain": "'[NaN]'"}},
+        {"status": "ok", "data": {"text/plain": "'[1e999]'"}},
+        {"status": "ok", "data": {"text/plain": "'" + "[" * 5_000 + "'"}},
+        {"status": "ok", "data": {"text/plain": "'" + "9" * 5_000 + "'"}},
+        {"status": "ok", "data": {"text/plain": 7}},
+        {"status": "ok", "data": {}},
+        {},
+    ],
+)
+def test_only_quoted_json_of_plain_values_is_read(answer: dict[str, Any]) -> None:
+    with pytest.raises(NotPlain):
+        kernels._plain_value(replied(**answer))
+
+
+def test_a_value_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "VALUE_CHARACTERS", 10)
+    with pytest.raises(NotPlain, match="larger"):
+        kernels._plain_value(replied(status="ok", data={"text/plain": "'[1, 2, 3, 4]'"}))

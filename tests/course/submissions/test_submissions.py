@@ -1,0 +1,78 @@
+"""The six sample submissions: graded as expected, twice the same, and no older than their chapters."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from course.submissions import make
+
+from miniserve.course.grade.cells import same_code
+from miniserve.course.grade.folder import SOME_NOT, Order, grade
+from miniserve.course.grade.tables import Graded
+
+HERE = Path(__file__).parent
+LEARNERS = {"broken", "cheating", "half-done", "loop", "perfect", "wrong"}
+
+
+def answers(notebook: dict[str, Any]) -> dict[str, str]:
+    return {
+        cell["metadata"]["question"]: "".join(cell["source"])
+        for cell in notebook["cells"]
+        if "question" in cell["metadata"]
+    }
+
+
+def test_the_six_are_there_for_every_chapter() -> None:
+    assert {path.parent.name for path in HERE.glob("*/*.ipynb")} == LEARNERS
+    assert len(list(HERE.glob("*/*.ipynb"))) == len(LEARNERS) * len(make.CHAPTERS)
+
+
+@pytest.mark.parametrize("number", make.CHAPTERS)
+def test_the_perfect_one_is_what_the_chapter_asks_today(number: int) -> None:
+    name, _, right = make.solved(number)
+    stored = answers(json.loads((HERE / "perfect" / f"{name}.ipynb").read_text(encoding="utf-8")))
+    stale = [id_ for id_ in right if id_ not in stored or not same_code(stored[id_], right[id_])]
+
+    assert stale == [], "run: python tests/course/submissions/make.py"
+    assert stored.keys() == right.keys()
+
+
+def states(graded: Graded, learner: str) -> Counter[str]:
+    return Counter(graded.verdict(learner, id_).status.value for id_ in graded.questions)
+
+
+@pytest.mark.full
+def test_the_samples_get_the_expected_table_twice_the_same(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    folder = tmp_path / "in"
+    for path in HERE.glob("*/*.ipynb"):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / path.parent.name / path.name).write_bytes(path.read_bytes())
+    one, code = grade(Order(folder), tmp_path / "one")
+    grade(Order(folder), tmp_path / "two")
+    record_property("notebooks", 2 * len(one.sheets))
+
+    by_hand = sum(q.graded_by_hand for chapter in one.course.values() for q in chapter.questions.values())
+    asked, chapters = len(one.questions), len(one.course)
+    assert code == SOME_NOT
+    assert states(one, "perfect") == {"correct": asked - by_hand, "noted": by_hand}
+    assert states(one, "loop") == {"correct": asked - by_hand - chapters, "timeout": chapters, "noted": by_hand}
+    assert states(one, "broken") == {"unreadable": asked}
+    half = states(one, "half-done")
+    assert half["correct"] + half["noted"] == asked - half["not tried"]
+    assert half["not tried"] == sum(-(-len(chapter.questions) // 2) for chapter in one.course.values())
+    for learner in ("wrong", "cheating"):
+        assert not {"correct", "noted"} & states(one, learner).keys()
+        assert one.points(learner) < 1
+    for path in (tmp_path / "one").rglob("*"):
+        if path.is_file():
+            lines, again = (
+                p.read_text().splitlines() for p in (path, tmp_path / "two" / path.relative_to(tmp_path / "one"))
+            )
+            assert [line for line in lines if "graded_at" not in line] == [x for x in again if "graded_at" not in x]
