@@ -1,4 +1,4 @@
-"""Verdicts from what a kernel tells. The kernel here is a namespace in this process; the grading itself uses real ones."""
+"""Verdicts from what a kernel tells: here a namespace in this process; the grading itself uses real kernels."""
 
 from __future__ import annotations
 
