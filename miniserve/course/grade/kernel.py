@@ -24,7 +24,7 @@ from miniserve.course.ask import Json, NotPlain, plain
 OUTPUT_BYTES = 10_000_000  # of one cell; more is thrown away, and far more ends the kernel
 SHOWN_CHARACTERS = 10_000
 VALUE_CHARACTERS = 5_000_000
-INTERRUPT_S = 5.0
+INTERRUPT_S = 4.0
 START_S = 240.0
 
 
@@ -111,12 +111,13 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         return _plain_value(self._reply(asked, timeout_s))
 
     def interrupt(self) -> None:
-        """Ask the kernel to stop what it does; end it if it does not."""
-        self.km.interrupt_kernel()
+        """Stop what the kernel does: nbval calls this when a cell's time is over. Raises: KernelGone if it goes on."""
+        if not self.settle():
+            raise KernelGone(self.gone)
 
     def settle(self) -> bool:
         """Interrupt, and say whether the kernel answers again soon; else it is ended."""
-        self.interrupt()
+        self.km.interrupt_kernel()
         try:
             self._reply(self.kc.kernel_info(), INTERRUPT_S)
         except (Empty, KernelGone):

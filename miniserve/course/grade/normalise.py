@@ -152,7 +152,7 @@ def _notes(handed: Submission, chapter: TrustedChapter, cells: tuple[Cell, ...])
         and (own := theirs.get(given.id)) is not None
         and not (own.is_code and same_code(own.text, given.text))
     ]
-    notes += [f"Check cell {id_} was edited; the chapter's own checks count." for id_ in edited]
+    notes += [f"Check cells were edited ({', '.join(edited)}); the chapter's own checks count."] if edited else []
     long = sum(len(cell.text) > CELL_LIMIT_CHARACTERS for cell in handed.cells if cell.is_code)
     notes += [f"{long} cells have over {CELL_LIMIT_CHARACTERS:,} characters and were left out."] if long else []
     notes += [f"Cell {cell.id}: {sentence}." for cell in cells if cell.own for sentence in odd(cell.text)]

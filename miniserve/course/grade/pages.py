@@ -14,6 +14,7 @@ from html import escape
 
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.tables import Graded
+from miniserve.course.question import Question
 from miniserve.course.verdict import Status, Verdict
 
 # name: (light, dark), each text on background; a test holds every pair to a contrast of 4.5
@@ -46,22 +47,24 @@ class Item:
     answered: int
     correct: int
     commonest: str  # the most frequent problem: id, count and why
+    by_hand: bool
 
 
 def items(graded: Graded) -> list[Item]:
     """Return the analysis of every question."""
-    return [_item(graded, id_, q.title) for c in graded.course.values() for id_, q in c.questions.items()]
+    return [_item(graded, question) for chapter in graded.course.values() for question in chapter.questions.values()]
 
 
-def _item(graded: Graded, id_: str, title: str) -> Item:
-    verdicts = [graded.verdict(learner, id_) for learner in graded.learners]
+def _item(graded: Graded, question: Question) -> Item:
+    verdicts = [graded.verdict(learner, question.id) for learner in graded.learners]
     answered = [verdict for verdict in verdicts if verdict.status not in _NOT_ANSWERED]
     problems = [verdict.problem for verdict in answered if verdict.problem is not None]
     commonest = ""
     if problems:
         name, count = min(Counter(p.id for p in problems).items(), key=lambda pair: (-pair[1], pair[0]))
-        commonest = f"{name}, {count} times: {next(p.why for p in problems if p.id == name)}"
-    return Item(id_, title, len(answered), sum(v.status is Status.CORRECT for v in verdicts), commonest)
+        commonest = f"{name} ({count} of {len(answered)}): {next(p.why for p in problems if p.id == name)}"
+    correct = sum(verdict.status is Status.CORRECT for verdict in verdicts)
+    return Item(question.id, question.title, len(answered), correct, commonest, question.graded_by_hand)
 
 
 def report_page(graded: Graded) -> str:
@@ -122,6 +125,8 @@ def _analysis(graded: Graded) -> str:
 
 
 def _share(item: Item) -> str:
+    if item.by_hand:
+        return "read by a person"
     return f"{item.correct / item.answered:.0%}" if item.answered else "nobody answered"
 
 

@@ -104,8 +104,6 @@ def _name(item: pytest.Item) -> str:
 def _end(kernel: GradedKernel) -> End | None:
     """Return how a cell failed, by what its reply says: an error that was not shown is one that was hidden."""
     if not kernel.reply:
-        if kernel.is_alive():
-            kernel.settle()
         return End(kernel.gone or f"it was still running after {kernel.limit_s:g} s", timeout=not kernel.died)
     if kernel.reply.get("status") == "ok":
         return None

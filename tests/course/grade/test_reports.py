@@ -92,7 +92,7 @@ def test_the_most_frequent_problem_of_each_question_is_told(graded: Graded) -> N
     found = {item.question: item for item in items(graded)}
 
     assert (found["90.1"].answered, found["90.1"].correct) == (3, 2)
-    assert found["90.1"].commonest == "no-tail, 1 times: It has no tail."
+    assert found["90.1"].commonest == "no-tail (1 of 3): It has no tail."
     assert "67%" in report_page(graded)
 
 
