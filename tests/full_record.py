@@ -2,7 +2,8 @@
 
 The record says what each test of the long counts did (whatever it gave to `record_property`), how long it took, and on
 which machine, versions and commit. It lies in data/results/, so that a claim in the README can be traced to a run.
-Tests outside the `full` marker are only counted.
+Tests outside the `full` marker are only counted. A second run on the same day replaces the entries of the tests that it
+ran and keeps the others, so the long counts may be run in parts; each entry says at which commit it was made.
 """
 
 from __future__ import annotations
@@ -67,9 +68,19 @@ class FullRecord:
             "machine": machine(),
             "versions": versions(),
             "totals": dict(Counter(self.outcomes.values())),
-            "full": self.full_tests,
+            "full": {
+                **self.earlier(),
+                **{name: {**entry, "commit": commit()} for name, entry in self.full_tests.items()},
+            },
             "skipped": self.skip_reasons,
         }
+
+    def earlier(self) -> dict[str, Any]:
+        """Return the entries of an earlier run that wrote to the same file."""
+        if not self.target.is_file():
+            return {}
+        entries: dict[str, Any] = json.loads(self.target.read_text(encoding="utf-8"))["full"]
+        return entries
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if not self.outcomes:

@@ -103,6 +103,18 @@ def test_a_run_that_ran_nothing_leaves_the_old_record_alone(tmp_path: Path) -> N
     assert target.read_text() == before
 
 
+def test_a_run_in_parts_keeps_what_the_earlier_parts_counted(tmp_path: Path) -> None:
+    run_suite(tmp_path, "-m", "full", "-k", "test_counts")
+    _, target = run_suite(tmp_path, "-m", "full", "-k", "test_breaks")
+    full = json.loads(target.read_text())["full"]
+
+    assert {name.split("::")[1]: entry["outcome"] for name, entry in full.items()} == {
+        "test_counts": "passed",
+        "test_breaks": "failed",
+    }
+    assert all(entry["commit"] for entry in full.values())
+
+
 # ---- programs from outside ----
 
 
