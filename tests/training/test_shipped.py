@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,10 @@ MODELS = list(RECIPES)
 @cache
 def scores(name: str, count: int) -> dict[tuple[str, str], dict[str, Any]]:
     """Score `count` easy and `count` hard items with a shipped model: (difficulty, task) -> row."""
-    folder = resolve_model(name, NOWHERE)
+    return scores_of(resolve_model(name, NOWHERE), count)
+
+
+def scores_of(folder: Path, count: int) -> dict[tuple[str, str], dict[str, Any]]:
     items = [item for difficulty in ("easy", "hard") for item in read_set(SETS, difficulty)[:count]]
     scored = score(load_engine(folder), Tokenizer.load(folder), items, lambda: None)
     return {(row["difficulty"], row["task"]): row for row in summary(scored)}
@@ -160,3 +166,20 @@ def test_full_counts_distilled() -> None:
     """Which of the two small ones is better is a finding, not a promise; both answer easy questions."""
     assert accuracy("small-distilled", "easy", 2000) >= 0.95
     assert accuracy("small-distilled", "hard", 2000) <= 0.5
+
+
+@pytest.mark.full
+def test_training_again_gives_a_model_as_good_as_the_shipped_one(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """`small`, from its recipe alone; the recorded intervals are Wilson's, 95 %, of 2,000 items each."""
+    command = [sys.executable, "-m", "miniserve", "train", "small", "--threads", "1", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    again = scores_of(tmp_path / "small", 2000)
+    recorded = max((SETS.parent / "results").glob("*-eval-small.json"))
+    for row in json.loads(recorded.read_text(encoding="utf-8"))["result"]["scores"]:
+        if row["task"] == "all":
+            low, high = row["interval_95"]
+            accuracy = again[row["difficulty"], "all"]["accuracy"]
+            record_property(row["difficulty"], f"{accuracy} (recorded {row['accuracy']}, {low} to {high})")
+            assert low <= accuracy <= high, row["difficulty"]
