@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import socket
 import statistics
@@ -36,6 +37,7 @@ NEW_TOKENS = 64
 PROMPT_WORDS = 64
 PREFIX_WORDS = 300
 READY_TIMEOUT_S = 300.0  # vLLM's CPU build takes 75-90 s
+IDLE_TIMEOUT_S = 10.0
 SHARED = "8 streams, shared prefix"
 CASES = {"1 stream": 1, "4 streams": 4, "16 streams": 16, SHARED: 8}
 PEER = "vLLM fp32"
@@ -184,12 +186,23 @@ def _words(rng: Random, count: int) -> str:
 
 async def _lap(server: Server, servers: Sequence[Server], case: str, rng: Random) -> Lap:
     others = [other for other in servers if other is not server]
+    await _until_idle(others)
     busy_s, start_s = sum(other.cpu_s() for other in others), time.perf_counter()
     async with httpx.AsyncClient(base_url=server.url, timeout=600, trust_env=False) as client:
         ttft_s = await asyncio.gather(*(_stream(client, server.model, prompt) for prompt in prompts(case, rng)))
     seconds = time.perf_counter() - start_s
     foreign = (sum(other.cpu_s() for other in others) - busy_s) / seconds
     return Lap(CASES[case] * NEW_TOKENS / seconds, tuple(ttft_s), foreign)
+
+
+async def _until_idle(servers: Sequence[Server]) -> None:
+    """Wait for those that have just answered: some compute or spin on for seconds. What stays busy is in the record."""
+    deadline_s = time.monotonic() + IDLE_TIMEOUT_S
+    busy_s = math.inf
+    while busy_s > 0.02 and time.monotonic() < deadline_s:
+        before_s = sum(server.cpu_s() for server in servers)
+        await asyncio.sleep(0.5)
+        busy_s = sum(server.cpu_s() for server in servers) - before_s
 
 
 async def _stream(client: httpx.AsyncClient, model: str, prompt: str) -> float:
