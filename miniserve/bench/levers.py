@@ -136,7 +136,7 @@ def levers_table(result: Mapping[str, Any]) -> Table:
     title = f"USD per 1,000 requests, smallest fleet with {result['target']:.0%} within {result['slo']}"
     table = Table(title=title, caption=_caption(found), caption_justify="left")
     table.add_column("lever")
-    for heading in ("alone", "saves", "stacked", "of it M tokens", "SLO", "right", "without it"):
+    for heading in ("alone", "saves", "stacked", "per M tokens", "SLO", "right", "without it"):
         table.add_column(heading, justify="right")
     table.add_column("fleet, stacked")
     base = result["base"]["nothing pulled"]
@@ -161,6 +161,7 @@ def _caption(found: Mapping[str, Any]) -> str:
 
     return (
         f"all together save {found['all_save']:.1%}; the savings of each alone add up to {found['sum_of_alone']:.0%}\n"
+        "fleets are whole machines: what saves less than one of them saves nothing\n"
         f"saves nothing alone: {names('saves_nothing_alone')}\n"
         f"saves nothing in the stack (without it the rest costs no more): {names('saves_nothing_in_the_stack')}"
     )
