@@ -13,12 +13,17 @@ import psutil
 MARK = "MINISERVE_GRADED_IN"
 
 
-def family(root: int, mark: str) -> list[psutil.Process]:
-    """Return `root`, its descendants, and whoever else carries our mark in the environment: a daemon has no parent."""
-    found: dict[int, psutil.Process] = {}
+def descendants(root: int) -> list[psutil.Process]:
+    """Return `root` and all that descends from it."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(root)
-        found = {one.pid: one for one in [process, *process.children(recursive=True)]}
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def family(root: int, mark: str) -> list[psutil.Process]:
+    """Return the descendants, and whoever else carries our mark in the environment: a daemon has no parent."""
+    found = {one.pid: one for one in descendants(root)}
     for one in _marked(mark):
         found.setdefault(one.pid, one)
     return list(found.values())
@@ -31,8 +36,11 @@ def _marked(mark: str) -> Iterator[psutil.Process]:
                 yield process
 
 
-def use(root: int, mark: str) -> tuple[int, int]:
-    """Return how many processes the family has, and the bytes of memory that they hold."""
+def use(root: int, mark: str, enough: int) -> tuple[int, int]:
+    """Return how many processes the family has, and the bytes that they hold; past `enough` it only counts, fast."""
+    own = descendants(root)
+    if len(own) > enough:
+        return len(own), 0
     count, held = 0, 0
     for one in family(root, mark):
         with contextlib.suppress(psutil.Error):
@@ -43,6 +51,7 @@ def use(root: int, mark: str) -> tuple[int, int]:
 def end(root: int, mark: str, patience_s: float = 20.0) -> bool:
     """Kill the family of our child `root`: first all are stopped, so that they start no more. Say whether all ended."""
     until_s = time.monotonic() + patience_s
+    _kill_first(root)
     while alive := [one for one in family(root, mark) if _alive(one)]:
         for sign in (signal.SIGSTOP, signal.SIGKILL):
             for one in alive:
@@ -52,6 +61,15 @@ def end(root: int, mark: str, patience_s: float = 20.0) -> bool:
             return False
         psutil.wait_procs([one for one in alive if one.pid != root], timeout=0.2)  # the root is the caller's to bury
     return True
+
+
+def _kill_first(root: int) -> None:
+    """Kill the root and its children before looking for more: with a sandbox's first process all in it end at once."""
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(root)
+        process.suspend()  # it shall start nothing while we look
+        for one in [*process.children(), process]:
+            os.kill(one.pid, signal.SIGKILL)
 
 
 def _alive(process: psutil.Process) -> bool:

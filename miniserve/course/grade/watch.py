@@ -114,7 +114,7 @@ def _follow(run: Run, reading: int, worker: int, mark: str, limits: Limits, stop
         if now_s - looked_s < LOOK_EVERY_S:
             continue
         looked_s = now_s
-        count, held = processes.use(worker, mark)
+        count, held = processes.use(worker, mark, MOST_PROCESSES)
         if not run.ready:
             if now_s - started_s > START_S:
                 return None

@@ -52,6 +52,12 @@ def test_of_a_forbidden_name_nothing_is_left() -> None:
     assert text.count("raise NotImplementedError") == 3
 
 
+def test_what_two_exercises_want_away_is_named_by_the_first() -> None:
+    once = stub(TEXT, frozenset({"least"}), frozenset(), "9.1")
+
+    assert stub(once, frozenset(), frozenset({"least"}), "9.2") == once
+
+
 def test_other_modules_are_untouched() -> None:
     assert stub(TEXT, frozenset({"Other.value"}), frozenset({"unknown"}), "9.1") == TEXT
 
