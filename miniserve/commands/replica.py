@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
     parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
     parser.add_argument("--vllm-metrics", action="store_true", help="metrics under vLLM's names too, for other routers")
+    parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
     parser.add_argument("--die-with-parent", action="store_true", help="exit when stdin is closed")
 
 
@@ -57,13 +59,16 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(args.log_level)
     logging.getLogger("miniserve.access").addFilter(_not_internal)
     from miniserve.live.http_server import bind
+    from miniserve.live.step_log import step_log
 
     sock = bind(args.port)  # a busy port is found out before anything is loaded
     import miniserve.engine.engine  # noqa: F401 -- torch, seconds of its own: not part of loading the model
 
     started_s = monotonic()
     engine, folder = load(args)
-    return asyncio.run(serve(args, engine, folder, sock, monotonic() - started_s))
+    load_s = monotonic() - started_s
+    with nullcontext() if args.step_log is None else step_log(args.step_log) as engine.on_step:
+        return asyncio.run(serve(args, engine, folder, sock, load_s))
 
 
 def _not_internal(record: logging.LogRecord) -> bool:
