@@ -7,6 +7,7 @@ articles drafted; both go to one fleet. Knows no answer to a question.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -127,7 +128,7 @@ def compare(runs: Mapping[str, Outcomes], caption: str = "Time to first token, L
     )
     for i, (name, outcomes) in enumerate(runs.items()):
         ordered = np.sort(outcomes.ttft_s)
-        shown = np.unique(np.geomspace(1, len(ordered), 120).astype(int))  # rare ones are what matters: keep them all
+        shown = np.unique(np.geomspace(1, len(ordered), 50).astype(int))  # rare ones are what matters: keep them all
         ax.plot(ordered[-shown], shown / len(ordered), label=name, **figures.line_style(i))
     ax.set(xscale="log", yscale="log", ylim=(1e-3, 1))
     ax.legend(frameon=False)
@@ -135,21 +136,26 @@ def compare(runs: Mapping[str, Outcomes], caption: str = "Time to first token, L
     figures.show(figure, alt=f"Share of requests that waited longer than a time, both axes logarithmic. {told}.")
 
 
-def queues(runs: Mapping[str, Outcomes], seconds: float = 300.0) -> None:
-    """Show how many requests each replica held, over the first `seconds`, one panel per balancer."""
+def queues(runs: Mapping[str, Outcomes], seconds: float = 200.0) -> None:
+    """Show how many requests each replica held around the worst moment of the first run, one panel per balancer."""
     figure, axes = figures.new_figure(
         "Requests in each replica", x="time (s)", y="requests", panels=len(runs), size=(9.0, 3.2)
     )
-    times = np.linspace(0, seconds, 240)
+    first = next(iter(runs.values()))
+    worst_s = float(first.arrived_s[np.argmax(first.ttft_s)])
+    times = np.linspace(max(0.0, worst_s - seconds / 2), worst_s + seconds / 2, 80)
     most = {}
     for ax, (name, outcomes) in zip(axes if len(runs) > 1 else [axes], runs.items(), strict=True):
         for i, replica in enumerate(sorted(outcomes.replicas)):
             ax.step(times, _held(outcomes, replica, times), where="post", label=replica, **figures.line_style(i))
         ax.axhline(SLOTS, color=figures.BLACK, linewidth=0.8)
         ax.set_title(name, fontsize=10)
-        most[name] = max(_held(outcomes, replica, times).max() for replica in outcomes.replicas)
+        held = [_held(outcomes, replica, times) for replica in outcomes.replicas]
+        most[name] = max(row.max() for row in held), min(row.min() for row in held)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    told = ", ".join(f"{name}: up to {count:.0f}" for name, count in most.items())
+    told = ", ".join(
+        f"{name}: the fullest held {high:.0f}, the emptiest {low:.0f}" for name, (high, low) in most.items()
+    )
     figures.show(
         figure, alt=f"Requests held by each of four replicas over time; above the line at {SLOTS} they wait. {told}."
     )
@@ -216,11 +222,30 @@ REAL_MODEL = Path(__file__).resolve().parents[3] / "data/models/small"
 
 
 def real_requests(count: int, rate_per_s: float, seed: int = 1) -> Iterator[Request]:
-    """Yield requests for the small model: short prompts, answers from a few tokens to the 100 that it has room for."""
+    """Yield requests for the small model: short prompts; answers of 40 tokens on average, few of them near that."""
     workload = Workload(Poisson(rate_per_s), prompt=Geometric(8.0), output=Geometric(40.0), model="small")
     for request in workload.requests(seed, count=count):
         prompt, answer = request.prompt_ids[:20], min(request.sampling.max_tokens, 160)
         yield replace(request, prompt_ids=prompt, sampling=replace(request.sampling, max_tokens=answer))
+
+
+class Switch:
+    """A balancer that passes each question on to another one, which can be exchanged while the gateway runs."""
+
+    def __init__(self) -> None:
+        self._balancer: Balancer | None = None
+        self._sent: Counter[str] = Counter()
+
+    def use(self, balancer: Balancer) -> Counter[str]:
+        """Ask `balancer` from now on; return where its requests go, as they go there."""
+        self._balancer, self._sent = balancer, Counter()
+        return self._sent
+
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        assert self._balancer is not None, "`use` a balancer before the first request"
+        chosen = self._balancer.choose(request, replicas)
+        self._sent[str(chosen)] += 1
+        return chosen
 
 
 @asynccontextmanager
@@ -230,15 +255,24 @@ async def real_stack(balancer: Balancer, replicas: int = 2) -> AsyncIterator[str
     from miniserve.live.stack import GatewayOptions, running_stack
 
     options = GatewayOptions("small", REAL_MODEL, drain_timeout_s=20.0, balancer=balancer)
-    arguments = ["--offline", "--threads", "1", "--max-running", "4"]
+    arguments = ["--offline", "--threads", "1"]
     async with running_stack(options, bind(0), replicas=replicas, replica_arguments=arguments) as stack:
         yield stack.url
 
 
-async def measure(url: str, count: int, rate_per_s: float) -> Outcomes:
+async def measure(url: str, count: int = 60, rate_per_s: float = 12.0) -> Outcomes:
     """Send real requests to a real gateway, each at its time; return what the clients saw."""
     from miniserve.clock import monotonic
     from miniserve.live.load import Load
 
     result = await Load(url, "small", monotonic).run(real_requests(count, rate_per_s))
     return result.outcomes
+
+
+def real_table(runs: Mapping[str, Outcomes], sent: Mapping[str, Mapping[str, int]]) -> None:
+    """Show what the clients of real replicas saw. So few requests have no p99: the slowest stands for the tail."""
+    rows = {name: percentiles(outcomes.e2e_s, (50, 90, 100)) for name, outcomes in runs.items()}
+    columns: dict[str, Sequence[object]] = {"balancer": list(rows)}
+    columns |= {head: [row[i] for row in rows.values()] for i, head in enumerate(("p50 (s)", "p90 (s)", "slowest (s)"))}
+    columns |= {f"sent to {id_}": [sent[name].get(id_, 0) for name in rows] for id_ in ("r0", "r1")}
+    table(columns, "Whole answers from two real processes")
