@@ -5,9 +5,7 @@
     second run ──> what clients saw  <── compared with ──>  the same requests, simulated with both
 
 One replica, a process of its own, is asked over HTTP by the open-loop load generator. The second run differs from the
-first in seed, arrivals and lengths, and nothing is fitted on it. What the live path adds to the engine's steps is part
-of the model: the pauses between steps are counted as the steps', and the way in and out as seconds per request and per
-token. The simulated engine is the real scheduler and block manager; the prompts' lengths are those the server counted.
+first in seed, arrivals and lengths, and nothing is fitted on it. Both halves of the arithmetic are in `prediction`.
 """
 
 from __future__ import annotations
@@ -18,34 +16,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import simpy
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from miniserve.bench.prediction import compare, fit_overhead, fit_steps
 from miniserve.clock import monotonic
-from miniserve.config import CacheConfig, SchedulerConfig
-from miniserve.engine.step_time import StepTimeModel, fit
 from miniserve.live.load import Load, served_model
 from miniserve.live.step_log import LoggedStep, read_steps
-from miniserve.observe.intervals import percentile_interval
-from miniserve.observe.outcomes import Floats, OutcomeLog, Outcomes
+from miniserve.observe.outcomes import Outcomes
 from miniserve.observe.percentiles import percentile
-from miniserve.sim.replica import SimAttempt, SimReplica
-from miniserve.types import Request, SamplingParams
+from miniserve.types import Request
 from miniserve.workload import Arrivals, Constant, Poisson, Quantiles, Workload, conversation
 from miniserve.workload.lengths import CONVERSATION_OUTPUT, CONVERSATION_PROMPT
 
-TARGETS = {50: 0.10, 95: 0.20}  # allowed relative error of each percentile; the p99 is shown with its interval
 CONCURRENCY = 1.5  # requests in progress on average, if none slowed another down: busy, and far from overload
 WARM_UP = 12  # requests, one after another; the second half says how long one takes alone
 _RUN_BITS = 50  # more chats than a run has
@@ -56,14 +48,6 @@ FIRST_PROMPT = Quantiles(((0.0, 4), (0.5, 32), (1.0, 300)))
 FIRST_OUTPUT = Quantiles(((0.0, 2), (0.5, 16), (1.0, 80)))
 SECOND_PROMPT = replace(CONVERSATION_PROMPT, scale=0.05)
 SECOND_OUTPUT = replace(CONVERSATION_OUTPUT, scale=0.1)
-
-
-@dataclass(frozen=True, slots=True)
-class Overhead:
-    """What a client waits for beyond the engine's steps: HTTP, tokenizer, event loop, threads waking up."""
-
-    request_s: float = 0.0
-    token_s: float = 0.0  # of each token after the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +167,7 @@ class _Bench:
 
         return asyncio.run(run())
 
-    def _show(self, task: Any, done: int) -> None:
+    def _show(self, task: TaskID, done: int) -> None:
         self._progress.update(task, completed=done)
 
 
@@ -196,144 +180,6 @@ def _renumbered(request: Request, run: int) -> Request:
 
 def _cpu_s(process: psutil.Process) -> float:
     return float(sum(process.cpu_times()[:2]))
-
-
-# --- the model -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A step with the pause after it, if the engine had more to do."""
-
-    decode_rows: int
-    prefill_tokens: int
-    context_tokens: int
-    prefill_pairs: int
-    seconds: float
-
-
-def turns(steps: Sequence[LoggedStep]) -> list[_Turn]:
-    """Return the steps, each as long as it kept the next one waiting."""
-    nexts = [step.start_s for step in steps[1:]]
-    return [
-        _Turn(
-            step.decode_rows,
-            step.prefill_tokens,
-            step.context_tokens,
-            step.prefill_pairs,
-            next_s - step.start_s if step.running or step.waiting else step.seconds,
-        )
-        for step, next_s in zip(steps, nexts, strict=False)
-    ]
-
-
-def fit_steps(steps: Sequence[LoggedStep], notes: dict[str, Any]) -> StepTimeModel:
-    """Fit, then scale so that all steps together take as long as they did.
-
-    The fit minimises relative errors, which do not see the rare slow step. Those behind it do.
-    """
-    measured = turns(steps)
-    model = fit(measured, notes)
-    factor = sum(turn.seconds for turn in measured) / sum(model.seconds(turn) for turn in measured)
-    return StepTimeModel(
-        model.base_s * factor,
-        model.per_decode_row_s * factor,
-        model.per_prefill_token_s * factor,
-        model.per_context_token_s * factor,
-        model.per_prefill_pair_s * factor,
-        model.fitted_on | {"scaled_by": round(factor, 4)},
-    )
-
-
-def fit_overhead(live: Outcomes, model: StepTimeModel) -> Overhead:
-    """Return what clients of the first run waited for beyond what its simulation says, as medians; never negative."""
-    ours, theirs = by_index(live), by_index(simulate_replica(live, model, Overhead()))
-    request_s = max(0.0, float(np.median(ours.ttft_s - theirs.ttft_s)))
-    later = ours.output_tokens - 1
-    decode_s = (ours.e2e_s - ours.ttft_s) - (theirs.e2e_s - theirs.ttft_s)
-    token_s = float(np.median(decode_s[later > 0] / later[later > 0])) if (later > 0).any() else 0.0
-    return Overhead(request_s, max(0.0, token_s))
-
-
-def simulate_replica(live: Outcomes, model: StepTimeModel, overhead: Overhead) -> Outcomes:
-    """Return what becomes of the requests of a live run in a simulated replica of the same settings."""
-    env, log = simpy.Environment(), OutcomeLog()
-    replica = SimReplica(env, "r", SchedulerConfig(), CacheConfig(), model, max_model_len=1 << 20)
-
-    def client() -> Generator[simpy.Event, Any, None]:
-        for request in _requests(live):
-            wait_s = request.arrived_s + overhead.request_s - env.now
-            if wait_s > 0:
-                yield env.timeout(wait_s)
-            attempt = replica.submit(request)
-            assert attempt.ended.callbacks is not None
-            attempt.ended.callbacks.append(partial(ended, request, attempt))
-
-    def ended(request: Request, attempt: SimAttempt, event: simpy.Event) -> None:
-        tokens = request.sampling.max_tokens
-        log.record(
-            int(request.request_id),
-            request.arrived_s,
-            env.now + overhead.token_s * (tokens - 1),
-            first_token_s=attempt.first_token_s,
-            prompt_tokens=len(request.prompt_ids),
-            output_tokens=tokens,
-            cached_tokens=attempt.cached_tokens,
-        )
-
-    env.process(client())
-    env.run()
-    return log.outcomes()
-
-
-def _requests(live: Outcomes) -> Iterator[Request]:
-    """Yield the requests in order of arrival, with the lengths that the server counted."""
-    ordered = by_index(live)
-    rows = zip(ordered.index, ordered.arrived_s, ordered.prompt_tokens, ordered.output_tokens, strict=True)
-    for index, arrived_s, prompt, output in rows:
-        base = int(index) << 20
-        sampling = SamplingParams(max_tokens=int(output), ignore_eos=True)
-        yield Request(str(index), "model", range(base, base + int(prompt)), sampling, float(arrived_s))
-
-
-def by_index(outcomes: Outcomes) -> Outcomes:
-    """Return the served requests in the order of the workload."""
-    served = outcomes.where(outcomes.served)
-    order: Any = np.argsort(served.index)
-    return served.where(order)
-
-
-# --- the verdict ---------------------------------------------------------------------------------------------------
-
-
-def compare(live: Outcomes, model: StepTimeModel, overhead: Overhead) -> dict[str, Any]:
-    """Return each percentile as measured and as predicted, whether it is near enough, and the p99 with its interval."""
-    simulated = simulate_replica(live, model, overhead)
-    return {
-        "ttft": _percentiles(by_index(live).ttft_s, simulated.ttft_s),
-        "e2e": _percentiles(by_index(live).e2e_s, simulated.e2e_s),
-    }
-
-
-def _percentiles(live: Floats, simulated: Floats) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for p, allowed in TARGETS.items():
-        measured, predicted = percentile(live, p), percentile(simulated, p)
-        error = predicted / measured - 1
-        rows[f"p{p}"] = {
-            "live_s": round(float(measured), 5),
-            "simulated_s": round(float(predicted), 5),
-            "error": round(float(error), 4),
-            "allowed": allowed,
-            "met": bool(abs(error) <= allowed),
-        }
-    interval = percentile_interval(live, 99)
-    rows["p99"] = {
-        "live_s": round(float(percentile(live, 99)), 5),
-        "interval_95_s": None if interval is None else [round(interval.low, 5), round(interval.high, 5)],
-        "simulated_s": round(float(percentile(simulated, 99)), 5),
-    }
-    return rows
 
 
 def calibrate_table(result: dict[str, Any]) -> Table:

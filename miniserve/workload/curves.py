@@ -32,8 +32,12 @@ class Spike:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (self.at_s >= 0 and 0 < self.duration_s < math.inf and 0 <= self.factor < math.inf):
-            raise ValueError("a spike needs at_s and factor of at least 0, and duration_s above 0")
+        if not 0 <= self.at_s < math.inf:
+            raise ValueError(f"at_s ({self.at_s:g}) must be at least 0")
+        if not 0 < self.duration_s < math.inf:
+            raise ValueError(f"duration_s ({self.duration_s:g}) must be above 0, and finite")
+        if not 0 <= self.factor < math.inf:
+            raise ValueError(f"factor ({self.factor:g}) must be at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,8 @@ class Waves(Curve):
 
     def __post_init__(self) -> None:
         if not (0 < self.rate_per_s < math.inf and 0 < self.period_s < math.inf and self.waves >= 1):
-            raise ValueError("rate_per_s and period_s must be above 0, and waves at least 1")
+            values = f"rate_per_s ({self.rate_per_s:g}) and period_s ({self.period_s:g}) must be above 0"
+            raise ValueError(f"{values}, and waves ({self.waves}) at least 1")
         most = 1 / sum(self._shape())
         if not 0 <= self.cv <= most:
             raise ValueError(f"cv ({self.cv:g}) must be at least 0 and at most {most:g}: the rate would fall below 0")

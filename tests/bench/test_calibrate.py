@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from miniserve.bench.calibrate import (
+from miniserve.bench.calibrate import bench_calibrate, calibrate_table
+from miniserve.bench.prediction import (
     Overhead,
-    bench_calibrate,
     by_index,
-    calibrate_table,
     compare,
     fit_overhead,
     fit_steps,
