@@ -5,7 +5,8 @@ priced at the fewest replicas with which its simulation still serves `target` of
 
 The number of the first group is searched (up in steps of a fifth until it is good, then bisection); every other group
 has as many as its share of the work asks for beside it, and is then made smaller as far as that goes. More replicas are
-taken to be better; one seed decides, and a fleet that just makes it on one seed may just fail on another.
+taken to be better. One seed decides, and fleets without batching stand on an edge: the 44 machines of the levers' base
+keep 99.5 % on seed 1 and 98.5, 68, 93 and 95 % on seeds 2 to 5; its 3 batched ones 100 % on all five.
 """
 
 from __future__ import annotations
