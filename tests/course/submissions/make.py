@@ -24,7 +24,7 @@ from miniserve.course.notebooks import dumps, learner_notebook, solved_notebook
 
 HERE = Path(__file__).resolve().parent
 BANK = HERE.parent / "bank"
-CHAPTERS = (6,)
+CHAPTERS = (6, 12)
 Notebook = dict[str, Any]
 Answers = Mapping[str, str]
 
