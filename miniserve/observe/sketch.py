@@ -1,10 +1,8 @@
 """A percentile sketch: latencies of any number, in a few hundred counters, that add up across replicas.
 
 Exact percentiles need all values, and the p99 of a fleet is not the mean of its replicas' p99s. A sketch counts values
-in buckets whose bounds grow by a constant factor gamma, so whatever value a bucket returns is off by at most `alpha` of
-it, at p50 and at p99.99 alike:
-
-    bucket k holds (gamma^(k-1), gamma^k],  gamma = (1 + alpha) / (1 - alpha),  answers 2 gamma^k / (gamma + 1)
+in buckets whose bounds grow by a constant factor (`buckets`), so whatever value a bucket returns is off by at most
+`alpha` of it, at p50 and at p99.99 alike.
 
 Merging is adding counters: the sketch of all values is *exactly* the merge of the parts' sketches, in any order. (A
 bound on the *rank*, which other sketches give, says little about the value where it matters: 1 % of rank at p99.9 is
@@ -18,13 +16,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from miniserve.observe.percentiles import rank
+from miniserve.observe import buckets, percentiles
 
 
 class Sketch:
     """Counts of values >= 0 in buckets of constant relative width.
 
-    At alpha 1 %, all times from a nanosecond to a year fit in 1,900 buckets. `max_buckets` bounds the size for certain:
+    At alpha 1 %, all times from a nanosecond to a year fit in about 1,900 buckets. `max_buckets` bounds the size for certain:
     what lies further below the largest value is then folded into the lowest bucket kept, so that *low* percentiles
     lose their guarantee and high ones keep it.
     """
@@ -35,7 +33,7 @@ class Sketch:
             raise ValueError(f"alpha ({alpha}) must lie between 0 and 1 and max_buckets ({max_buckets}) be at least 1")
         self.alpha = alpha
         self.max_buckets = max_buckets
-        self._log_gamma = math.log((1 + alpha) / (1 - alpha))
+        self._bounds = buckets.Buckets(alpha)
         self._zeros = 0
         self._buckets: Counter[int] = Counter()
         self._top = -(10**9)  # the largest key so far; no float has one this low
@@ -63,7 +61,7 @@ class Sketch:
         if value == 0:
             self._zeros += 1
         else:
-            self._count(math.ceil(math.log(value) / self._log_gamma), 1)
+            self._count(self._bounds.key(value), 1)
 
     def merge(self, other: Sketch) -> None:
         """Add all that `other` counted. Raises: ValueError if it was made with another alpha or size."""
@@ -84,15 +82,14 @@ class Sketch:
         """
         if not len(self):
             raise ValueError("a percentile of no values does not exist")
-        left = rank(p, len(self)) - self._zeros
+        left = percentiles.rank(p, len(self)) - self._zeros
         if left <= 0:
             return 0.0
         for key in sorted(self._buckets):
             left -= self._buckets[key]
             if left <= 0:
                 break
-        middle = math.exp((key - 1) * self._log_gamma) * (1 + self.alpha)  # = 2 gamma^key / (gamma + 1)
-        return min(max(middle, self._min), self._max)
+        return min(max(self._bounds.middle(key), self._min), self._max)
 
     def _count(self, key: int, count: int) -> None:
         """Add to a bucket, with folding if there is a bound.
