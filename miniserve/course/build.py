@@ -1,4 +1,4 @@
-"""`python -m miniserve.course.build [--check] [--all] [NN ...]`: make the notebooks from `solutions/NN_slug.py`.
+"""`python -m miniserve.course.build [--check | --all | --times] [NN ...]`: from each source its two notebooks.
 
     solutions/06_percentiles.py ──> chapters/06_percentiles.ipynb    stubs, no outputs
                                 ──> solutions/06_percentiles.ipynb   solved, executed
@@ -92,8 +92,11 @@ def _means(name: str, path: Path) -> bool:
     return path.stem in (name, Path(name).stem) or path.stem.startswith(f"{name.zfill(2)}_")
 
 
-def build(course: Course, path: Path, again: bool = False) -> str:
-    """Write both notebooks of one source; return what was done. Raises: SetupError."""
+def build(course: Course, path: Path, again: bool = False, times: bool = False) -> str:
+    """Write both notebooks of one source; return what was done.
+
+    `again` executes what has not changed, too; `times` notes how long it took. Raises: SetupError.
+    """
     source, cells = course.read(path)
     learner, solved = course.learner_path(source), course.solved_path(source)
     learner.parent.mkdir(exist_ok=True)
@@ -101,8 +104,9 @@ def build(course: Course, path: Path, again: bool = False) -> str:
         made = solved_notebook(source, cells, {}, course.lab(source))
         ran, seconds = execute(made, source, solved.parent, course.root)
         _refuse_unsolved(course, source, ran)
-        note_time(course.root, source.name, seconds)
-        source, cells = course.read(path)  # the time that the header tells may have changed
+        if times or source.name not in read_times(course.root):
+            note_time(course.root, source.name, seconds)
+            source, cells = course.read(path)  # the header tells the time
         stored, what = by_id(ran), f"executed in {seconds:.0f} s"
     else:
         stored, what = by_id(loads(solved)), "outputs kept"
@@ -171,6 +175,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers or names; all if none is given")
     parser.add_argument("--check", action="store_true", help="execute nothing; say which files are stale")
     parser.add_argument("--all", action="store_true", help="execute also what has not changed")
+    parser.add_argument("--times", action="store_true", help="as --all, and note run times; on a machine at rest")
 
 
 def run(args: argparse.Namespace, course: Course | None = None) -> int:
@@ -182,7 +187,7 @@ def run(args: argparse.Namespace, course: Course | None = None) -> int:
             if args.check:
                 wrong += stale(course, path)
             else:
-                print(f"[build] {build(course, path, args.all)}", flush=True)
+                print(f"[build] {build(course, path, args.all or args.times, args.times)}", flush=True)
         except SetupError as error:
             wrong.append(str(error))
     for line in wrong:

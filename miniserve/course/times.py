@@ -1,6 +1,7 @@
 """How long each notebook takes: measured by a build, kept in one file, told to learners in round numbers.
 
-The file changes only when a notebook has become clearly faster or slower, so that building twice gives the same bytes.
+A build notes the time of a notebook that has none, and of others only when asked (`--times`): how busy a machine is
+must not change a notebook's bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from pathlib import Path
 
 FILE = Path("data/results/course_times.json")
 _ROUND_S = (5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300)
-_SAME = 1.5  # within this factor a new time says nothing new
 
 
 def read_times(root: Path) -> dict[str, float]:
@@ -21,11 +21,8 @@ def read_times(root: Path) -> dict[str, float]:
 
 
 def note_time(root: Path, name: str, seconds: float) -> None:
-    """Keep a notebook's time, unless the one that is kept is about the same."""
-    times = read_times(root)
-    if name in times and 1 / _SAME < seconds / times[name] < _SAME:
-        return
-    times[name] = round(seconds, 1)
+    """Keep a notebook's time."""
+    times = {**read_times(root), name: round(seconds, 1)}
     about = (
         "seconds that `python -m miniserve.course.build` took to execute each solved notebook, kernel start included"
     )

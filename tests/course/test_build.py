@@ -261,13 +261,24 @@ def test_a_run_leaves_no_trace_of_the_machine(tmp_path: Path) -> None:
 # ---- times ----
 
 
-def test_a_time_is_kept_until_it_is_clearly_another(tmp_path: Path) -> None:
+def test_a_busy_machine_does_not_change_a_notebook(copied: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that took far longer leaves the noted time alone, unless asked to note it."""
+    ran = loads(copied.root / "solutions/07_small.ipynb")
+    monkeypatch.setattr(building, "execute", lambda *_: (ran, 1234.0))
+    before = read_times(copied.root)
+    build(copied, only(copied), again=True)
+
+    assert read_times(copied.root) == before
+    build(copied, only(copied), again=True, times=True)
+    assert read_times(copied.root) == {"07_small": 1234.0}
+    assert "Runs in about 5 min" in (copied.root / "chapters/07_small.ipynb").read_text()
+
+
+def test_times_of_several_notebooks_are_kept_in_order(tmp_path: Path) -> None:
     note_time(tmp_path, "07_small", 20.0)
-    before = (tmp_path / "data/results/course_times.json").read_bytes()
-    note_time(tmp_path, "07_small", 26.0)
-    assert (tmp_path / "data/results/course_times.json").read_bytes() == before
-    note_time(tmp_path, "07_small", 41.0)
-    assert read_times(tmp_path) == {"07_small": 41.0}
+    note_time(tmp_path, "06_other", 4.06)
+
+    assert list(read_times(tmp_path).items()) == [("06_other", 4.1), ("07_small", 20.0)]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""What every chapter must be, read from the files: leaks, parity, sizes, headings, alt text, times. Executes nothing.
+"""What every chapter must be, read from the files: leaks, parity, sizes, headings, alt text, times.
 
-That the notebooks run, and what their checks say, is for `make notebooks`; that they are what the sources give, for
-`python -m miniserve.course.build --check`.
+Only the long count executes a chapter: twice the same outputs. That the notebooks run, and what their checks say, is
+for `make notebooks`; that they are what the sources give, for `python -m miniserve.course.build --check`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import ast
 import html.parser
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from miniserve.course.build import ROOT, Course
+from miniserve.course.execute import execute
 from miniserve.course.library import take
-from miniserve.course.notebooks import Notebook, Texts, dumps, loads, states, texts
+from miniserve.course.notebooks import Notebook, Texts, by_id, dumps, loads, solved_notebook, states, texts
 from miniserve.course.source import Source, read_source
 
 COURSE = Course()
@@ -121,6 +122,20 @@ def test_every_question_is_right_in_the_solved_notebook(path: Path) -> None:
 
     assert said.keys() == asked.keys()
     assert set(said.values()) <= {"CORRECT", "NOTED"}
+
+
+@pytest.mark.full
+@each_source
+def test_a_run_gives_the_outputs_that_are_stored(path: Path, record_property: Callable[[str, object], None]) -> None:
+    source, cells = COURSE.read(path)
+    ran, seconds = execute(solved_notebook(source, cells, {}), source, path.parent, ROOT)
+    stored = by_id(solved(path))
+    compared = [cell for cell in source.cells if cell.is_code and "measured" not in cell.tags]
+    outputs = by_id(ran)
+    record_property("cells", len(compared))
+    record_property("seconds", round(seconds, 1))
+
+    assert [cell.id for cell in compared if outputs[cell.id]["outputs"] != stored[cell.id]["outputs"]] == []
 
 
 @each_source
