@@ -2,7 +2,7 @@
 
     Reactive        as many as bring a measured load per replica back to its target (the rule of Kubernetes' HPA)
     TargetTracking  requests in the fleet / target, averaged over a short while (Ray Serve)
-    QueueBased      more while requests wait, one less when nobody does
+    QueueBased      more while requests wait, fewer when hardly anybody does
     Scheduled       what the clock says
     Combined        the most that any of several wants
     Predictive      what the demand will need when a replica asked for now is there (`control.predictive`)
@@ -84,7 +84,7 @@ class QueueBased:
     """Requests that wait inside replicas call for more of these: one for every `waiting_per_replica`.
 
     A queue tells only of what is already late, and how long it is says little about how many are needed: this is here
-    to be compared. It goes down by one when nobody waits and one less would run at most `most_running` each.
+    to be compared. Where fewer wait, it goes down to as many as would run at most `most_running` each.
     """
 
     def __init__(self, *, waiting_per_replica: float, most_running: float) -> None:
@@ -97,12 +97,11 @@ class QueueBased:
 
     def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
         ready, now = view.ready(), wanted_now(view)
-        waiting = sum(replica.queue_depth for replica in ready)
-        if waiting > 0:
-            return [ScaleTo(max(now, len(ready) + whole(waiting / self._waiting_per_replica)))]
+        more = int(sum(replica.queue_depth for replica in ready) / self._waiting_per_replica)
+        if more > 0 or len(ready) < now:
+            return [ScaleTo(max(now, len(ready) + more))]
         running = sum(replica.running for replica in ready)
-        one_less_will_do = now > 1 and len(ready) == now and running / (now - 1) <= self._most_running
-        return [ScaleTo(now - 1 if one_less_will_do else now)]
+        return [ScaleTo(min(now, max(1, whole(running / self._most_running))))]
 
 
 class Scheduled:

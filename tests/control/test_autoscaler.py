@@ -109,13 +109,16 @@ def test_target_tracking_averages_over_its_look_back() -> None:
     assert wanted(tracking, fleet(60), 31.0) == 6  # the zero has fallen out
 
 
-def test_queue_based_adds_by_the_queue_and_removes_one_where_the_rest_can_carry_it() -> None:
+def test_queue_based_adds_by_the_queue_and_removes_what_the_rest_can_carry() -> None:
     queue = QueueBased(waiting_per_replica=4, most_running=10)
-    assert wanted(queue, fleet(20, 20, waiting=5)) == 5  # 10 wait: three more
-    assert wanted(queue, fleet(20, 20, waiting=5, starting=3)) == 5  # which are on their way
-    assert wanted(queue, fleet(20, 20, waiting=5, starting=9)) == 11
+    assert wanted(queue, fleet(20, 20, waiting=6)) == 5  # 12 wait: three more
+    assert wanted(queue, fleet(20, 20, waiting=6, starting=3)) == 5  # which are on their way
+    assert wanted(queue, fleet(20, 20, waiting=6, starting=9)) == 11
     assert wanted(queue, fleet(6, 6, 6)) == 2  # 18 / 2 = 9
     assert wanted(queue, fleet(7, 7, 7)) == 3  # 21 / 2 is too many
+    assert wanted(queue, fleet(15, 15)) == 2  # nobody waits: it never grows for that
+    assert wanted(queue, fleet(2, 2, 2, 2, waiting=0)) == 1
+    assert wanted(queue, fleet(3, 3, 3, waiting=1)) == 1  # three wait for a moment, as a prompt does
     assert wanted(queue, fleet(0)) == 1
     assert wanted(queue, fleet(0, 0, starting=1)) == 3  # not while some are on their way
 
