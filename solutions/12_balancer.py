@@ -320,6 +320,7 @@ ch.check("12.5", which_one)
 # Below, 8 customers read answers while an article with a long prompt comes in every three seconds. The loop is what a
 # replica does, with the real scheduler: decide, compute (here: let the formula's time pass), book the new tokens.
 
+
 # %% id="hol-run" tags=["nbval-check-output"]
 def gaps_of_a_reader(max_batch_tokens: int) -> list[float]:
     """Return the time before each token of one reader's answer, while long prompts come in."""

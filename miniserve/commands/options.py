@@ -66,7 +66,7 @@ def add_balancer_option(parser: argparse.ArgumentParser) -> None:
         "--balancer",
         default="least-outstanding",
         metavar="NAME|FILE:CLASS",
-        help="which replica gets a request: p2c, prefix-affinity, my_file.py:Mine, chapter.ipynb:Mine (default %(default)s)",
+        help="which replica gets a request: p2c, my_file.py:Mine, chapter.ipynb:Mine, ... (default %(default)s)",
     )
 
 
