@@ -30,6 +30,7 @@ from rich.table import Table
 
 from miniserve.bench.prediction import compare, fit_overhead, fit_steps
 from miniserve.clock import monotonic
+from miniserve.errors import SetupError
 from miniserve.live.load import Load, served_model
 from miniserve.live.step_log import LoggedStep, read_steps
 from miniserve.observe.outcomes import Outcomes
@@ -66,7 +67,7 @@ def bench_calibrate(
 ) -> dict[str, Any]:
     """Return fit, prediction and comparison. `scale` multiplies all lengths, for a model with a small context.
 
-    Raises: RuntimeError if the replica does not come up, or a request fails.
+    Raises: SetupError if the replica does not come up, or a request fails.
     """
     with tempfile.TemporaryDirectory() as temporary, Progress(console=console) as progress:
         log = Path(temporary) / "steps.jsonl"
@@ -117,7 +118,7 @@ def _replica(folder: Path, quant: str, threads: int, log: Path) -> Iterator[tupl
         try:
             line = process.stdout.readline()
             if not line:
-                raise RuntimeError(f"the replica ended with exit code {process.wait()}")
+                raise SetupError(f"the replica ended with exit code {process.wait()}")
             yield f"http://127.0.0.1:{json.loads(line)['port']}", psutil.Process(process.pid)
         finally:
             process.terminate()
@@ -162,7 +163,7 @@ class _Bench:
             result = await load.run(requests)
             self._lag_s = result.lag_s
             if result.reasons:
-                raise RuntimeError(f"not every request was served: {dict(result.reasons)}")
+                raise SetupError(f"not every request was served: {dict(result.reasons)}")
             return result.outcomes
 
         return asyncio.run(run())
