@@ -184,7 +184,7 @@ def _of_calls(node: ast.AST) -> Iterator[Edit]:
     for field in ("id", "attr"):
         if (name := getattr(node.func, field, None)) in _NAMES:
             yield lambda call, field=field, name=name: setattr(call.func, field, _NAMES[name])  # type: ignore[misc]
-    if len(node.args) >= 2:
+    if len(node.args) >= 2 and not any(_is_literal_text(argument) for argument in node.args[:2]):
         yield lambda call: call.args.__setitem__(slice(0, 2), call.args[1::-1])  # type: ignore[attr-defined]
     for i in range(len(node.keywords)):
         yield lambda call, i=i: call.keywords.pop(i)  # type: ignore[misc]
@@ -213,6 +213,10 @@ def _unwrapped(node: ast.AST) -> Iterator[Edit]:
 
 def _is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _is_literal_text(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _is_none(value: ast.expr) -> bool:
