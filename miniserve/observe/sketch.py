@@ -22,9 +22,9 @@ from miniserve.observe import buckets, percentiles
 class Sketch:
     """Counts of values >= 0 in buckets of constant relative width.
 
-    At alpha 1 %, all times from a nanosecond to a year fit in about 1,900 buckets. `max_buckets` bounds the size for certain:
-    what lies further below the largest value is then folded into the lowest bucket kept, so that *low* percentiles
-    lose their guarantee and high ones keep it.
+    At alpha 1 %, all times from a nanosecond to a year fit in about 1,900 buckets. `max_buckets` bounds the size for
+    certain: what lies further below the largest value is then folded into the lowest bucket kept, so that *low*
+    percentiles lose their guarantee and high ones keep it.
     """
 
     def __init__(self, alpha: float = 0.01, max_buckets: int | None = None) -> None:
