@@ -102,7 +102,8 @@ def drive_choose(answer: Json, asked: Json) -> Json:
             chosen = balancer.choose(Request(one["id"], "model", (1, 2, 3), arrived_s=float(place)), shown)
             forced = any(len(vars(view)) > 2 for view in watched)
             told["changed"] = told["changed"] or forced or [hash(view) for view in views] != before
-            choices.append(chosen if chosen is None or type(chosen) is str else {"type": type(chosen).__name__})
+            kind = type(chosen).__name__.replace("Watched", "ReplicaView")
+            choices.append(chosen if chosen is None or type(chosen) is str else {"type": kind})
             if asked.get("watched"):
                 told["looked"].append(sorted(set(looked)))
                 told["reads"] = told.get("reads", 0) + len(looked)

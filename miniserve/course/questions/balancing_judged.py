@@ -36,7 +36,7 @@ def offered(asked: Json, told: Json) -> Problem | None:
     for life, choices in zip(asked["lives"], told["lives"], strict=True):
         for i, (one, chosen) in enumerate(zip(life, choices, strict=True)):
             ids = one.get("fleet") or [view["replica_id"] for view in one["replicas"]]
-            where = f"request {one['id']}, the {i + 1}. of {len(life)}; on offer: {', '.join(ids) or 'nobody'}"
+            where = f"request {one['id']} ({i + 1} of {len(life)}); on offer: {', '.join(ids) or 'nobody'}"
             if isinstance(chosen, dict):
                 why = "`choose` returns the `replica_id` of a replica, a string."
                 return Problem("no-id", f"a {chosen['type']}", why, "Return view.replica_id.", where)
@@ -59,10 +59,14 @@ def broke(asked: Json, told: Told) -> Problem | None:
     if "'tuple' object" in told.error or "does not support item" in told.error:
         why = "The replicas come as a tuple, so that nobody can change the list that others use."
         return Problem("changes-list", told.error, why, "sorted(...) and min(...) make no change.", where)
+    arithmetic = told.error.partition(":")[0] in ("ValueError", "IndexError", "ZeroDivisionError")
     empty = any(not (one.get("fleet") or one.get("replicas")) for life in asked["lives"] for one in life)
-    if empty and told.error.partition(":")[0] in ("ValueError", "IndexError", "ZeroDivisionError"):
-        why = "With no replicas there is nothing to take the minimum of."
+    if empty and arithmetic:
+        why = "With no replicas there is nothing to choose from."
         return Problem("empty", told.error, why, "Return None first, if `replicas` is empty.", "`replicas` is empty")
+    if arithmetic and len(first.get("replicas", ())) == 1:
+        why = "With one replica there is no second one to draw."
+        return Problem("one-replica", told.error, why, "Return its id before you draw.", "`replicas` holds one view")
     return None
 
 
@@ -136,7 +140,7 @@ def judge_luck(what: str, asked: Json, told: Json) -> Problem | None:
     where = f"{len(ids)} replicas with the same {what}; request {asked['lives'][0][0]['id']} and 39 more"
     if (differ := difference(first, again)) is not None:
         why = "The same requests in the same situation went elsewhere, so a run could never be repeated."
-        next_ = "Take the luck from request.request_id: seeds.number(...) of it."
+        next_ = "Take the luck from the request: number(..., request.request_id)."
         return Problem("not-repeatable", differ, why, next_, where)
     if (differ := difference(first, reversed_[::-1])) is not None:
         why = "What came before decides among equals. Two gateways that count alike then run in step."

@@ -52,7 +52,7 @@ _OUTSTANDING_RULES: Rules = (
     ("picks-max", "It is the busiest one.", lambda v: -outstanding_of(v)),
     (
         "counts-finished",
-        "It got the fewest requests so far; those that have ended are no load any more.",
+        "The fewest requests so far decide; those that have ended are no load any more.",
         lambda v: v["sent"],
     ),
     (
@@ -62,17 +62,21 @@ _OUTSTANDING_RULES: Rules = (
     ),
     (
         "queue-depth",
-        "It reports the shortest queue; a report is old, `outstanding` is not.",
+        "The smallest `queue_depth` decides: a report, and old; `outstanding` is counted here.",
         lambda v: v["queue_depth"],
     ),
-    ("running", "`running` is a report, and leaves out who waits.", lambda v: v["running"]),
-    ("kv", "A full pool is no count of requests.", lambda v: v["kv_used_fraction"]),
+    ("running", "The smallest `running` decides: a report that leaves out who waits.", lambda v: v["running"]),
+    ("kv", "The emptiest pool decides; it does not count requests.", lambda v: v["kv_used_fraction"]),
     (
         "adds-queue",
-        "Who waits there is among our outstanding requests already, so it is counted twice.",
+        "`outstanding` + `queue_depth` decides: who waits is among the outstanding, so counts twice.",
         lambda v: outstanding_of(v) + v["queue_depth"],
     ),
-    ("adds-running", "Who runs there is counted twice.", lambda v: outstanding_of(v) + v["running"]),
+    (
+        "adds-running",
+        "`outstanding` + `running` decides: who runs there is counted twice.",
+        lambda v: outstanding_of(v) + v["running"],
+    ),
 )
 
 _judge_outstanding = partial(
@@ -160,8 +164,12 @@ _KV_RULES: Rules = (
         "Queue and fullness were multiplied: one zero hides the other.",
         lambda v: v["queue_depth"] * v["kv_used_fraction"],
     ),
-    ("outstanding", "`outstanding` counts our own requests only; here the reports are asked for.", outstanding_of),
-    ("running", "Requests that run have their room already.", lambda v: v["running"]),
+    (
+        "outstanding",
+        "The smallest `outstanding` decides: our own requests only. Here the reports are asked for.",
+        outstanding_of,
+    ),
+    ("running", "The smallest `running` decides; who runs has its room already.", lambda v: v["running"]),
     ("first-listed", "It is the first of the list.", lambda v: v["place"]),
 )
 
@@ -170,7 +178,7 @@ _judge_kv = partial(
     _room,
     ("queue_depth", "kv_used_fraction"),
     _KV_RULES,
-    "First the queue, then the pool: a pair compares so.",
+    "First the queue, then the pool: tuples compare in that order.",
 )
 
 

@@ -116,10 +116,10 @@ def judge_pairs(asked: Json, told: Json) -> Problem | None:
         return Problem("ignores-seed", "seed makes no difference", why, "Let the draw depend on the seed too.", where)
     if (differ := difference(first, again)) is not None:
         why = "The same requests in the same situation went elsewhere, so a run could never be repeated."
-        return Problem("not-repeatable", differ, why, "Draw with seeds.number(..., request.request_id).", where)
+        return Problem("not-repeatable", differ, why, "Draw with number(..., self._seed, request.request_id).", where)
     if (differ := difference(first, more[0][::-1])) is not None:
         why = "What came before changes the draw, so one request more or less changes all after it."
-        return Problem("remembers", differ, why, "Draw with seeds.number(..., request.request_id).", where)
+        return Problem("remembers", differ, why, "Draw with number(..., self._seed, request.request_id).", where)
     return None
 
 
