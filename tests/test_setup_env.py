@@ -309,16 +309,6 @@ def test_make_takes_the_python_it_is_given(
     assert done.stdout.startswith("mine starts")
 
 
-@pytest.mark.parametrize("target", ["lab", "notebooks"])
-def test_without_chapters_make_says_so_and_installs_nothing(
-    make: Callable[..., subprocess.CompletedProcess[str]], target: str
-) -> None:
-    done = make(target, path="/usr/bin:/bin")
-
-    assert done.returncode == 0, done.stderr
-    assert "There are no" in done.stdout
-
-
 def test_make_alone_lists_the_targets(make: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = make(path="/usr/bin:/bin")
 

@@ -110,8 +110,11 @@ def test_swapping_the_groups_swaps_the_sign(numbers: tuple[int, int, int, int]) 
         assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
 
 
-@settings(deadline=None)
-@given(st.integers(1, 20), st.integers(1, 20), st.floats(0.01, 0.6), st.floats(0, 1), st.sampled_from([0.0, 0.01]))
+rates = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)  # scipy overflows at 1e-308
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 15), st.integers(1, 15), st.floats(0.01, 0.6), rates, st.sampled_from([0.0, 0.01]))
 def test_evidence_of_harm_has_expectation_1_at_most(
     n_c: int, n_b: int, guess: float, rate: float, tolerated: float
 ) -> None:
