@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import time
 from pathlib import Path
 from queue import Empty
@@ -50,6 +51,9 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
             connection_file=str(home / "k.json"),
             ip=str(home / "k"),
         )
+        self.km.write_connection_file()
+        owner = os.stat(home)  # the kernel may run as somebody else than we do
+        os.chown(home / "k.json", owner.st_uid, owner.st_gid)
         self.km.start_kernel(cwd=str(home), env=environment, stdout=DEVNULL, stderr=DEVNULL)
         self.kc = self.km.client()
         self.kc.start_channels()

@@ -1,6 +1,6 @@
 """Run as a script inside the sandbox: sets limits on this process, then becomes the kernel.
 
-    python launch.py NAME=NUMBER ... -- PROGRAM ARGUMENT ...
+    python launch.py NAME=NUMBER ... [USER=NUMBER] -- PROGRAM ARGUMENT ...
 
 Imports nothing of the package. A limit that this system does not know, or that is already lower, is left alone.
 """
@@ -27,9 +27,14 @@ def limit(name: str, number: int) -> None:
 def main(argv: list[str]) -> None:
     """Set the limits, forget the parent (a sandbox hides it), start the program in this process."""
     at = argv.index("--")
-    for setting in argv[:at]:
-        name, _, number = setting.partition("=")
-        limit(name, int(number))
+    settings = {name: int(number) for name, _, number in (setting.partition("=") for setting in argv[:at])}
+    user = settings.pop("USER", None)
+    for name, number in settings.items():
+        limit(name, number)
+    if user is not None:  # root is exempt from the limit on processes
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
     os.environ.pop("JPY_PARENT_PID", None)  # else the kernel would think that its parent has gone, and leave
     os.execv(argv[at + 1], argv[at + 1 :])
 

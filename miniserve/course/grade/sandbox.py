@@ -21,7 +21,8 @@ from miniserve.errors import SetupError
 
 MEMORY_BYTES = 6 * 2**30  # of addresses; torch, numba and matplotlib together take 1.6 GB of them
 FILE_BYTES = 64 * 2**20
-PROCESSES = 256  # of one user, above what runs already; root is exempt, so processes are counted from outside too
+PROCESSES = 128  # of one user, threads too, above what runs already; a kernel with numpy has about 20
+NOBODY = 65534  # who a kernel becomes in the sandbox when root grades: root is exempt from the limit on processes
 DATA = PACKAGE.parent / "data"
 KINDS = ("auto", "bwrap", "none")
 
@@ -63,15 +64,28 @@ def kernel_command(room: Room, kind: str, cpu_s: float) -> list[str]:
     script = room.package / "launch.py"
     shutil.copyfile(launch.__file__, script)
     kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    command = [sys.executable, "-E", str(script), *_limits(cpu_s), "--", *kernel]
-    return [*_bwrap(room), *command] if kind == "bwrap" else command
+    drops = kind == "bwrap" and drops_root(room)
+    command = [sys.executable, "-E", str(script), *_limits(cpu_s, NOBODY if drops else os.getuid())]
+    if drops:
+        command.append(f"USER={NOBODY}")
+        for path in (room.home, *room.home.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+    command += ["--", *kernel]
+    return [*_bwrap(room, drops), *command] if kind == "bwrap" else command
 
 
-def _limits(cpu_s: float) -> list[str]:
+def drops_root(room: Room) -> bool:
+    """Say whether the kernel can run as nobody: root grades, and all that Python needs is readable for everybody."""
+    needed = [*_python_folders(), *site.getsitepackages(), str(room.package)]
+    return os.getuid() == 0 and all(os.stat(path).st_mode & 0o005 == 0o005 for path in needed)
+
+
+def _limits(cpu_s: float, user: int) -> list[str]:
     import psutil
 
-    own = sum(process.info["num_threads"] or 0 for process in psutil.process_iter(["num_threads"]))
-    limits = {"AS": MEMORY_BYTES, "FSIZE": FILE_BYTES, "CPU": int(cpu_s), "NPROC": own + PROCESSES, "CORE": 0}
+    running = psutil.process_iter(["num_threads", "uids"])
+    threads = sum(one.info["num_threads"] or 0 for one in running if one.info["uids"] and one.info["uids"].real == user)
+    limits = {"AS": MEMORY_BYTES, "FSIZE": FILE_BYTES, "CPU": int(cpu_s), "NPROC": threads + PROCESSES, "CORE": 0}
     return [f"{name}={number}" for name, number in limits.items()]
 
 
@@ -94,15 +108,20 @@ def kernel_environment(room: Room) -> dict[str, str]:
     }
 
 
-def _bwrap(room: Room) -> list[str]:
-    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+def _bwrap(room: Room, drops: bool) -> list[str]:
+    command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if drops else ["--unshare-user-try"]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     system = [path for path in ("/usr", "/bin", "/lib", "/lib64", "/sbin") if Path(path).exists()]
     for folder in system:
         command += ["--ro-bind", folder, folder]
     if any(PACKAGE.is_relative_to(folder) for folder in system):
         command += ["--tmpfs", str(PACKAGE.parent)]
-    for folder in _python_folders():
+    folders = _python_folders()
+    for parent in _parents([*folders, str(room.package), str(room.home)]):
+        command += ["--perms", "0755", "--dir", parent]
+    for folder in folders:
         command += ["--ro-bind", folder, folder]
     for folder in _installed_copies():
         command += ["--tmpfs", folder]
@@ -112,6 +131,11 @@ def _bwrap(room: Room) -> list[str]:
     if DATA.is_dir():
         command += ["--ro-bind", str(DATA), str(room.package / "data")]
     return [*command, "--bind", str(room.home), str(room.home), "--chdir", str(room.home), "--"]
+
+
+def _parents(paths: list[str]) -> list[str]:
+    """Return the folders above some paths, from the outside in: bwrap would make them for root only."""
+    return sorted({str(parent) for path in paths for parent in Path(path).parents} - {"/", "/usr", "/tmp"})
 
 
 def _python_folders() -> list[str]:

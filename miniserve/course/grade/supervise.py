@@ -124,6 +124,7 @@ class Judging:
         self.verdicts = {verdict.question_id: verdict for verdict in normal.verdicts}
         self.texts: dict[str, str] = {}
         self.left_out: set[str] = set()
+        self.given = {cell.id for cell in normal.cells if not cell.own and not cell.question}
         self.failed: dict[str, str] = {}
         self.left_out_notes: list[str] = []
         self.runs = 0
@@ -139,6 +140,8 @@ class Judging:
     def take(self, run: Run) -> None:
         """Keep what a run told; leave out what ended it."""
         self.runs += 1
+        if self.runs == 1 and run.late & self.given:
+            return  # ours, and in time on any machine that is not too busy: once more, and then it counts
         self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
         self.texts |= run.texts
         self.failed |= run.failed

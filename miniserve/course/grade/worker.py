@@ -84,7 +84,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         kernel: GradedKernel = item.parent.kernel  # type: ignore[union-attr]
         if isinstance(item, IPyNbCell) and (end := _end(kernel)) is not None:
             run.ends[at] = end
-            run.tell(event="failed", at=at, error=end.error)
+            run.tell(event="failed", at=at, error=end.error, timeout=end.timeout)
         if not kernel.is_alive():
             timeout = run.ends.get(at, End()).timeout
             run.tell(event="gone", at=at, why=kernel.gone or "the kernel died", timeout=timeout)

@@ -56,6 +56,15 @@ def test_a_cell_of_the_learners_own_that_crashes_goes_and_costs_nothing(judging:
     assert sheet.notes == ("Cell own-1 was left out: the kernel died.",)
 
 
+def test_a_given_cell_that_is_late_gets_one_more_run(judging: Judging) -> None:
+    wrong = {id_: Verdict(id_, Status.ERROR) for id_ in judging.open}
+    judging.take(Run(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late={"given"}))
+    assert judging.open == wrong.keys()
+
+    judging.take(Run(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late={"given"}))
+    assert judging.open == set()
+
+
 def test_a_kernel_that_never_starts_is_our_failure(judging: Judging) -> None:
     judging.take(Run(ready=False, log="no space left"))
     sheet = judging.sheet(judging.handed)  # type: ignore[attr-defined]
