@@ -260,13 +260,23 @@ async def real_stack(balancer: Balancer, replicas: int = 2) -> AsyncIterator[str
         yield stack.url
 
 
-async def measure(url: str, count: int = 60, rate_per_s: float = 12.0) -> Outcomes:
+async def measure(url: str, rate_per_s: float, count: int = 40) -> Outcomes:
     """Send real requests to a real gateway, each at its time; return what the clients saw."""
     from miniserve.clock import monotonic
     from miniserve.live.load import Load
 
     result = await Load(url, "small", monotonic).run(real_requests(count, rate_per_s))
     return result.outcomes
+
+
+async def busy_rate(url: str, utilization: float = 0.8) -> float:
+    """Return the requests per second that keep these replicas so busy: what they can do, found by a burst, times that.
+
+    At least 8: on a machine that is too busy with other things, nobody should wait for ever.
+    """
+    await measure(url, 1000.0, count=10)  # the first answers of a fresh process are slow
+    burst = await measure(url, 1000.0, count=30)
+    return max(8.0, utilization * len(burst) / burst.duration_s)
 
 
 def real_table(runs: Mapping[str, Outcomes], sent: Mapping[str, Mapping[str, int]]) -> None:
