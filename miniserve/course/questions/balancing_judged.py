@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from miniserve.course.ask import Json, Told
-from miniserve.course.questions.balancing_asked import Load, View
+from miniserve.course.questions.balancing_asked import Load, View, unfolded
 from miniserve.course.verdict import Problem
 from miniserve.types import ReplicaView, Request
 
@@ -51,6 +51,7 @@ def offered(asked: Json, told: Json) -> Problem | None:
 
 def broke(asked: Json, told: Told) -> Problem | None:
     """Say what exceptions mean that many people meet."""
+    asked = unfolded(asked)
     first: View = next((one for life in asked["lives"] for one in life), {})
     where = f"e.g. request {first.get('id', '')}; {told.line}".rstrip("; ")
     if told.error.startswith("FrozenInstanceError"):
@@ -131,6 +132,7 @@ def with_views(life: Sequence[Json], choices: Sequence[str]) -> list[Json]:
 
 def judge_luck(what: str, asked: Json, told: Json) -> Problem | None:
     """Equals must share the requests, and the luck must be the request's own."""
+    asked = unfolded(asked)
     if (problem := offered(asked, told)) is not None:
         return problem
     ids = [view["replica_id"] for view in asked["lives"][0][0]["replicas"]]
@@ -179,14 +181,14 @@ def judge_cost(most_compared: float, most_reads: float, asked: Json, told: Json)
         return problem
     count = len(asked["lives"][0][0]["replicas"])
     where = f"one request, {count} replicas"
-    if told["compared"] > most_compared * count:
-        seen = f"{told['compared'] / count:.1f} comparisons per replica"
-        why = "All of them were sorted to find one. The least is found by one look at each."
-        return Problem("sorts", seen, why, "min(...) needs one comparison per replica.", where)
     if told["reads"] > most_reads * count:
         seen = f"{told['reads'] / count:.1f} looks at each replica's load"
         why = "Each replica is looked at again for every other: with twice the replicas, four times the work."
         return Problem("looks-again", seen, why, "Compute the minimum once, before the loop.", where)
+    if told["compared"] > most_compared * count:
+        seen = f"{told['compared'] / count:.1f} comparisons per replica"
+        why = "All of them were sorted to find one. The least is found by one look at each."
+        return Problem("sorts", seen, why, "min(...) needs one comparison per replica.", where)
     return None
 
 

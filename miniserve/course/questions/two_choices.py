@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import combinations
 
 from miniserve.course.ask import Json
-from miniserve.course.questions.balancing_asked import contract, equals, many, traffic
+from miniserve.course.questions.balancing_asked import contract, equals, many, same_views, traffic, unfolded
 from miniserve.course.questions.balancing_judged import difference, offered, outstanding_of, with_views
 from miniserve.course.verdict import Problem
 from miniserve.seeds import stream
@@ -28,19 +27,18 @@ def two_examples(seed: int) -> Sequence[Json]:
     return [{"makes": [{"seed": 1}], "watched": True, "lives": [rounds]}]
 
 
-@lru_cache(maxsize=16)
 def pairs(seed: int) -> Sequence[Json]:
-    """Many requests to five replicas; 40 of them again; and 40 to balancers of two seeds."""
+    """40 requests to five replicas, and again; 40 to balancers of two seeds; and many, to count the pairs."""
     rng = stream(seed, "12 pairs")
     names = [f"q{rng.randrange(10**9)}" for _ in range(PAIRS)]
     views = [{"replica_id": f"r{i}", "outstanding": load} for i, load in enumerate(rng.sample(range(9), 5))]
-    life = [{"id": name, "replicas": views} for name in names]
-    idle = [{"id": name, "replicas": equals(8, outstanding=0)} for name in names[:40]]
-    few, one, other = life[:40], {"seed": seed}, {"seed": seed + 1}
+    few, idle = same_views(names[:40], views), same_views(names[:40], equals(8, outstanding=0))
+    one, other = {"seed": seed}, {"seed": seed + 1}
+    again = [few, few, same_views(names[39::-1], views)]
     return [
-        {"about": "pairs", "watched": True, "makes": [one], "lives": [life]},
-        {"about": "luck", "watched": True, "makes": [one, one, one], "lives": [few, few, few[::-1]]},
+        {"about": "luck", "watched": True, "makes": [one, one, one], "lives": again},
         {"about": "seeds", "watched": True, "makes": [one, other], "lives": [idle, idle]},
+        {"about": "pairs", "watched": True, "makes": [one], "lives": [same_views(names, views)]},
     ]
 
 
@@ -102,6 +100,7 @@ def _not_two(one: Json, looked: Sequence[str], two_at_times: bool) -> Problem:
 
 def judge_pairs(asked: Json, told: Json) -> Problem | None:
     """Every pair must have its chance, and the draw must belong to the seed and the request."""
+    asked = unfolded(asked)
     if (problem := judge_two(asked, told)) is not None:
         return problem
     where = f"{len(asked['lives'][0])} requests to {len(asked['lives'][0][0]['replicas'])} replicas"

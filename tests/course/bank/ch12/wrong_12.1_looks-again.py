@@ -10,9 +10,7 @@ class LeastOutstanding:
         if not replicas:
             return None
 
-        equals = [
-            view.replica_id
-            for view in replicas
-            if not any(other.outstanding - view.outstanding < 0 for other in replicas)
-        ]
-        return sorted(equals)[number("x", request.request_id) % len(equals)]
+        equals = sorted(
+            view.replica_id for view in replicas if view.outstanding == min(other.outstanding for other in replicas)
+        )
+        return equals[number("x", request.request_id) % len(equals)]
