@@ -140,7 +140,7 @@ class Judging:
     def take(self, run: Run) -> None:
         """Keep what a run told; leave out what ended it."""
         self.runs += 1
-        if self.runs == 1 and run.late & self.given:
+        if self.runs == 1 and self.given.intersection(run.late[:1]):
             return  # ours, and in time on any machine that is not too busy: once more, and then it counts
         self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
         self.texts |= run.texts
@@ -153,15 +153,22 @@ class Judging:
             self.broken = f"the worker ended without a verdict on {', '.join(sorted(self.open))}: {run.log[-300:]}"
 
     def _leave_out(self, run: Run) -> None:
+        """Leave out the learner's first cell that was late, since it may have spoilt the kernel; else who is blamed."""
+        late = [id_ for id_ in run.late if id_ not in self.given | self.left_out]
+        blame, why, status = (
+            (late[0], run.failed[late[0]], Status.TIMEOUT) if late else (run.blame, run.why, run.status)
+        )
         questions = {cell.id: id_ for id_, cell in self.chapter.answer_cells.items()}
-        question = questions.get(run.blame) or run.blame.removeprefix("q")
-        if question in self.chapter.questions:
-            if question in self.open:
-                self.verdicts[question] = failed_verdict(question, run.status, "no-end", run.why)
-            self.left_out.add(self.chapter.answer_cells[question].id)
-        else:
-            self.left_out_notes.append(f"Cell {run.blame} was left out: {run.why}.")
-            self.left_out.add(run.blame)
+        question = questions.get(blame) or blame.removeprefix("q")
+        cell = self.chapter.answer_cells[question].id if question in self.chapter.questions else blame
+        if question in self.open:
+            self.verdicts[question] = failed_verdict(question, status, "no-end", why)
+        elif cell in self.left_out:
+            for id_ in self.open:  # it is not the cell: another run would end in the same way
+                self.verdicts[id_] = failed_verdict(id_, Status.CRASHED, "crashed", why)
+        elif cell == blame:
+            self.left_out_notes.append(f"Cell {blame} was left out: {why}.")
+        self.left_out.add(cell)
 
     def sheet(self, handed: Submission) -> Sheet:
         for id_ in sorted(self.open):

@@ -42,7 +42,7 @@ class Run:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # cells that did not end well
-    late: set[str] = field(default_factory=set)  # of those, the ones whose time was over
+    late: list[str] = field(default_factory=list)  # of those, the ones whose time was over, in order
     log: str = ""
 
 
@@ -141,7 +141,7 @@ def _hear(run: Run, event: dict[str, Any]) -> None:
         run.done = True
     elif kind == "failed":
         run.failed[at] = event["error"]
-        run.late |= {at} if event["timeout"] else set()
+        run.late += [at] if event["timeout"] else []
     elif kind == "begin":
         run.at = at
     elif kind == "gone":

@@ -58,11 +58,27 @@ def test_a_cell_of_the_learners_own_that_crashes_goes_and_costs_nothing(judging:
 
 def test_a_given_cell_that_is_late_gets_one_more_run(judging: Judging) -> None:
     wrong = {id_: Verdict(id_, Status.ERROR) for id_ in judging.open}
-    judging.take(Run(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late={"given"}))
+    judging.take(Run(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late=["given"]))
     assert judging.open == wrong.keys()
 
-    judging.take(Run(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late={"given"}))
+    judging.take(Run(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late=["given"]))
     assert judging.open == set()
+
+
+def test_the_first_late_cell_goes_before_the_one_that_is_blamed(judging: Judging) -> None:
+    late = {"own-1": "it was still running after 8 s", "answer-90-1": "it did not let itself be interrupted"}
+    judging.take(Run(ready=True, blame="answer-90-1", why="x", failed=late, late=list(late)))
+
+    assert judging.left_out == {"own-1"}
+    assert len(judging.open) == 5
+
+
+def test_a_run_that_changes_nothing_is_the_last(judging: Judging) -> None:
+    for _ in range(2):
+        judging.take(Run(ready=True, blame="answer-90-1", why="the kernel died"))
+
+    assert judging.open == set()
+    assert {verdict.status for verdict in judging.verdicts.values()} == {Status.CRASHED}
 
 
 def test_a_kernel_that_never_starts_is_our_failure(judging: Judging) -> None:
