@@ -13,7 +13,7 @@ from miniserve.commands.options import add_model_options, at_least_one
 from miniserve.errors import SetupError
 
 PROSE = Path(__file__).parents[2] / "data" / "eval" / "prose.txt"
-WHAT = ("engine", "quant", "steps", "stack", "race", "sim", "calibrate", "autoscale", "levers")
+WHAT = ("engine", "quant", "steps", "stack", "race", "profile", "sim", "calibrate", "autoscale", "levers")
 _WITHOUT_A_MODEL = {"sim", "autoscale", "levers"}
 SIM_REQUESTS = (10_000, 100_000, 1_000_000)
 _RECORDS = {"calibrate": "calibration"}  # what a record is called, where it is not called as its benchmark
@@ -111,6 +111,14 @@ def _race(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any
     return result
 
 
+def _profile(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.profile import bench_profile, profile_table
+
+    result = bench_profile(folder, _threads(args), console)
+    console.print(profile_table(result))
+    return result
+
+
 def _calibrate(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
     from miniserve.bench.calibrate import bench_calibrate, calibrate_table
 
@@ -161,6 +169,7 @@ _BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] =
     "steps": _steps,
     "stack": _stack,
     "race": _race,
+    "profile": _profile,
     "sim": _sim,
     "levers": _levers,
     "calibrate": _calibrate,

@@ -17,7 +17,8 @@ Source: PagedAttention (Kwon et al. 2023, arXiv:2309.06180); the order of reuse 
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+from array import array
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
@@ -36,9 +37,12 @@ class BlockManager:
         self.block_size = block_size
         self.prefix_caching = prefix_caching
         self.evictions = 0  # cached blocks overwritten for lack of plain ones
-        self._ref_counts = [0] * num_blocks
+        self._ref_counts = array("l", bytes(num_blocks * array("l").itemsize))
+        self._known = bytearray(num_blocks)  # 1: has a key. Asked here, since to look at a key is to fetch it
         self._plain = list(range(num_blocks - 1, -1, -1))
-        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._idle: deque[int] = deque()
+        self._stale = [0] * num_blocks  # entries in `_idle` that no longer count: the block was found again since
+        self._num_stale = 0
         self._key_of: list[BlockKey | None] = [None] * num_blocks
         self._block_of: dict[BlockKey, int] = {}
 
@@ -46,7 +50,7 @@ class BlockManager:
 
     @property
     def num_free(self) -> int:
-        return len(self._plain) + len(self._idle)
+        return len(self._plain) + len(self._idle) - self._num_stale
 
     @property
     def num_used(self) -> int:
@@ -88,9 +92,12 @@ class BlockManager:
         assert not seq.block_table
         assert seq.num_computed == 0
         for block in hits:
-            if self._ref_counts[block] == 0:
-                del self._idle[block]
+            if self._ref_counts[block] == 0:  # its entry stays in the queue, and is passed over when its turn comes
+                self._stale[block] += 1
+                self._num_stale += 1
             self._ref_counts[block] += 1
+        if self._num_stale > self.num_blocks:
+            self._drop_stale()
         seq.block_table.extend(hits)
         seq.num_computed = len(hits) * self.block_size
         grown = self.grow(seq, seq.num_tokens)
@@ -113,22 +120,21 @@ class BlockManager:
         first, last = start // self.block_size, end // self.block_size
         if last == first:
             return
-        block_of, key_of = self._block_of, self._key_of
+        block_of, key_of, known = self._block_of, self._key_of, self._known
         for block, key in zip(seq.block_table[first:last], seq.block_keys(self.block_size)[first:last], strict=True):
             # Two sequences may compute the same text side by side; the first one's block is the one that is kept.
-            if key_of[block] is None and block_of.setdefault(key, block) == block:
+            if not known[block] and block_of.setdefault(key, block) == block:
                 key_of[block] = key
+                known[block] = 1
 
     def release(self, seq: Sequence) -> None:
         """Take all blocks from `seq`, the last one first: the end of a text is forgotten before its start."""
-        counts, keys = self._ref_counts, self._key_of
+        counts, known = self._ref_counts, self._known
+        plain, idle = self._plain, self._idle
         for block in reversed(seq.block_table):
             counts[block] -= 1
             if counts[block] == 0:
-                if keys[block] is None:
-                    self._plain.append(block)
-                else:
-                    self._idle[block] = None
+                (idle if known[block] else plain).append(block)
         seq.block_table.clear()
         seq.num_computed = 0
 
@@ -136,6 +142,8 @@ class BlockManager:
         """Empty the prefix cache (new weights make old keys and values wrong)."""
         self._block_of.clear()
         self._key_of = [None] * self.num_blocks
+        self._known = bytearray(self.num_blocks)
+        self._drop_stale()
         self._plain[:0] = reversed(self._idle)
         self._idle.clear()
 
@@ -151,14 +159,31 @@ class BlockManager:
         return taken
 
     def _evict(self, count: int) -> list[int]:
-        evicted = [self._idle.popitem(last=False)[0] for _ in range(count)]
-        for block in evicted:
-            key = self._key_of[block]
+        idle, stale, key_of, block_of = self._idle, self._stale, self._key_of, self._block_of
+        evicted: list[int] = []
+        while len(evicted) < count:
+            block = idle.popleft()
+            if stale[block]:
+                stale[block] -= 1
+                self._num_stale -= 1
+                continue
+            key = key_of[block]
             assert key is not None, "an idle block has a key"
-            del self._block_of[key]
-            self._key_of[block] = None
+            del block_of[key]
+            key_of[block] = None
+            self._known[block] = 0
+            evicted.append(block)
         self.evictions += count
         return evicted
+
+    def _drop_stale(self) -> None:
+        for _ in range(len(self._idle)):
+            block = self._idle.popleft()
+            if self._stale[block]:  # of several entries of a block only the last counts
+                self._stale[block] -= 1
+            else:
+                self._idle.append(block)
+        self._num_stale = 0
 
     # --- many decode steps at once (see `Scheduler.steady_steps`)
 
@@ -216,14 +241,16 @@ class BlockManager:
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:
         """Raise AssertionError if the books do not balance against the block tables of all live `sequences`."""
         owners = Counter(block for seq in sequences for block in seq.block_table)
-        plain = set(self._plain)
+        plain, entries = set(self._plain), Counter(self._idle)
         assert len(plain) == len(self._plain), "a block is free twice"
+        assert sum(self._stale) == self._num_stale
         for block in range(self.num_blocks):
             count = self._ref_counts[block]
             assert count == owners[block], f"block {block}: count {count}, owners {owners[block]}"
             key = self._key_of[block]
             assert key is None or self._block_of.get(key) == block, f"block {block}: its key names another block"
             assert (block in plain) == (count == 0 and key is None), f"block {block}: count {count}, key {key!r}, plain"
-            assert (block in self._idle) == (count == 0 and key is not None), f"block {block}: count {count}, idle"
+            idle = entries[block] - self._stale[block]
+            assert idle == (count == 0 and key is not None), f"block {block}: count {count}, key {key!r}, idle {idle}"
         assert self.num_free + self.num_used == self.num_blocks
         assert len(self._block_of) == sum(key is not None for key in self._key_of)

@@ -15,7 +15,9 @@ from functools import lru_cache
 from miniserve.engine.sequence import BlockKey, Sequence
 from miniserve.types import Request
 
-_KEYS_PER_TEXT = 1 << 20  # no text has more blocks than this
+# No text has more blocks than this. It is 2**61 over the golden ratio, made odd, since Python hashes an integer as itself
+# modulo 2**61 - 1: with a power of two all texts would begin at the same place of a dict and collide block by block.
+_KEYS_PER_TEXT = 0x13C6EF372FE94F83
 
 
 def make_sequence(request: Request, queued_s: float) -> Sequence:
@@ -67,5 +69,5 @@ def _first_key(first_token: int, tenant: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _tenant_key(tenant: str) -> int:
-    """Return a number that keeps tenants apart. (The nameless one has 0, so that its keys stay small integers.)"""
-    return int.from_bytes(hashlib.blake2b(tenant.encode(), digest_size=8).digest(), "big") << 96
+    """Return a number that keeps tenants apart. (The nameless one has 0, so that its keys stay short integers.)"""
+    return int.from_bytes(hashlib.blake2b(tenant.encode(), digest_size=8).digest(), "big") << 128

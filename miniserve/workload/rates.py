@@ -109,7 +109,7 @@ class Piecewise(Curve):
     """Straight lines between `points` of (seconds, requests per second); two points at one time are a jump.
 
     After the last point the curve begins anew if it is to `repeat`, else the last rate holds. `rate_per_s` is the mean
-    up to the last point. Raises: ValueError if time goes backwards or a rate is negative.
+    up to the last point. Raises: ValueError if time goes backwards, a rate is negative, or the mean is 0.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -119,6 +119,8 @@ class Piecewise(Curve):
     def __post_init__(self) -> None:
         _check_points(self.points, self.repeat)
         object.__setattr__(self, "_times", tuple(time_s for time_s, _ in self.points))
+        if self.rate_per_s == 0:
+            raise ValueError("points must bring somebody before the last of them: the mean rate up to it is 0")
 
     @property
     def rate_per_s(self) -> float:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from miniserve.bench.engine import bench_engine, engine_table, make_cases
+from miniserve.bench.profile import CASES, QUANTS, bench_profile, profile_table
 from miniserve.bench.quant import PRECISIONS, bench_quant, quant_table
 from miniserve.bench.record import environment, save
 from miniserve.bench.sim import bench_sim, sim_table
@@ -39,6 +40,16 @@ def test_the_engine_benchmark_gives_a_ratio_for_every_case(tiny_folder: Path, co
     assert len(result["rows"]) == 4
     assert all(row["ratio_to_transformers"]["fp16"] > 0 for row in result["rows"])
     assert "16 x 16..128 tokens" in console.export_text()
+
+
+def test_a_profile_books_every_part_of_a_step(tiny_folder: Path, console: Console) -> None:
+    result = bench_profile(tiny_folder, threads=1, console=console)
+    console.print(profile_table(result))
+    assert [(row["precision"], row["case"]) for row in result["rows"]] == [(q, case) for q in QUANTS for case in CASES]
+    for row in result["rows"]:
+        assert min(row[f"{part}_ms"] for part in ("products", "attention", "rest")) > 0
+        assert max(row[f"{part}_ms"] for part in ("products", "attention", "rest")) < row["step_ms"]
+    assert "prefill 256 tokens" in console.export_text()
 
 
 def test_the_precision_table_has_fp32_as_its_measure(tiny_folder: Path, tmp_path: Path, console: Console) -> None:

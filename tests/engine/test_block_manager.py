@@ -166,6 +166,19 @@ def test_hits_equal_an_independent_lru_model(seed: int) -> None:
         blocks.check_integrity([])
 
 
+def test_texts_found_again_for_ever_keep_their_order_and_take_no_memory() -> None:
+    blocks = BlockManager(4, 2)
+    first, second = [1, 2, 3], [7, 8, 9]  # a full block each, and a plain one for the rest
+    for _ in range(1000):
+        finish(blocks, first)
+        finish(blocks, second)
+        finish(blocks, first)
+        blocks.check_integrity([])
+    assert len(blocks._idle) <= 2 * blocks.num_blocks  # and not an entry per visit
+    admit(blocks, [4, 4, 4, 4, 4])  # takes the two plain blocks, and evicts the text that was used longest ago
+    assert [blocks.cached_prefix(sequence(text)) != [] for text in (first, second)] == [True, False]
+
+
 def test_the_books_notice_a_leak() -> None:
     blocks = BlockManager(4, 4)
     seq = admit(blocks, [1, 2, 3])
