@@ -1,0 +1,562 @@
+# %% [markdown] id="intro"
+# # Chapter 1: Why serving at scale is a systems problem
+#
+# **You will learn**
+#
+# - to say how many requests are inside a service at once (Little's law);
+# - how often something breaks in a fleet whose machines hardly ever do;
+# - why a promise about latency is not a promise about the mean;
+# - how many customers a bad update hurts, and what one answer costs;
+# - to predict what 500 requests at once do to a machine, and to run it;
+# - to tell a model problem from a systems problem.
+#
+# **You need** Python, and nothing about serving. **Time**: a good hour; all cells together run in {{run_time}}.
+#
+# **Contents**: 1 The question that bites · 2 Larkspur · 3 How many at once · 4 Machines that break · 5 A promise ·
+# 6 Updates · 7 The bill · 8 Predict, then run · 9 Break it · 10 A real replica · 11 Whose problem? · 12 Read the real code ·
+# 13 Summary
+#
+# **How exercises work.** Put your answer where you see `...`, then run the check below it. It says CORRECT, or what is
+# wrong and why. `ch.hint("1.1")` gives a hint, and a further one when you call it again. After an attempt,
+# `ch.solution("1.1")` shows a solution.
+
+# %% id="setup"
+import numpy as np
+
+from miniserve import course
+from miniserve.course.labs import ch01 as lab
+
+ch = course.chapter(1)
+ch
+
+# %% [markdown] id="bite"
+# ## 1 The question that bites
+#
+# **Larkspur** is a fictional service and the running example of this course: an assistant for a chain of garden centres.
+# Customers chat with it, and staff let it draft articles. Before it opens, its developers try it on a small test machine.
+#
+# A language model reads and writes **tokens**, pieces of words. One question of 60 tokens with an answer of 40, and nobody
+# else there:
+
+# %% id="alone" tags=["nbval-check-output"]
+alone = lab.at_once(1)
+print(
+    f"first token after {course.told(float(alone.first_s[0]))} s, answer complete after {course.told(alone.ends_s)} s"
+)
+
+# %% [markdown] id="bite-2"
+# Good enough. On opening day 500 customers ask at the same moment. Same model, same machine. When does the last of them have
+# an answer? You will predict it in section 8 and run it. Nothing about the *model* will have changed.
+#
+# The cell above is a simulation: the code that decides which request is worked on is the real one, and the time that each
+# piece of work takes is a formula fitted to measurements of that machine. Most chapters do this. Section 10 runs a real
+# model.
+#
+# **Where we are on a request's path.** A request goes from the client to the **gateway**, the door of the service. The
+# gateway passes it to one of several **replicas**: machines that each have a copy of the model. There it waits, is read,
+# and is answered token by token. This chapter looks at the whole path from above.
+
+# %% [markdown] id="larkspur"
+# ## 2 Larkspur
+#
+# All chapters use one workload and one price list. A **GPU** is the processor that runs the model; Larkspur rents three, of
+# the type L4. What its customers ask for, and what a machine costs:
+
+# %% id="larkspur-facts" tags=["nbval-check-output"]
+day = lab.scenario()
+gpu = lab.machine()
+replicas = len(day.fleet.replica_ids)
+a_day_s = day.run.duration_s
+course.table(
+    {
+        "Larkspur": [
+            "requests per day, on average",
+            "tokens of a question, mean",
+            "tokens of an answer, mean",
+            "replicas, one GPU each",
+            "USD per hour of one GPU",
+            "USD per hour of one spot GPU",
+            "interruptions per hour of one spot GPU",
+            "promise: first token within (s)",
+        ],
+        "": [
+            round(day.workload.arrivals.rate_per_s * a_day_s),
+            day.workload.prompt.mean_tokens,
+            day.workload.output.mean_tokens,
+            replicas,
+            gpu.usd_per_hour,
+            gpu.spot_usd_per_hour,
+            gpu.spot_interruptions_per_hour,
+            day.slo.ttft_s,
+        ],
+    },
+    "One workload and one price list, from data/scenarios/larkspur_day.toml and data/hardware.toml",
+)
+
+# %% [markdown] id="larkspur-2"
+# The lengths are those that a large chat service has published; a question is long because the conversation so far is part of
+# it. The prices are a cloud's. A **spot** machine is cheap because it may be taken away at any moment.
+#
+# Now one simulated day. At 13:00 one of the three GPUs becomes slow for 40 minutes. Chapter 6 studies this same day.
+
+# %% id="the-day" tags=["nbval-check-output"]
+result = lab.larkspur_day()
+seen = result.outcomes
+print(f"{len(seen):,} requests, {seen.served.mean():.1%} of them answered")
+print(f"mean time to first token {course.told(float(seen.ttft_s.mean()))} s")
+print(f"mean time to the end of the answer {course.told(float(seen.e2e_s.mean()))} s")
+
+# %% [markdown] id="inside"
+# ## 3 How many at once
+#
+# The first thing that changes with scale is **concurrency**: how many requests are inside at the same time. Each of them
+# holds memory and a place in a queue, so this number sizes the service.
+#
+# **Little's law** (1961) says that in the long run
+#
+# L = λ · W
+#
+# with L the mean number inside, λ (lambda) the arrivals per second, and W the mean time in seconds that each one stays,
+# *from coming to leaving*. It needs no assumption about when requests come or in which order they are served.
+#
+# Worked in full: a bakery has 2 customers per minute, that is 2/60 per second, and each stays for 5 minutes, 300 s. So
+# 2/60 · 300 = 10 customers are in the shop.
+#
+# ### Exercise 1.1: how many are inside at once
+#
+# Difficulty 2 of 5 · about 7 min
+#
+# `per_hour` requests come per hour. Each waits for `waits_s` seconds, and is then answered for `answers_s` seconds. Write
+# how many are inside at once, on average. Your function is checked on 64 random triples.
+# Check: `ch.check("1.1", in_flight)`.
+
+
+# %% id="answer-1.1" tags=["answer"] question="1.1"
+# SOLUTION
+def in_flight(per_hour, waits_s, answers_s):
+    """Return the mean number of requests inside."""
+    return per_hour / 3600 * (waits_s + answers_s)
+
+
+# END SOLUTION
+
+# %% id="check-1.1" tags=["check"]
+ch.check("1.1", in_flight)
+
+# %% [markdown] id="inside-2"
+# **Measure.** Count who is inside at each half minute of the simulated day, and compare with the law:
+
+# %% id="inside-measured" tags=["nbval-check-output"]
+came, left = np.sort(seen.arrived_s), np.sort(seen.ended_s)
+moments = np.arange(0, a_day_s, 30)
+inside = np.searchsorted(came, moments, side="right") - np.searchsorted(left, moments, side="right")
+print(f"counted: {inside.mean():.2f} inside on average, {inside.max()} at most")
+formula = ch.yours("1.1", in_flight)
+if formula is not None:
+    first_token, rest = seen.ttft_s.mean(), (seen.e2e_s - seen.ttft_s).mean()
+    print(f"your formula: {formula(len(seen) / 24, first_token, rest):.2f}")
+
+# %% [markdown] id="inside-3"
+# A mean says nothing about the worst moment, which is far above it. And the law works in both directions: if each stay gets
+# longer, more are inside, and they share the same machines.
+
+# %% [markdown] id="breaks"
+# ## 4 Machines that break
+#
+# One machine that fails once in a hundred days is reliable. What about many? Let each fail with chance p on a given day,
+# independently of the others. (Real failures are not always independent: machines share power and networks.)
+#
+# Worked in full for two machines and p = 0.1. The first gets through the day with chance 0.9, and so does the second. Both do
+# with chance 0.9 · 0.9 = 0.81.
+#
+# ### Exercise 1.2: a day on which nothing breaks
+#
+# Difficulty 2 of 5 · about 5 min
+#
+# Your own numbers are printed below; they are drawn for you. So many GPUs, each of which fails with that chance on a given
+# day. How likely is a day without any failure? A number from 0 to 1. Check: `ch.check("1.2", quiet_day)`.
+
+# %% id="breaks-given"
+given = ch.given("1.2")
+given
+
+# %% id="answer-1.2" tags=["answer"] question="1.2"
+# SOLUTION
+quiet_day = (1 - given["fails_per_day"]) ** given["gpus"]
+# END SOLUTION
+
+# %% id="check-1.2" tags=["check"]
+ch.check("1.2", quiet_day)
+
+# %% [markdown] id="breaks-2"
+# **Measure.** A thousand days of fleets whose GPUs fail on one day in two hundred:
+
+# %% id="breaks-measured" tags=["nbval-check-output"]
+from miniserve.seeds import stream
+
+rng = stream(1, "failures")
+sizes = (1, 3, 30, 300)
+quiet = [sum(all(rng.random() >= 0.005 for _ in range(gpus)) for _ in range(1000)) for gpus in sizes]
+course.table({"GPUs": sizes, "quiet days of 1,000": quiet}, "Days on which nothing broke")
+
+# %% [markdown] id="breaks-3"
+# With one GPU a failure is an event. With 300 it is the normal day, and what happens to the requests on the broken machine
+# must be decided beforehand. Larkspur need not be large to be there. If its three GPUs were spot machines:
+
+# %% id="breaks-spot" tags=["nbval-check-output"]
+import math
+
+per_day = gpu.spot_interruptions_per_hour * 24
+print(f"one spot GPU is taken away {per_day:.1f} times per day, on average")
+print(f"chance of a day on which none of the three is: {math.exp(-per_day * replicas):.1%}")
+
+# %% [markdown] id="breaks-4"
+# (When interruptions come at random moments with mean m per day, none comes with chance e⁻ᵐ.)
+
+# %% [markdown] id="promise"
+# ## 5 A promise
+#
+# A customer waits first of all for the **time to first token** (TTFT). Larkspur promises: 99 of 100 requests get theirs within
+# 4 s. Such a promise, with a figure and a share, is called an **SLA** when it stands in a contract. The **p99** is the time
+# that 99 % of all requests stay within, so the promise says: p99 at most 4 s.
+#
+# Worked in full: 100 requests, 97 of which wait 1 s and three 20 s. The mean is 0.97 · 1 + 0.03 · 20 = 1.57 s. The p99 is
+# 20 s, since only 97 % wait less. The mean is fine, and the promise is broken.
+#
+# `lab.under_load(arrivals_per_s, replicas)` simulates a thousand requests that come at a steady mean rate, on so many of
+# Larkspur's GPUs:
+
+# %% id="promise-example" tags=["nbval-check-output"]
+lab.under_load(2.0, 3)
+
+# %% [markdown] id="promise-2"
+# Here everybody sees that something is wrong, the mean included.
+#
+# ### Exercise 1.3: a fine mean and a broken promise
+#
+# Difficulty 3 of 5 · about 8 min
+#
+# Find a load at which the **mean** TTFT is at most 2 s and yet **fewer than 95 %** of the requests get their first token within
+# 4 s: five times as many wait too long as promised. A dictionary `{"arrivals_per_s": ..., "replicas": ...}` with 0.02 to 5
+# requests per second and 1 to 4 GPUs. Try things with `lab.under_load`. Check: `ch.check("1.3", load)`.
+
+# %% id="answer-1.3" tags=["answer"] question="1.3"
+# SOLUTION
+load = {"arrivals_per_s": 0.4, "replicas": 1}
+# END SOLUTION
+
+# %% id="check-1.3" tags=["check"]
+ch.check("1.3", load)
+
+# %% [markdown] id="promise-3"
+# **Measure.** Three GPUs under a growing load:
+
+# %% id="promise-figure"
+lab.draw_loads({rate: lab.under_load(rate, 3) for rate in (0.05, 0.5, 1.0, 1.5, 1.75, 2.0)}, replicas=3)
+
+# %% [markdown] id="promise-4"
+# The p99 leaves its limit well before the mean does: long questions take seconds to read even on an idle machine, so it is
+# near the limit from the start. Whoever watches the mean learns of it from the customers. Chapter 6 is
+# about this.
+
+# %% [markdown] id="updates"
+# ## 6 Updates
+#
+# With one user, an update is a restart. With many, each update is an experiment on them. How much harm a bad one does is
+# called its **blast radius**: how many meet it, for how long, and how much worse it is.
+#
+# Worked in full: 1,000 requests per hour, of which a share of 0.2 goes to the new version, the **exposure**. After 30
+# minutes somebody notices and takes it back. So 1,000 · 0.2 · 0.5 = 100 requests met it. The old version gives a bad answer to
+# 2 % of requests, the new one to 12 %: of these 100, 2 would have been bad anyway, and **10** are bad because of the update.
+#
+# ### Exercise 1.4: how many an update hurts
+#
+# Difficulty 2 of 5 · about 6 min
+#
+# `per_hour` requests come per hour; the share `exposure` (0 to 1) of them goes to the new version for `hours` hours. The share
+# of bad answers is `bad_before` with the old and `bad_after` with the new version. Write how many requests are answered badly
+# **because of** the update. Check: `ch.check("1.4", hurt)`.
+
+
+# %% id="answer-1.4" tags=["answer"] question="1.4"
+# SOLUTION
+def hurt(per_hour, exposure, hours, bad_before, bad_after):
+    """Return how many requests an update makes bad."""
+    return per_hour * exposure * hours * (bad_after - bad_before)
+
+
+# END SOLUTION
+
+# %% id="check-1.4" tags=["check"]
+ch.check("1.4", hurt)
+
+# %% [markdown] id="updates-2"
+# **Measure.** Larkspur gets a version that breaks one answer in four where one in a hundred was bad. It is taken back after
+# two hours. Each request of the simulated day between 10:00 and 12:00 draws its version and its luck:
+
+# %% id="updates-measured" tags=["nbval-check-output"]
+from miniserve.seeds import uniform
+
+during = int(((seen.arrived_s >= 36_000) & (seen.arrived_s < 43_200)).sum())
+exposures, formula = (1.0, 0.1, 0.01), ch.yours("1.4", hurt)
+
+
+def made_bad(exposure):
+    meets = [i for i in range(during) if uniform("version", i) < exposure]
+    return sum(0.01 <= uniform("luck", i) < 0.25 for i in meets)  # below 0.01 the old version fails, too
+
+
+columns = {"exposure": exposures, "made bad": [made_bad(share) for share in exposures]}
+if formula is not None:
+    columns["your formula"] = [formula(during / 2, share, 2, 0.01, 0.25) for share in exposures]
+course.table(columns, f"A bad update, {during} requests in two hours")
+
+# %% [markdown] id="updates-3"
+# A small exposure is the cheapest protection there is. It also shows less: with few requests it takes longer to notice.
+# Chapter 8 weighs the two.
+
+# %% [markdown] id="bill"
+# ## 7 The bill
+#
+# A rented machine costs the same whether it works or idles. Worked in full: one machine at 0.50 USD per hour that answers
+# 2,400 requests per day. A day costs 0.50 · 24 = 12 USD, an answer 12 / 2,400 = 0.005 USD, that is 0.5 cent.
+#
+# ### Exercise 1.5: what one answer costs
+#
+# Difficulty 2 of 5 · about 5 min
+#
+# Your own numbers: so many machines at that price, all day long, so many requests per day, all answered, and the share of
+# time in which a machine works. What does one answer cost, in **cents** (a hundredth of a USD)?
+# Check: `ch.check("1.5", cents_per_answer)`.
+
+# %% id="bill-given"
+given = ch.given("1.5")
+given
+
+# %% id="answer-1.5" tags=["answer"] question="1.5"
+# SOLUTION
+usd_per_day = given["machines"] * given["usd_per_hour"] * 24
+cents_per_answer = 100 * usd_per_day / given["requests_per_day"]
+# END SOLUTION
+
+# %% id="check-1.5" tags=["check"]
+ch.check("1.5", cents_per_answer)
+
+# %% [markdown] id="bill-2"
+# **Measure.** The bill of the simulated day, and who caused it. The ledger is that of chapter 19: each second of each GPU is in
+# one account.
+
+# %% id="bill-measured" tags=["nbval-check-output"]
+ledger = result.ledger
+print(f"the day cost {ledger.usd:.2f} USD: {100 * ledger.usd / len(seen):.2f} cents per request")
+for line in ledger.by("account"):
+    print(f"  {line.name:<9} {line.usd / ledger.usd:>6.1%}")
+
+# %% [markdown] id="bill-3"
+# What is *idle* is paid for and used by nobody. To run fewer machines at night would save much of it; but a new machine
+# takes minutes until it answers. Chapters 5 and 13 are about that, and the same money decides how much room is left for
+# the noon of section 5.
+
+# %% [markdown] id="predict"
+# ## 8 Predict, then run
+#
+# Back to the test machine and its 500 customers. A model works in **steps**. In each step every request that is being worked
+# on gets one new token, or has a piece of its question read. The time of a step, measured on that machine, is a sum:
+
+# %% id="step-times" tags=["nbval-check-output"]
+step = lab.machine(lab.TEST_HARDWARE).step_time(lab.model(lab.TEST_MODEL))
+slots = lab.machine(lab.TEST_HARDWARE).scheduler.max_running
+course.table(
+    {
+        "part of a step": ["base", "row", "prompt", "context"],
+        "ms": [
+            1000 * s for s in (step.base_s, step.per_decode_row_s, step.per_prefill_token_s, step.per_context_token_s)
+        ],
+        "for each": [
+            "step, however many share it",
+            "answer that grows",
+            "token of a question",
+            "token that a row looks back on",
+        ],
+    },
+    "What a step takes on the test machine",
+)
+print(f"at most {slots} requests are worked on at the same time; the others wait in a queue")
+
+# %% [markdown] id="predict-2"
+# *Base* is reading the model's weights from memory, which must be done once per step, for one request or for sixteen. A *row*
+# is a request that gets a token in this step. It looks back on its *context*: its question and its answer so far.
+#
+# Worked in full, **for one request alone**. The question of 60 tokens is read in one step, which also gives the first token.
+# Then 39 steps give one token each, and look back on 80 tokens on average (60, and half of 40):
+
+# %% id="predict-example" tags=["nbval-check-output"]
+read_s = step.base_s + 60 * step.per_prefill_token_s
+token_s = step.base_s + step.per_decode_row_s + 80 * step.per_context_token_s
+print(f"{read_s:.3f} s + 39 x {token_s:.4f} s = {read_s + 39 * token_s:.3f} s; section 1 found {alone.ends_s:.3f} s")
+
+# %% [markdown] id="predict-3"
+# ### Exercise 1.6: five hundred at once
+#
+# Difficulty 3 of 5 · about 10 min
+#
+# 500 such requests, of 60 tokens with answers of 40, come at second 0. After how many **seconds** is the last answer
+# complete? Give `(low, high)`, with high at most one and a half times low. Pen and paper will do: what does each request pay
+# for itself, and what do those that are worked on together share? Check: `ch.check("1.6", seconds_between)`.
+
+# %% id="answer-1.6" tags=["answer"] question="1.6"
+# SOLUTION
+own_s = 60 * step.per_prefill_token_s + 40 * (step.per_decode_row_s + 80 * step.per_context_token_s)
+shared_s = 40 * step.base_s / slots
+guess_s = 500 * (own_s + shared_s)
+seconds_between = (0.85 * guess_s, 1.2 * guess_s)
+# END SOLUTION
+
+# %% id="check-1.6" tags=["check"]
+ch.check("1.6", seconds_between)
+
+# %% [markdown] id="run"
+# Now run it.
+
+# %% id="run-crowd" tags=["nbval-check-output"]
+crowd = lab.at_once(500)
+lab.compare({"1 alone": alone, "500 at once": crowd}, "The test machine, measured step times")
+
+# %% [markdown] id="run-2"
+# Nothing about the model has changed, and the machine even makes more tokens per second than before. Still nearly everybody
+# waits far too long, because 500 requests need the work of 500. Little's law again: at most sixteen are inside the steps, so the
+# others are inside the queue.
+
+# %% [markdown] id="break"
+# ## 9 Break it
+#
+# What if the machine worked on one request after the other, as a first program would? And what if the 500 had Larkspur's own
+# GPU and its larger model? (Its step times follow from published figures; nobody measured them here.)
+
+# %% id="break-run" tags=["nbval-check-output"]
+one_by_one = lab.at_once(500, running=1)
+larkspurs = lab.at_once(500, hardware=lab.HARDWARE, of_model=lab.MODEL)
+crowds = {
+    "test machine, one by one": one_by_one,
+    "test machine, 16 together": crowd,
+    "one of Larkspur's GPUs": larkspurs,
+}
+lab.compare(crowds, "500 requests at once")
+
+# %% id="break-figure"
+lab.draw_crowd(crowds)
+
+# %% [markdown] id="break-2"
+# To share steps is worth a large factor and costs no machine; that is *batching*, the subject of `start_here`. A better
+# machine is worth another. Neither is a property of the model's answers.
+
+# %% [markdown] id="real"
+# ## 10 A real replica
+#
+# The same on your machine, with nothing simulated: the larger one of the two small models that come with this course,
+# one request and then 32 at once. The numbers are those of the machine on which the cell ran last.
+
+# %% id="real-run" tags=["measured"]
+lab.compare({"1 alone": lab.real_crowd(1), "32 at once": lab.real_crowd(32)}, "A real replica, here and now")
+
+# %% [markdown] id="whose-intro"
+# ## 11 Whose problem?
+#
+# A **model problem** lies in the answers: with a single user, one healthy machine and no hurry they would be as bad. A
+# **systems problem** comes from how many ask, from how many machines there are, or from how they are run.
+#
+# Worked in full: *"It invents opening hours"* is a model problem, it would do so for a single user. *"It is down whenever a
+# machine restarts"* is a systems problem.
+#
+# ### Exercise 1.7: a model problem or a systems problem
+#
+# Difficulty 2 of 5 · about 6 min
+#
+# The next cell prints eight complaints about Larkspur. Give each `"model"` or `"systems"`. Check: `ch.check("1.7", whose)`.
+
+# %% id="whose-items"
+for key, claim in lab.CLAIMS.items():
+    print(f"{key}: {claim}")
+print()
+for side, meaning in lab.SIDES.items():
+    print(f"{side!r}: {meaning}")
+
+# %% id="answer-1.7" tags=["answer"] question="1.7"
+# SOLUTION
+whose = {
+    "a": "systems",
+    "b": "model",
+    "c": "systems",
+    "d": "systems",
+    "e": "model",
+    "f": "systems",
+    "g": "model",
+    "h": "systems",
+}
+# END SOLUTION
+
+# %% id="check-1.7" tags=["check"]
+ch.check("1.7", whose)
+
+# %% [markdown] id="letter-intro"
+# ### Exercise 1.8: a better model will not fix it
+#
+# Difficulty 3 of 5 · about 10 min · a person reads it
+#
+# The manager of the garden centres writes: *"Customers complain. Let us buy a better model."* Answer in five to eight
+# sentences, with numbers of this chapter: what the complaints come from, why another model does not change that, and what you
+# propose instead, at which cost. Put it between `"""` and `"""`. Check: `ch.check("1.8", letter)`.
+
+# %% id="answer-1.8" tags=["answer"] question="1.8"
+# SOLUTION
+letter = """
+The answers are good; customers complain that they come late. Alone on our test machine a question is answered in about a
+second, and of 500 at once the last waits for more than two minutes, with the same model. A better model is mostly a
+larger one, which makes each step slower. Failures are normal in a fleet: eighty GPUs that each fail on one day in a
+hundred have a quiet day less often than every second day. Our mean waiting time looks fine while more than one in a
+hundred waits longer than we promised, so we must watch the p99. I propose a fourth GPU, about 17 USD a day, an alarm on
+the p99, and updates that meet one customer in a hundred first.
+"""
+# END SOLUTION
+
+# %% id="check-1.8" tags=["check"]
+ch.check("1.8", letter)
+
+# %% [markdown] id="real-code"
+# ## 12 Read the real code
+#
+# The step-time formula of section 8, from `miniserve/engine/step_time.py`; how it follows from a price list where nothing was
+# measured, from `miniserve/hardware.py`; and how a simulated replica, `miniserve/sim/replica.py`, takes a request. Look for
+# the one line that says what a batch shares.
+
+# %% id="real-code-shown"
+import inspect
+
+from miniserve.engine.step_time import StepTimeModel
+from miniserve.hardware import Hardware
+from miniserve.sim.replica import SimReplica
+
+print(inspect.getsource(StepTimeModel.seconds))
+print(inspect.getsource(Hardware.step_time))
+print(inspect.getsource(SimReplica.submit))
+
+# %% [markdown] id="summary"
+# ## 13 Summary
+#
+# - Concurrency: L = λ · W. Whoever makes stays longer has more inside.
+# - Failure: n machines get through a day with chance (1 - p)ⁿ. In a fleet, failure is routine.
+# - Latency is a promise about a share of requests; a mean does not keep it.
+# - An update hurts requests · exposure · time · added badness.
+# - Cost: machines · price · time, over what they answered. Idle time is paid for.
+# - One against 500: the same model, and another service.
+#
+# Next: chapter 2 asks what the customer sees while an answer grows. The day of section 2 from the command line:
+# `python -m miniserve simulate data/scenarios/larkspur_day.toml`.
+#
+# **Go deeper**
+#
+# - J. D. C. Little, *A Proof for the Queuing Formula: L = λW*, Operations Research 9(3), 1961.
+# - J. Dean and L. A. Barroso, *The Tail at Scale*, CACM 56(2), 2013: why rare slowness is common in large services.
+# - B. Beyer and others (editors), *Site Reliability Engineering*, O'Reilly 2016: promises, updates, failures.
+# - G.-I. Yu and others, *Orca*, OSDI 2022: batching that is put together anew at each step.
+# - P. Patel and others, *Splitwise*, ISCA 2024: the traces from which the lengths of section 2 come.
