@@ -177,12 +177,12 @@ if formula is not None:
 # day. How likely is a day without any failure? A number from 0 to 1. Check: `ch.check("1.2", quiet_day)`.
 
 # %% id="breaks-given"
-given = ch.given("1.2")
-given
+fleet = ch.given("1.2")
+fleet
 
 # %% id="answer-1.2" tags=["answer"] question="1.2"
 # SOLUTION
-quiet_day = (1 - given["fails_per_day"]) ** given["gpus"]
+quiet_day = (1 - fleet["fails_per_day"]) ** fleet["gpus"]
 # END SOLUTION
 
 # %% id="check-1.2" tags=["check"]
@@ -249,14 +249,25 @@ load = {"arrivals_per_s": 0.4, "replicas": 1}
 ch.check("1.3", load)
 
 # %% [markdown] id="promise-3"
-# **Measure.** Three GPUs under a growing load:
+# **Measure.** Three GPUs under a growing load (drawn once you have found a load of your own):
 
 # %% id="promise-figure"
-lab.draw_loads({rate: lab.under_load(rate, 3) for rate in (0.05, 0.5, 1.0, 1.5, 1.75, 2.0)}, replicas=3)
+if ch.yours("1.3", load) is not None:
+    lab.draw_loads({rate: lab.under_load(rate, 3) for rate in (0.05, 0.5, 1.0, 1.5, 1.75, 2.0)}, replicas=3)
 
 # %% [markdown] id="promise-4"
-# The p99 leaves its limit well before the mean does: long questions take seconds to read even on an idle machine, so it is
-# near the limit from the start. Whoever watches the mean learns of it from the customers. Chapter 6 is
+# The p99 leaves its limit well before the mean does. It is near it from the start, since a long question takes long to read
+# even on an idle machine. A replica reads in pieces, so that the answers of others go on meanwhile:
+
+# %% id="promise-idle" tags=["nbval-check-output"]
+long_tokens, piece_tokens = day.workload.prompt.at(0.99), day.engine.scheduler.max_batch_tokens
+piece = gpu.step_time(lab.model())  # how long the reading of a piece takes
+read_s = long_tokens / piece_tokens * piece.base_s + long_tokens * piece.per_prefill_token_s
+print(f"one question in a hundred has {long_tokens:,} tokens or more, {long_tokens / piece_tokens:.0f} pieces")
+print(f"to read it takes about {read_s:.1f} s, with nobody else there")
+
+# %% [markdown] id="promise-5"
+# Whoever watches the mean learns of it from the customers. Chapter 6 is
 # about this.
 
 # %% [markdown] id="updates"
@@ -330,13 +341,13 @@ course.table(columns, f"A bad update, {during} requests in two hours")
 # Check: `ch.check("1.5", cents_per_answer)`.
 
 # %% id="bill-given"
-given = ch.given("1.5")
-given
+bill = ch.given("1.5")
+bill
 
 # %% id="answer-1.5" tags=["answer"] question="1.5"
 # SOLUTION
-usd_per_day = given["machines"] * given["usd_per_hour"] * 24
-cents_per_answer = 100 * usd_per_day / given["requests_per_day"]
+usd_per_day = bill["machines"] * bill["usd_per_hour"] * 24
+cents_per_answer = 100 * usd_per_day / bill["requests_per_day"]
 # END SOLUTION
 
 # %% id="check-1.5" tags=["check"]
@@ -353,9 +364,15 @@ for line in ledger.by("account"):
     print(f"  {line.name:<9} {line.usd / ledger.usd:>6.1%}")
 
 # %% [markdown] id="bill-3"
-# What is *idle* is paid for and used by nobody. To run fewer machines at night would save much of it; but a new machine
-# takes minutes until it answers. Chapters 5 and 13 are about that, and the same money decides how much room is left for
-# the noon of section 5.
+# *Prompt* is reading questions and *output* writing answers. *Failed* and *hedge* are work on answers that broke off, or that
+# another replica gave sooner. *Idle* is paid for and used by nobody. To run fewer machines at night would save much of it, but
+# a new machine needs time until it answers:
+
+# %% id="bill-cold" tags=["nbval-check-output"]
+print(f"from asking for one of Larkspur's GPUs to its first request: {gpu.cold_start(lab.model()).nominal_s:.0f} s")
+
+# %% [markdown] id="bill-4"
+# Chapters 5 and 13 are about that.
 
 # %% [markdown] id="predict"
 # ## 8 Predict, then run
@@ -431,24 +448,23 @@ lab.compare({"1 alone": alone, "500 at once": crowd}, "The test machine, measure
 # ## 9 Break it
 #
 # What if the machine worked on one request after the other, as a first program would? And what if the 500 had Larkspur's own
-# GPU and its larger model? (Its step times follow from published figures; nobody measured them here.)
+# GPU and its larger model, with 16 worked on together as in the day of section 2, or with up to 256? (The GPU's step times
+# follow from published figures; nobody measured them here.)
 
 # %% id="break-run" tags=["nbval-check-output"]
 one_by_one = lab.at_once(500, running=1)
-larkspurs = lab.at_once(500, hardware=lab.HARDWARE, of_model=lab.MODEL)
-crowds = {
-    "test machine, one by one": one_by_one,
-    "test machine, 16 together": crowd,
-    "one of Larkspur's GPUs": larkspurs,
-}
+crowds = {"test machine, one by one": one_by_one, "test machine, 16 together": crowd}
+for together in (day.engine.scheduler.max_running, gpu.scheduler.max_running):
+    larkspurs = lab.at_once(500, hardware=lab.HARDWARE, of_model=lab.MODEL, running=together)
+    crowds[f"Larkspur's GPU, {together} together"] = larkspurs
 lab.compare(crowds, "500 requests at once")
 
 # %% id="break-figure"
 lab.draw_crowd(crowds)
 
 # %% [markdown] id="break-2"
-# To share steps is worth a large factor and costs no machine; that is *batching*, the subject of `start_here`. A better
-# machine is worth another. Neither is a property of the model's answers.
+# To share steps is worth a large factor and costs no machine; that is *batching*, explained in `start_here`. On Larkspur's GPU
+# a single setting makes most of the difference. Neither is a property of the model's answers.
 
 # %% [markdown] id="real"
 # ## 10 A real replica

@@ -161,7 +161,8 @@ def draw_crowd(crowds: Mapping[str, Crowd]) -> None:
     ax.axvline(PROMISE_S, **line_style(5), label=f"{PROMISE_S:g} s")
     ax.legend(loc="lower right")
     ends = "; ".join(f"{name}: all {len(crowd.last_s)} after {told(crowd.ends_s)} s" for name, crowd in crowds.items())
-    show(figure, alt=f"Complete answers over time, nearly straight lines. {ends}. A mark at {PROMISE_S:g} s.")
+    most = max(len(crowd.last_s) for crowd in crowds.values())
+    show(figure, alt=f"Complete answers over time, curves that rise to {most}. {ends}. A mark at {PROMISE_S:g} s.")
 
 
 # --- a load and its promise ----------------------------------------------------------------------------------------
