@@ -54,7 +54,8 @@ lab.shares(naive)
 # You will see the same afternoon again in section 6.
 #
 # **Where we are on a request's path.** Client → gateway → **balancer** → replica → scheduler → model. The balancer sits in
-# the gateway, the one door through which all requests come. It decides once, when the request arrives, and cannot take it
+# the gateway, the one door through which all requests come. (The scheduler, inside each replica, decides what the model works
+# on next.) The balancer decides once, when the request arrives, and cannot take it
 # back.
 
 # %% [markdown] id="paper"
@@ -139,7 +140,8 @@ course.table(
 lab.draw_answers({name: eight[name] for name in ("turns", "fewest requests", "fewest tokens")})
 
 # %% [markdown] id="paper-4"
-# A balancer can look at different numbers, and each has its weakness:
+# Hatched is waiting, solid is being answered, and the letter is the replica. A balancer can look at different numbers, and
+# each has its weakness:
 #
 # - **Unfinished requests** are easy to count. But one article of 2,000 tokens counts as much as one short question, so
 #   requests 3 and 7 still end up behind it.
@@ -311,7 +313,8 @@ lab.afternoon_table(
 )
 
 # %% [markdown] id="old-2"
-# Four GPUs were enough. One waited in a queue while another had a place.
+# The p99 falls to less than a third, and nobody bought a GPU. By turns, requests stood in one GPU's queue while another had a
+# free place.
 #
 # *Fewest requests* works so well since the gateway counts what it sends itself, so its numbers are fresh. With several gateways
 # each knows only its own requests, and must rely on **reports** from the replicas, which come every so often. On paper, with
@@ -332,7 +335,7 @@ lab.wait_table(late, "Answers of 1 s, three per second, four replicas")
 
 # %% [markdown] id="old-3"
 # Between two reports all requests see the same numbers, so all go to the same replica; with the next report they all move on.
-# This is called **herding**. *Better of two* looks at less: each request draws two replicas and takes the one with the
+# One replica stays empty all the time. This is called **herding**. *Better of two* looks at less: each request draws two replicas and takes the one with the
 # smaller count, old as it is. Different requests draw different pairs, so there is no herd.
 
 # %% [markdown] id="predict"

@@ -331,6 +331,7 @@ def afternoon_table(makers: Mapping[str, ch12.MakeBalancer]) -> None:
 def draw_answers(runs: Mapping[str, Served], names: str = "AB") -> None:
     """Draw who waits and who is answered when, a panel for each balancer."""
     figure, axes = new_figure("Eight requests", x="time (s)", y="request", panels=len(runs), size=(9.0, 3.6))
+    last_s = max(float(run.ended_s.max()) for run in runs.values())
     for ax, (name, run) in zip(axes, runs.items(), strict=True):
         numbers = np.arange(1, len(run.place) + 1)
         ax.barh(numbers, run.wait_s, left=run.arrived_s, height=0.5, facecolor=CARD, edgecolor=VERMILION, hatch="//")
@@ -339,6 +340,7 @@ def draw_answers(runs: Mapping[str, Served], names: str = "AB") -> None:
             ax.text(end_s + 0.7, number, names[place], va="center", fontsize=9)
         ax.set_title(name, fontsize=10)
         ax.set_yticks(numbers)
+        ax.set_xlim(0, 1.1 * last_s)
     axes[0].invert_yaxis()
     sums = "; ".join(f"{name}: {told(float(run.wait_s.sum()))} s of waiting in all" for name, run in runs.items())
     show(

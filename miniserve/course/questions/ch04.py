@@ -53,16 +53,22 @@ def _explain_eight(row: int, column: str, seen: Json, right: Json) -> tuple[str,
     if column == "turns: replica":
         return "not-in-turn", "By turns A gets requests 1, 3, 5 and so on, whatever it has to do."
     if column == "counts: replica" and right == "A":
-        return "equals", f"Unfinished when it comes: {_unfinished(number)}. Among equals A is first."
+        return "equals", f"Unfinished when request {number} comes: {_unfinished(number)}. Among equals A is first."
     if column == "counts: replica":
-        return "not-fewest", f"Unfinished when it comes: {_unfinished(number)}. What has ended does not count."
+        return (
+            "not-fewest",
+            f"Unfinished when request {number} comes: {_unfinished(number)}. What has ended does not count.",
+        )
     if right == 0:
-        return "waits-for-nobody", "All that came to this replica before it have ended: it begins at once."
+        return "waits-for-nobody", f"Request {number}: all that came to this replica before it have ended."
     if seen == 0:
-        return "jumps-the-queue", "Its replica is busy, and an answer begins only when those before it have ended."
+        return (
+            "jumps-the-queue",
+            f"Request {number} finds its replica busy; it begins only when all before it have ended.",
+        )
     if type(seen) in (int, float) and abs(seen - right - at_s) < 1e-6:
-        return "clock-time", f"That is the second at which it begins. It came at second {at_s}."
-    return "wait", "It waits from its arrival until the last one before it in its replica has ended."
+        return "clock-time", f"That is the second at which it begins. Request {number} came at second {at_s}."
+    return "wait", f"Request {number} waits from second {at_s} until the last one before it in its replica has ended."
 
 
 EIGHT = Trace(
@@ -222,17 +228,20 @@ KILLER = Kill(
     buggy={
         "takes-turns": (
             lambda told: _fine(told, lab.p99_wait_s(told, lab.by_turns)),
-            "Its p99 is not three times that of counting. Do short ones get their turn behind long ones, while other "
+            "Its p99 is below 3 s, or not three times that of counting. "
+            "Do short ones get their turn behind long ones, while other "
             "replicas are free?",
         ),
         "draws-lots": (
             lambda told: _fine(told, lab.p99_wait_s(told, lab.by_lot)),
-            "Its p99 is not three times that of counting. Do more than one in a hundred draw a replica that is busy "
+            "Its p99 is below 3 s, or not three times that of counting. "
+            "Do more than one in a hundred draw a replica that is busy "
             "for long?",
         ),
         "looks-too-late": (
             lambda told: _fine(told, lab.p99_wait_s(told, lab.fewest_requests, lab.LATE_S)),
-            "Its p99 is not three times that of counting. Until the next report all go to one replica: does that "
+            "Its p99 is below 3 s, or not three times that of counting. "
+            "Until the next report all go to one replica: does that "
             "ever hurt?",
         ),
     },
@@ -256,11 +265,14 @@ def _judge_winner(told: Json) -> Problem | None:
         return Problem("nobody-waits", seen, why, "Bring the fleet more work: it must be about full.")
     if turns_s <= HALF * counts_s:
         return None
+    if turns_s < counts_s:
+        why = "Turns are ahead, but not by a factor of two."
+        return Problem("not-half", seen, why, "Make more requests find all four counts equal, and one nearly free.")
     if len({tokens for _, tokens in told}) > 1:
         why = "Answers of different length are what counting is good at."
         return Problem("sizes-differ", seen, why, "For which answers is taking turns the best that can be done?")
-    why = "All answers are alike, and yet a count does not mislead enough."
-    return Problem("not-half", seen, why, "When do all four counts say the same, and what do they not say?")
+    why = "All answers are alike, and yet the count does not mislead."
+    return Problem("counts-as-good", seen, why, "When do all four counts say the same, and what do they not say?")
 
 
 WINNER = Witness(
