@@ -37,11 +37,12 @@ class BlockManager:
         self.block_size = block_size
         self.prefix_caching = prefix_caching
         self.evictions = 0  # cached blocks overwritten for lack of plain ones
-        self._ref_counts = array("l", bytes(num_blocks * array("l").itemsize))
-        self._known = bytearray(num_blocks)  # 1: has a key. Asked here, since to look at a key is to fetch it
+        # Small books: a long run is bound by what it must fetch from memory. `_known` is 1 where there is a key.
+        self._ref_counts = array("H", bytes(2 * num_blocks))
+        self._known = bytearray(num_blocks)
         self._plain = list(range(num_blocks - 1, -1, -1))
         self._idle: deque[int] = deque()
-        self._stale = [0] * num_blocks  # entries in `_idle` that no longer count: the block was found again since
+        self._stale: Counter[int] = Counter()  # entries in `_idle` that no longer count: the block was found again
         self._num_stale = 0
         self._key_of: list[BlockKey | None] = [None] * num_blocks
         self._block_of: dict[BlockKey, int] = {}
@@ -163,9 +164,8 @@ class BlockManager:
         evicted: list[int] = []
         while len(evicted) < count:
             block = idle.popleft()
-            if stale[block]:
-                stale[block] -= 1
-                self._num_stale -= 1
+            if block in stale:
+                self._pass_over(block)
                 continue
             key = key_of[block]
             assert key is not None, "an idle block has a key"
@@ -176,14 +176,19 @@ class BlockManager:
         self.evictions += count
         return evicted
 
+    def _pass_over(self, block: int) -> None:
+        self._num_stale -= 1
+        self._stale[block] -= 1
+        if not self._stale[block]:
+            del self._stale[block]
+
     def _drop_stale(self) -> None:
         for _ in range(len(self._idle)):
             block = self._idle.popleft()
-            if self._stale[block]:  # of several entries of a block only the last counts
-                self._stale[block] -= 1
+            if block in self._stale:  # of several entries of a block only the last counts
+                self._pass_over(block)
             else:
                 self._idle.append(block)
-        self._num_stale = 0
 
     # --- many decode steps at once (see `Scheduler.steady_steps`)
 
@@ -243,12 +248,13 @@ class BlockManager:
         owners = Counter(block for seq in sequences for block in seq.block_table)
         plain, entries = set(self._plain), Counter(self._idle)
         assert len(plain) == len(self._plain), "a block is free twice"
-        assert sum(self._stale) == self._num_stale
+        assert self._stale.total() == self._num_stale
         for block in range(self.num_blocks):
             count = self._ref_counts[block]
             assert count == owners[block], f"block {block}: count {count}, owners {owners[block]}"
             key = self._key_of[block]
             assert key is None or self._block_of.get(key) == block, f"block {block}: its key names another block"
+            assert self._known[block] == (key is not None)
             assert (block in plain) == (count == 0 and key is None), f"block {block}: count {count}, key {key!r}, plain"
             idle = entries[block] - self._stale[block]
             assert idle == (count == 0 and key is not None), f"block {block}: count {count}, key {key!r}, idle {idle}"
