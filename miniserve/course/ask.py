@@ -19,6 +19,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,28 @@ def limited(limit_s: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def lent(pieces: Json) -> Iterator[None]:
+    """Give functions of the library the bodies that `pieces` hold, text by text (`code.lend`), for a while.
+
+    While a notebook is graded, what its exercises ask for is not in the kernel's package. An answer that builds upon an
+    earlier exercise gets that one back, the library's, for as long as it is asked.
+    """
+    before: list[tuple[Any, Any]] = []
+    try:
+        for piece in pieces:
+            module = import_module(piece["module"])
+            made: dict[str, Any] = {}
+            exec(f"from __future__ import annotations\n{piece['text']}", vars(module), made)
+            function: Any = reduce(getattr, piece["name"].split("."), module)
+            before.append((function, function.__code__))
+            function.__code__ = made[function.__name__].__code__
+        yield
+    finally:
+        for function, code in before:
+            function.__code__ = code
 
 
 # --- the usual drivers ---------------------------------------------------------------------------------------------

@@ -61,7 +61,22 @@ class Code(Question):
     def failed(self, case: Case, told: Told) -> Problem:
         layer = self._layer(case)
         better = layer.on_error(case.asked, told) if layer.on_error is not None else None
-        return better or Question.failed(self, case, told)
+        return better or self._not_called_so(told) or Question.failed(self, case, told)
+
+    def _not_called_so(self, told: Told) -> Problem | None:
+        """A TypeError that comes through no line of the learner's: the call itself did not fit the answer."""
+        if not told.error.startswith("TypeError") or told.line:
+            return None
+        what = "class" if self.methods else "function"
+        if "not callable" in told.error:
+            why = f"The {what} {self.symbol} itself is asked for: not what it gives, and nothing that is made of it."
+            next_ = f'Write ch.check("{self.id}", {self.symbol}).'
+            return Problem("signature", told.error, why, next_, f'what was given to ch.check("{self.id}", ...)')
+        if "argument" in told.error:
+            why = f"The {what} does not take the arguments that it is called with."
+            next_ = "Keep each line with `def` as it was given."
+            return Problem("signature", told.error, why, next_, f"the call of {' or '.join(self.methods) or self.symbol}")
+        return None
 
     def _layer(self, case: Case) -> Layer:
         return next(layer for layer in self.layers if layer.name == case.layer)
@@ -80,6 +95,14 @@ class Code(Question):
     @property
     def denied(self) -> frozenset[str]:
         return frozenset((self.symbol, *self.forbidden))
+
+
+def lend(*functions: Callable[..., object]) -> Json:
+    """Return functions or methods of the library as texts that a driver can hand back with `ask.lent`."""
+    return [
+        {"module": one.__module__, "name": one.__qualname__, "text": textwrap.dedent(inspect.getsource(one))}
+        for one in functions
+    ]
 
 
 def is_stub(function: object) -> bool:

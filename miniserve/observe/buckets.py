@@ -8,14 +8,13 @@ Pure arithmetic; who counts what is in `sketch`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
 class Buckets:
     """Numbers positive values: equal numbers are equal to within `alpha`, 0 < alpha < 1."""
 
-    alpha: float
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
 
     def gamma(self) -> float:
         """Return the upper bound of a bucket over its lower bound."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from typing import Self
 
 from miniserve.observe import buckets, percentiles
 
@@ -63,7 +64,7 @@ class Sketch:
         else:
             self._count(self._bounds.key(value), 1)
 
-    def merge(self, other: Sketch) -> None:
+    def merge(self, other: Self) -> None:
         """Add all that `other` counted. Raises: ValueError if it was made with another alpha or size."""
         if (self.alpha, self.max_buckets) != (other.alpha, other.max_buckets):
             raise ValueError(

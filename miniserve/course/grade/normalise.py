@@ -128,9 +128,10 @@ def _forbidden(question: Code, text: str, cells: tuple[Cell, ...]) -> str | None
     """Return how an answer reaches for what it should build, in its own cell or by a name from another of theirs."""
     if use := forbidden_use(python(text), question.denied):
         return use
-    loads = names(text).loads
+    own = names(text)
+    from_elsewhere = own.loads - own.binds
     for cell in cells:
-        if cell.own and cell.question != question.id and names(cell.text).binds & loads:
+        if cell.own and cell.question != question.id and names(cell.text).binds & from_elsewhere:
             use = forbidden_use(python(cell.text), question.denied)
             if use and "(" not in use:  # looking at the library's text in a cell of one's own is learning
                 return use

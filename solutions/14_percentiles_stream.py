@@ -1,0 +1,438 @@
+# %% [markdown] id="intro"
+# # Chapter 14: Percentiles from a stream
+#
+# **You will learn**
+#
+# - to compute p50, p95 and p99 exactly, and why the last digit of 99.9 can matter;
+# - to see over a day what the average hides;
+# - to count latencies in a few hundred buckets so that *every* percentile is right to within 1 % of itself;
+# - to write a sketch that can be merged: across replicas, and across hours;
+# - why cheaper ways (means of percentiles, equal buckets, samples) fail in the tail.
+#
+# **You need** Python (classes, dictionaries, logarithms), and nothing about serving. Chapter 6 asks what percentiles
+# mean; this one builds the machine. **Time**: about 75 minutes. The notebook itself runs in {{run_time}}.
+#
+# **Contents**: 1 The question that bites · 2 The exact way · 3 Over the day · 4 Buckets that grow · 5 How many? ·
+# 6 The sketch · 7 Merge the replicas · 8 Break it · 9 Read the real code · 10 Summary
+#
+# **How exercises work.** Write where it says `raise NotImplementedError` or `...`, then run the check below it. It says
+# CORRECT, or what is wrong and why, with the smallest example that it found. `ch.hint("14.1")` gives a hint, and a
+# further one when you call it again. After an attempt, `ch.solution("14.1")` shows a solution.
+
+# %% id="setup"
+import inspect
+import math
+import random
+
+import numpy as np
+
+from miniserve import course
+from miniserve.course.labs import ch14 as lab
+
+ch = course.chapter(14)
+ch
+
+# %% [markdown] id="bite"
+# ## 1 The question that bites
+#
+# **Larkspur** is the course's fictional service: an assistant for a chain of garden centres, on three GPUs, each with its
+# own copy of the model (a **replica**). The **time to first token** (TTFT) is how long a customer waits for the first
+# piece of an answer. Larkspur promises 4 seconds.
+#
+# The next cell simulates the same day as in chapter 6, on which one GPU ran hot over lunch. Each replica notes its own
+# times and, as many services do, reports its own p99 at midnight. (The **p99** is the time that 99 of 100 requests do
+# not exceed.) The dashboard shows the mean of the three.
+
+# %% id="the-day" tags=["nbval-check-output"]
+day = lab.larkspur_day()
+ttft_s = day.ttft_s.tolist()
+p99s = {name: lab.exact(day.of_replica(name), 99) for name in day.replicas}
+course.table(
+    {
+        "p99 of": [*p99s, "mean of these three", "all requests"],
+        "seconds": [*p99s.values(), float(np.mean([*p99s.values()])), lab.exact(day.ttft_s, 99)],
+    },
+    "What the dashboard says, and what is true",
+)
+
+# %% [markdown] id="bite-2"
+# The mean of three p99s is the p99 of nobody. One could send every single time to one place and sort them there; for
+# 4,300 requests that is easy. A service with a hundred replicas and ten thousand requests per second would send and sort
+# 864 million numbers a day, to learn three. Is there something small that each replica can keep, that can be *added up*,
+# and that still gives the right p99?
+#
+# **Where we are on a request's path.** At its end: the gateway has seen the first token, and notes how long that took.
+# From here on the number is on its way to a dashboard, to an alarm, and to the autoscaler.
+#
+# **Before you go on, predict**: how many counters would one replica need, so that each percentile of its day is right to
+# within 1 %? Ten, a hundred, a thousand, or as many as requests? Section 5 measures it.
+
+# %% [markdown] id="card-14-1"
+# ## 2 The exact way
+#
+# Put n values in order. The **p-th percentile** is the first of them at which at least p % of all values are reached: so it
+# is always a value that really occurred. Its place, counted from 1, is called its **rank**. All else follows from it:
+#
+#     percentile(values, p) = sorted(values)[rank(p, n) - 1]
+#
+# Worked: five customers waited 0.2, 0.3, 0.4, 0.9 and 8 s. Two of five are 40 %, too few for p50; three of five are 60 %. So
+# its place is 3, and p50 is 0.4 s. For p90 four of five are too few: place 5, 8 s. For p80 four of five are just enough.
+#
+# ### Exercise 14.1
+#
+# Difficulty 2 of 5 · about 10 min
+#
+# **Goal.** Write `rank(p, n)`.
+#
+# **Contract.** Return the smallest place k (an int, 1 to n) such that k of n is at least p %. The 0th percentile is the
+# smallest value, so place 1. A p outside of 0 to 100 (or one that is no number, NaN) raises `ValueError`. p is meant as it
+# is written: 99.9 is exactly 999 of 1,000, which it is not in binary floating point. Python's `Fraction("99.9")` is exact.
+#
+# **Cost.** No loop over places.
+#
+# **Check**: `ch.check("14.1", rank)`
+
+# %% id="answer-14.1" tags=["answer"] question="14.1" target="miniserve/observe/percentiles.py::rank"
+import math
+from fractions import Fraction
+
+# %% id="check-14.1" tags=["check"]
+ch.check("14.1", rank)
+
+# %% [markdown] id="measure-14-1"
+# **Measure.** The whole day at once: which share of requests had their first token by then? The marks are the mean and
+# the percentiles, by your `rank` once it is right.
+
+
+# %% id="cdf" tags=["nbval-check-output"]
+def figures_of(values):
+    """Return the mean, and percentiles: by your rank, or the library's while yours is not there yet."""
+    found = {"mean": float(np.mean(values))}
+    for p in (50, 95, 99):
+        found[f"p{p}"] = sorted(values)[my_rank(p, len(values)) - 1] if my_rank else lab.exact(values, p)
+    return found
+
+
+my_rank = ch.yours("14.1", rank)
+lab.draw_cdf(ttft_s, figures_of(ttft_s))
+
+# %% [markdown] id="cdf-2"
+# The mean lies well inside the promise of 4 s, and more than half of all requests are faster than it. It says neither
+# what is usual (that is p50) nor how bad it gets (that is p99).
+
+# %% [markdown] id="timeline"
+# ## 3 Over the day
+#
+# A dashboard shows windows: here of half an hour each. The line is the promise.
+
+# %% id="timeline-drawn"
+half_hours = lab.windows(day, 30)
+rows = [figures_of(values) for values in half_hours.values()]
+lab.draw_timeline(
+    list(half_hours), {name: [row[name] for row in rows] for name in ("mean", "p50", "p99")}, "What the average hides"
+)
+
+# %% [markdown] id="timeline-2"
+# In the windows of that lunch the mean rises too, yet it understates what one customer in a hundred met. And p50 shows
+# hardly anything: two replicas of three were well.
+#
+# The windows raise the next question. Is the p99 of the day the mean of the 48 windows' p99s? No more than over replicas:
+
+# %% id="mean-of-windows" tags=["nbval-check-output"]
+course.table(
+    {
+        "p99": ["mean of 48 windows' p99s", "the largest of them", "the whole day, exactly"],
+        "seconds": [
+            float(np.mean([row["p99"] for row in rows])),
+            max(row["p99"] for row in rows),
+            lab.exact(ttft_s, 99),
+        ],
+    },
+    "Percentiles of parts",
+)
+
+# %% [markdown] id="card-14-2"
+# ## 4 Buckets that grow
+#
+# What can be added up are **counts**. Say how many values lie in each bucket, use the same buckets everywhere, and the
+# counts of all are the sum of the counts of each. What is lost is where *inside* its bucket a value lay. So the question
+# is how wide buckets may be.
+#
+# Buckets of equal width, 0.5 s say, are far too coarse for an answer after 0.1 s, and needlessly fine for one after 30 s.
+# We want the same **relative** error `alpha` everywhere, so each bucket must be wider than the one before by the same
+# factor, *gamma*:
+#
+#     bucket k holds the values v with   gamma^(k-1) < v <= gamma^k
+#
+# Bucket 0 ends at 1, bucket 1 at gamma; values below 1 have keys of 0 and less. For a whole bucket we answer with one
+# value, its *middle*, which must be off by at most alpha of the truth, whichever value of the bucket is the truth.
+#
+# Worked with a very coarse alpha = 50 %: bucket 1 holds all above 1, up to 3. One answers 1.5 for all of them, which is half
+# too much for a value just above 1, and half too little for 3. So gamma is 3 there: bucket 0 holds all above 1/3, up to 1,
+# and bucket 2 all above 3, up to 9. The value 2 has key 1, the value 0.4 has key 0.
+#
+# ### Exercise 14.2
+#
+# Difficulty 3 of 5 · about 15 min
+#
+# **Goal.** Write the three methods of `Buckets`.
+#
+# **Contract.**
+#
+# - `gamma()`: the largest factor for which a middle exists that is off by at most `alpha` from both bounds. That middle m
+#   is `alpha` above the lower bound, m = (1 + alpha) · lower, and `alpha` below the upper one, m = (1 - alpha) · upper;
+# - `key(value)`: the number of the bucket that holds a value above 0, an int;
+# - `middle(key)`: that m of the bucket.
+#
+# **Cost.** No loop from bucket to bucket.
+#
+# **Check**: `ch.check("14.2", Buckets)`
+
+# %% id="answer-14.2" tags=["answer"] question="14.2" target="miniserve/observe/buckets.py::Buckets.gamma+key+middle"
+import math
+
+# %% id="check-14.2" tags=["check"]
+ch.check("14.2", Buckets)
+
+# %% [markdown] id="measure-14-2"
+# **Measure.** Some latencies, and what becomes of them with alpha = 1 %; beside it what buckets of half a second make of
+# them (each answered by its centre).
+
+# %% id="bucketed" tags=["nbval-check-output"]
+some_s = [0.012, 0.31, 0.65, 1.4, 4.2, 31.0]
+halves = [(math.ceil(value / 0.5) - 0.5) * 0.5 for value in some_s]
+columns = {
+    "value (s)": some_s,
+    "in halves": halves,
+    "error": [f"{abs(h / v - 1):.1%}" for h, v in zip(halves, some_s, strict=True)],
+}
+if mine := ch.yours("14.2", Buckets):
+    buckets_1 = mine(0.01)
+    columns["your key"] = [buckets_1.key(value) for value in some_s]
+    columns["your middle"] = [buckets_1.middle(key) for key in columns["your key"]]
+    columns["your error"] = [f"{abs(m / v - 1):.2%}" for m, v in zip(columns["your middle"], some_s, strict=True)]
+course.table(columns, "Equal and growing buckets")
+
+# %% [markdown] id="card-14-3"
+# ## 5 How many?
+#
+# ### Exercise 14.3: predict
+#
+# Difficulty 2 of 5 · about 5 min
+#
+# The next cell prints what you need of Larkspur's day. All its times go into buckets with alpha = 1 %. How many buckets
+# hold at least one request?
+#
+# **Goal.** An interval `(low, high)`; `high` may be twice `low` at most. The check runs the experiment and says whether
+# your interval covers the result.
+#
+# **Check**: `ch.check("14.3", buckets_needed)`
+
+# %% id="range" tags=["nbval-check-output"]
+print(f"{len(ttft_s):,} requests, from {min(ttft_s):.3f} s to {max(ttft_s):.1f} s; gamma = {1.01 / 0.99:.5f}")
+
+# %% id="answer-14.3" tags=["answer"] question="14.3"
+# SOLUTION
+at_most = math.log(max(ttft_s) / min(ttft_s)) / math.log(1.01 / 0.99)
+buckets_needed = (0.5 * at_most, at_most)
+# END SOLUTION
+
+# %% id="check-14.3" tags=["check"]
+ch.check("14.3", buckets_needed)
+
+# %% [markdown] id="how-many"
+# The number grows with the *logarithm* of the range, and not with the number of requests. Twice the requests fill few new
+# buckets; ten times the range costs this many more, whatever the traffic:
+
+# %% id="decade" tags=["nbval-check-output"]
+for alpha in (0.05, 0.01, 0.001):
+    print(f"alpha {alpha:.1%}: {math.log(10) / math.log((1 + alpha) / (1 - alpha)):.0f} buckets per power of ten")
+
+# %% [markdown] id="card-14-4"
+# ## 6 The sketch
+#
+# A **sketch** is a small summary from which a question can be answered with a known error. Ours is a dictionary from
+# bucket to count, and three numbers beside it.
+#
+# Worked, again with alpha = 50 %: of the values 0, 0.5, 0.6, 2 and 20 s one is a zero, two lie in bucket 0, one in bucket 1
+# and one in bucket 3 (above 9, up to 27). p50 of five values has place 3. The zero takes place 1 and bucket 0 the places 2
+# and 3, so p50 is the middle of bucket 0: 0.5 s. That is off by 17 % of 0.6 s, the exact one; 50 % would be allowed.
+#
+# ### Exercise 14.4
+#
+# Difficulty 4 of 5 · about 25 min
+#
+# **Goal.** Write `add`, `merge` and `percentile`. All other methods are given; read them first.
+#
+# **Contract.**
+#
+# - `add(value)` counts a value. A negative one, infinity or NaN raises `ValueError` and changes nothing. Zero has no
+#   logarithm, and an answer from a cache takes 0 s: `_zeros` counts these. `_min` and `_max` are the smallest and the
+#   largest value so far.
+# - `merge(other)` adds all that `other` counted to `self`, and leaves `other` as it was. Sketches with another `alpha` or
+#   another `max_buckets` raise `ValueError`: their buckets are not the same.
+# - `percentile(p)` returns the p-th percentile, off by at most `alpha` of it, and never outside of what was seen. Without
+#   values it raises `ValueError`.
+# - `self._bounds` is a `Buckets`, the library's; `percentiles.rank` is the library's rank. `self._count(key, count)` adds
+#   to a bucket: always go through it, since it keeps to `max_buckets`.
+#
+# **Cost.** What a sketch holds must not grow with the number of values.
+#
+# **Check**: `ch.check("14.4", Sketch)`
+
+# %% id="answer-14.4" tags=["answer"] question="14.4" target="miniserve/observe/sketch.py::Sketch.add+merge+percentile"
+import math
+from collections import Counter
+from typing import Self
+
+from miniserve.observe import buckets, percentiles
+
+# %% id="check-14.4" tags=["check"]
+ch.check("14.4", Sketch)
+
+# %% [markdown] id="measure-14-4"
+# ## 7 Merge the replicas
+#
+# **Measure.** Each replica fills a sketch of its own; they are merged and asked. Beside it, what section 1 did.
+
+# %% id="merged" tags=["nbval-check-output"]
+from miniserve.observe import sketch as library
+
+
+def merged(make, parts):
+    """Return one sketch of all parts, each sketched on its own first."""
+    fleet = make()
+    for values in parts:
+        own = make()
+        for value in values:
+            own.add(value)
+        fleet.merge(own)
+    return fleet
+
+
+of_replicas = [day.of_replica(name).tolist() for name in day.replicas]
+ps = (50, 90, 95, 99, 99.9)
+columns = {
+    "percentile": [f"p{p:g}" for p in ps],
+    "all requests, exactly": [lab.exact(ttft_s, p) for p in ps],
+    "mean of three": [float(np.mean([lab.exact(own, p) for own in of_replicas])) for p in ps],
+    "library": [merged(library.Sketch, of_replicas).percentile(p) for p in ps],
+}
+if mine := ch.yours("14.4", Sketch):
+    fleet = merged(mine, of_replicas)
+    columns["yours"] = [fleet.percentile(p) for p in ps]
+    print(f"your sketch: {len(fleet):,} requests in {fleet.num_buckets} buckets")
+course.table(columns, "Time to first token of the fleet (s)")
+
+# %% [markdown] id="across-time"
+# The same works across time. One sketch per half hour goes to the disk; the day is their sum, and the p99 of *any* span of
+# whole half hours can still be asked next year. The sum is not nearly, but *exactly* the sketch of all values:
+
+# %% id="across-time-run" tags=["nbval-check-output"]
+for name, make in {"library": library.Sketch, "yours": ch.yours("14.4", Sketch)}.items():
+    if make is not None:
+        whole, summed = merged(make, [ttft_s]), merged(make, half_hours.values())
+        lunch = merged(make, [values for hour, values in half_hours.items() if 13 <= hour < 14])
+        print(f"{name}: sum of 48 half hours equals the day's sketch: {summed == whole}")
+        print(f"{name}: p99 from 13:00 to 14:00: {course.told(lunch.percentile(99))} s")
+print(f"exactly: p99 from 13:00 to 14:00: {course.told(lab.exact(day.between(13, 14), 99))} s")
+
+# %% [markdown] id="break"
+# ## 8 Break it
+#
+# Two cheaper ideas, each with about as many numbers as our sketch has. **Equal buckets** are 0.25 s wide. A **sample** keeps
+# 200 of all values, drawn by luck, each with the same chance; its percentiles have an error of *place* (rank): the p99 of
+# a sample may well be the p98 or the p99.7 of all.
+
+
+# %% id="cheaper"
+class EqualBuckets:
+    """Counts values in buckets of 0.25 s, and answers with their centres."""
+
+    def __init__(self, values):
+        self.centres = sorted((math.ceil(value / 0.25) - 0.5) * 0.25 for value in values)
+
+    def percentile(self, p):
+        return self.centres[percentiles.rank(p, len(self.centres)) - 1]
+
+
+class Sample:
+    """Keeps 200 values, each with the same chance (Vitter's algorithm R)."""
+
+    def __init__(self, values):
+        luck = random.Random(14)
+        self.kept = []
+        for seen, value in enumerate(values):
+            if seen < 200:
+                self.kept.append(value)
+            elif (place := luck.randrange(seen + 1)) < 200:
+                self.kept[place] = value
+
+    def percentile(self, p):
+        return lab.exact(self.kept, p)
+
+
+# %% id="errors"
+answers = {
+    "equal buckets": EqualBuckets(ttft_s).percentile,
+    "sample of 200": Sample(ttft_s).percentile,
+    "sketch": merged(library.Sketch, of_replicas).percentile,
+}
+if mine := ch.yours("14.4", Sketch):
+    answers["sketch, yours"] = merged(mine, of_replicas).percentile
+lab.draw_errors((1, 10, 50, 90, 95, 99, 99.9), answers, ttft_s, alpha=0.01)
+
+# %% [markdown] id="break-2"
+# The sketch stays below the line, which is its promise of 1 %. Equal buckets fail where values are small. The sample is
+# fine in the middle, where a few places more or less change little; in the tail a few places are seconds.
+#
+# **Break ours.** `max_buckets` bounds its size for certain, by folding the lowest buckets into one. Whose percentiles pay?
+
+# %% id="folded" tags=["nbval-check-output"]
+bounds = (None, 150, 60)
+folded = {bound: merged(lambda bound=bound: library.Sketch(max_buckets=bound), of_replicas) for bound in bounds}
+course.table(
+    {
+        "percentile": [f"p{p:g}" for p in ps],
+        **{
+            f"{bound or 'no'} bound" if bound is None else f"at most {bound}": [sketch.percentile(p) for p in ps]
+            for bound, sketch in folded.items()
+        },
+    },
+    "Time to first token (s), with a bound on the number of buckets",
+)
+
+# %% [markdown] id="break-3"
+# The low ones: they move up into the lowest bucket that was kept. The highest percentiles stay as they were, and those are
+# what one watches.
+
+# %% [markdown] id="real-code"
+# ## 9 Read the real code
+#
+# Your `Sketch` *is* the library's, with other bodies. Look at how `_count` folds: only the largest key decides, so it does
+# not matter in which order values or sketches came.
+
+# %% id="real-code-shown"
+print(inspect.getsource(library.Sketch._count))
+
+# %% [markdown] id="summary"
+# ## 10 Summary
+#
+# - Exactly: sort, and take the place ⌈p/100 · n⌉. Read p as a decimal.
+# - The mean hides the tail in every window; p50 hides it too.
+# - Percentiles of parts, by replica or by hour, cannot be averaged. Counts can be added.
+# - Buckets that grow by gamma = (1 + alpha) / (1 - alpha) keep every percentile within alpha of itself. Their number grows
+#   with the logarithm of the range.
+# - A merge of sketches is exactly the sketch of everything, in any order. Zeros need a counter of their own.
+# - An error of place is harmless in the middle and large in the tail.
+#
+# **What does not hold.** The sketch says how slow, and not *who* was slow: keep some whole requests for that. It rests on
+# the same number of requests as the exact value; a p99.9 of 4,300 is made of four of them (chapter 6, section 7).
+#
+# **Go deeper**
+#
+# - C. Masson, J. E. Rim, H. K. Lee, *DDSketch: A Fast and Fully-Mergeable Quantile Sketch with Relative-Error Guarantees*,
+#   VLDB 2019: the sketch of this chapter, `miniserve/observe/sketch.py`.
+# - M. Greenwald, S. Khanna, *Space-Efficient Online Computation of Quantile Summaries*, SIGMOD 2001: bounded error of rank.
+# - J. S. Vitter, *Random Sampling with a Reservoir*, ACM Transactions on Mathematical Software, 1985.
+# - J. Dean, L. A. Barroso, *The Tail at Scale*, Communications of the ACM, 2013.
