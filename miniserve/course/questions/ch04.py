@@ -45,13 +45,24 @@ def _unfinished(number: int) -> str:
     return f"A {held[0]}, B {held[1]}"
 
 
+def _differs_by(seen: Json, right: Json, more_s: float) -> bool:
+    return isinstance(seen, int | float) and isinstance(right, int | float) and abs(seen - right - more_s) < 1e-6
+
+
 def _explain_eight(row: int, column: str, seen: Json, right: Json) -> tuple[str, str]:
     number = row + 1 + _GIVEN_ROWS
-    at_s = lab.PAPER[number - 1][0]
+    at_s, tokens = lab.PAPER[number - 1]
     if column == "request":
         return "request", f"The rows go from request {1 + _GIVEN_ROWS} to {len(lab.PAPER)}, in order of arrival."
+    if column.endswith("replica") and seen not in ("A", "B"):
+        return "no-letter", 'A replica is written "A" or "B", a capital letter in quotes.'
+    if column.endswith("wait (s)") and type(seen) not in (int, float):
+        return "no-seconds", "A wait is a number of seconds, without quotes or unit."
     if column == "turns: replica":
-        return "not-in-turn", "By turns A gets requests 1, 3, 5 and so on, whatever it has to do."
+        return (
+            "not-in-turn",
+            f"This is request {number}. By turns A gets requests 1, 3, 5 and so on, whatever it has to do.",
+        )
     if column == "counts: replica" and right == "A":
         return "equals", f"Unfinished when request {number} comes: {_unfinished(number)}. Among equals A is first."
     if column == "counts: replica":
@@ -59,6 +70,13 @@ def _explain_eight(row: int, column: str, seen: Json, right: Json) -> tuple[str,
             "not-fewest",
             f"Unfinished when request {number} comes: {_unfinished(number)}. What has ended does not count.",
         )
+    if _differs_by(seen, right, tokens / lab.TOKENS_PER_S):
+        return (
+            "with-answer",
+            f"That goes to the end of request {number}'s answer. The wait ends where its answer begins.",
+        )
+    if _differs_by(seen, right, at_s):
+        return "clock-time", f"That is the second at which it begins. Request {number} came at second {at_s}."
     if right == 0:
         return "waits-for-nobody", f"Request {number}: all that came to this replica before it have ended."
     if seen == 0:
@@ -66,8 +84,6 @@ def _explain_eight(row: int, column: str, seen: Json, right: Json) -> tuple[str,
             "jumps-the-queue",
             f"Request {number} finds its replica busy; it begins only when all before it have ended.",
         )
-    if type(seen) in (int, float) and abs(seen - right - at_s) < 1e-6:
-        return "clock-time", f"That is the second at which it begins. Request {number} came at second {at_s}."
     return "wait", f"Request {number} waits from second {at_s} until the last one before it in its replica has ended."
 
 
@@ -149,6 +165,14 @@ MEAN_WAIT = Formula(
             "With a load near 1 the wait must grow beyond all bounds.",
         ),
         Misconception(
+            "multiplied",
+            "You multiplied by 1 minus the load. The wait grows as the load does, so it must divide.",
+            lambda per_s, long_share, short_s, long_s: (
+                per_s * _square(long_share, short_s, long_s) / 2 * (1 - per_s * _mean(long_share, short_s, long_s))
+            ),
+            "In Python a / 2 * b is (a / 2) * b: put brackets round all that divides.",
+        ),
+        Misconception(
             "with-answer",
             "This is the time until the end of the answer; only the wait before it is asked for.",
             lambda per_s, long_share, short_s, long_s: (
@@ -204,8 +228,8 @@ def _admissible(told: Json) -> Problem | None:
         where = f"request {i + 1}"
         if type(at_s) not in (int, float) or not before_s <= at_s <= 1e6:
             why = "Times are seconds from 0 to a million, and never go back."
-            return Problem("no-time", repr(at_s)[:80], why, "Sort the list by its times.", where)
-        if type(tokens) is not int or not lab.SHORTEST <= tokens <= lab.LONGEST:
+            return Problem("no-time", repr(at_s)[:80], why, "Sort the list by its times, from 0 on.", where)
+        if type(tokens) not in (int, float) or not lab.SHORTEST <= tokens <= lab.LONGEST or tokens % 1:
             why = f"An answer has {lab.SHORTEST} to {lab.LONGEST:,} tokens, a whole number."
             return Problem("no-size", repr(tokens)[:80], why, "Choose a size in it.", where)
         before_s = at_s
@@ -255,14 +279,21 @@ KILLER = Kill(
 )
 
 
+def _work(trace: lab.Trace) -> str:
+    """Say how much of what the fleet can do a trace asks for; nothing if all requests come at once."""
+    between_s = (trace[-1][0] - trace[0][0]) / (len(trace) - 1)
+    mean_s = sum(tokens for _, tokens in trace) / len(trace) / lab.TOKENS_PER_S
+    return f"; the fleet gets {mean_s / between_s / lab.REPLICAS:.0%} of what it can do" if between_s else ""
+
+
 def _judge_winner(told: Json) -> Problem | None:
     if (problem := _admissible(told)) is not None:
         return problem
     turns_s, counts_s = (lab.p99_wait_s(told, choose) for choose in (lab.by_turns, lab.fewest_requests))
-    seen = f"p99 of the wait: {turns_s:.3g} s by turns, {counts_s:.3g} s by counting"
+    seen = f"p99 of the wait: {turns_s:.3g} s by turns, {counts_s:.3g} s by counting{_work(told)}"
     if counts_s < WORTH_S:
         why = f"Who counts keeps the p99 below {WORTH_S:g} s here, so there is nothing to win."
-        return Problem("nobody-waits", seen, why, "Bring the fleet more work: it must be about full.")
+        return Problem("nobody-waits", seen, why, "Bring the fleet more work, so that requests must wait.")
     if turns_s <= HALF * counts_s:
         return None
     if turns_s < counts_s:

@@ -23,6 +23,7 @@ RIGHT = [
     ("4.2", by_variance),
     ("4.3", [(0.5 * i, 2000 if i % 50 == 0 else 10) for i in range(600)]),
     ("4.3", [(i, 2000 if i % 25 == 12 else 20) for i in range(300)]),
+    ("4.3", [(i, 2000.0 if i % 25 == 12 else 20.0) for i in range(300)]),
     ("4.4", [(9.9 * i, 2000) for i in range(100)]),
     ("4.4", [(4.95 * i, 1000) for i in range(120)]),
     ("4.5", (2, 4)),

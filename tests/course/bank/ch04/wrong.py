@@ -41,7 +41,13 @@ WRONG = [
     ("4.1", changed(0, 2, 0), "jumps-the-queue"),
     ("4.1", changed(0, 2, 40), "clock-time"),
     ("4.1", changed(2, 2, 35), "wait"),
-    ("4.1", changed(1, 2, 2), "waits-for-nobody"),
+    ("4.1", changed(0, 1, "a"), "no-letter"),
+    ("4.1", changed(4, 3, 0), "no-letter"),
+    ("4.1", changed(0, 2, "38"), "no-seconds"),
+    ("4.1", changed(0, 2, 39), "with-answer"),
+    ("4.1", changed(1, 2, 2), "with-answer"),
+    ("4.1", changed(1, 2, 4), "clock-time"),
+    ("4.1", changed(1, 2, 3), "waits-for-nobody"),
     ("4.1", changed(0, 3, "B"), "equals"),
     ("4.1", changed(5, 3, "A"), "not-fewest"),
     ("4.1", changed(2, 4, 0), "jumps-the-queue"),
@@ -68,6 +74,13 @@ WRONG = [
             right(per_s, long_share, short_s, long_s) + mean(long_share, short_s, long_s)
         ),
         "with-answer",
+    ),
+    (
+        "4.2",
+        lambda per_s, long_share, short_s, long_s: (
+            per_s * square(long_share, short_s, long_s) / 2 * (1 - per_s * mean(long_share, short_s, long_s))
+        ),
+        "multiplied",
     ),
     ("4.2", memoryless, "memoryless"),
     ("4.2", lambda per_s, long_share, short_s, long_s: right(per_s, 1 - long_share, short_s, long_s), "share-swapped"),
