@@ -143,9 +143,10 @@ ch.check("6.2", test_input)
 # %% [markdown] id="predict"
 # ## 4 Predict, then measure
 #
-# Here is what happened on Larkspur's day. At 13:00 one of the three GPUs ran hot and throttled: for 40 minutes each of
-# its steps took twelve times as long. It still said that it was well, so requests went on going to it. A request that
-# has no first token after 30 s is tried again on another replica.
+# Here is what happened on Larkspur's day. At 13:00 one of the three GPUs ran hot and slowed itself down: for 40 minutes
+# each of its *steps* (in one, every answer in progress grows by a token) took twelve times as long. It still said that
+# it was well, so requests went on going to it. A request that has no first token after 30 s is tried again on another
+# replica.
 
 # %% id="facts" tags=["nbval-check-output"]
 lunch = day.between(13, 14)
@@ -182,8 +183,8 @@ lab.draw_hours(day)
 lab.draw_tail(day)
 
 # %% [markdown] id="measure-day-2"
-# Read the second figure from the right: the curve's height at a time is the share of requests that waited longer. The
-# percentiles sit where it crosses 50 %, 5 % and 1 %. The mean sits somewhere between them: the tail pulled it away from
+# Read the second figure from its right end: the curve's height at a time is the share of requests that waited longer.
+# The percentiles sit where it crosses 50 %, 5 % and 1 %. The mean sits somewhere between them: the tail pulled it away from
 # the usual, yet not far enough to alarm anybody. How far did each figure move because of that lunch?
 
 # %% id="moved" tags=["nbval-check-output"]
@@ -397,8 +398,8 @@ for size in (100, 300, 1000, 3000):
 #
 # Difficulty 2 of 5 · about 8 min
 #
-# The next cell prints nine promises and eight options. Give each promise the option that fits **best**; one option is
-# used twice. Check: `ch.check("6.7", promises)`.
+# The next cell prints nine promises and eight options. Give each promise the option that fits **best**, as
+# `{"a": "...", "b": "..."}` and so on; one option is used twice. Check: `ch.check("6.7", promises)`.
 
 # %% id="promises-items"
 for key, promise in lab.PROMISES.items():
@@ -478,7 +479,7 @@ print("rank(7, 100)        =", percentiles.rank(7, 100))
 # - A percentile needs enough requests. Say how many there were.
 # - A promise names the requests, the percentage, the limit and the window, and counts failures.
 #
-# Chapter 14 builds the sketch. Chapter 12 uses percentiles to compare balancers, one of which sends less to a slow GPU.
+# Chapter 12 uses percentiles to compare balancers. Chapter 14 builds the sketch.
 #
 # **Go deeper**
 #

@@ -10,8 +10,8 @@
 # - to run your own balancer before real replicas, and in the whole stack.
 #
 # **You need** Python (classes, `min`, `sorted`), and nothing about serving. Chapter 6 explains percentiles; in short, a
-# *p99* is a time that 99 of 100 requests do not exceed. **Time**: about 75 minutes. The notebook itself runs in
-# {{run_time}}.
+# *p99* is a time that 99 of 100 requests do not exceed, a *p50* one that half of them do not. **Time**: about
+# 75 minutes. The notebook itself runs in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 What a balancer sees · 3 Fewest unfinished requests · 4 Where there is room ·
 # 5 Old numbers · 6 The better of two · 7 A long prompt in the way · 8 Real replicas · 9 Read the real code · 10 Summary
@@ -65,8 +65,8 @@ lab.queues(afternoon)
 # waited in one replica while there was a place in another? Say a number of seconds to yourself. Section 3 measures it.
 #
 # **Where we are on a request's path.** Client → gateway → **balancer** → replica → scheduler → model. The balancer sits
-# in the gateway. It decides once per request, within microseconds, and cannot change its mind: once a replica has begun
-# to answer, the request stays there.
+# in the *gateway*, the process to which all clients send. It decides once per request, within microseconds, and cannot
+# change its mind: once a replica has begun to answer, the request stays there.
 
 # %% [markdown] id="views"
 # ## 2 What a balancer sees
@@ -91,10 +91,11 @@ library.RoundRobin().choose(request, views)
 # - `queue_depth` and `running`: requests that wait in the replica, and those that it works on, whoever sent them. The
 #   replica reports them every half second, so they are old.
 # - `kv_used_fraction`: how full the replica's *KV cache* is. That is the memory in which a model keeps what it has read
-#   and written so far; it is handed out in blocks. A request needs blocks for its whole prompt before it may begin.
+#   and written so far; it is handed out in blocks, from a *pool*. A request needs blocks for its whole *prompt*, the text
+#   that is sent to the model, before it may begin.
 #
-# Two rules of the house. Only replicas that may get work are on offer: those that are down, draining, or failing were
-# left out before `choose` is asked. And views are frozen: a balancer computes, it changes nothing.
+# Two rules of the house. Only replicas that may get work are on offer: those that are down, draining (about to stop), or
+# failing were left out before `choose` is asked. And views are frozen: a balancer computes, it changes nothing.
 
 # %% [markdown] id="card-12-1"
 # ## 3 Fewest unfinished requests
@@ -114,7 +115,8 @@ library.RoundRobin().choose(request, views)
 #
 # For luck that belongs to a request, `number("any word", request.request_id)` gives a large whole number: the same one
 # for the same request, everywhere; another one for the next request. `random` would not do, since a run could never be
-# repeated; counting would not do either, since two gateways that count alike run in step.
+# repeated; nor would `hash`, since Python's hash of a text differs from process to process; nor would counting, since
+# two gateways that count alike run in step.
 #
 # **Cost.** Up to a thousand replicas: one pass over them, no sorting of all.
 #
@@ -140,7 +142,8 @@ lab.compare(afternoon)
 
 # %% [markdown] id="measure-12-1b"
 # p50 hardly moves, p99 falls to a fraction. That is typical: balancing does nothing for the lucky half, it takes the
-# unlucky ones out of queues that need not be there. Look at the replicas again:
+# unlucky ones out of queues that need not be there. Where your numbers differ a little from the reference's, your luck
+# among equals fell otherwise. Look at the replicas again:
 
 # %% id="queues-12-1"
 lab.queues({"round robin": afternoon["round robin"], "fewest unfinished": afternoon["reference"]})
@@ -194,6 +197,7 @@ ch.check("12.2", LeastKv)
 
 # %% id="compare-12-2" tags=["nbval-check-output"]
 afternoon_kv["reference"] = lab.run(library.LeastKv)
+afternoon_kv["reference, fresh"] = lab.run(library.LeastKv, probe_interval_s=0.02)
 if mine := ch.yours("12.2", LeastKv):
     afternoon_kv["yours"] = lab.run(mine)
 lab.compare(afternoon_kv)
@@ -201,9 +205,10 @@ lab.compare(afternoon_kv)
 # %% [markdown] id="old"
 # ## 5 Old numbers
 #
-# `LeastKv` is much better than taking turns and yet a little worse than `LeastOutstanding`, since its numbers are up to
-# half a second old. What if they were older? This class shows a balancer the fleet as it was at the last report, and
-# nothing newer, `outstanding` included. So sees it a gateway that is one of many.
+# `LeastKv` is much better than taking turns and yet worse than `LeastOutstanding`, since its numbers are up to half a
+# second old: *fresh*, with a report every 20 ms, it does about as well. What if they were older? The next class shows a
+# balancer the fleet as it was at the last report, and nothing newer, `outstanding` included. A gateway that is one of
+# many sees the fleet like that.
 
 # %% id="old-code"
 print(inspect.getsource(lab.OldViews.choose))
@@ -267,7 +272,7 @@ from miniserve.types import ReplicaView, Request
 ch.check("12.4", PowerOfTwo)
 
 # %% [markdown] id="measure-12-4"
-# **Measure**: p99 against the age of the numbers. (0: no report is waited for.)
+# **Measure**: p99 against the age of the numbers. (0: the fresh counts of section 3.)
 
 # %% id="herding" tags=["nbval-check-output"]
 ages_s = (0.0, 2.0, 4.0, 8.0)

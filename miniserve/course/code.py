@@ -75,7 +75,9 @@ class Code(Question):
         if "argument" in told.error:
             why = f"The {what} does not take the arguments that it is called with."
             next_ = "Keep each line with `def` as it was given."
-            return Problem("signature", told.error, why, next_, f"the call of {' or '.join(self.methods) or self.symbol}")
+            return Problem(
+                "signature", told.error, why, next_, f"the call of {' or '.join(self.methods) or self.symbol}"
+            )
         return None
 
     def _layer(self, case: Case) -> Layer:

@@ -261,7 +261,7 @@ class Trace(Question):
             for column, seen, wanted in zip(self.columns, told[i], right, strict=True):
                 if not _same(seen, wanted):
                     id_, why = self.explain(i, column, seen, wanted)
-                    next_ = "Rows before this one are right; replay this one step by step."
+                    next_ = f"{'Rows before this one are right; r' if i else 'R'}eplay this one step by step."
                     return Problem(id_, f"{column} = {seen!r}"[:80], why, next_, f"row {i + 1}, {column}")
         if len(told) > len(rows):
             return Problem("rows-extra", f"{len(told)} rows", f"Only {len(rows)} things happen.", "Drop the last rows.")
@@ -351,14 +351,11 @@ class Predict(Question):
             why = f"It spans a factor of {high / low:.3g}; {self.widest:g} at most makes it a prediction."
             return Problem("too-wide", seen, why, "Which number in the text narrows it down?")
         result = self.experiment()
+        gave = f"The experiment gave {result:.4g} {self.unit}".strip()
         if high < result:
-            return Problem(
-                "too-low", seen, f"The experiment gave {result:.4g}. {self.too_low}", "Predict again, and run it."
-            )
+            return Problem("too-low", seen, f"{gave}. {self.too_low}", "Predict again, and run it.")
         if low > result:
-            return Problem(
-                "too-high", seen, f"The experiment gave {result:.4g}. {self.too_high}", "Predict again, and run it."
-            )
+            return Problem("too-high", seen, f"{gave}. {self.too_high}", "Predict again, and run it.")
         return None
 
 

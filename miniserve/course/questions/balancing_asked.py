@@ -22,6 +22,7 @@ def drive_choose(answer: Json, asked: Json) -> Json:
     A round has the views it shows (`replicas`), or the fleet's size (`fleet`) and who has ended by then (`ended`): then
     the numbers follow from the balancer's own choices. `watched` tells which replicas' loads were looked at.
     """
+    import builtins
     from dataclasses import FrozenInstanceError
 
     from miniserve.types import ReplicaView, Request
@@ -82,6 +83,12 @@ def drive_choose(answer: Json, asked: Json) -> Json:
                 Touched.taken += 1
                 yield item
 
+    plain_hash = hash
+
+    def salted(thing: object) -> int:
+        """Python's hash as processes have it: of anything but numbers it is another one in each life."""
+        return plain_hash(thing if isinstance(thing, int | float) else (len(told["lives"]), thing))
+
     told: dict[str, Json] = {"lives": [], "looked": [], "changed": False}
     makes = asked.get("makes") or [{}] * len(asked["lives"])
     for make, rounds in zip(makes, asked["lives"], strict=True):
@@ -100,12 +107,16 @@ def drive_choose(answer: Json, asked: Json) -> Json:
             elif one["replicas"] is not last:
                 last = one["replicas"]
                 views = [ReplicaView(**view) for view in last]
-            before, looked = [hash(view) for view in views], []  # type: ignore[var-annotated]
+            before, looked = [plain_hash(view) for view in views], []  # type: ignore[var-annotated]
             watched = [Watched(view, looked) for view in views] if asked.get("watched") else []
             shown = Touched(watched) if watched else tuple(views)
-            chosen = balancer.choose(Request(one["id"], "model", (1, 2, 3), arrived_s=float(place)), shown)
+            vars(builtins)["hash"] = salted
+            try:
+                chosen = balancer.choose(Request(one["id"], "model", (1, 2, 3), arrived_s=float(place)), shown)
+            finally:
+                vars(builtins)["hash"] = plain_hash
             forced = any(len(vars(view)) > 2 for view in watched)
-            told["changed"] = told["changed"] or forced or [hash(view) for view in views] != before
+            told["changed"] = told["changed"] or forced or [plain_hash(view) for view in views] != before
             kind = type(chosen).__name__.replace("Watched", "ReplicaView")
             choices.append(chosen if chosen is None or type(chosen) is str else {"type": kind})
             if asked.get("watched"):
@@ -210,5 +221,5 @@ def many(seed: int, count: int = 300) -> Sequence[Json]:
 def contract(load: Mapping[str, Json]) -> Sequence[Json]:
     return [
         {"lives": [[{"id": "q1", "replicas": []}]]},
-        {"lives": [[{"id": "q2", "replicas": [{"replica_id": "only", **load}]}]]},
+        {"lives": [[{"id": "q2", "replicas": [{"replica_id": "r0", **load}]}]]},
     ]

@@ -30,7 +30,9 @@ FEWEST, MOST, MEAN_S, P99_S = 100, 1000, 1.0, 20.0
 
 def _judge_latencies(told: Json) -> Problem | None:
     if not isinstance(told, list) or not all(type(value) in (int, float) for value in told):
-        return Problem("no-list", repr(told)[:80], "A list of numbers is asked for.", "For example [0.3] * 50 + [9].")
+        others = [value for value in told if type(value) not in (int, float)] if isinstance(told, list) else [told]
+        seen = f"{'it holds ' if isinstance(told, list) else ''}{others[0]!r}"
+        return Problem("no-list", seen[:80], "A list of numbers is asked for.", "For example [0.3] * 50 + [9].")
     if not FEWEST <= len(told) <= MOST:
         why = f"Between {FEWEST} and {MOST} are asked for; of fewer, the p99 is simply the slowest."
         return Problem("how-many", f"{len(told)} latencies", why, "Repeat values: [0.3] * 80 are eighty.")
@@ -45,7 +47,7 @@ def _judge_latencies(told: Json) -> Problem | None:
     if tail <= P99_S:
         return Problem("no-tail", seen, "No value is slow enough.", f"Let more than 1 % take over {P99_S:g} s.")
     if mean >= MEAN_S:
-        why = "The slow ones fill the whole budget of the mean: sum below the number of values."
+        why = "The slow ones use up the mean: for a mean below 1 s the sum must stay below the number of values."
         return Problem("mean-too-high", seen, why, "Make them fewer, less slow, or the others faster.")
     return None
 
@@ -75,7 +77,7 @@ def _admissible(told: Json) -> Problem | None:
     if not (isinstance(values, list) and 1 <= len(values) <= 20 and all(type(v) in (int, float) for v in values)):
         return Problem("no-values", repr(values)[:80], "values holds 1 to 20 numbers.", "A short list will do.")
     if not (type(p) in (int, float) and 0 < p <= 100):
-        return Problem("no-p", repr(p)[:80], "p lies above 0 and at most at 100.", "Such as 50, 90 or 99.")
+        return Problem("no-p", repr(p)[:80], "p is a number above 0 and at most 100.", "Such as 50, 90 or 99.")
     return None
 
 
@@ -107,7 +109,10 @@ BUGS = Kill(
     correct=lambda told: percentile(told["values"], told["p"]),
     buggy={
         "never-sorts": (_unsorted, "It never sorts: which order of the values would show that?"),
-        "rounds-down": (_rounds, "It takes floor(p/100 n): with your n and p, is p/100 n a whole number?"),
+        "rounds-down": (
+            _rounds,
+            "It takes the place floor(p/100 n), but at least 1: do that place and ceil(p/100 n) hold different values?",
+        ),
         "equals-once": (_drops_equals, "It makes a set first: do equal values carry weight in your list?"),
     },
     hints=(
@@ -221,6 +226,8 @@ def _merged_rows() -> list[tuple[float, int, int, str]]:
 
 def _explain_merging(row: int, column: str, seen: Json, right: Json) -> tuple[str, str]:
     _, merged, cumulative, _ = _merged_rows()[row + 2]
+    if type(seen) is str and column != "holds":
+        return "text", "A number is asked for, and this is a text: leave its quotes out."
     if column == "upper_s":
         return "bound", "The bounds are those of the buckets, in order; yours begin with 2.0."
     if column == "merged" and type(seen) in (int, float) and abs(seen - merged / len(COUNTS)) < 1:
@@ -231,6 +238,8 @@ def _explain_merging(row: int, column: str, seen: Json, right: Json) -> tuple[st
         return "not-running", "This is the bucket's own count; the running total adds all buckets before it."
     if column == "cumulative":
         return "running-total", "It should be the total of the row before, plus this bucket's merged count."
+    if seen not in ("-", *(f"p{p}" for p in _HELD)):
+        return "no-mark", 'Here stands "p50", "p95", "p99" or, if none of them lies in this bucket, "-".'
     total = _merged_rows()[-1][2]
     first = cumulative - merged + 1
     why = f"This bucket holds places {first} to {cumulative} of {total}. At which place are p50, p95 and p99?"
@@ -286,6 +295,12 @@ SAMPLES = Number(
             "So many do not quite reach the confidence.",
             lambda p, confidence: math.floor(math.log(1 - confidence) / math.log(p / 100)),
             "Take the next whole number.",
+        ),
+        Misconception(
+            "not-whole",
+            "A request is measured or it is not: a whole number is asked for, and fewer would not do.",
+            lambda p, confidence: math.log(1 - confidence) / math.log(p / 100),
+            "Take the next whole number above.",
         ),
         Misconception(
             "chances-swapped",

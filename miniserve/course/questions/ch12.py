@@ -193,7 +193,7 @@ def _kv_examples(seed: int) -> Sequence[Json]:
 
 
 def _kv_rounds(seed: int) -> Sequence[Json]:
-    """Random views; and full pools against short queues, which sums and products take for the same."""
+    """Random views; full pools against short queues, which sums and products take for the same; pools much alike."""
     rng = stream(seed, "12 pools")
     edges = [
         {
@@ -205,8 +205,15 @@ def _kv_rounds(seed: int) -> Sequence[Json]:
         }
         for _ in range(12)
     ]
+    edges += [{"id": f"q{rng.randrange(10**6)}", "replicas": _nearly_full()} for _ in range(6)]
     (shown,) = random_rounds(seed)
     return [{"lives": [shown["lives"][0] + edges]}]
+
+
+def _nearly_full() -> list[View]:
+    """Pools that rounding takes for equally full."""
+    load = {"outstanding": 3, "queue_depth": 0, "running": 3}
+    return [{"replica_id": name, **load, "kv_used_fraction": used} for name, used in (("x", 0.42), ("y", 0.41))]
 
 
 LEAST_KV = Code(

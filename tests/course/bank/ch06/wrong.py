@@ -38,10 +38,12 @@ WRONG = [
     ("6.1", [0.0] * 97 + [30] * 3, "no-time"),
     ("6.1", {"mean": 0.9, "p99": 25}, "no-list"),
     ("6.1", ["0.5"] * 98 + ["30", "30"], "no-list"),
+    ("6.1", [0.5] * 98 + [30, None], "no-list"),
     ("6.1", [math.inf] * 2 + [0.5] * 98, "not-plain"),
     ("6.2", {"values": [1, 1, 1, 4, 9], "p": 50}, "alive-never-sorts"),
     ("6.2", {"values": [9, 4, 1, 1], "p": 50}, "alive-rounds-down"),
     ("6.2", {"values": [9, 1, 4], "p": 50}, "alive-equals-once"),
+    ("6.2", {"values": [1, 9, 4, 1, 1], "p": 50}, "alive-rounds-down"),  # floor and ceil differ, their values do not
     ("6.2", [9, 1, 4], "no-input"),
     ("6.2", {"values": [], "p": 50}, "no-values"),
     ("6.2", {"values": list(range(30, 0, -1)), "p": 50}, "no-values"),
@@ -71,11 +73,15 @@ WRONG = [
     ("6.5", changed(1, 3, "p99"), "bucket-of-nobody"),  # where two of three replicas have theirs
     ("6.5", changed(2, 3, "p99"), "bucket-of-nobody"),
     ("6.5", changed(3, 3, "-"), "bucket-not-seen"),
+    ("6.5", changed(0, 3, "P95"), "no-mark"),
+    ("6.5", changed(1, 3, None), "no-mark"),
+    ("6.5", changed(0, 1, "188"), "text"),
     ("6.5", ROWS[:3], "rows-missing"),
     ("6.5", [(0.5, 280, 280, "-"), (1, 485, 765, "p50"), *ROWS], "bound"),
     ("6.5", {"p99": 16}, "no-table"),
     ("6.6", 100, "one-expected"),  # of the numbers that nobody in particular is given
     ("6.6", 160, "rounded-down"),
+    ("6.6", math.log(1 - 0.8) / math.log(0.99), "not-whole"),
     ("6.6", 23, "chances-swapped"),
     ("6.6", 1, "wrong-base"),
     ("6.6", 230, "two-sided"),
