@@ -9,7 +9,7 @@
 # - what backoff, jitter, a cap, a budget and a circuit breaker each change, and what they do not;
 # - to find mistakes in a retry policy with one small test.
 #
-# **You need** Python, and nothing about serving; chapter 6 introduces the running example. **Time**: a good hour; all
+# **You need** Python, and nothing about serving; chapter 1 introduces the running example. **Time**: a good hour; all
 # cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 How many tries · 3 Layers · 4 Waves · 5 Predict, then run · 6 A state that
@@ -30,7 +30,7 @@ ch
 # ## 1 The question that bites
 #
 # **Larkspur** is the fictional service of this course: an assistant for a chain of garden centres. In this chapter, 19
-# requests per second come to two GPUs, which can do 24. For 20 seconds both run four times slower. Then they are as
+# requests per second come to two GPUs, which can do 24 together. For 20 seconds both run four times slower. Then they are as
 # before. A customer's app waits 5 s for an answer.
 #
 # The next cell simulates it, with the real scheduling code in each GPU; only time is simulated. The apps of this first
@@ -53,7 +53,7 @@ for start, end in ((0, 15), (20, 40), (45, 90)):
 # ## 2 How many tries
 #
 # Let a try fail with chance p, independently of the others, and let a request make at most n tries, the first included. How
-# many does it make on average? That number is the **amplification**: by so much the load is larger than the demand.
+# many does it make on average? That number is the **amplification**: the load is so many times the demand.
 #
 # Worked in full for p = 0.2 and n = 2. The first try always happens. The second happens if the first failed, with chance
 # 0.2. So 1 + 0.2 = 1.2 tries on average.
@@ -182,8 +182,9 @@ rows = [
 ch.check("10.3", rows)
 
 # %% [markdown] id="waves-3"
-# **Measure.** Now 200 clients with the framework's own policy, a base of 4 s, a cap of 32 s, and ten served per second. The
-# only difference between the two panels is the jitter.
+# **Measure.** Now 200 clients with the framework's own policy, a first wait (the **base**) of 4 s, a cap of 32 s, and ten
+# served per second. *Full* jitter draws each wait from 0 to what it would be without. The only difference between the two
+# panels is the jitter.
 
 # %% id="waves-measured"
 from miniserve.policies.retry import Backoff, full_jitter, no_jitter
@@ -268,7 +269,7 @@ print(f"3 requests/s, two tries:  {twice.late_share:.0%}")
 # requests are answered in time, **with** them at most 10 %. A dictionary
 # `{"arrivals_per_s": ..., "fault_s": ..., "tries": ..., "wait_s": ...}`: 1 to 9 requests per second, a fault of 1 to 20 s,
 # 2 to 10 tries, and a wait of 0 to 10 s before each further one. The run ends at second 240. Try things with
-# `lab.storm`. Check: `ch.check("10.5", parameters)`.
+# `lab.storm`, as above: `NaiveRetry(max_attempts=4, wait_s=1)` makes four tries and waits 1 s before each further one. Check: `ch.check("10.5", parameters)`.
 
 # %% id="answer-10.5" tags=["answer"] question="10.5"
 # SOLUTION
@@ -283,7 +284,7 @@ ch.check("10.5", parameters)
 #
 # Would patience have helped? The same model at eight requests per second, four tries, and three ways to go about them.
 # A **retry budget** counts for all clients together: here each request pays for a tenth of a retry, and a retry that is not
-# paid for does not happen.
+# paid for does not happen. (`floor_per_s=0`: none is free.)
 
 # %% id="budget-run" tags=["nbval-check-output"]
 from miniserve.policies.retry_budget import RetryBudget
@@ -304,6 +305,8 @@ for name, found in storms.items():
         f"{name:<19} {found.late_share:>4.0%} of the last minute's requests, {found.between(40, 60)[1]:.2f} tries each"
     )
 print("(tries: of the requests that arrived in the 20 s after the fault)")
+in_time, tries = storms["... and a budget"].between(30, 40)
+print(f"with a budget, of those that arrived during the fault: {in_time:.0%} in time, {tries:.2f} tries each")
 
 # %% id="budget-figure"
 lab.draw_storms(storms, fault=(30, 40), window_s=10)
@@ -317,7 +320,8 @@ lab.draw_storms(storms, fault=(30, 40), window_s=10)
 # This is what Larkspur's careful apps do: backoff with jitter, at most three tries, and such a budget.
 #
 # A **circuit breaker** looks at one replica. *Closed*: calls go through. If too many of the last ones fail it *opens*, and
-# no calls go through for a while; then it is *half-open* and lets a few through. If they succeed it closes.
+# no calls go through for a while; then it is *half-open* and lets a few through. If they succeed it closes; if one fails it
+# opens again, for twice as long. Here the first opening lasts 5 s:
 
 # %% id="breaker" tags=["nbval-check-output"]
 from miniserve.policies.breaker import Breaker
@@ -438,7 +442,8 @@ ch.check("10.8", review)
 # ## 10 Read the real code
 #
 # This is the policy of section 8 and the budget of section 7, from `miniserve/policies/retry.py` and `retry_budget.py`. Look
-# for two things: why a push-back is not capped, and why a budget's balance forgets.
+# for two things: that a push-back goes past the cap (the server knows best how long it needs), and that the budget asks for
+# its balance at `now_s` (what was not used expires: else a calm day would pay for a storm).
 
 # %% id="real-code-shown"
 import inspect
