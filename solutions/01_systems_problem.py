@@ -157,8 +157,8 @@ if formula is not None:
     print(f"your formula: {formula(len(seen) / 24, first_token, rest):.2f}")
 
 # %% [markdown] id="inside-3"
-# A mean says nothing about the worst moment, which is far above it. And the law works in both directions: if each stay gets
-# longer, more are inside, and they share the same machines.
+# A mean says nothing about the worst moment, which is far above it. And it feeds itself: if each stay gets longer, more are
+# inside; they share the same machines, so each stay gets longer still.
 
 # %% [markdown] id="breaks"
 # ## 4 Machines that break
@@ -267,8 +267,7 @@ print(f"one question in a hundred has {long_tokens:,} tokens or more, {long_toke
 print(f"to read it takes about {read_s:.1f} s, with nobody else there")
 
 # %% [markdown] id="promise-5"
-# Whoever watches the mean learns of it from the customers. Chapter 6 is
-# about this.
+# Whoever watches the mean learns of it from the customers. Chapter 6 is about this.
 
 # %% [markdown] id="updates"
 # ## 6 Updates
@@ -441,8 +440,8 @@ lab.compare({"1 alone": alone, "500 at once": crowd}, "The test machine, measure
 
 # %% [markdown] id="run-2"
 # Nothing about the model has changed, and the machine even makes more tokens per second than before. Still nearly everybody
-# waits far too long, because 500 requests need the work of 500. Little's law again: at most sixteen are inside the steps, so the
-# others are inside the queue.
+# waits far too long, because 500 requests need the work of 500. All of them are inside from second 0, and at most sixteen are worked
+# on: the others are in the queue.
 
 # %% [markdown] id="break"
 # ## 9 Break it
@@ -543,7 +542,8 @@ ch.check("1.8", letter)
 #
 # The step-time formula of section 8, from `miniserve/engine/step_time.py`; how it follows from a price list where nothing was
 # measured, from `miniserve/hardware.py`; and how a simulated replica, `miniserve/sim/replica.py`, takes a request. Look for
-# the one line that says what a batch shares.
+# the one line that says what a batch shares. (The formula has a fifth part, for pairs of tokens within a question: it is 0 on
+# the test machine. *Roofline* is the name of the estimate from published figures.)
 
 # %% id="real-code-shown"
 import inspect

@@ -398,7 +398,7 @@ LETTER = FreeText(
         "in a hundred first."
     ),
     hints=(
-        "Which of the five things of this chapter did customers feel, and which one did the manager notice?",
+        "Which of the five things of sections 3 to 7 did customers feel, and which one did the manager notice?",
         "One sentence for each: with ___ at once ... ; of ___ GPUs ... ; the mean is ___, but ... ; it costs ___.",
         'About another service: "Our map search is right. On Fridays 90 people are inside at once instead of 6, '
         'and the mean of 0.8 s hides that one in forty waits for more than ten."',
