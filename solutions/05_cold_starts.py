@@ -59,8 +59,8 @@ by_load
 # ## 2 From asking to answering
 #
 # A replica that is asked for now does not answer now. Three stages follow one another: **provision**, until the machine is
-# there and its container runs; **load**, until the model's weights have come from storage; **warm up**, until the engine
-# has compiled and prepared what it needs. Together they are the **cold start**.
+# there and its program runs; **load**, until the model's **weights**, the numbers it consists of, have come from storage;
+# **warm up**, until the program has prepared what it needs for speed. Together they are the **cold start**.
 #
 # Loading takes the number of bytes divided by the **bandwidth**, the bytes per second that arrive. Worked in full: a model
 # of 3 billion weights, 2 bytes each, has 6e9 bytes. At 0.4e9 bytes per second that is 15 s. With 30 s before and 10 s after
@@ -88,8 +88,8 @@ def cold_start_s(provision_s, parameters, bytes_per_weight, bytes_per_s, warm_up
 ch.check("5.1", cold_start_s)
 
 # %% [markdown] id="start-2"
-# The price list of this course (`data/hardware.toml`) has all of this for Larkspur's machine and model, the L4 and
-# Llama 3.1 8B. The stages there are assumptions, and say so. What do fewer bytes, or a faster disk, gain?
+# The price list of this course (`data/hardware.toml`) has all of this for Larkspur's GPU, an L4, and its model, Llama 3.1
+# 8B. The times there are assumptions, and say so. What do smaller weights, or a faster disk, gain?
 
 # %% id="start-table" tags=["nbval-check-output"]
 gpu, llm = lab.machine(), lab.model()
@@ -420,7 +420,7 @@ if ch.yours("5.7", calm) is not None:
 kinds = {
     "grows faster and faster": word_spreads,
     "jumps": lab.JUMP,
-    "rises gently": [(0, 1), (20, 1), (40, 4), (90, 4)],
+    "comes and goes slowly": [(0, 1), (60, 3), (120, 1)],
 }
 pairs = [(lab.play(curve, lab.reactive()), lab.play(curve, lab.predictive())) for curve in kinds.values()]
 course.table(
