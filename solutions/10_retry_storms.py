@@ -187,7 +187,8 @@ ch.check("10.3", rows)
 # panels is the jitter.
 
 # %% id="waves-measured"
-from miniserve.policies.retry import Backoff, full_jitter, no_jitter
+from miniserve.policies.retry import Backoff
+from miniserve.policies.waits import full_jitter, no_jitter
 
 waves = {}
 for name, jitter in (("without jitter", no_jitter), ("with full jitter", full_jitter)):

@@ -4,22 +4,19 @@ Knows the error, how often the request has failed, and its deadline. Does not kn
 retry: that is the budget's question (`retry_budget.py`), asked by dispatch besides this one. Nor does it know what has
 reached the client: after the first token a plain retry is out, whatever this module says.
 
-A wait is random on purpose. Clients that failed together and wait equally long come back together, and fail again.
+How long a wait is, and why it is random, is in `waits`.
 
-Source: Brooker, "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015); gRPC A6 for the push-back.
+Source: gRPC A6 for the push-back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Protocol
 
 from miniserve.errors import RequestError, SetupError
+from miniserve.policies import waits
 from miniserve.seeds import stream
-
-Jitter = Callable[[Random, int, float, float, float], float]
-"""(rng, failures so far, the wait before this one, base_s, cap_s) -> seconds; before the first there was base_s."""
 
 
 class RetryPolicy(Protocol):
@@ -37,37 +34,6 @@ def may_retry(error: Exception) -> bool:
     return error.retry_after_s is None or error.retry_after_s >= 0
 
 
-# --- how long: the jitters -----------------------------------------------------------------------------------------
-
-
-def no_jitter(rng: Random, attempt: int, previous_s: float, base_s: float, cap_s: float) -> float:
-    """Return the bare exponential: base, 2 base, 4 base, ... up to the cap. For comparison only."""
-    return _exponential(attempt, base_s, cap_s)
-
-
-def full_jitter(rng: Random, attempt: int, previous_s: float, base_s: float, cap_s: float) -> float:
-    """Return anything from 0 to the exponential: the fewest collisions for the same mean."""
-    return rng.uniform(0.0, _exponential(attempt, base_s, cap_s))
-
-
-def equal_jitter(rng: Random, attempt: int, previous_s: float, base_s: float, cap_s: float) -> float:
-    """Return half of the exponential, and anything up to the other half: never nearly zero."""
-    half_s = _exponential(attempt, base_s, cap_s) / 2
-    return half_s + rng.uniform(0.0, half_s)
-
-
-def decorrelated_jitter(rng: Random, attempt: int, previous_s: float, base_s: float, cap_s: float) -> float:
-    """Return between base and three times the wait before: it grows from what was drawn, not with the count."""
-    return min(cap_s, rng.uniform(base_s, 3 * previous_s))
-
-
-def _exponential(attempt: int, base_s: float, cap_s: float) -> float:
-    return min(cap_s, base_s * 2.0 ** min(attempt - 1, 60))  # 60 doublings are beyond any cap, and no overflow
-
-
-# --- whether: the policies -----------------------------------------------------------------------------------------
-
-
 class NeverRetry:
     """One attempt per request."""
 
@@ -79,7 +45,7 @@ class NaiveRetry:
     """Again at once, whatever the error says: how retry storms are made. For teaching."""
 
     def __init__(self, *, max_attempts: int = 10, wait_s: float = 0.0) -> None:
-        _check(max_attempts, wait_s, wait_s)
+        check_settings(max_attempts, wait_s, wait_s)
         self._max_attempts = max_attempts
         self._wait_s = wait_s
 
@@ -88,7 +54,7 @@ class NaiveRetry:
 
 
 class Backoff:
-    """Wait exponentially longer, with jitter; obey the replica's push-back; never wait past the deadline."""
+    """Wait exponentially longer, with jitter; obey the server's push-back; never wait past the deadline."""
 
     def __init__(
         self,
@@ -96,17 +62,16 @@ class Backoff:
         max_attempts: int = 3,  # Google SRE book; includes the first
         base_s: float = 0.05,  # botocore 2.1 for errors that are no throttling
         cap_s: float = 20.0,  # botocore
-        jitter: Jitter = full_jitter,
+        jitter: waits.Jitter = waits.full_jitter,
         seed: int = 0,
     ) -> None:
-        _check(max_attempts, base_s, cap_s)
+        check_settings(max_attempts, base_s, cap_s)
         self._max_attempts = max_attempts
-        self._base_s = base_s
-        self._cap_s = cap_s
+        self._waits = waits.Waits(stream(seed, "retry"), base_s, cap_s)
         self._jitter = jitter
-        self._rng = stream(seed, "retry")
 
     def delay_s(self, attempt: int, error: Exception, now_s: float, deadline_s: float | None) -> float | None:
+        """Return the wait before the next attempt, None to give up; `attempt` counts the failures so far, from 1."""
         if attempt >= self._max_attempts or not may_retry(error):
             return None
         pushed_back_s = error.retry_after_s if isinstance(error, RequestError) else None
@@ -115,9 +80,9 @@ class Backoff:
 
     def _draw(self, attempt: int) -> float:
         """Draw this wait and, since no request's waits are remembered, afresh those that may have led to it."""
-        wait_s = self._base_s
-        for earlier in range(1, attempt + 1):
-            wait_s = self._jitter(self._rng, earlier, wait_s, self._base_s, self._cap_s)
+        wait_s = self._waits.base_s
+        for failures in range(1, attempt + 1):
+            wait_s = self._jitter(self._waits, failures, wait_s)
         return wait_s
 
 
@@ -126,7 +91,8 @@ def expected_attempts(failure_probability: float, max_attempts: int) -> float:
     return sum(failure_probability**n for n in range(max_attempts))
 
 
-def _check(max_attempts: int, base_s: float, cap_s: float) -> None:
+def check_settings(max_attempts: int, base_s: float, cap_s: float) -> None:
+    """Refuse settings that make no sense. Raises: SetupError."""
     if max_attempts < 1:
         raise SetupError(f"max_attempts ({max_attempts}) must be at least 1: the first attempt counts")
     if not 0 <= base_s <= cap_s:
@@ -134,9 +100,3 @@ def _check(max_attempts: int, base_s: float, cap_s: float) -> None:
 
 
 RETRIES: dict[str, Callable[..., RetryPolicy]] = {"never": NeverRetry, "naive": NaiveRetry, "backoff": Backoff}
-JITTERS: dict[str, Jitter] = {
-    "none": no_jitter,
-    "full": full_jitter,
-    "equal": equal_jitter,
-    "decorrelated": decorrelated_jitter,
-}

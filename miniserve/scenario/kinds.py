@@ -24,9 +24,10 @@ from miniserve.policies.concurrency import ConcurrencyLimit, FixedLimit, Gradien
 from miniserve.policies.ejection import Ejector
 from miniserve.policies.progress import ProgressWatch
 from miniserve.policies.quota import QuotaAdmission
-from miniserve.policies.retry import JITTERS, RETRIES, Jitter, RetryPolicy
+from miniserve.policies.retry import RETRIES, RetryPolicy
 from miniserve.policies.retry_budget import BUDGETS, Budget
 from miniserve.policies.router import ROUTERS, Router
+from miniserve.policies.waits import JITTERS, Jitter
 from miniserve.scenario.reader import Loader, NotNegative, Positive
 from miniserve.types import Priority
 from miniserve.workload import Arrivals, Bursts, Constant, Conversations, Geometric, Lengths, Mix, Poisson, Quantiles

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.errors import InternalError, InvalidRequest, Overloaded, RateLimited, UpstreamError
-from miniserve.policies.retry import JITTERS, RETRIES, Backoff, RetryPolicy
+from miniserve.policies.retry import RETRIES, Backoff, RetryPolicy
 from miniserve.policies.retry_budget import BUDGETS
+from miniserve.policies.waits import JITTERS
 
 MAKE = {
     **RETRIES,

@@ -25,6 +25,7 @@ from miniserve.observe.outcomes import Floats, Mask
 from miniserve.policies.retry import NaiveRetry, RetryPolicy
 from miniserve.policies.retry_budget import Budget
 from miniserve.scenario import load
+from miniserve.scenario.model import Scenario
 from miniserve.scenario.reader import Recipe
 from miniserve.sim.run import simulate
 
@@ -182,22 +183,37 @@ LARKSPUR_TRIES = 4
 LATE_S = (55.0, 85.0)
 
 
-@functools.cache
-def larkspur_storm(clients: str) -> Storm:
-    """Simulate the shipped scenario, shortened; `clients` is "naive" (at most four tries) or "budgeted"."""
+def larkspur_scenario(clients: str) -> Scenario:
+    """Return the shipped scenario, shortened; `clients` is "naive" (at most four tries) or "budgeted"."""
     full = load(SCENARIO, variant=clients)
     start_s, end_s = LARKSPUR_FAULT
     events = tuple(replace(event, at_s=start_s, duration_s=end_s - start_s) for event in full.faults.events)
     scenario = replace(full, run=replace(full.run, duration_s=LARKSPUR_S), faults=replace(full.faults, events=events))
-    patience = scenario.clients
-    assert patience is not None
     if clients == "naive":
         naive: Recipe[RetryPolicy] = Recipe("naive", NaiveRetry, {"max_attempts": LARKSPUR_TRIES})
-        scenario = replace(scenario, clients=replace(patience, retry=naive))
+        scenario = with_retry(scenario, naive)
+    return scenario
+
+
+def with_retry(scenario: Scenario, retry: Recipe[RetryPolicy]) -> Scenario:
+    """Return the scenario with another retry policy of its clients."""
+    assert scenario.clients is not None
+    return replace(scenario, clients=replace(scenario.clients, retry=retry))
+
+
+def storm_in(scenario: Scenario) -> Storm:
+    """Simulate a scenario whose clients lose patience."""
+    assert scenario.clients is not None
     outcomes = simulate(scenario).outcomes
     order = np.argsort(outcomes.arrived_s, kind="stable")
-    good = kept(outcomes, SLO(e2e_s=patience.timeout_s))[order]
+    good = kept(outcomes, SLO(e2e_s=scenario.clients.timeout_s))[order]
     return Storm(outcomes.arrived_s[order], good, outcomes.attempts[order].astype(float), LARKSPUR_S)
+
+
+@functools.cache
+def larkspur_storm(clients: str) -> Storm:
+    """Simulate the storm with "naive" or "budgeted" clients, once."""
+    return storm_in(larkspur_scenario(clients))
 
 
 # --- situations ----------------------------------------------------------------------------------------------------

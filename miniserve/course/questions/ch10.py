@@ -20,7 +20,8 @@ from miniserve.course.kinds import (
 from miniserve.course.labs import ch10 as lab
 from miniserve.course.verdict import Problem
 from miniserve.errors import Overloaded
-from miniserve.policies.retry import Backoff, NaiveRetry, NeverRetry, expected_attempts, no_jitter
+from miniserve.policies.retry import Backoff, NaiveRetry, NeverRetry, expected_attempts
+from miniserve.policies.waits import no_jitter
 
 # --- 10.1 a formula ------------------------------------------------------------------------------------------------
 

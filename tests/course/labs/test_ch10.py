@@ -3,8 +3,9 @@
 import pytest
 
 from miniserve.course.labs import ch10 as lab
-from miniserve.policies.retry import Backoff, NaiveRetry, NeverRetry, full_jitter, no_jitter
+from miniserve.policies.retry import Backoff, NaiveRetry, NeverRetry
 from miniserve.policies.retry_budget import RetryBudget
+from miniserve.policies.waits import full_jitter, no_jitter
 
 
 def patient():

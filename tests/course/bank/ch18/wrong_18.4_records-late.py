@@ -1,0 +1,24 @@
+# question: 18.4
+from miniserve.policies.persistence import Try
+
+
+async def persist(send, sleep, clock, policy, budget, *, deadline_s=None, resume=False):
+    budget.deposit(clock())
+    words = ()
+    failures = 0
+    while True:
+        last = await send(words)
+        words += last.words
+        if last.error is None:
+            budget.record(True, clock())
+            return Try(words)
+        failures += 1
+        if words and not resume:
+            budget.record(False, clock())
+            return Try(words, last.error)
+        wait_s = policy.delay_s(failures, last.error, clock(), deadline_s)
+        leave = wait_s is not None and budget.withdraw(clock())
+        budget.record(False, clock())
+        if not leave:
+            return Try(words, last.error)
+        await sleep(wait_s)
