@@ -343,7 +343,7 @@ async with lab.real_replica() as replica:
     kinds = {f"{n} tokens, {how}": (n, how == "streamed") for n in (101, 401) for how in ("whole", "streamed")}
     real = await lab.ask_in_turn(replica, kinds)
 lab.compare(real, "One real replica; the middle one of seven equal requests")
-whole, streamed = real["401 tokens, whole"][-1], real["401 tokens, streamed"][-1]
+whole, streamed = lab.typical(real["401 tokens, whole"]), lab.typical(real["401 tokens, streamed"])
 print("the same text both times:", whole.text == streamed.text)
 
 # %% id="run-figure" tags=["measured"]
@@ -374,12 +374,12 @@ if (folder := lab.smollm2()) is None:
     print("SmolLM2 has not been fetched, so this cell is skipped. Nothing later needs it.")
 else:
     question = [{"role": "user", "content": "In three sentences, how do I prune a rose?"}]
-    body = {"model": "smollm2", "messages": question, "max_tokens": 90, "temperature": 0}
+    body = {"model": "smollm2", "messages": question, "temperature": 0}
     async with lab.real_replica("smollm2", folder) as replica:
-        await lab.ask(replica, {**body, "stream": True})  # the first answer of a fresh process is slow
-        spoken_whole = await lab.ask(replica, {**body, "stream": False})
-        spoken = await lab.ask(replica, {**body, "stream": True})
-    lab.compare({"whole": [spoken_whole], "streamed": [spoken]}, "SmolLM2 on this machine")
+        kinds = {"whole": (90, False), "streamed": (90, True)}
+        talks = await lab.ask_in_turn(replica, kinds, repeats=3, body=body)
+    spoken_whole, spoken = lab.typical(talks["whole"]), lab.typical(talks["streamed"])
+    lab.compare(talks, "SmolLM2 on this machine; the middle one of three equal requests")
     print(spoken.text)
     print(f"\n{len(spoken.text.split())} words in {len(spoken.pieces)} pieces; its reader waits for", end=" ")
     print(f"{perceived_wait_s([spoken_whole.ended_s]):.2f} s whole, {perceived_wait_s(spoken.came_s):.2f} s streamed")

@@ -111,7 +111,10 @@ def draw_waits(tpots_s: Sequence[float], waits_s: Mapping[str, Sequence[float]])
     for i, (name, waits) in enumerate(waits_s.items()):
         ax.plot(tpots_s, waits, **line_style(i, markers=True), label=name)
     ax.axvline(READ_S, color=BLACK, linewidth=0.8)
-    ax.annotate("reading speed", (READ_S, 0), (4, 4), textcoords="offset points", fontsize=9)
+    where = (READ_S, 0.95)  # data across, share of the height up
+    ax.annotate(
+        "reading speed", where, (4, 0), xycoords=ax.get_xaxis_transform(), textcoords="offset points", fontsize=9
+    )
     ax.set_ylim(0, None)
     ax.legend()
     ends = "; ".join(
@@ -255,7 +258,10 @@ def _text(data: str | bytes) -> str:
 
 
 async def ask_in_turn(
-    client: httpx.AsyncClient, wanted: Mapping[str, tuple[int, bool]], repeats: int = REPEATS
+    client: httpx.AsyncClient,
+    wanted: Mapping[str, tuple[int, bool]],
+    repeats: int = REPEATS,
+    body: Mapping[str, object] = LONG_ANSWER,
 ) -> dict[str, list[Answer]]:
     """Ask for each of `wanted` (tokens, streamed or not), again and again, so that a busy moment meets them all.
 
@@ -264,8 +270,13 @@ async def ask_in_turn(
     answers: dict[str, list[Answer]] = {name: [] for name in wanted}
     for _ in range(1 + repeats):
         for name, (tokens, stream) in wanted.items():
-            answers[name].append(await ask(client, {**LONG_ANSWER, "max_tokens": tokens, "stream": stream}))
+            answers[name].append(await ask(client, {**body, "max_tokens": tokens, "stream": stream}))
     return {name: found[1:] for name, found in answers.items()}
+
+
+def typical(run: Sequence[Answer]) -> Answer:
+    """Return the answer that took neither long nor short."""
+    return sorted(run, key=lambda answer: answer.ended_s)[len(run) // 2]
 
 
 def compare(runs: Mapping[str, Sequence[Answer]], caption: str) -> None:
@@ -298,7 +309,7 @@ def draw_arrivals(answers: Mapping[str, Answer]) -> None:
         lengths = np.cumsum([len(piece) for piece in answer.pieces])
         times_ms = [0, *(1000 * answer.came_s[j] for j in shown)]
         ax.step(times_ms, [0, *lengths[shown]], where="post", **line_style(i, markers=len(shown) == 1), label=name)
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left")
     firsts = "; ".join(
         f"{name}: first text after {told(1000 * answer.came_s[0])} ms, all after {told(1000 * answer.ended_s)} ms"
         for name, answer in answers.items()
@@ -329,11 +340,11 @@ CASES = {
     "i": "At noon a question waits 20 s in a queue until a replica begins with it. Its answer takes 3 s.",
 }
 VERDICTS = {
-    "helps": "who gets the answer takes it in while it is written",
-    "needs the end": "who gets the answer can use nothing before it is complete",
+    "helps": "somebody takes it in while it is written",
+    "needs the end": "nobody uses, or waits for, any of it before it is complete",
     "too short": "there is nothing to come after the first token",
     "too early": "most of the seconds pass before the first token",
-    "held back": "something on the way keeps the pieces together",
+    "held back": "somebody would take it in as it comes, but something on the way keeps it together",
 }
 
 # --- what was measured here ----------------------------------------------------------------------------------------
