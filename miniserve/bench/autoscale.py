@@ -34,7 +34,7 @@ from miniserve.sim.run import simulate
 from miniserve.workload.rates import realised
 
 SCENARIO = Path(__file__).parents[2] / "data" / "scenarios" / "autoscale.toml"
-CAPACITY_PER_S = {2: 0.52, 3: 0.84, 4: 1.18, 6: 1.85, 8: 2.52, 12: 3.92}
+CAPACITY_PER_S = {2: 0.54, 3: 0.87, 4: 1.18, 6: 1.85, 8: 2.52, 12: 3.92}
 DAY_S = 86_400.0
 _PAID = ("replicas", "replicas_starting", "replicas_draining")
 FLAPPING_S = 600.0  # more than one change of direction within this time at steady load is flapping
