@@ -194,7 +194,7 @@ def ttft_s(outcomes: Outcomes, q: float) -> float:
     return percentile(served.ttft_s, q)
 
 
-def draw_found(runs: Mapping[str, Outcomes], window_s: float = 30.0) -> None:
+def draw_found(runs: Mapping[str, Outcomes], window_s: float = 60.0) -> None:
     """Draw, over the time of arrival, the share of prompt tokens that a cache held."""
     figure, ax = new_figure("Prompt tokens found in a cache", x="time of arrival (s)", y="share of prompt tokens")
     starts = np.arange(0, SECONDS - window_s / 2, window_s)
@@ -206,8 +206,8 @@ def draw_found(runs: Mapping[str, Outcomes], window_s: float = 30.0) -> None:
         ends.append(f"{name} {found_share(before):.0%} before and {found_share(within):.0%} during")
     ax.axvspan(*FAULT_S, color="#dddddd", zorder=0, label="a replica is away")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    ax.set_ylim(-0.03, 1.05)
-    ax.legend(loc="lower left", ncols=2)
+    ax.set_ylim(-0.03, 1.25)
+    ax.legend(loc="upper left", ncols=4)
     show(
         figure, alt=f"Share of prompt tokens found, during the fault and in the two minutes before: {'; '.join(ends)}."
     )

@@ -238,8 +238,8 @@ SCALE_IN = Number(
             "In the worked example, 3 servers become 2: which number stands in 1 - 1/3?",
         ),
         Misconception(
-            "stay-not-move",
-            "You counted one session for each server that stays.",
+            "share-of-those-left",
+            "This is how many sessions each server has afterwards, not how many move.",
             lambda servers, sessions, context_tokens: sessions / (servers - 1) * context_tokens,
             "Write the two remainders of sessions 0, 1, 2, ... below each other.",
         ),

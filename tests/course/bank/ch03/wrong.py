@@ -79,7 +79,7 @@ WRONG = [
     ("3.4", 560000, "only-those-of-the-last"),  # of the numbers that nobody in particular is given
     ("3.4", 4480000, "all-move"),
     ("3.4", 3840000, "smaller-fleet"),
-    ("3.4", 640000, "stay-not-move"),
+    ("3.4", 640000, "share-of-those-left"),
     ("3.4", 1960, "sessions-not-tokens"),
     ("3.5", (1, 1.1), "too-low"),
     ("3.5", (40, 50), "too-high"),
