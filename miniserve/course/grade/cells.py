@@ -76,6 +76,12 @@ def names(text: str) -> Names:
     return Names(frozenset(binds | imports), frozenset(_changed(nodes)), loads, frozenset(imports))
 
 
+def parameters(text: str) -> frozenset[str]:
+    """Return the names of all parameters of functions in a cell."""
+    tree = parse(text)
+    return frozenset(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)) if tree else frozenset()
+
+
 def _changed(nodes: Iterable[ast.AST]) -> set[str]:
     """Return the names whose objects a cell changes in place: `xs[0] = 1`, `x.a = 1`, `xs.append(1)` on its own."""
     changed = set()

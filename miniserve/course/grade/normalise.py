@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from miniserve.course.code import Code, forbidden_use
-from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, python, same_code
+from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, parameters, python, same_code
 from miniserve.course.grade.submission import CELL_LIMIT_CHARACTERS, Handed, Submission
 from miniserve.course.grade.trusted import Given, TrustedChapter
 from miniserve.course.verdict import Problem, Status, Verdict
@@ -129,7 +129,7 @@ def _forbidden(question: Code, text: str, cells: tuple[Cell, ...]) -> str | None
     if use := forbidden_use(python(text), question.denied):
         return use
     own = names(text)
-    from_elsewhere = own.loads - own.binds
+    from_elsewhere = own.loads - own.binds - parameters(text)
     for cell in cells:
         if cell.own and cell.question != question.id and names(cell.text).binds & from_elsewhere:
             use = forbidden_use(python(cell.text), question.denied)
