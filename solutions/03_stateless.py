@@ -344,8 +344,9 @@ course.table(
 lab.draw_found({design: run for design, run in crashed.items() if design != "stateless"})
 
 # %% [markdown] id="away-2"
-# Its sessions move to other replicas, which have not seen them, and three do the work of four. Of the four designs, the
-# slowest requests of the *sticky* fleet wait the longest. Beside the same minutes without the crash:
+# Its sessions move to other replicas, which have not seen them, and three do the work of four. In this run the slowest
+# requests of the *sticky* fleet wait the longest; a p99 of one run has much luck in it. What is found has less. Beside the
+# same minutes without the crash:
 
 # %% id="away-compared" tags=["nbval-check-output"]
 for design in ("sticky", "shared tier"):
