@@ -15,8 +15,9 @@ from functools import lru_cache
 from miniserve.engine.sequence import BlockKey, Sequence
 from miniserve.types import Request
 
-# No text has more blocks than this. It is 2**61 over the golden ratio, made odd, since Python hashes an integer as itself
-# modulo 2**61 - 1: with a power of two all texts would begin at the same place of a dict and collide block by block.
+# No text has more blocks than this. It is 2**61 over the golden ratio, made odd, since Python hashes an integer as
+# itself modulo 2**61 - 1: with a power of two all texts would begin at the same place of a dict and collide block by
+# block.
 _KEYS_PER_TEXT = 0x13C6EF372FE94F83
 
 
