@@ -469,7 +469,8 @@ lab.draw_crowd(crowds)
 # ## 10 A real replica
 #
 # The same on your machine, with nothing simulated: the larger one of the two small models that come with this course,
-# one request and then 32 at once. The numbers are those of the machine on which the cell ran last.
+# one request and then 32 at once. The numbers are those of the machine on which the cell ran last; if other programs kept it busy,
+# they are in the numbers too, and running the cell again tells.
 
 # %% id="real-run" tags=["measured"]
 lab.compare({"1 alone": lab.real_crowd(1), "32 at once": lab.real_crowd(32)}, "A real replica, here and now")

@@ -303,7 +303,9 @@ lab.replay_table(traces, {"round robin": library.RoundRobin, "fewest requests": 
 # %% [markdown] id="old"
 # ## 6 Old numbers
 #
-# Back to Larkspur's afternoon: the same requests at the same moments, and another balancer.
+# Back to Larkspur's afternoon: the same requests at the same moments, and another balancer. A GPU has places for a fixed number
+# of answers in progress; the last column counts requests that were sent to a GPU whose places were all taken while another had
+# a free one.
 
 # %% id="old-afternoon" tags=["nbval-check-output"]
 lab.afternoon_table(
@@ -316,7 +318,7 @@ lab.afternoon_table(
 
 # %% [markdown] id="old-2"
 # The p99 falls to less than a third, and nobody bought a GPU. By turns, requests stood in one GPU's queue while another had a
-# free place.
+# free place: the last column says how many.
 #
 # *Fewest requests* works so well since the gateway counts what it sends itself, so its numbers are fresh. With several gateways
 # each knows only its own requests, and must rely on **reports** from the replicas, which come every so often. On paper, with

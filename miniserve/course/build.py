@@ -33,7 +33,7 @@ from miniserve.course.notebooks import (
 )
 from miniserve.course.question import Question
 from miniserve.course.source import Source, read_source
-from miniserve.course.times import label, note_time, read_times
+from miniserve.course.times import label, note, read_times
 from miniserve.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,19 +95,19 @@ def _means(name: str, path: Path) -> bool:
 def build(course: Course, path: Path, again: bool = False, times: bool = False) -> str:
     """Write both notebooks of one source; return what was done.
 
-    `again` executes what has not changed, too; `times` notes how long it took. Raises: SetupError.
+    `again` executes what has not changed, too; `times` notes what it took. Raises: SetupError.
     """
     source, cells = course.read(path)
     learner, solved = course.learner_path(source), course.solved_path(source)
     learner.parent.mkdir(exist_ok=True)
     if again or _stale(course, source, cells):
         made = solved_notebook(source, cells, {}, course.lab(source))
-        ran, seconds = execute(made, source, solved.parent, course.root)
+        ran, took = execute(made, source, solved.parent, course.root)
         _refuse_unsolved(course, source, ran)
         if times or source.name not in read_times(course.root):
-            note_time(course.root, source.name, seconds)
+            note(course.root, source.name, took)
             source, cells = course.read(path)  # the header tells the time
-        stored, what = by_id(ran), f"executed in {seconds:.0f} s"
+        stored, what = by_id(ran), f"executed in {took.seconds:.0f} s"
     else:
         stored, what = by_id(loads(solved)), "outputs kept"
     solved.write_text(dumps(solved_notebook(source, cells, stored, course.lab(source))), encoding="utf-8", newline="\n")

@@ -17,7 +17,7 @@ from miniserve import seeds
 from miniserve.course.answers import solution_of
 from miniserve.course.code import Code, reaches_for_library
 from miniserve.course.kinds import Number, Params
-from miniserve.course.question import Question, check_here
+from miniserve.course.question import Question, check_here, placed
 from miniserve.course.verdict import NotCorrect, Status, Verdict
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class Chapter:
         if question.not_tried(answer):
             return Verdict(id_, Status.NOT_TRIED, seed=seed)
         if isinstance(question, Code) and (problem := reaches_for_library(question, answer)) is not None:
-            return Verdict(id_, Status.WRONG, problem, seed=seed)
+            return Verdict(id_, Status.WRONG, placed(question, problem), seed=seed)
         verdict = check_here(question, answer, seed, self.learner)
         if question.graded_by_hand and verdict.status is Status.CORRECT:
             return Verdict(id_, Status.NOTED, note="a person will read it", seed=seed)

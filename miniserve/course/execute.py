@@ -15,6 +15,7 @@ from typing import Any
 
 from miniserve.course.notebooks import Notebook, dumps
 from miniserve.course.source import Source
+from miniserve.course.times import Took, watched_memory
 from miniserve.errors import SetupError
 
 CELL_LIMIT_S = 240.0
@@ -24,8 +25,8 @@ _SCRUBBED = (
 )
 
 
-def execute(notebook: Notebook, source: Source, folder: Path, root: Path) -> tuple[Notebook, float]:
-    """Run `notebook` in `folder`; return it with outputs, and the seconds that it took.
+def execute(notebook: Notebook, source: Source, folder: Path, root: Path) -> tuple[Notebook, Took]:
+    """Run `notebook` in `folder`; return it with outputs, and what the run took.
 
     Raises: SetupError naming the source's line if a cell raises, does not end, or writes to stderr.
     """
@@ -34,7 +35,8 @@ def execute(notebook: Notebook, source: Source, folder: Path, root: Path) -> tup
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     node = nbformat.reads(dumps(notebook), as_version=4)  # type: ignore[no-untyped-call]
-    at, started_s = _Progress(source, len(node.cells)), time.perf_counter()
+    took, started_s = Took(), time.perf_counter()
+    at = _Progress(source, len(node.cells), took)
     client = NotebookClient(
         node,
         timeout=CELL_LIMIT_S,
@@ -44,10 +46,12 @@ def execute(notebook: Notebook, source: Source, folder: Path, root: Path) -> tup
         coalesce_streams=True,
         store_widget_state=False,
         on_cell_start=at.show,
+        on_cell_executed=at.executed,
         resources={"metadata": {"path": str(folder)}},
     )
     try:
-        client.execute()
+        with watched_memory(took):
+            client.execute()
     except CellExecutionError as error:
         last = "\n".join(f"    {line}" for line in f"{error.ename}: {error.evalue}".splitlines())
         raise SetupError(f"{at.where}: the cell raised\n{last}") from None
@@ -60,25 +64,32 @@ def execute(notebook: Notebook, source: Source, folder: Path, root: Path) -> tup
     ran = json.loads(json.dumps(node))
     _refuse_stderr(ran, source)
     _scrub(ran, source, root)
-    return ran, time.perf_counter() - started_s
+    took.seconds = time.perf_counter() - started_s
+    return ran, took
 
 
 class _Progress:
-    """Knows which cell runs, and says so on a terminal."""
+    """Knows which cell runs, says so on a terminal, and notes how long checks take."""
 
-    def __init__(self, source: Source, cells: int) -> None:
-        self._source, self._cells = source, cells
+    def __init__(self, source: Source, cells: int, took: Took) -> None:
+        self._source, self._cells, self._took = source, cells, took
+        self._began_s = 0.0
         self._shown = sys.stderr.isatty()
         self.where = str(source.path)
 
     def show(self, cell: Any, cell_index: int) -> None:
         self.where = self._source.at(self._source.cells[cell_index])
+        self._began_s = time.perf_counter()
         if self._shown:
             print(
                 f"\r[{self._source.name}] cell {cell_index + 1} of {self._cells}: {cell.id:<40}",
                 end="",
                 file=sys.stderr,
             )
+
+    def executed(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
+        if "check" in self._source.cells[cell_index].tags:
+            self._took.checks_s.append(time.perf_counter() - self._began_s)
 
     def end(self) -> None:
         if self._shown:

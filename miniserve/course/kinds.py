@@ -349,13 +349,13 @@ class Predict(Question):
         seen = f"({low:g}, {high:g}) {self.unit}".strip()
         if high / low > self.widest:
             why = f"It spans a factor of {high / low:.3g}; {self.widest:g} at most makes it a prediction."
-            return Problem("too-wide", seen, why, "Which number in the text narrows it down?")
+            return Problem("too-wide", seen, why, "Which number in the text narrows it down?", "low and high together")
         result = self.experiment()
         gave = f"The experiment gave {result:.4g} {self.unit}".strip()
         if high < result:
-            return Problem("too-low", seen, f"{gave}. {self.too_low}", "Predict again, and run it.")
+            return Problem("too-low", seen, f"{gave}. {self.too_low}", "Predict again, and run it.", "the upper end")
         if low > result:
-            return Problem("too-high", seen, f"{gave}. {self.too_high}", "Predict again, and run it.")
+            return Problem("too-high", seen, f"{gave}. {self.too_high}", "Predict again, and run it.", "the lower end")
         return None
 
 
@@ -375,9 +375,10 @@ class Kill(Question):
         alive = [id_ for id_, (version, _) in self.buggy.items() if _outcome(version, told) == right]
         if not alive:
             return None
-        seen = f"{len(self.buggy) - len(alive)} of {len(self.buggy)} buggy versions found out"
-        why = f"{alive[0]!r} gives the right result for your input. {self.buggy[alive[0]][1]}"
-        return Problem(f"alive-{alive[0]}", seen, why, "Change the input so that this mistake shows.")
+        seen = f"your input tells {len(self.buggy) - len(alive)} of {len(self.buggy)} wrong versions from the right one"
+        why = f"For your input {alive[0]!r} gives what the right version gives. {self.buggy[alive[0]][1]}"
+        next_ = "Change the input so that this mistake shows."
+        return Problem(f"alive-{alive[0]}", seen, why, next_, f"the version {alive[0]!r}")
 
 
 def _outcome(version: Callable[[Json], Json], asked: Json) -> Json:
@@ -401,6 +402,7 @@ class FreeText(Question):
         if not isinstance(told, str):
             return Problem("no-text", repr(told)[:80], "A text is asked for.", "Write it between quotes.")
         if (words := len(told.split())) < self.at_least_words:
+            seen = f"{words} word{'s' * (words != 1)}"
             why = f"At least {self.at_least_words} are needed to make a point."
-            return Problem("too-short", f"{words} words", why, "Say what follows, and from which numbers.")
+            return Problem("too-short", seen, why, "Say what follows, and from which numbers.")
         return None

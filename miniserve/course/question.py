@@ -11,7 +11,7 @@ library; no answer is written down.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import ClassVar
 
@@ -87,11 +87,17 @@ def check(question: Question, ask_case: Ask, seed: int, learner: str = "") -> Ve
         problem = _problem(question, ask_case, case, learner)
         if problem is not None:
             case, problem = _shrunk(question, ask_case, case, problem, learner)
+            problem = placed(question, problem)
             passed = layers.index(case.layer)
             status = Status.PARTIAL if passed else Status.WRONG
             note = f"layer {passed + 1} of {len(layers)}, {case.layer}; seed {seed}" if len(layers) > 1 else ""
             return Verdict(question.id, status, problem, passed / len(layers), seed, note)
     return Verdict(question.id, Status.CORRECT, None, 1.0, seed, f"{len(layers)} layers" if len(layers) > 1 else "")
+
+
+def placed(question: Question, problem: Problem) -> Problem:
+    """Return the problem with a place: where a judge names no row, line or argument, it is the answer as a whole."""
+    return problem if problem.where else replace(problem, where=question.name)
 
 
 def check_here(question: Question, answer: object, seed: int, learner: str = "") -> Verdict:

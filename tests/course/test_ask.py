@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.course.ask import NotPlain, ask, drive_call, drive_value, plain
+from miniserve.course.ask import NotPlain, ask, drive_call, drive_value, lent, plain
+from miniserve.course.code import lend
+from miniserve.observe.buckets import Buckets
 
 
 class AlwaysEqual(float):
@@ -171,3 +173,54 @@ def test_another_thread_can_ask_without_a_limit():
 
 def test_an_answer_that_is_no_plain_value_is_told_as_that():
     assert ask(drive_value, {1, 2}, None).error.startswith("NotPlain: it holds a set")
+
+
+# --- pieces of the library that an answer builds upon --------------------------------------------------------------
+
+GAMMA, KEY = lend(Buckets.gamma, Buckets.key)
+SEVEN = Buckets(1 / 3).key(7.0)  # in a library that is whole
+
+
+@pytest.fixture
+def stubbed(monkeypatch):
+    """The library as a kernel that is graded has it: what the exercises ask for is not there."""
+
+    def stub(self, *arguments):
+        raise NotImplementedError
+
+    for method in (Buckets.gamma, Buckets.key):
+        monkeypatch.setattr(method, "__code__", stub.__code__)
+    with pytest.raises(NotImplementedError):
+        Buckets(1 / 3).key(7.0)
+
+
+def test_lent_pieces_are_plain_texts():
+    assert json.loads(json.dumps([GAMMA, KEY])) == [GAMMA, KEY]
+    assert (KEY["module"], KEY["name"]) == ("miniserve.observe.buckets", "Buckets.key")
+    assert KEY["text"].startswith("def key(self")
+
+
+def test_a_lent_piece_works_for_as_long_as_it_is_lent(stubbed):
+    with lent([GAMMA, KEY]):
+        assert Buckets(1 / 3).key(7.0) == SEVEN == 3
+    with pytest.raises(NotImplementedError):
+        Buckets(1 / 3).key(7.0)
+
+
+def test_what_is_not_lent_stays_away(stubbed):
+    with lent([KEY]), pytest.raises(NotImplementedError):
+        Buckets(1 / 3).key(7.0)  # it needs gamma
+
+
+def test_a_lent_piece_is_taken_back_when_the_answer_raises(stubbed):
+    with pytest.raises(ZeroDivisionError), lent([GAMMA, KEY]):
+        1 / 0  # noqa: B018
+    with pytest.raises(NotImplementedError):
+        Buckets(1 / 3).gamma()
+
+
+def test_the_first_piece_is_taken_back_when_a_later_one_cannot_be_lent(stubbed):
+    with pytest.raises(AttributeError), lent([GAMMA, {**KEY, "name": "Buckets.keys"}]):
+        pass
+    with pytest.raises(NotImplementedError):
+        Buckets(1 / 3).gamma()

@@ -123,8 +123,7 @@ def test_its_message_says_what_where_why_and_what_next_in_eight_lines(entry: Ent
     assert problem.what
     assert problem.why
     assert problem.next
-    if isinstance(opened(entry.number).question(entry.question_id), Code):
-        assert problem.where or problem.id in ("raises", "forbidden", "not-plain", "never-ends")
+    assert problem.where
     assert len(verdict.lines()) <= MAX_LINES + 1, "the headline, and eight lines"
     assert not any(line.endswith("…") for line in verdict.lines()), "nothing had to be cut"
 

@@ -8,13 +8,14 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
+import psutil
 import pytest
 
 from miniserve.course import build as building
 from miniserve.course.build import Course, build, stale, strays
 from miniserve.course.execute import execute
 from miniserve.course.notebooks import by_id, dumps, learner_notebook, loads, solved_notebook, states, untouched
-from miniserve.course.times import label, note_time, read_times
+from miniserve.course.times import Took, held_mib, label, note, read_times
 from miniserve.errors import SetupError
 
 from .small_chapter import SOURCE, write
@@ -264,7 +265,7 @@ def test_a_run_leaves_no_trace_of_the_machine(tmp_path: Path) -> None:
 def test_a_busy_machine_does_not_change_a_notebook(copied: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that took far longer leaves the noted time alone, unless asked to note it."""
     ran = loads(copied.root / "solutions/07_small.ipynb")
-    monkeypatch.setattr(building, "execute", lambda *_: (ran, 1234.0))
+    monkeypatch.setattr(building, "execute", lambda *_: (ran, Took(1234.0)))
     before = read_times(copied.root)
     build(copied, only(copied), again=True)
 
@@ -275,10 +276,28 @@ def test_a_busy_machine_does_not_change_a_notebook(copied: Course, monkeypatch: 
 
 
 def test_times_of_several_notebooks_are_kept_in_order(tmp_path: Path) -> None:
-    note_time(tmp_path, "07_small", 20.0)
-    note_time(tmp_path, "06_other", 4.06)
+    note(tmp_path, "07_small", Took(20.0, 100.4, [0.1, 0.25]))
+    note(tmp_path, "06_other", Took(4.06))
 
     assert list(read_times(tmp_path).items()) == [("06_other", 4.1), ("07_small", 20.0)]
+    kept = json.loads((tmp_path / "data/results/course_times.json").read_text())
+    assert kept["peak_mib"]["07_small"] == 100
+    assert kept["checks_s"] == {"06_other": [], "07_small": [0.25, 0.1]}
+
+
+def test_a_build_notes_memory_and_how_long_checks_took(built: Course) -> None:
+    kept = json.loads((built.root / "data/results/course_times.json").read_text())
+
+    assert kept["peak_mib"]["07_small"] > 10, "a kernel holds more than that"
+    assert len(kept["checks_s"]["07_small"]) == len(built.questions(7))
+
+
+def test_memory_is_that_of_processes_started_meanwhile() -> None:
+    earlier = {child.pid for child in psutil.Process().children()}
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as started:
+        assert 0 < held_mib(earlier) < 1000
+        assert held_mib({*earlier, started.pid}) == 0
+        started.communicate(b"\n")
 
 
 @pytest.mark.parametrize(

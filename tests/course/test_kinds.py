@@ -165,6 +165,22 @@ def test_wrong_answers_are_told_what_is_wrong(question, answer, id_):
     assert problem(question, answer) == id_
 
 
+@pytest.mark.parametrize(("question", "answer", "id_"), WRONG, ids=lambda value: getattr(value, "kind", None))
+def test_every_message_says_what_where_why_and_what_next(question, answer, id_):
+    told = check_here(question, answer, 1, "ada").problem
+    assert told.what
+    assert told.where
+    assert told.why
+    assert told.next or question in (WITNESS, KILL)  # these two have only the words that this file gives them
+
+
+def test_a_place_is_named_where_there_is_one():
+    assert check_here(PREDICT, (1, 2), 1).problem.where == "the upper end"
+    assert check_here(KILL, [1, 2, 3], 1).problem.where == "the version 'last'"
+    assert check_here(TEXT, "short", 1).problem.what == "1 word"
+    assert check_here(NUMBER, None, 1).problem.where == "mine", "the answer as a whole, by its name"
+
+
 def test_a_version_that_raises_where_the_right_one_does_not_is_found_out():
     assert problem(KILL, [2, 1]) is None  # there is no third value
 

@@ -319,10 +319,21 @@ def shares(outcomes: Outcomes) -> None:
 
 
 def afternoon_table(makers: Mapping[str, ch12.MakeBalancer]) -> None:
-    """Show p50 and p99 of the time to first token of Larkspur's afternoon under each balancer."""
-    rows = [percentiles(afternoon(make).ttft_s, (50, 99)) for make in makers.values()]
-    p50s, p99s = zip(*rows, strict=True)
-    table({"balancer": list(makers), "p50 (s)": p50s, "p99 (s)": p99s}, "Time to first token, Larkspur's afternoon")
+    """Show Larkspur's afternoon under each balancer: times to first token, and how many were sent past a place."""
+    runs = [afternoon(make) for make in makers.values()]
+    p50s, p99s = zip(*(percentiles(run.ttft_s, (50, 99)) for run in runs), strict=True)
+    sent_past = [100 * past_a_place(run) for run in runs]
+    columns = {"p50 (s)": p50s, "p99 (s)": p99s, "sent past a free place (%)": sent_past}
+    table({"balancer": list(makers), **columns}, "Time to first token, Larkspur's afternoon")
+
+
+def past_a_place(outcomes: Outcomes, places: int = ch12.SLOTS) -> float:
+    """Return the share of requests that came to a replica with all places taken while another had a free one."""
+    when = outcomes.arrived_s
+    here = (outcomes.arrived_s < when[:, None]) & (when[:, None] < outcomes.ended_s)  # [request that comes, one there]
+    held = np.array([(here & (outcomes.replica == i)).sum(axis=1) for i in range(len(outcomes.replicas))])
+    own = held[outcomes.replica, np.arange(len(when))]
+    return float(((own >= places) & (held.min(axis=0) < places)).mean())
 
 
 # --- figures -------------------------------------------------------------------------------------------------------

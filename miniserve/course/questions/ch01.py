@@ -235,6 +235,14 @@ BLAST = Formula(
             ),
             "With exposure = 0 nobody is hurt.",
         ),
+        Misconception(
+            "exchanged",
+            "You took the new version's share of bad answers from the old one's.",
+            lambda per_hour, exposure, hours, bad_before, bad_after: (
+                per_hour * exposure * hours * (bad_before - bad_after)
+            ),
+            "An update that gives more bad answers hurts a number of people above 0.",
+        ),
     ),
     hints=(
         "First: how many requests meet the new version at all? Then: which share of these is bad only because of it?",

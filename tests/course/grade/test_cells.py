@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, same_code
+from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, parameters, same_code
 
 
 def test_names_are_bound_changed_and_loaded() -> None:
@@ -23,6 +23,13 @@ def test_magics_and_top_level_await_are_read(text: str) -> None:
 @pytest.mark.parametrize("text", ["x = = 1", "(" * 5_000, "\0"])
 def test_of_what_is_no_python_nothing_is_known(text: str) -> None:
     assert not names(text).known
+
+
+def test_parameters_of_all_functions_are_found() -> None:
+    text = "def f(a, /, b=1, *rest, c, **more):\n    return lambda d: d\nclass K:\n    async def g(self): ..."
+
+    assert parameters(text) == {"a", "b", "rest", "c", "more", "d", "self"}
+    assert parameters("x = = 1") == frozenset()
 
 
 def test_cells_that_no_answer_needs_are_left_out() -> None:

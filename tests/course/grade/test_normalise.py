@@ -144,3 +144,20 @@ def test_without_a_cell_the_given_one_stands_in(tmp_path: Path, chapters: Path, 
     assert cells["answer-90-1"].text == "requests = ..."
     assert not cells["answer-90-1"].own
     assert json.dumps([cell.text for cell in found.cells]).count("requests = ...") == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "class LeastQueue:\n    def choose(self, theirs, replicas):\n        return theirs",
+        "theirs = None\nclass LeastQueue:\n    def choose(self, request, replicas):\n        return theirs",
+    ],
+)
+def test_a_parameter_or_name_of_the_answers_own_is_not_another_cells(
+    answer: str, tmp_path: Path, chapters: Path, chapter: TrustedChapter
+) -> None:
+    notebook = toy.answered(chapters, {**toy.RIGHT, "90.5": answer})
+    at = notebook["cells"].index(cell_of(notebook, "answer-90-5"))
+    notebook["cells"].insert(at, own("mine", "from miniserve.policies.balancer import LeastQueue as theirs"))
+
+    assert states(normal(tmp_path, chapter, notebook)) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 import pytest
 from course.submissions import make
 
+from miniserve.course.build import Course
 from miniserve.course.grade.cells import same_code
-from miniserve.course.grade.folder import SOME_NOT, Order, grade
+from miniserve.course.grade.folder import ALL_GRADED, SOME_NOT, Order, grade
 from miniserve.course.grade.tables import Graded
+from miniserve.course.notebooks import dumps
+from miniserve.course.source import read_source
 
 HERE = Path(__file__).parent
 LEARNERS = {"broken", "cheating", "half-done", "loop", "perfect", "wrong"}
+EVERY_CHAPTER = [source.number for source in map(read_source, Course().sources()) if source.number]
 
 
 def answers(notebook: dict[str, Any]) -> dict[str, str]:
@@ -73,6 +78,31 @@ def test_the_samples_get_the_expected_table_twice_the_same(
     for path in (tmp_path / "one").rglob("*"):
         if path.is_file():
             assert timeless(path) == timeless(tmp_path / "two" / path.relative_to(tmp_path / "one"))
+
+
+@pytest.mark.full
+def test_ten_learners_who_hand_in_every_chapter_get_what_they_earned(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Eight solved everything, each with numbers of their own, one got everything wrong, one did nothing."""
+    for number in sorted(EVERY_CHAPTER):
+        name, empty, right = make.solved(number)
+        names = {id_: question.name for id_, question in Course().questions(number).items()}
+        given = {"wrong": make.wrong(number, names), "idle": {}, **{f"solved-{i}": right for i in range(8)}}
+        for learner, texts in given.items():
+            (tmp_path / "in" / learner).mkdir(parents=True, exist_ok=True)
+            handed = dumps(make.answered(empty, texts))
+            (tmp_path / "in" / learner / f"{name}.ipynb").write_text(handed, encoding="utf-8")
+    started_s = time.perf_counter()
+    graded, code = grade(Order(tmp_path / "in", jobs=2), tmp_path / "out")
+    record_property("notebooks", len(graded.sheets))
+    record_property("seconds", round(time.perf_counter() - started_s))
+
+    assert code == ALL_GRADED
+    for i in range(8):
+        assert states(graded, f"solved-{i}").keys() == {"correct", "noted"}, f"solved-{i}"
+    assert states(graded, "idle").keys() == {"not tried"}
+    assert not {"correct", "noted"} & states(graded, "wrong").keys()
 
 
 def timeless(path: Path) -> list[str]:
