@@ -5,13 +5,16 @@ not a measurement), conversations of published lengths, power of two choices, th
 About half of a replica's capacity is asked for, which keeps some 17 sequences decoding in each.
 
 Cost per request is what matters: it must not grow with the number of requests, nor may memory, beyond the columns in
-which outcomes are kept.
+which outcomes are kept. Machines become faster and slower within minutes, so small sizes run several times, half of
+them before the largest and half after it, and the median counts.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -46,6 +49,7 @@ STEP_TIME = StepTimeModel(
 )
 SCHEDULER = SchedulerConfig(max_running=128, max_batch_tokens=2048)
 NUM_BLOCKS = 27_000  # 55 GB beside the weights
+_SHORT = 30_000  # requests: smaller sizes run several times in a row
 
 
 def bench_sim(sizes: Sequence[int], seed: int, console: Console) -> dict[str, Any]:
@@ -54,10 +58,37 @@ def bench_sim(sizes: Sequence[int], seed: int, console: Console) -> dict[str, An
     # Each run in a process of its own: the most memory a process has held never falls again.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
         for prefix_caching in (False, True):
-            for requests in sorted(sizes):
+            for requests in there_and_back(sizes):
                 console.print(f"simulating {requests:,} requests, prefix cache {'on' if prefix_caching else 'off'} ...")
                 runs.append(processes.submit(measure, requests, prefix_caching, seed).result())
-    return {"replicas": REPLICAS, "rate_per_s": RATE_PER_S, "follow_up_fraction": FOLLOW_UP_FRACTION, "runs": runs}
+    scenario = {"replicas": REPLICAS, "rate_per_s": RATE_PER_S, "follow_up_fraction": FOLLOW_UP_FRACTION}
+    return {**scenario, "sizes": _by_size(runs), "runs": runs}
+
+
+def there_and_back(sizes: Sequence[int]) -> list[int]:
+    """Return the sizes in the order of their runs: up to the largest, which runs once, and down again."""
+    *small, largest = sorted(sizes)
+    up = [size for size in small for _ in range(max(1, _SHORT // size))]
+    return [*up, largest, *reversed(up)]
+
+
+def _by_size(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each size its median cost, and how many times that of the smallest it is."""
+    costs: dict[tuple[bool, int], list[float]] = defaultdict(list)
+    for run in runs:
+        costs[run["prefix_cache"], run["requests"]].append(run["us_per_request"])
+    medians = {key: statistics.median(each) for key, each in costs.items()}
+    first = {cache: min(size for on, size in medians if on == cache) for cache, _ in medians}
+    return [
+        {
+            "requests": requests,
+            "prefix_cache": cache,
+            "runs": len(costs[cache, requests]),
+            "us_per_request": round(us, 1),
+            "times_the_smallest": round(us / medians[cache, first[cache]], 3),
+        }
+        for (cache, requests), us in medians.items()
+    ]
 
 
 def measure(requests: int, prefix_caching: bool, seed: int) -> dict[str, Any]:
@@ -136,20 +167,26 @@ def sim_table(result: dict[str, Any]) -> Table:
     for heading in (
         "requests",
         "prefix cache",
-        "s",
+        "runs",
         "µs / request",
+        "x smallest",
+        "s",
         "peak MB",
         "steps / request",
         "hits",
         "TTFT p99 ms",
     ):
         table.add_column(heading, justify="right")
-    for run in result["runs"]:
+    for size in result["sizes"]:
+        key = size["requests"], size["prefix_cache"]
+        run = next(run for run in result["runs"] if (run["requests"], run["prefix_cache"]) == key)
         table.add_row(
-            f"{run['requests']:,}",
-            "on" if run["prefix_cache"] else "off",
-            f"{run['cpu_seconds']:.1f}",
-            f"{run['us_per_request']:.0f}",
+            f"{size['requests']:,}",
+            "on" if size["prefix_cache"] else "off",
+            str(size["runs"]),
+            f"{size['us_per_request']:.0f}",
+            f"{size['times_the_smallest']:.2f}",
+            f"{size['us_per_request'] * size['requests'] / 1e6:.1f}",
             str(run["peak_memory_mb"]),
             f"{run['steps'] / run['requests']:.1f}",
             f"{run['hit_fraction']:.0%}",

@@ -21,8 +21,15 @@ from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
+from functools import lru_cache
 
 from miniserve.engine.sequence import BlockKey, Sequence
+
+
+@lru_cache(maxsize=8)
+def _numbers(num_blocks: int) -> tuple[int, ...]:
+    """Return the blocks' numbers, the last first. All pools of a simulated fleet share them: 32 bytes a number."""
+    return tuple(range(num_blocks - 1, -1, -1))
 
 
 class BlockManager:
@@ -40,7 +47,7 @@ class BlockManager:
         # Small books: a long run is bound by what it must fetch from memory. `_known` is 1 where there is a key.
         self._ref_counts = array("H", bytes(2 * num_blocks))
         self._known = bytearray(num_blocks)
-        self._plain = list(range(num_blocks - 1, -1, -1))
+        self._plain = list(_numbers(num_blocks))
         self._idle: deque[int] = deque()
         self._stale: Counter[int] = Counter()  # entries in `_idle` that no longer count: the block was found again
         self._num_stale = 0
