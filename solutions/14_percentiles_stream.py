@@ -36,8 +36,8 @@ ch
 # ## 1 The question that bites
 #
 # **Larkspur** is the course's fictional service: an assistant for a chain of garden centres, on three GPUs, each with its
-# own copy of the model (a **replica**). The **time to first token** (TTFT) is how long a customer waits for the first
-# piece of an answer. Larkspur promises 4 seconds.
+# own copy of the model (a **replica**; here `l4-0` to `l4-2`). The **time to first token** (TTFT) is how long a customer
+# waits for the first piece of an answer. Larkspur promises at most 4 seconds.
 #
 # The next cell simulates the same day as in chapter 6, on which one GPU ran hot over lunch. Each replica notes its own
 # times and, as many services do, reports its own p99 at midnight. (The **p99** is the time that 99 of 100 requests do
@@ -61,8 +61,9 @@ course.table(
 # 864 million numbers a day, to learn three. Is there something small that each replica can keep, that can be *added up*,
 # and that still gives the right p99?
 #
-# **Where we are on a request's path.** At its end: the gateway has seen the first token, and notes how long that took.
-# From here on the number is on its way to a dashboard, to an alarm, and to the autoscaler.
+# **Where we are on a request's path.** At its end: the gateway, the door that all requests come through, has seen the
+# first token, and notes how long that took. From here on the number is on its way to a dashboard, to an alarm, and to
+# the autoscaler, which starts and stops replicas.
 #
 # **Before you go on, predict**: how many counters would one replica need, so that each percentile of its day is right to
 # within 1 %? Ten, a hundred, a thousand, or as many as requests? Section 5 measures it.
@@ -86,7 +87,8 @@ course.table(
 #
 # **Contract.** Return the smallest place k (an int, 1 to n) such that k of n is at least p %. The 0th percentile is the
 # smallest value, so place 1. A p outside of 0 to 100 (or one that is no number, NaN) raises `ValueError`. p is meant as it
-# is written: 99.9 is exactly 999 of 1,000, which it is not in binary floating point. Python's `Fraction("99.9")` is exact.
+# is written, whatever n is: 99.9 is exactly 999 of 1,000, which it is not in binary floating point. Python's
+# `Fraction("99.9")` is exact.
 #
 # **Cost.** No loop over places.
 #
@@ -134,7 +136,8 @@ lab.draw_timeline(
 
 # %% [markdown] id="timeline-2"
 # In the windows of that lunch the mean rises too, yet it understates what one customer in a hundred met. And p50 shows
-# hardly anything: two replicas of three were well.
+# hardly anything: two replicas of three were well. The peak before 5:00 is one request: where a window holds fewer than
+# 100, its p99 is the slowest of them.
 #
 # The windows raise the next question. Is the p99 of the day the mean of the 48 windows' p99s? No more than over replicas:
 
@@ -181,7 +184,8 @@ course.table(
 #
 # - `gamma()`: the largest factor for which a middle exists that is off by at most `alpha` from both bounds. That middle m
 #   is `alpha` above the lower bound, m = (1 + alpha) · lower, and `alpha` below the upper one, m = (1 - alpha) · upper;
-# - `key(value)`: the number of the bucket that holds a value above 0, an int;
+# - `key(value)`: the number of the bucket that holds a value above 0, an int (on a bound itself binary rounding decides,
+#   so there the next one is taken too);
 # - `middle(key)`: that m of the bucket.
 #
 # **Cost.** No loop from bucket to bucket.
@@ -224,7 +228,7 @@ course.table(columns, "Equal and growing buckets")
 # hold at least one request?
 #
 # **Goal.** An interval `(low, high)`; `high` may be twice `low` at most. The check runs the experiment and says whether
-# your interval covers the result.
+# your interval covers the result. `at_most` is for your own working: how many can it be, if none stays empty?
 #
 # **Check**: `ch.check("14.3", buckets_needed)`
 
@@ -241,10 +245,15 @@ buckets_needed = (0.5 * at_most, at_most)
 ch.check("14.3", buckets_needed)
 
 # %% [markdown] id="how-many"
-# The number grows with the *logarithm* of the range, and not with the number of requests. Twice the requests fill few new
-# buckets; ten times the range costs this many more, whatever the traffic:
+# The number grows with the *logarithm* of the range, and hardly with the number of requests: more of them fill some gaps,
+# and then no more. Ten times the range costs so many buckets, whatever the traffic:
 
 # %% id="decade" tags=["nbval-check-output"]
+from miniserve.observe import sketch as library
+
+for step in (4, 2, 1):
+    some = ttft_s[::step]
+    print(f"{len(some):,} of the requests: {library.sketch_of(some).num_buckets} buckets hold at least one")
 for alpha in (0.05, 0.01, 0.001):
     print(f"alpha {alpha:.1%}: {math.log(10) / math.log((1 + alpha) / (1 - alpha)):.0f} buckets per power of ten")
 
@@ -295,10 +304,8 @@ ch.check("14.4", Sketch)
 #
 # **Measure.** Each replica fills a sketch of its own; they are merged and asked. Beside it, what section 1 did.
 
+
 # %% id="merged" tags=["nbval-check-output"]
-from miniserve.observe import sketch as library
-
-
 def merged(make, parts):
     """Return one sketch of all parts, each sketched on its own first."""
     fleet = make()
@@ -350,10 +357,10 @@ class EqualBuckets:
     """Counts values in buckets of 0.25 s, and answers with their centres."""
 
     def __init__(self, values):
-        self.centres = sorted((math.ceil(value / 0.25) - 0.5) * 0.25 for value in values)
+        self.centres = [(math.ceil(value / 0.25) - 0.5) * 0.25 for value in values]
 
     def percentile(self, p):
-        return self.centres[percentiles.rank(p, len(self.centres)) - 1]
+        return lab.exact(self.centres, p)
 
 
 class Sample:
@@ -383,8 +390,9 @@ if mine := ch.yours("14.4", Sketch):
 lab.draw_errors((1, 10, 50, 90, 95, 99, 99.9), answers, ttft_s, alpha=0.01)
 
 # %% [markdown] id="break-2"
-# The sketch stays below the line, which is its promise of 1 %. Equal buckets fail where values are small. The sample is
-# fine in the middle, where a few places more or less change little; in the tail a few places are seconds.
+# The sketch stays below the line, which is its promise of 1 %; yours, once it is right, lies upon the library's. Equal
+# buckets fail where values are small. The sample is fine in the middle, where a few places more or less change little; in
+# the tail a few places are seconds. Where it is near the truth there, that is luck: try `random.Random(15)`.
 #
 # **Break ours.** `max_buckets` bounds its size for certain, by folding the lowest buckets into one. Whose percentiles pay?
 
@@ -395,7 +403,7 @@ course.table(
     {
         "percentile": [f"p{p:g}" for p in ps],
         **{
-            f"{bound or 'no'} bound" if bound is None else f"at most {bound}": [sketch.percentile(p) for p in ps]
+            "no bound" if bound is None else f"at most {bound}": [sketch.percentile(p) for p in ps]
             for bound, sketch in folded.items()
         },
     },

@@ -11,7 +11,7 @@ import math
 
 
 class Buckets:
-    """Numbers positive values: equal numbers are equal to within `alpha`, 0 < alpha < 1."""
+    """Gives each positive value the number of its bucket, whose middle is within `alpha` of it, 0 < alpha < 1."""
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha

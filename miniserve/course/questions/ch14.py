@@ -23,7 +23,7 @@ RANK = Code(
     forbidden=("percentile", "percentiles", "percentiles_of_sorted"),
     driver=ranks.drive_rank,
     layers=(
-        Layer("contract", ranks.rank_contract, ranks.judge_rank),
+        Layer("contract", ranks.rank_contract, ranks.judge_rank, on_error=ranks.rank_broke),
         Layer("examples", ranks.rank_examples, ranks.judge_rank),
         Layer("properties", ranks.rank_properties, ranks.judge_rank),
         Layer("differential", ranks.rank_differential, ranks.judge_rank),

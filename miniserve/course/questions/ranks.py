@@ -58,7 +58,9 @@ def _exact(p: float, n: int) -> Fraction:
 
 
 Place = Callable[[float, int], int]
-_BINARY = "p and n were multiplied in binary floating point, where 7 / 100 * 100 is a little more than 7."
+_VAST = 10**12
+_RETURN = "Return what you found, also after the last `if`; print returns nothing."
+_BINARY = "In binary floating point the product is a hair above this whole number, and rounding up goes one further."
 _RANK_RULES: Sequence[tuple[str, str, str, Place]] = (
     (
         "rounds-down",
@@ -116,8 +118,11 @@ def judge_rank(asked: Json, told: Json) -> Problem | None:
         where, valid = f"p={p:g}, n={n}", 0 <= p <= 100
         if isinstance(place, dict):
             if "type" in place:
-                why = "A place is a whole number, an int: lists want one."
-                return Problem("no-int", f"a {place['type']}", why, "math.ceil gives an int.", where)
+                none = place["type"] == "NoneType"
+                why, next_ = "A place is a whole number, an int: lists want one.", "math.ceil gives an int."
+                return Problem(
+                    "no-int", "None" if none else f"a {place['type']}", why, _RETURN if none else next_, where
+                )
             if valid:
                 seen, next_ = f"ValueError: {place['raises']}"[:90], "Raise only outside of 0 to 100: 0 and 100 exist."
                 return Problem("refuses", seen, "There is such a percentile, and it has a place.", next_, where)
@@ -129,6 +134,9 @@ def judge_rank(asked: Json, told: Json) -> Problem | None:
     if wrong:
         p, n, place = wrong[0]
         seen, where = f"place {place}; {right_place(p, n)} is the first that is enough", f"p={p}, n={n}"
+        if n == _VAST:
+            why = "A margin hides what binary floating point is off by, until n is large."
+            return Problem("binary", seen, why, "Fraction(str(p)) is p exactly, and needs no margin.", where)
         for id_, why, next_, rule in _RANK_RULES:
             if all(rule(p, n) == place for p, n, place in valid_ones):
                 return Problem(id_, seen, why, next_, where)
@@ -140,6 +148,15 @@ def judge_rank(asked: Json, told: Json) -> Problem | None:
             "counts-through", f"{told['steps']:,} steps", why, "One division finds it.", f"n={pairs[0][1]:,}"
         )
     return None
+
+
+def rank_broke(asked: Json, told: Told) -> Problem | None:
+    """Say what an exception means where ValueError is asked for."""
+    if all(0 <= float(p) <= 100 for p, _ in asked["pairs"]) or told.error.startswith(("NotImplementedError", "TimeUp")):
+        return None
+    why = "A caller can cause this by a wrong p, and looks out for ValueError."
+    where = "p=-0.1, p=100.1 or p=nan" + (f"; {told.line}" if told.line else "")
+    return Problem("no-error", told.error, why, "Raise ValueError unless 0 <= p <= 100.", where)
 
 
 def rank_contract(seed: int) -> Sequence[Json]:
@@ -173,7 +190,8 @@ def rank_differential(seed: int) -> Sequence[Json]:
 
 
 def rank_cost(seed: int) -> Sequence[Json]:
-    return [{"pairs": [[99.9, 20_000]], "counted": True}]
+    vast = [[thousandths / 1000, _VAST] for thousandths in range(2_047, 2_247, 8)]
+    return [{"pairs": [[99.9, 20_000]], "counted": True}, {"pairs": vast}]
 
 
 # --- buckets -------------------------------------------------------------------------------------------------------
@@ -192,7 +210,9 @@ def drive_buckets(answer: Json, asked: Json) -> Json:
         return count
 
     def number(value: Json) -> Json:
-        return value if type(value) in (int, float) else {"type": type(value).__name__}
+        if isinstance(value, float):
+            return float(value)  # also one of numpy's
+        return value if type(value) is int else {"type": type(value).__name__}
 
     made = answer(asked["alpha"])
     before = sys.gettrace()
@@ -200,13 +220,16 @@ def drive_buckets(answer: Json, asked: Json) -> Json:
         sys.settrace(count)
     try:
         keys = [made.key(value) for value in asked["values"]]
+        key_steps = steps
+        middles = [made.middle(key) for key in asked["keys"]]
     finally:
         sys.settrace(before)
     return {
         "gamma": number(made.gamma()),
         "keys": [number(key) for key in keys],
-        "middles": [number(made.middle(key)) for key in asked["keys"]],
-        "steps": steps,
+        "middles": [number(middle) for middle in middles],
+        "steps": key_steps,
+        "middle_steps": steps - key_steps,
     }
 
 
@@ -253,6 +276,16 @@ _KEY_RULES: Sequence[tuple[str, str, Callable[[float, float], float]]] = (
         lambda a, v: math.ceil(math.log2(v) / math.log(_gamma(a))),
     ),
     (
+        "key-sign",
+        "A value below 1 has a key of 0 or less: that sign was lost.",
+        lambda a, v: abs(math.ceil(math.log(v) / math.log(_gamma(a)))),
+    ),
+    (
+        "key-sign",
+        "A value below 1 has a key of 0 or less: here all of these share bucket 0.",
+        lambda a, v: max(0, math.ceil(math.log(v) / math.log(_gamma(a)))),
+    ),
+    (
         "key-equal-width",
         "All buckets are equally wide: a small value is then far from its middle.",
         lambda a, v: math.ceil(v / a),
@@ -292,7 +325,7 @@ def judge_buckets(asked: Json, told: Json) -> Problem | None:
         or _judge_gamma(alpha, told["gamma"])
         or _judge_keys(alpha, asked["values"], told["keys"])
         or _judge_middles(alpha, asked["keys"], told["middles"])
-        or _judge_steps(asked, told["steps"])
+        or _judge_steps(asked, told)
     )
 
 
@@ -300,8 +333,10 @@ def _judge_types(alpha: float, told: Json) -> Problem | None:
     for name, values in (("gamma", [told["gamma"]]), ("key", told["keys"]), ("middle", told["middles"])):
         for value in values:
             if isinstance(value, dict):
-                seen = f"{name} gave a {value['type']}"
-                return Problem("no-number", seen, "A number is asked for.", "Return it.", f"alpha={alpha}")
+                seen = "None" if value["type"] == "NoneType" else f"a {value['type']}"
+                why = "An int is asked for, Python's own." if name == "key" else "A number is asked for."
+                next_ = _RETURN if seen == "None" else "int(...) makes one." if name == "key" else "Return a float."
+                return Problem("no-number", f"{name} gave {seen}", why, next_, f"alpha={alpha}")
             if name == "key" and type(value) is not int:
                 why = "Keys are compared and counted: as an int, 3 is the same key everywhere."
                 return Problem("no-int", f"{name} gave {value}", why, "math.ceil gives an int.", f"alpha={alpha}")
@@ -353,7 +388,11 @@ def _judge_middles(alpha: float, keys: Sequence[int], middles: Sequence[float]) 
     return Problem("middle", seen, why, next_, f"alpha={alpha}")
 
 
-def _judge_steps(asked: Json, steps: int) -> Problem | None:
+def _judge_steps(asked: Json, told: Json) -> Problem | None:
+    steps = told["steps"]
+    if told["middle_steps"] > MOST_STEPS:
+        seen, where = f"{told['middle_steps']:,} steps for one key", f"key={asked['keys'][0]}, alpha={asked['alpha']}"
+        return Problem("walks", seen, "It goes from bucket to bucket.", "A power of gamma is there at once.", where)
     if steps <= MOST_STEPS:
         return None
     why = "It goes from bucket to bucket until one fits; `key` runs once per request."
@@ -400,4 +439,4 @@ def buckets_differential(seed: int) -> Sequence[Json]:
 
 
 def buckets_cost(seed: int) -> Sequence[Json]:
-    return [{**_asked(0.001, [3e7], [0]), "counted": True}, {**_asked(0.001, [1e-9], [0]), "counted": True}]
+    return [{**_asked(0.001, [value], [key]), "counted": True} for value, key in ((3e7, 9_000), (1e-9, -9_000))]

@@ -34,10 +34,20 @@ def drive_sketch(answer: Json, asked: Json) -> Json:
             value = call(*arguments)
         except ValueError:
             return "ValueError"
-        return value if type(value) in (int, float) else {"type": type(value).__name__}
+        if isinstance(value, float):
+            return float(value)  # also one of numpy's
+        return value if type(value) is int else {"type": type(value).__name__}
 
     def seen(sketch: Json) -> Json:
-        return {"len": len(sketch), "at": [tried(sketch.percentile, p) for p in asked["ps"]]}
+        ends = [getattr(sketch, name, "") for name in ("_min", "_max")]
+        count = len(sketch)
+        at = [tried(sketch.percentile, p) for p in asked["ps"]]
+        return {
+            "len": count,
+            "at": at,
+            "left": tried(len, sketch),
+            "ends": [str(end) if isinstance(end, int | float) else "" for end in ends],
+        }
 
     def held(thing: Json, depth: int = 3) -> int:
         if isinstance(thing, str) or not hasattr(thing, "__len__") or not hasattr(thing, "__iter__"):
@@ -117,6 +127,7 @@ def sketch_examples(seed: int) -> Sequence[Json]:
         _of([[0.0, 0.0, 0.3]]),
         _of([[0.2, 0.2, 0.2, 0.2, 8.0]]),
         _of([[0.3, 0.5, 0.4], [9.0, 11.0]], [(0, 1)]),
+        _of([[9.0, 11.0], [0.3, 0.4, 0.4]], [(0, 1)]),
         _of([[0.3, 0.5], [], [0.0]], [(0, 1), (0, 2)]),
     ]
 
@@ -224,7 +235,21 @@ def _larger(parts: Parts, p: float) -> float:
     return _of_counts(largest, p)
 
 
+def _as_filled(parts: Parts, p: float) -> float:
+    """Walk through the buckets as a dictionary keeps them, after the zeros."""
+    counts: Counter[int] = sum(_counters(parts), Counter())
+    zeros = counts.pop(-(10**6), 0)
+    filled = [0.0] * zeros + [Buckets(_ALPHA).middle(key) for key in counts for _ in range(counts[key])]
+    return filled[rank(p, len(filled)) - 1]
+
+
 _RULES: Sequence[tuple[str, str, str, Guess]] = (
+    (
+        "unsorted",
+        "It went through the buckets in the order in which they were filled.",
+        "Sort the keys, smallest first.",
+        lambda parts, p: _as_filled(parts, p),
+    ),
     (
         "drops-zeros",
         "Zeros were left out. An answer from a cache takes 0 s, and is an answer.",
@@ -293,15 +318,19 @@ def judge_sketch(asked: Json, told: Json) -> Problem | None:
         parts[one] = parts[one] + parts[other]
     for place, (own, seen) in enumerate(zip(parts, told["after"], strict=True)):
         was = told["before"][place]
-        if asked.get("bad") and seen != was:
+        if asked.get("bad") and not _alike(seen, was):
             return _half_counted(asked["ps"], was, seen, _where(own))
-        if len(own) == 1 and seen != was:
+        if len(own) == 1 and not _alike(seen, was):
             why = "The other sketch was changed by being merged. Its replica goes on counting with it."
             seen_text = f"it held {was['len']} values, then {seen['len']}"
             return Problem("changes-other", seen_text, why, "Change `self` only, and share no counter.", _where(own))
         if (problem := _judge_one(asked, own, seen, was["len"])) is not None:
             return problem
     return _judge_size(asked, told)
+
+
+def _alike(seen: Json, was: Json) -> bool:
+    return bool(seen["len"] == was["len"] and seen["at"] == was["at"])
 
 
 def _half_counted(ps: Sequence[float], was: Json, seen: Json, where: str) -> Problem:
@@ -325,20 +354,33 @@ def _judge_one(asked: Json, parts: Parts, seen: Json, before: int) -> Problem | 
     values, where = _together(parts), _where(parts)
     if seen["len"] != len(values):
         return _judge_count(parts, seen["len"], before, where)
+    if seen["left"] != len(values):
+        why = "A percentile was asked for, and the counts are not what they were: the next answer is wrong."
+        text = f"len was {seen['len']}; after some percentiles: {seen['left']}"
+        return Problem("asking-changes", text, why, "Count down in a variable, and leave `self._buckets` alone.", where)
     pairs = list(zip(asked["ps"], seen["at"], strict=True))
     for p, value in pairs:
-        if isinstance(value, dict):
-            what = f"percentile({p:g}) gave a {value['type']}"
-            return Problem("no-number", what, "A number is asked for.", "Return it.", where)
-        refused, valid = value == "ValueError", bool(values) and 0 <= p <= 100
-        if refused and valid:
-            return Problem("refuses", f"percentile({p:g}): ValueError", "It exists.", "When must it raise?", where)
-        if not refused and not valid:
-            why = "There is no such percentile; 0 would be taken for a very good one."
-            return Problem("no-error", f"percentile({p:g}) = {value}", why, "Raise ValueError.", where or "no values")
+        if (problem := _judge_answer(p, value, bool(values), where)) is not None:
+            return problem
     found = [(p, value) for p, value in pairs if value != "ValueError"]
     found = [(p, value) for p, value in found if _is_promised(asked, values, p)]
-    return _judge_values(asked["alpha"], parts, found, where) if found else None
+    return _judge_values(asked["alpha"], parts, found, seen["ends"], where) if found else None
+
+
+def _judge_answer(p: float, value: Json, filled: bool, where: str) -> Problem | None:
+    """A number where there is a percentile, and ValueError where there is none."""
+    refused, valid = value == "ValueError", filled and 0 <= p <= 100
+    if refused and valid:
+        return Problem("refuses", f"percentile({p:g}): ValueError", "It exists.", "When must it raise?", where)
+    told = {"NoneType": "None"}.get(value["type"], f"a {value['type']}") if isinstance(value, dict) else str(value)
+    if not refused and not valid:
+        why = "There is no such percentile: p lies from 0 to 100."
+        why = why if filled else "There is no percentile of nothing; 0 would be taken for a very good one."
+        return Problem("no-error", f"percentile({p:g}) = {told}", why, "Raise ValueError.", where)
+    if isinstance(value, dict):
+        next_ = "Return it, also after the loop." if told == "None" else "Return a float."
+        return Problem("no-number", f"percentile({p:g}) = {told}", "A number is asked for.", next_, where)
+    return None
 
 
 def _is_promised(asked: Json, values: Sequence[float], p: float) -> bool:
@@ -360,6 +402,10 @@ def _made_differently(asked: Json) -> bool:
 def _judge_count(parts: Parts, count: int, before: int, where: str) -> Problem | None:
     values = _together(parts)
     seen = f"len is {count}, and {len(values)} values were added"
+    lost = len(values) - count
+    if len(parts) > 1 and lost and lost == sum(part.count(0) for part in parts[1:]):
+        why = "The other's zeros were left out. An answer from a cache takes 0 s, and is an answer."
+        return Problem("drops-zeros", seen, why, "merge adds `_zeros` too.", where)
     if count == sum(value > 0 for value in values):
         why = "Zeros were left out. An answer from a cache takes 0 s, and is an answer."
         return Problem("drops-zeros", seen, why, "Count them where no logarithm is needed.", where)
@@ -371,33 +417,53 @@ def _judge_count(parts: Parts, count: int, before: int, where: str) -> Problem |
     if len(parts) > 1 and count == len(parts[-1]):
         why = "Only the other's counts are left: they replaced those of `self`."
         return Problem("overwrites", seen, why, "Add to what is there.", where)
+    if len(parts) > 1 and count in _once_in_merge(parts):
+        why = "Each bucket of the other was counted once, however many values are in it."
+        return Problem("counts-once", seen, why, "Hand its count to `self._count(key, count)`.", where)
     if count == len(set(_keys(parts))):
         why = "Each bucket was counted once, however many values are in it."
         return Problem("counts-once", seen, why, "`self._count(key, count)` adds.", where)
     return Problem("miscounts", seen, "Each value counts once.", "Follow one value through your code.", where)
 
 
+def _once_in_merge(parts: Parts) -> tuple[int, int]:
+    """Return how many values there are if a merge adds 1 per bucket: part by part, or all others together."""
+    others = [counts - Counter({-(10**6): 10**9}) for counts in _counters(parts[1:])]
+    known = len(parts[0]) + sum(part.count(0) for part in parts[1:])
+    return known + sum(map(len, others)), known + len(set().union(*others))
+
+
 def _keys(parts: Parts) -> list[int]:
     return sorted(set().union(*_counters(parts)))
 
 
-def _judge_values(alpha: float, parts: Parts, found: Sequence[tuple[float, float]], where: str) -> Problem | None:
+def _judge_values(
+    alpha: float, parts: Parts, found: Sequence[tuple[float, float]], ends: Sequence[str], where: str
+) -> Problem | None:
     values = _together(parts)
     rights = percentiles(values, [p for p, _ in found])
     wrong = [(p, v, r) for (p, v), r in zip(found, rights, strict=True) if abs(v - r) > alpha * r * _ROUNDING]
     if wrong:
         p, value, right = wrong[0]
         seen = f"percentile({p:g}) = {value:.5g}, and exactly it is {right:.5g}"
+        if (problem := _judge_ends(values, ends, seen, where)) is not None:
+            return problem
+        if not value and values[0]:
+            why = "That answer is for a zero, and no value is 0. Places count from 1."
+            return Problem("from-zero", seen, why, "Which place does `percentiles.rank` give to the first?", where)
         if len(values) >= 100 and all(_rank_error(values, q, v) < 0.03 for q, v in found):
             why = f"The place is right to within 3 %, and the value is off by {abs(value / right - 1):.0%}, not 1 %."
             next_ = "Bound the error of the value: a few places are the whole tail."
             return Problem("rank-error", seen, why, next_, where)
         if all(abs(v - r) <= 3 * alpha * r for (_, v), r in zip(found, rights, strict=True)):
             why = f"It is off by {abs(value / right - 1):.1%}; {alpha:.0%} is allowed."
-            return Problem("bound", seen, why, "Which value of a bucket is `middle`?", where)
+            return Problem("bound", seen, why, "Count it under the key, and answer with `middle` of that key.", where)
         for id_, why, next_, guess in _RULES:
             if (id_ != "drops-zeros" or values[0] == 0) and all(_near(guess(parts, q), v, alpha) for q, v in found):
                 return Problem(id_, seen, why, next_, where)
+        if not right and value < min((v for v in values if v), default=math.inf):
+            why = "A zero is in a bucket, and a bucket's middle is never 0."
+            return Problem("zero", seen, why, "Count zeros on their own, in `self._zeros`; they come first.", where)
         off = f"off by {abs(value / right - 1):.1%}" if right else "not 0"
         why = f"It is {off}; {alpha:.0%} is allowed."
         return Problem("too-far", seen, why, "Go through the buckets by hand for this one.", where)
@@ -408,6 +474,16 @@ def _judge_values(alpha: float, parts: Parts, found: Sequence[tuple[float, float
         return Problem(
             "outside", seen, why, "Keep `_min` and `_max`, in add and in merge, and stay between them.", where
         )
+    return None
+
+
+def _judge_ends(values: Sequence[float], ends: Sequence[str], seen: str, where: str) -> Problem | None:
+    """Say that `_min` or `_max` is not what was seen; a sketch may keep them under other names."""
+    for name, end, right in zip(("_min", "_max"), ends, (values[0], values[-1]), strict=True):
+        if end and float(end) != right:
+            which = "smallest" if name == "_min" else "largest"
+            why = f"`{name}` is {end}, and the {which} value is {right:g}. Answers are held between `_min` and `_max`."
+            return Problem("ends", seen, why, "Note both in add and in merge, the first value included.", where)
     return None
 
 
@@ -456,10 +532,20 @@ def _judge_size(asked: Json, told: Json) -> Problem | None:
 
 def sketch_broke(asked: Json, told: Told) -> Problem | None:
     """Say what exceptions mean that many people meet."""
-    where = told.line or f"adding {_where(asked['parts'])}"
+    adding = f"adding {_where(asked['parts'])}"
+    where = told.line or adding
     if told.error.startswith("ValueError: math domain") or "expected a positive" in told.error:
         why = "Zero has no logarithm, so no bucket."
         return Problem("zero", told.error, why, "Count zeros on their own, in `self._zeros`.", where)
+    if "__len__" in told.error:
+        why = "`len` adds up the counts, and they came to less than nothing."
+        return Problem("miscounts", told.error, why, "`self._count(key, count)`: the key first, then how many.", adding)
+    if told.error.startswith("ValueError") and any(0 in part for part in asked["parts"]):
+        why = "A zero was refused; an answer from a cache takes 0 s, and is an answer."
+        return Problem("zero", told.error, why, "Refuse what is below 0; count zeros in `self._zeros`.", adding)
+    if _made_differently(asked) and not told.error.startswith(("NotImplementedError", "TimeUp")):
+        why = "Sketches with other buckets are something that a caller can cause, and looks out for: as ValueError."
+        return Problem("mixes", told.error, why, "Compare alpha and max_buckets first, and raise ValueError.", where)
     if "changed size during iteration" in told.error:
         why = "A dictionary must not grow while it is gone through."
         return Problem("changes-while", told.error, why, "Go through the other's, or a copy.", where)
