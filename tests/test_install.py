@@ -1,4 +1,4 @@
-"""From a fresh clone to a first answer that is right, as a learner would get there; then once more without a network."""
+"""From a fresh clone to a first right answer, as a learner would get there; then once more without a network."""
 
 from __future__ import annotations
 
