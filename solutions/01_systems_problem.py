@@ -475,6 +475,14 @@ lab.draw_crowd(crowds)
 # %% id="real-run" tags=["measured"]
 lab.compare({"1 alone": lab.real_crowd(1), "32 at once": lab.real_crowd(32)}, "A real replica, here and now")
 
+# %% [markdown] id="gpu-intro"
+# **If you have an NVIDIA GPU**, the next cell asks it for up to 128 answers at the same time, more than a CPU has use for; how
+# the replica looks back at earlier tokens is then computed by the kernels in `miniserve/engine/kernels/`. Without one it says
+# what is missing. No GPU has run it yet where this chapter was written, so no numbers of one are stored here.
+
+# %% id="gpu-run" tags=["measured"]
+lab.gpu_crowds()
+
 # %% [markdown] id="whose-intro"
 # ## 11 Whose problem?
 #

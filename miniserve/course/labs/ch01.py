@@ -8,6 +8,7 @@ on the machine whose step times were measured. Knows no answer to a question.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -236,6 +237,27 @@ def _engine() -> Engine:
 def real_crowd(count: int) -> Crowd:
     """Let `count` requests come together to the course's larger model, computed here and now."""
     return _serve(_engine(), count, f"of {count}", first_id=40 + count)
+
+
+def gpu_crowds(counts: Sequence[int] = (1, 8, 32, 128)) -> None:
+    """Let crowds come to the same model on this machine's GPU, with Triton's attention; say so if there is none."""
+    from miniserve.course.labs import start_here
+    from miniserve.engine import kernels
+
+    if (reason := kernels.why_not("cuda")) is not None:
+        print(f"Skipped: {reason}. Nothing later needs it.")
+        return
+    largest = max(counts)
+    engine = start_here.small_engine(
+        "large", running=largest, step_tokens=16 * largest, blocks=16 * largest, device="cuda"
+    )
+    _serve(engine, 1, "warm-up", first_id=250)
+    firsts = itertools.accumulate(counts, initial=40)  # no two crowds begin alike either
+    crowds = {
+        f"{count} at once": _serve(engine, count, f"of {count}", first)
+        for count, first in zip(counts, firsts, strict=False)
+    }
+    compare(crowds, "The same model on the GPU of this machine")
 
 
 def _serve(engine: Engine, count: int, name: str, first_id: int) -> Crowd:

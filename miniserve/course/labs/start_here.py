@@ -50,10 +50,12 @@ class Watched:
         return self._runner.execute(batch)
 
 
-def small_engine(model: str = "small", *, running: int = 3, step_tokens: int = 24, blocks: int = 24) -> Engine:
+def small_engine(
+    model: str = "small", *, running: int = 3, step_tokens: int = 24, blocks: int = 24, device: str = "cpu"
+) -> Engine:
     """Return an engine with blocks of 8 tokens, so few of everything that one can draw it."""
     config = EngineConfig(SchedulerConfig(running, step_tokens), CacheConfig(blocks, 8))
-    return load_engine(resolve_model(model, Path(), offline=True), config=config)
+    return load_engine(resolve_model(model, Path(), offline=True), config=config, device=device)
 
 
 def tokenizer(model: str = "small") -> Tokenizer:

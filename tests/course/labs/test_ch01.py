@@ -35,3 +35,22 @@ def test_the_day_is_chapter_sixs_and_its_ledger_adds_up_to_its_bill():
     assert result.ledger is not None
     assert result.ledger.usd == pytest.approx(result.ledger.billed_usd)
     assert result.ledger.of_account("idle") > 0.1 * result.ledger.usd
+
+
+def test_without_a_gpu_its_cell_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr("miniserve.engine.kernels.why_not", lambda device: f"no {device} here")
+    lab.gpu_crowds()
+    assert capsys.readouterr().out == "Skipped: no cuda here. Nothing later needs it.\n"
+
+
+def test_with_a_gpu_each_crowd_gets_a_row(monkeypatch, capsys):
+    """On a CPU in place of the GPU, which needs no other code of the cell's."""
+    from miniserve.course.labs import start_here
+
+    on_cpu = start_here.small_engine
+    monkeypatch.setattr("miniserve.engine.kernels.why_not", lambda device: None)
+    monkeypatch.setattr(start_here, "small_engine", lambda *a, device, **k: on_cpu(*a, **k))
+    shown = []
+    monkeypatch.setattr(lab, "compare", lambda crowds, caption: shown.append(crowds))
+    lab.gpu_crowds((1, 3))
+    assert {name: len(crowd.last_s) for name, crowd in shown[0].items()} == {"1 at once": 1, "3 at once": 3}
