@@ -38,8 +38,9 @@ ch
 # A **retry** is a further try of a request that has failed. On a good day it is a blessing: one try in a hundred fails, the
 # next one succeeds, and nobody notices. Now a bad day. A server can do **ten tries per second**, in the order of their
 # arrival, and eight requests per second come. From second 30 to second 40 it is down. A client waits 2 s for an answer; if
-# none comes it tries again at once, at most four times in all. The server is not told that a client has left, so it also
-# works for those who left. (It is chapter 10's server. Time is simulated; the clients are real code.)
+# none comes it tries again at once, at most four times in all. A request is **answered in time** if one of its tries gets
+# an answer within these 2 s. The server is not told that a client has left, so it also works for those who left. (It is
+# chapter 10's server. Time is simulated; the clients are real code.)
 
 # %% id="naive" tags=["nbval-check-output"]
 at_once = retry.NaiveRetry(max_attempts=4)
@@ -163,7 +164,8 @@ ch.check("18.2", tried)
 # %% [markdown] id="classes"
 # In the framework each of these errors is a class that knows its number. `may_retry(error)` says whether another try can
 # help, as far as the error tells: its class is `retryable`, and no negative push-back forbids it. (What has been read is
-# not in the error; section 6 deals with it.)
+# not in the error; section 6 deals with it.) A 500 is a bug in the server, and mostly one that just this request meets:
+# sent again, it would meet it again.
 
 # %% id="classes-table" tags=["nbval-check-output"]
 from miniserve import errors
@@ -193,8 +195,8 @@ course.table(
 # - After `max_attempts` tries, the first one included, give up. Give up too if `may_retry(error)` is false.
 # - If the server said how long to wait (`error.retry_after_s` is not None; it may be 0), wait exactly so long, even beyond
 #   the cap. Otherwise draw.
-# - `now_s` and `deadline_s` are times in seconds. If the wait would end at the deadline or after it, give up. None: no
-#   deadline.
+# - `now_s` and `deadline_s` are times in seconds; from the deadline on nobody needs the answer. If the wait would end at the
+#   deadline or after it, give up. None, and only None, means that there is no deadline.
 #
 # Worked: five tries at most, an own wait of 3 s after the second failure. At 60 s with a deadline of 64 s: 63 s is in time,
 # so 3. With a deadline of 62 s: None. With a push-back of 1 s and a deadline of 62 s: 1. After the fifth failure: None.
@@ -263,18 +265,20 @@ for name, run in runs.items():
     print(f"{name}: {run.late_share:.0%} of the last minute's requests are answered in time")
 
 # %% id="patient-figure"
-lab.draw_storms(light)
+lab.draw_load(dict(list(runs.items())[:3]))
 
 # %% [markdown] id="patience-2"
-# With light traffic, backoff lets the server recover where the naive clients keep it down: while clients wait, it works off
-# its queue. With more traffic that is not enough. All tries of all clients together are then still more than the server can
-# do, whenever they come: 4 · 10 or 8 · 4 per second, and it can do ten. So only *fewer* tries help.
+# With light traffic, backoff lets the server recover where the naive clients keep it down: the waits hold the tries below
+# the line until it has worked off its queue, and who came in the fault is answered by a later try. With more traffic the
+# same waits are not enough. The tries pass the line before the queue is gone, so more of them fail, so more come, in the end
+# up to 4 · 10 or 8 · 4 per second, whenever they come. So only *fewer* tries help.
 
 # %% [markdown] id="budget"
 # ## 6 The loop and the budget
 #
 # A **retry budget** counts for all clients together. Every request pays in a small share of a retry (`deposit`), every retry
-# takes out a whole one (`withdraw`), and where nothing is left the answer is no. Worked with a share of one half:
+# takes out a whole one (`withdraw`), and where nothing is left the answer is no. Worked with a share of one half, and
+# without a floor (retries that nobody has to pay for):
 
 # %% id="budget-worked" tags=["nbval-check-output"]
 budget = RetryBudget(ratio=0.5, floor_per_s=0)
@@ -297,9 +301,9 @@ for request in (1, 2, 3, 4):
 # - `await send(words)` makes one try and gives a `Try`: `.words` that came in this try (a tuple, maybe empty) and `.error`
 #   (None: the answer is complete). It raises nothing. `words` are all that came in the tries before;
 # - `await sleep(seconds)` waits, `clock()` is the time, `policy.delay_s(failures, error, now, deadline_s)` is section 4's;
-# - `budget.deposit(now)` once for each request, before its first try; `budget.record(ok, now)` right after each try, so
-#   that budgets which look at results know them; `budget.withdraw(now)` before each retry that the policy wants, and only
-#   then. If it says no, give up;
+# - `budget.deposit(now)` once for each request, before its first try; `budget.record(ok, now)` right after each try
+#   (`ok`: it had no error), for budgets that look at results; `budget.withdraw(now)` before each retry that the policy
+#   wants, and only then. If it says no, give up. `now` is what `clock()` says at that moment;
 # - the first try is made at once. After each failure: if words have come (in any try) and `resume` is false, give up, since
 #   the reader has half an answer. Then the policy, then the budget, then the wait.
 #
@@ -339,7 +343,7 @@ def careful_clients(loop):
 storms = {"four tries at once": naive, "backoff alone": heavy, "backoff and budget": careful_clients(loop)}
 for name, run in storms.items():
     print(
-        f"{name}: {run.late_share:.0%} of the last minute's requests answered; {run.between(40, 60)[1]:.2f} tries of one "
+        f"{name}: {run.late_share:.0%} of the last minute's requests answered; {run.between(40, 60)[1]:.2f} tries of each "
         "that came in the 20 s after the fault"
     )
 
@@ -438,13 +442,16 @@ for name, client, resumes in (("begins again", begins_again, False), ("persist",
 
 # %% [markdown] id="break-2"
 # The second line stops in the middle, with an error that the app can show. The third goes on where it broke off, since the
-# client told the server what the customer has. Miniserve's gateway does so between its replicas, token by token.
+# client told the server what the customer has. Miniserve's gateway, which stands before several copies of a server (its
+# **replicas**), does so from one replica to the next, token by token.
 
 # %% [markdown] id="real-code"
 # ## 10 Read the real code
 #
 # The gateway has a loop of its own, since it knows several replicas. Here is the part in which it decides whether to try
-# again. Find the same three questions (half read? how long? who pays?), and one more that only a gateway can ask.
+# again. Find the same three questions (half read? how long? who pays?), and one more that only a gateway can ask: is there
+# another replica? (`stuck_on`: those that broke while they worked on this request. Budgets count in thousandths of a
+# retry, so `_MILLI` is one whole; `_reserve` is what the floor gives.)
 
 # %% id="real-code-shown"
 from miniserve.policies import dispatch

@@ -203,7 +203,7 @@ def draw_load(runs: Mapping[str, Played], fault: tuple[float, float] = (30.0, 40
     ax.axhline(CAPACITY_PER_S, color="#000000", linewidth=0.8, label="what the server can do")
     ax.axvspan(*fault, color="#dddddd", zorder=0, label="fault")
     ax.set_ylim(0, None)
-    ax.legend(loc="center right")
+    ax.legend(loc="best")
     show(figure, alt=f"Tries per second, of which the server can do {CAPACITY_PER_S}. {'; '.join(words)}.")
 
 

@@ -69,7 +69,8 @@ _FAILURES = (
     "InvalidRequest", "Unauthorized", "NotFound", "RateLimited", "InternalError", "UpstreamError", "Overloaded",
     "DeadlineExceeded", "RuntimeError",
 )  # fmt: skip
-_ENDS = ((100.0, 130.0), (100.0, 100.5), (100.0, 100.75), (100.0, 100.76), (100.0, 99.0), (0.1, 0.5))
+_ENDS = ((100.0, 130.0), (100.0, 100.5), (100.0, 100.75), (100.0, 100.76), (100.0, 99.0), (0.1, 0.5), (0.0, 0.0))
+_UNHEARD = [_row(1, "NotFound"), _row(4, "RateLimited"), _row(4, "RateLimited", 3.0)]  # no further try
 
 
 def backoff_contract(seed: int) -> Sequence[Json]:
@@ -81,7 +82,7 @@ def backoff_examples(seed: int) -> Sequence[Json]:
     return [
         _asked([_row(1, error) for error in _FAILURES]),
         _asked([_row(attempt) for attempt in (1, 2, 3, 4, 5)]),
-        _asked([_row(1, "RateLimited", told_s) for told_s in (3.0, 0.0, 60.0, 0.001, -1.0)] + [_row(1, "NotFound")]),
+        _asked([_row(1, "RateLimited", told_s) for told_s in (3.0, 0.0, 60.0, 0.001, -1.0)] + _UNHEARD),
         _asked([_row(2, now_s=at_s, deadline_s=end_s) for at_s, end_s in _ENDS]),
         _asked([_row(1, "Overloaded", 5.0, 10.0, at_s) for at_s in (15.0, 15.1, 12.0)]),
     ]
@@ -174,6 +175,15 @@ def _cut(makes: Json, row: Row) -> Wait:
     return wait_s if end_s is None else max(0.0, min(wait_s, end_s - row["now_s"]))
 
 
+def _cut_even_below(makes: Json, row: Row) -> Wait:
+    wait_s, end_s = _listened(makes, row), row["deadline_s"]
+    return wait_s if end_s is None else min(wait_s, end_s - row["now_s"])
+
+
+def _of_ours(makes: Json, row: Row) -> bool:
+    return row["error"] != "RuntimeError" and bool(row["attempt"] < makes["max_attempts"])
+
+
 def _within(row: Row, wait_s: float, limit_s: float | None) -> Wait:
     return wait_s if limit_s is None or wait_s < limit_s else None
 
@@ -184,12 +194,20 @@ def _at_the_deadline(makes: Json, row: Row) -> Wait:
 
 
 _COUNTED = "max_attempts counts all tries, the first included; after so many failures it is over."
+_COMES_AGAIN = "Such a failure comes again, however long one waits: the request is wrong, or it is too late."
+_EARLY = "It comes back earlier than it should, and just when it is too late."
 _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     (
         "retries-400",
-        "Such a failure comes again, however long one waits: the request is wrong, or it is too late.",
+        _COMES_AGAIN,
         "Ask `may_retry` first.",
         lambda m, r: _in_time(r, _listened(m, r)) if r["attempt"] < m["max_attempts"] else None,
+    ),
+    (
+        "retries-400",
+        _COMES_AGAIN,
+        "Ask `may_retry` first.",
+        lambda m, r: _in_time(r, _listened(m, r)) if _of_ours(m, r) else None,
     ),
     (
         "unbounded",
@@ -275,9 +293,43 @@ _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     ),
     (
         "cuts-to-deadline",
-        "It comes back earlier than it should, and just when it is too late.",
+        _EARLY,
         "Give up: return None.",
         _if_may(_cut),
+    ),
+    (
+        "cuts-to-deadline",
+        _EARLY,
+        "Give up: return None.",
+        _if_may(lambda m, r: _right(m, r) if _right(m, r) is not None else _cut_even_below(m, r)),
+    ),
+    (
+        "forgets-the-wait",
+        "The deadline is not over yet, but it will be when the wait ends.",
+        "Compare now_s + wait with the deadline.",
+        _if_may(lambda m, r: _listened(m, r) if r["deadline_s"] is None or r["now_s"] < r["deadline_s"] else None),
+    ),
+    (
+        "no-deadline-at-0",
+        "A deadline of 0 s is one: a clock may begin there. Only None means that there is none.",
+        "Compare with None: 0 counts as False.",
+        _if_may(lambda m, r: _in_time(r, _listened(m, r)) if r["deadline_s"] else _listened(m, r)),
+    ),
+    (
+        "push-back-only",
+        "A push-back says when to come back; it allows no further try: " + _COUNTED,
+        "First whether, then how long.",
+        lambda m, r: (
+            _in_time(r, _listened(m, r))
+            if may_retry(_error(r)) and (_told(r) is not None or r["attempt"] < m["max_attempts"])
+            else None
+        ),
+    ),
+    (
+        "at-once",
+        "0 means: come back at once. Only None gives up.",
+        "Return None where no further try may follow.",
+        lambda m, r: _right(m, r) or 0.0,
     ),
     (
         "no-jitter",
@@ -304,6 +356,12 @@ def judge_backoff(asked: Json, told: Json) -> Problem | None:
         for id_, why, next_, rule in _RULES:
             if all(_same(value, rule(makes, one)) for one, value in pairs):
                 return Problem(id_, seen, why, next_, _where(makes, row))
+        drawn = told["drawn"][pairs.index(wrong[0])]
+        if None not in (wait_s, _right(makes, row)) and _told(row) is None and drawn != row["attempt"]:
+            why = f"The own wait is what `_draw` makes of `attempt` itself, here {row['attempt']}."
+            if not drawn:
+                why = "This was not drawn with the jitter and the generator that the class was made with."
+            return Problem("other-draw", seen, why, "`self._draw(attempt)` draws it.", _where(makes, row))
         why = "First whether: kind of failure, tries, push-back. Then how long. Then whether that is in time."
         return Problem("wait", seen, why, "Go through the contract for this one failure.", _where(makes, row))
     for row, draws in zip(asked["rows"], told["drawn"], strict=True):
@@ -339,7 +397,7 @@ def backoff_broke(asked: Json, told: Told) -> Problem | None:
     if told.error.startswith("AttributeError") and ("retry_after_s" in told.error or "retryable" in told.error):
         why = "Not every exception is one of ours: a bug in the client has no push-back."
         return Problem("unknown-error", told.error, why, "Ask `may_retry` first.", where)
-    if told.error.startswith("TypeError") and "NoneType" in told.error:
+    if told.error.startswith("TypeError") and "NoneType" in told.error and "not callable" not in told.error:
         why = "`deadline_s` may be None: no deadline; `retry_after_s` may be None: the server did not say."
         return Problem("none", told.error, why, "Look for None before you compute.", where)
     return None

@@ -70,7 +70,7 @@ def drive_persist(answer: Json, asked: Json) -> Json:
             return bool(next(grants, False))
 
         def record(self, ok: bool, now_s: float) -> None:
-            log.append(["record", bool(ok)])
+            log.append(["record", bool(ok), now_s])
 
     settings = {key: asked[key] for key in ("deadline_s", "resume") if key in asked}
     running = answer(send, sleep, lambda: now[0], Policy(), Budget(), **settings)
@@ -198,7 +198,7 @@ def _right(asked: Json) -> tuple[list[Event], Json]:
         log.append(["send", list(words)])
         now_s += TRY_S
         words += one["words"]
-        log.append(["record", not one["error"]])
+        log.append(["record", not one["error"], now_s])
         if not one["error"]:
             return log, {"words": words, "error": None}
         name = {"busy": "Overloaded", "wrong": "InvalidRequest"}[one["error"]]
@@ -220,6 +220,9 @@ def _right(asked: Json) -> tuple[list[Event], Json]:
 # --- how it is judged ----------------------------------------------------------------------------------------------
 
 _Check = Callable[[Json, list[Event], list[Event]], tuple[str, str, str, str] | None]  # id, seen, why, next
+
+
+_FREE = "The first try is no retry. It would be refused in the very hour in which all fail."
 
 
 def _of(log: Sequence[Event], *kinds: str) -> list[Event]:
@@ -285,6 +288,8 @@ def _judge_order(asked: Json, log: list[Event], right: list[Event]) -> tuple[str
     kinds = [event[0] for event in acts]
     seen = _story(log)
     sends, due = kinds.count("send"), [event[0] for event in wanted].count("send")
+    if not sends and _of(log, "withdraw"):
+        return "pays-for-first", seen, _FREE, "Withdraw after a failure only."
     if not sends:
         return "never-sends", seen or "nothing happened", "Nothing was sent.", "Await `send(words)` in a loop."
     if kinds[0] == "sleep":
@@ -359,8 +364,7 @@ def _judge_budget(asked: Json, log: list[Event], right: list[Event]) -> tuple[st
         why = "The request pays when it comes. Paid later, it counts when all have failed already."
         return "deposits-late", _story(log), why, "`budget.deposit(clock())`, before the loop."
     if withdraws == due + 1 and next((e[0] for e in log if e[0] in ("send", "withdraw")), "") == "withdraw":
-        why = "The first try is no retry. It would be refused in the very hour in which all fail."
-        return "pays-for-first", _story(log), why, "Withdraw after a failure only."
+        return "pays-for-first", _story(log), _FREE, "Withdraw after a failure only."
     if withdraws > due:
         text = f"{withdraws} withdrawals, and {due} retries to pay for"
         return "pays-for-nothing", text, "It paid for a retry that the policy refuses.", "Ask the policy first."
@@ -368,7 +372,7 @@ def _judge_budget(asked: Json, log: list[Event], right: list[Event]) -> tuple[st
         text = f"{withdraws} withdrawals, and {due} retries to pay for"
         return "ignores-budget", text, "A retry was made without being paid for.", "Ask before every retry."
     records, wanted = _of(log, "record"), _of(right, "record")
-    if records != wanted:
+    if [event[1] for event in records] != [event[1] for event in wanted]:
         heard, ended = ([event[1] for event in events][:6] for events in (records, wanted))
         text = f"the budget heard {heard}; the tries ended well: {ended}"
         why = "Some budgets look at how tries end: each must be told, once."
@@ -377,6 +381,20 @@ def _judge_budget(asked: Json, log: list[Event], right: list[Event]) -> tuple[st
     if order != [event[0] for event in right if event[0] in ("record", "withdraw")]:
         why = "The budget was asked before it knew of the failure that it is asked about."
         return "records-late", _story(log), why, "Record right after the try."
+    return _judge_times(log, right)
+
+
+def _judge_times(log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
+    """What the budget is told must have the time at which it is told."""
+    for kind in ("deposit", "record", "withdraw"):
+        for found, due in zip(_of(log, kind), _of(right, kind), strict=True):
+            if found[-1] > due[-1] + 1e-9:
+                why = "It slept before it asked the budget: if that refuses, the wait was for nothing."
+                return "sleeps-for-nothing", _story(log), why, "Decide first, then sleep."
+            if found[-1] < due[-1] - 1e-9:
+                text = f"{kind} was told that it is {found[-1]:g} s; it is {due[-1]:g} s"
+                why = "A try takes time, and a budget forgets what is old."
+                return "old-time", text, why, "Ask `clock()` anew."
     return None
 
 
@@ -392,6 +410,9 @@ def persist_broke(asked: Json, told: Told) -> Problem | None:
             why = "It goes on and on, although the reader has words of the answer already."
         seen = "more tries than anybody allowed"
         return Problem("unbounded", seen, why, "None of `delay_s` gives up.", _where(asked))
+    if "no running event loop" in told.error:
+        why = "It waits on the computer's clock; what is given to it can also wait in simulated time."
+        return Problem("other-await", told.error, why, "Sleep with `sleep`, send with `send`.", where)
     if told.error.startswith("RecursionError"):
         why = "It calls itself for each try, and Python bounds that."
         return Problem("recursion", told.error[:80], why, "A loop has no such bound.", where)

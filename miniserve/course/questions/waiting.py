@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from miniserve.course.ask import Json, Told
 from miniserve.course.verdict import Problem
@@ -288,6 +289,8 @@ def _judge_bare(found: Sequence[tuple[Row, float]]) -> Problem | None:
     for id_, why, next_, rule in _BARE_RULES:
         if all(math.isclose(value, rule(one), rel_tol=1e-9) for one, value in found):
             return Problem(id_, seen, why, next_, _where(row))
+    if min(value for _, value in found) < 0:
+        return _negative(seen, row)
     why = "The waits are base, 2 base, 4 base, ..., and none is longer than the cap."
     return Problem("bare", seen, why, "Work this one out by hand.", _where(row))
 
@@ -303,8 +306,30 @@ def _judge_ranges(found: Sequence[tuple[Row, list[float]]]) -> Problem | None:
     for id_, why, next_, rule in _RULES[row["way"]]:
         if all(_fits(rule(one), values) for one, values in found):
             return Problem(id_, seen, why, next_, _where(row))
+    return _unlike(row, drawn, low, high, seen)
+
+
+def _unlike(row: Row, drawn: Sequence[float], low: float, high: float, seen: str) -> Problem:
+    """Say what is wrong with waits that no rule gives."""
+    if min(drawn) < 0:
+        return _negative(seen, row)
+    if all(value == int(value) for value in drawn):
+        why = "Only whole seconds come, so many clients come back in the same moment."
+        return Problem("whole-seconds", seen, why, "A wait may be any fraction of a second.", _where(row))
+    chained = max(drawn) > 3 * min(drawn) and all(b <= 3 * a + 1e-9 for a, b in pairwise(drawn))
+    if row["way"] == "decorrelated" and chained:
+        why = "It goes on from what it drew itself, but one `Waits` serves many requests."
+        return Problem("remembers", seen, why, "The wait before is told: `previous_s`.", _where(row))
+    edge = 0.1 * (high - low)
+    if low - 1e-9 <= min(drawn) < low + edge and high - edge < max(drawn) <= high + 1e-9:
+        why = f"They fall between {low:.3g} and {high:.3g} s, as they should, but not everywhere equally likely."
+        return Problem("uneven", seen, why, "One number from `self.rng` is enough for one wait.", _where(row))
     why = f"They should fall between {low:.3g} and {high:.3g} s, everywhere equally likely."
     return Problem("range", seen, why, "Which two numbers does it lie between?", _where(row))
+
+
+def _negative(seen: str, row: Row) -> Problem:
+    return Problem("negative", seen, "Nobody can wait for less than 0 s.", "Look for a minus.", _where(row))
 
 
 def _fits(wanted: Range, drawn: Sequence[float]) -> bool:

@@ -42,6 +42,15 @@ def test_with_light_traffic_backoff_lets_it_recover_and_naive_retries_do_not():
     assert run(patient(10, 4, 60), 4) < 0.1
 
 
+def test_the_waits_hold_light_traffic_below_what_the_server_can_do_and_heavier_traffic_not():
+    def per_s(arrivals_per_s):
+        run = lab.storm(persist, patient(10, 4, 60), Unlimited(), arrivals_per_s=arrivals_per_s)
+        return np.histogram(run.tried_s, np.arange(0, 241, 5))[0] / 5
+
+    assert per_s(2).max() < 0.7 * ch10.CAPACITY_PER_S
+    assert per_s(4)[-1] > 3 * ch10.CAPACITY_PER_S
+
+
 def test_a_budget_is_not_felt_while_few_tries_fail_and_bounds_the_load_when_all_do():
     calm, all_fail = (lab.shaky(persist, patient(), budget(), chance) for chance in (0.01, 1.0))
     assert calm.between(0, 240)[0] > 0.999

@@ -1,0 +1,22 @@
+# question: 18.4
+from miniserve.policies.persistence import Try
+
+
+async def persist(send, sleep, clock, policy, budget, *, deadline_s=None, resume=False):
+    budget.deposit(clock())
+    words = ()
+    failures = 0
+    while True:
+        now_s = clock()
+        last = await send(words)
+        words += last.words
+        budget.record(last.error is None, now_s)
+        if last.error is None:
+            return Try(words)
+        failures += 1
+        if words and not resume:
+            return Try(words, last.error)
+        wait_s = policy.delay_s(failures, last.error, clock(), deadline_s)
+        if wait_s is None or not budget.withdraw(clock()):
+            return Try(words, last.error)
+        await sleep(wait_s)
