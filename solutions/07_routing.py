@@ -69,7 +69,8 @@ for day in ("Friday", "Saturday"):
 # a **prefix hit**. A block counts only if all of its tokens, and all before it, are the same. So the hit is in *whole*
 # blocks, counted from the first token.
 #
-# A replica works in steps. On a replica without a queue, the first token comes after one step, and that takes
+# A replica works in steps. Without a queue, and if a step has room for all that must be read, the first token comes after
+# one step, and that takes
 #
 # TTFT = base + (tokens to read) · (time per token)
 #
@@ -128,11 +129,14 @@ if formula is not None:
     )
     print(f"from both ends of the line, your formula gives {told_ms:.1f} ms for 256 known tokens")
     print(f"measured: {1000 * measured[256]:.1f} ms")
+first_s, last_s = (measured[0] - measured[128]) / 128, (measured[384] - measured[464]) / 80
+print(f"saved per token: {1e6 * first_s:.0f} microseconds by the first 128, {1e6 * last_s:.0f} by the last 80")
 
 # %% [markdown] id="known-4"
-# Times of a machine that does other things, too, are never exactly on a line. But the more the cache knows, the earlier the
-# first token comes, and this model is tiny. For Larkspur's model each thousand known tokens save a quarter of a second,
-# as you saw above, and they save the GPU that work.
+# The more the cache knows, the earlier the first token comes. The points are not exactly on a line, and not only because
+# the machine does other things, too: to read a token, a model looks back at all tokens before it, so the last tokens of a
+# prompt take longer than the first. The formula's time per token is a mean. For Larkspur's much larger model each thousand
+# known tokens save a quarter of a second, by the times above, and they save the GPU that work.
 #
 # If you have the larger model SmolLM2 on this machine (`python -m miniserve weights fetch smollm2`), the next cell
 # measures it, too.
@@ -151,8 +155,8 @@ lab.smollm2_ttft()
 #
 # *found*: how many tokens at the beginning of this prompt were sent to that replica before, in whole blocks. *prompt*: its
 # length in tokens. *outstanding*: the requests that were sent there and have not ended. *mean*: the mean of outstanding
-# over all replicas. Both parts are free of units, so they can be subtracted. A prompt that is known to its end is worth as
-# many requests above the mean as the mean itself, and no more.
+# over all replicas; the max keeps an idle fleet from dividing by 0. Both parts are free of units, so they can be
+# subtracted. With a mean of 5, a prompt that is known to its end makes up for 5 more outstanding requests, and no more.
 #
 # Worked in full: A has 3 outstanding, B has 1, so the mean is 2. Of a prompt of 1,000 tokens A has seen 800, B 200.
 #
@@ -199,9 +203,9 @@ rows = [
 ch.check("7.2", rows)
 
 # %% [markdown] id="weigh-3"
-# When your rows are right, look at three of them. One chat goes to the busier replica: a known prompt of that length is worth
-# a queue. Another leaves the replica that knows it, since so few tokens are not. And a chat that has moved twice finds only
-# the part of itself that was read where it is now.
+# When your rows are right, look at three of them. One chat goes to the busier replica: nearly all of its long prompt is
+# known there, and that is worth a queue. Another leaves the replica that knows more of it: what it loses is short. And a
+# chat that comes back finds only the part of itself that was read there.
 
 # %% [markdown] id="predict"
 # ## 4 Predict, then run
@@ -241,15 +245,17 @@ fleets = (2, 4, 8)
 shares = {policy: [lab.found_share(lab.evening(policy, replicas)) for replicas in fleets] for policy in lab.POLICIES}
 for policy, found in shares.items():
     print(f"{policy}: " + ", ".join(f"{share:.1%} on {n} replicas" for n, share in zip(fleets, found, strict=True)))
+means = [lab.mean_outstanding(lab.evening("by both", n), n) for n in fleets]
+print("outstanding, by both: " + ", ".join(f"{mean:.1f} on each of {n}" for n, mean in zip(fleets, means, strict=True)))
 
 # %% id="evening-figure"
 lab.draw_found(shares, fleets)
 
 # %% [markdown] id="predict-4"
 # By load, a larger fleet finds less: on n replicas luck finds the last turn in one case of n, and sometimes an earlier turn.
-# By prefix alone it finds more, since its caches together are larger. "By both" lies between. On a fleet that is nearly
-# idle, the mean of outstanding requests is below 1, so a single request in the way counts as much as the whole prompt, and
-# many chats move. Is that a mistake? Look at the waits:
+# By prefix alone it finds more, since its caches together are larger. "By both" lies between. The last line above the
+# figure is the mean of outstanding requests. The smaller it is, the more a single request in the way counts; where it is
+# below 1, as much as the whole prompt. So on a larger fleet more chats move. Is that a mistake? Look at the waits:
 
 # %% id="evening-waits" tags=["nbval-check-output"]
 course.table(
@@ -261,8 +267,7 @@ course.table(
 )
 
 # %% [markdown] id="predict-5"
-# Hits shorten the waits of those that have one, and leave the others as they were. By prefix alone most requests begin
-# soonest; the tail is shorter by both, since a hit is of little use behind somebody else's long prompt.
+# By prefix alone most requests begin soonest; by both, the tail (p95) is a little shorter.
 #
 # A cache also **forgets**: when it is full, the blocks that were used least recently are overwritten. The balancer is not
 # told. It goes on sending chats "home" where nothing is left of them:
@@ -272,6 +277,9 @@ room = lab.cache_blocks()
 for blocks in (room, room // 2, room // 4):
     found = lab.found_share(lab.evening("by prefix alone", blocks=blocks))
     print(f"{blocks:>5} blocks in each cache: {found:.1%} of all prompt tokens found")
+
+# %% [markdown] id="evening-room"
+# Four caches of half the size find about as much as two whole ones did above: what counts is the room of all together.
 
 # %% [markdown] id="break"
 # ## 5 Break it
@@ -283,6 +291,7 @@ for blocks in (room, room // 2, room // 4):
 # %% id="break-capacity" tags=["nbval-check-output"]
 print(f"guide known: {lab.capacity_per_s(2000, known=True):.2f} requests per second")
 print(f"guide new:   {lab.capacity_per_s(2000, known=False):.2f} requests per second")
+print(f"a cache has room for {16 * lab.cache_blocks():,} tokens; 40 guides are {40 * 2000:,}")
 
 # %% [markdown] id="break-2"
 # Here is Friday of section 1: 40 guides, all equally popular, 500 requests, by each of the three rules. "By both" is the
@@ -294,7 +303,7 @@ lab.spring_table(friday, "Friday: 40 guides, equally popular")
 
 # %% [markdown] id="break-3"
 # By load, every replica has to know all 40 guides, and they do not all fit into its cache. By prefix, each guide has a home,
-# and a replica needs to know its own ten.
+# and a replica needs to know only its own, about ten.
 #
 # ### Exercise 7.4: more hits, longer waits
 #
@@ -336,7 +345,7 @@ lab.draw_shares(saturday)
 #
 # Now the other decision. This course has trained two small models for short questions: `small`, and `large` with nine times
 # as many parameters. Some questions are *easy* ("47 plus 32", a famous capital), others *hard* ("823 minus 664", the river of
-# an invented village). Each model was asked 2,000 questions of both sorts that it had never seen. The shares of right
+# an invented village). Each model was asked 2,000 questions of each sort that it had never seen. The shares of right
 # answers are real, and recorded:
 
 # %% id="models-scores" tags=["nbval-check-output"]
@@ -368,7 +377,8 @@ for size, cost in usd.items():
 #
 # cost = router + f · small + (1 - f) · large
 #
-# It is worth what its accuracy lies *above the line at the same cost*, its own cost included. Worked in full for
+# with *router* the price of looking at one question, *small* and *large* those of an answer, and f the share for the small
+# model. It is worth what its accuracy lies *above the line at the same cost*, its own cost included. Worked in full for
 # Larkspur, f = 0.7, 70 % of the questions easy, and an imagined router that is always right about which is which and
 # costs nothing:
 
@@ -504,9 +514,10 @@ lab.draw_routers(curves, *ends)
 
 # %% [markdown] id="real-2"
 # All start at the small model alone. The random mix is the straight line; what lies above it is what a router is worth.
-# The curve of the cascade is moved to the right by the price of the first answer, and ends beyond the large model. The
-# figure leaves the routers' own cost out: a look of so few microseconds is nothing beside an answer. A router
-# that asks a language model is another matter, and belongs into the formula of section 6.
+# The curve of the cascade is stretched to the right, since every answer of the large model has cost one of the small model,
+# too; it ends beyond the large model. The figure leaves the routers' own cost out: a look of so few microseconds is nothing
+# beside an answer that Larkspur's models take seconds for. A router that asks a language model is another matter, and
+# belongs into the formula of section 6.
 
 # %% [markdown] id="decide"
 # ## 10 Where should it go?
@@ -572,7 +583,7 @@ ch.check("7.8", reply)
 #
 # The balancer of section 3, from `miniserve/policies/affinity.py`, and both ways to choose a model, from
 # `miniserve/policies/model_router.py`. Look for two things: where the score of section 3 is computed (as a load: the
-# smallest wins), and what the balancer remembers when it has sent a request elsewhere.
+# smallest wins; `_beta` is 1, and 0 by prefix alone), and what the balancer remembers when it has sent a request elsewhere.
 
 # %% id="real-code-shown"
 import inspect
@@ -592,8 +603,8 @@ print(inspect.getsource(Cascade.keeps))
 #   depend on that luck.
 # - Affinity alone sends a popular prefix to one replica, and its queue costs more than the hits save. Weigh both, and a hot
 #   prefix spreads.
-# - A balancer knows what it has sent, not what the caches still hold. Tenants share no cache, so that nobody learns from the
-#   speed of an answer what others ask.
+# - A balancer knows what it has sent, not what the caches still hold. **Tenants**, customers of one service who must not
+#   learn of each other, share no cache: nobody is to learn from the speed of an answer what others ask.
 # - A model router is worth what it lies above the random mix at the same cost, its own cost included. A cascade pays for two
 #   answers whenever it is not sure.
 # - The floor for quality is set first, and hard questions are watched by themselves.

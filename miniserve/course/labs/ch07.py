@@ -155,6 +155,11 @@ def found_share(outcomes: Outcomes) -> float:
     return float(outcomes.cached_tokens.sum() / outcomes.prompt_tokens.sum())
 
 
+def mean_outstanding(outcomes: Outcomes, replicas: int) -> float:
+    """Return how many requests a replica has outstanding, on average over the run."""
+    return float(outcomes.e2e_s.sum() / outcomes.duration_s / replicas)
+
+
 def cache_blocks() -> int:
     """Return how many blocks of 16 tokens the KV cache of one of Larkspur's replicas has."""
     prices = load_price_list()
@@ -163,7 +168,9 @@ def cache_blocks() -> int:
 
 def draw_found(shares: Mapping[str, Sequence[float]], replicas: Sequence[int]) -> None:
     """Draw the share of prompt tokens found in the caches, over the number of replicas."""
-    figure, ax = new_figure("A larger fleet, fewer hits", x="replicas", y="prompt tokens found in caches")
+    figure, ax = new_figure(
+        "What the caches give, by the size of the fleet", x="replicas", y="prompt tokens found in caches"
+    )
     for i, (name, values) in enumerate(shares.items()):
         ax.plot(replicas, values, **line_style(i, markers=True), label=name)
     ax.set_xticks(replicas)
@@ -189,7 +196,10 @@ DAYS: Mapping[str, Mapping[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Guides(Workload):
-    """Single questions, each behind one of a few long guides. One guide may be hot; the others share the rest."""
+    """Single questions, each behind one of a few long guides. One guide may be hot; the others share the rest.
+
+    With a `hot_share` of 0, no guide is hot, and all have an equal share.
+    """
 
     guides: int = 12
     guide_tokens: int = 2000
@@ -204,6 +214,8 @@ class Guides(Workload):
             yield replace(request, prompt_ids=_guide_tokens(guide, self.guide_tokens) + question)
 
     def _guide(self, u: float) -> int:
+        if self.hot_share == 0:
+            return int(u * self.guides)
         if u < self.hot_share:
             return 0
         return 1 + int((u - self.hot_share) / (1 - self.hot_share) * (self.guides - 1))
@@ -350,8 +362,8 @@ def draw_ttft(curve: Mapping[int, float]) -> None:
     ax.legend(frameon=False)
     show(
         figure,
-        alt=f"The time to first token falls along a straight line, from {times_ms[0]:.1f} ms with {known[0]} tokens in "
-        f"the cache to {times_ms[-1]:.1f} ms with {known[-1]}: {-1000 * slope:.0f} microseconds per token.",
+        alt=f"The time to first token falls, from {times_ms[0]:.1f} ms with {known[0]} tokens in the cache to "
+        f"{times_ms[-1]:.1f} ms with {known[-1]}: about {-1000 * slope:.0f} microseconds per token.",
         data={"tokens in the cache": known, "time to first token (ms)": times_ms},
     )
 
@@ -403,6 +415,7 @@ def ask_all(model: str, asked: Sequence[tuple[str, str, bool]]) -> tuple[list[Sa
     from miniserve.engine.engine import load_engine
 
     engine, words = load_engine(_folder(model)), tokenizer(model)
+    engine.run([request("warming up", words.encode_chat([{"role": "user", "content": "2 plus 2"}]), 2)])
     start_s = engine.clock()
     for i, (question, _, _) in enumerate(asked):
         plain = request(str(i), words.encode_chat([{"role": "user", "content": question}]), 48)

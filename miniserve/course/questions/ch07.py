@@ -249,8 +249,8 @@ def _judge_demand(told: Json) -> Problem | None:
     if alone_s >= TIMES_WORSE * by_load_s:
         return None
     if busiest < 0.4:
-        why = "By prefix the work is spread about evenly: no guide is much more popular than the others."
-        return Problem("nobody-is-hot", seen, why, "Which of the four numbers makes one guide popular?", where)
+        why = "By prefix the work is spread fairly evenly, so no replica falls far behind the others."
+        return Problem("nobody-is-hot", seen, why, "Which of the four numbers makes one guide more popular?", where)
     why = f"The busiest replica gets {busiest * demand['requests_per_s']:.2f} requests/s, and keeps up with them."
     most_per_s = lab.capacity_per_s(demand["guide_tokens"], known=True)
     return Problem("it-copes", seen, why, f"It can do about {most_per_s:.2f} per second. Give it more.", where)

@@ -65,6 +65,23 @@ def test_guides_are_shared_and_questions_are_not():
     assert len({prompt[50] for prompt in prompts}) == 300
 
 
+def test_without_a_hot_guide_all_have_an_equal_share():
+    demand = lab.Guides(Poisson(1.0), MESSAGE, guides=4, guide_tokens=10, hot_share=0.0)
+    count = Counter(request.prompt_ids[:10] for request in demand.requests(count=400))
+    assert len(count) == 4
+    assert all(60 < times < 140 for times in count.values())
+
+
+def test_a_larger_fleet_has_fewer_requests_outstanding_on_each():
+    means = [lab.mean_outstanding(lab.evening("by both", n), n) for n in (2, 4, 8)]
+    assert means[0] > means[1] > 1 > means[2]
+
+
+def test_four_caches_of_half_the_size_find_about_as_much_as_two():
+    half = lab.found_share(lab.evening("by prefix alone", 4, blocks=lab.cache_blocks() // 2))
+    assert half == pytest.approx(lab.found_share(lab.evening("by prefix alone", 2)), rel=0.1)
+
+
 def test_a_replica_holds_whole_blocks_of_what_it_was_sent():
     assert lab.held([], lab.prompt("a", 500)) == 0
     assert lab.held([lab.prompt("b", 500)], lab.prompt("a", 500)) == 200

@@ -77,6 +77,7 @@ WRONG = [
     ("7.3", ("8 %", "12 %"), "no-interval"),
     ("7.4", {**HOT, "requests_per_s": 2.5, "guides": 40, "guide_tokens": 3000}, "too-much-for-all"),
     ("7.4", {**HOT, "hot_share": 0.0}, "nobody-is-hot"),
+    ("7.4", {**HOT, "guides": 40, "hot_share": 0.25}, "nobody-is-hot"),  # one guide is popular, not enough
     ("7.4", {**HOT, "requests_per_s": 0.6}, "it-copes"),
     ("7.4", {**HOT, "hot_share": 1.0}, "out-of-range"),
     ("7.4", {**HOT, "guides": 1}, "out-of-range"),
