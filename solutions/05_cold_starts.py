@@ -202,7 +202,7 @@ runs = {kept: lab.play(steady_rise, lab.reactive(spares=kept), spares=kept) for 
 course.table(
     {
         "spares": list(runs),
-        "late": [round(run.late) for run in runs.values()],
+        "late requests": [round(run.late) for run in runs.values()],
         "machines (USD)": [run.usd for run in runs.values()],
         "refunds (USD)": [run.refunds_usd for run in runs.values()],
     },
@@ -214,8 +214,9 @@ if formula is not None:
     print(f"your formula: {needed}; one of them costs {gpu.usd_per_hour * 24:.2f} USD per day")
 
 # %% [markdown] id="spares-3"
-# The formula is on the safe side here: this autoscaler means its replicas to be only four fifths full, and that room is a
-# spare, too. The price is paid day and night, whether or not demand ever grows.
+# The formula is on the safe side here: this autoscaler means its replicas to be only four fifths full. They can serve a
+# quarter more than that, and this **room** is a spare, too. The price is paid day and night, whether or not demand ever
+# grows.
 
 # %% [markdown] id="reactive"
 # ## 5 A reactive fleet
@@ -263,7 +264,7 @@ ch.check("5.4", rows)
 #
 # Back to the model and its real autoscaler. A replica serves 0.5 per second. It is meant to be four fifths full, so the
 # fleet has three replicas for one request per second. At minute 10 demand jumps **from 1 to 4 per second**. The autoscaler
-# looks every 15 s, and a cold start takes 112 s.
+# looks every 15 s, and a cold start takes as long as section 2 printed.
 #
 # ### Exercise 5.5: the longest queue after a jump
 #
@@ -274,8 +275,8 @@ ch.check("5.4", rows)
 
 # %% id="answer-5.5" tags=["answer"] question="5.5"
 # SOLUTION
-# Three replicas serve 1.5 per second, so 2.5 stay: 280 after a cold start of 112 s, and up to 38 before somebody looks.
-most_waiting = (270, 340)
+# Three replicas serve 1.5 per second, so 2.5 stay: for a cold start at least, and up to a look longer. A tenth of reserve.
+most_waiting = (2.5 * lab.cold_start().nominal_s, 1.1 * 2.5 * (lab.cold_start().nominal_s + lab.PERIOD_S))
 # END SOLUTION
 
 # %% id="check-5.5" tags=["check"]
@@ -298,7 +299,8 @@ lab.draw_played(jumps)
 # %% [markdown] id="run-2"
 # Four spares do not remove the queue here, but it stays much shorter, and they cost less than the refunds that they avoid.
 # See also what comes after the queue: capacity far above the demand of 4. A reactive autoscaler takes those who wait for
-# demand that stays, as in your table of exercise 5.4.
+# demand that stays, as in your table of exercise 5.4. The flat top is the most replicas that are allowed, and this
+# autoscaler takes nothing away until it has been unneeded for some minutes.
 
 # %% [markdown] id="ahead"
 # ## 7 Looking ahead
@@ -320,7 +322,7 @@ ahead = {horizon: lab.play(word_spreads, lab.predictive(horizon)) for horizon in
 course.table(
     {
         "": ["reactive", *(f"{horizon} s ahead" for horizon in horizons)],
-        "late": [round(run.late) for run in (by_load, *ahead.values())],
+        "late requests": [round(run.late) for run in (by_load, *ahead.values())],
         "machines (USD)": [run.usd for run in (by_load, *ahead.values())],
         "refunds (USD)": [run.refunds_usd for run in (by_load, *ahead.values())],
     },
@@ -346,10 +348,11 @@ except SetupError as error:
 lab.draw_played({"reactive": by_load, "predictive, 180 s": ahead[180]})
 
 # %% [markdown] id="ahead-3"
-# And the least that was possible? Somebody **clairvoyant**, who knew the demand, asked one cold start ahead, and kept no
-# room, would have paid:
+# Why was the reactive fleet late? Compare how much demand grew within a cold start with the room. And the least that was
+# possible? Somebody **clairvoyant**, who knew the demand, asked one cold start ahead, and kept no room, would have paid:
 
 # %% id="ahead-clairvoyant" tags=["nbval-check-output"]
+print(f"growth within a cold start {lab.growth_in_cold_start(word_spreads):.0%} at most, room {lab.ROOM_FRACTION:.0%}")
 print(
     f"clairvoyant {lab.clairvoyant_usd(word_spreads):.2f} USD, reactive {by_load.usd:.2f}, predictive {ahead[180].usd:.2f}"
 )
@@ -435,15 +438,15 @@ course.table(
 # %% [markdown] id="real"
 # ## 9 The real scheduler
 #
-# The model has no luck, and its requests are all alike. Now a sale of half an hour on simulated L4s with the real scheduling
-# code in each, with Larkspur's questions and answers of all lengths, and with cold starts that vary by a fifth. What counts
-# here is the **time to first token**, the first piece of the answer: 4 s. First a fleet that never changes, to see what one
-# replica can do:
+# The model has no luck, and its requests are all alike. Now a sale of half an hour, in which word spreads as before, on
+# simulated L4s with the real scheduling code in each, with Larkspur's questions and answers of all lengths, and with cold
+# starts that vary by a fifth. What counts here is the **time to first token**, the first piece of the answer: 4 s. First a
+# fleet that never changes, to see what one replica can do:
 
 # %% id="real-rates" tags=["nbval-check-output"]
 from miniserve.course.labs.ch01 import under_load
 
-for rate in (0.3, 0.4, 0.5, 0.6):
+for rate in (0.1, 0.3, 0.5, 0.6):
     print(f"{rate} requests/s for each of four replicas: {under_load(4 * rate, 4).within_share:.1%} within 4 s")
 
 # %% [markdown] id="real-2"
@@ -462,7 +465,7 @@ lab.draw_sale(sales)
 
 # %% [markdown] id="real-3"
 # The order is the same, and the difference is smaller than in the model, where everything happens at a sharp edge. Neither
-# fleet keeps 99 %; even the steady one above, with hardly anything to do, did not. A simulation of one morning is no proof,
+# fleet keeps 99 %; even the steady one above, with hardly anything to do, did not. A simulation of one sale is no proof,
 # either: chapter 13 compares more forecasts, also with the simplest one, *it will be as it is*.
 
 # %% [markdown] id="measures-intro"
@@ -511,14 +514,18 @@ ch.check("5.8", measures)
 
 # %% id="answer-5.9" tags=["answer"] question="5.9"
 # SOLUTION
-plan = """
-A new replica answers after 112 s. When word spread, demand grew by more than a third in that time, and the replicas had
-room for a quarter, so 9 % of the requests were late. The beginning is announced: the clock starts two more replicas ten
-minutes before. From then on a forecast of three minutes, longer than a cold start, adds to the reactive rule. In the model
-it cost 23 cents more for machines and saved 57 USD of refunds. If it is too high, we pay for idle replicas for a few
-minutes; a jump without notice it does not see, so we keep one spare for the day. After the sale all of this is switched
-off, because on calm days it only costs money.
+plan = f"""
+A new replica answers after {lab.cold_start().nominal_s:.0f} s. When word spread, demand grew by up to
+{lab.growth_in_cold_start(word_spreads):.0%} in that time, and the replicas had room for {lab.ROOM_FRACTION:.0%}, so
+{1 - by_load.kept_share:.0%} of the requests were late. The beginning is announced: the clock starts two more replicas ten
+minutes before. From then on a forecast of {lab.HORIZON_S:.0f} s, longer than a cold start, adds to the reactive rule. In
+the model it cost {ahead[180].usd - by_load.usd:.2f} USD more for machines and saved
+{by_load.refunds_usd - ahead[180].refunds_usd:.2f} USD of refunds. If it is too high, we pay for idle replicas for a few
+minutes, and a jump without notice it does not see. So we keep four spares that day, for {4 * gpu.usd_per_hour:.2f} USD per
+hour: when demand jumped in section 6, at most {jumps["reactive, four spares"].waiting.max():.0f} waited, and not
+{jumps["reactive"].waiting.max():.0f}. After the sale all of this is switched off, because on calm days it only costs money.
 """
+print(plan)
 # END SOLUTION
 
 # %% id="check-5.9" tags=["check"]
@@ -529,6 +536,7 @@ ch.check("5.9", plan)
 #
 # From `miniserve/control/autoscaler.py`, `predictive.py` and `forecast.py`. Look for two things: how a reactive autoscaler
 # avoids asking again for what is starting already (exercise 5.4), and where a forecast is kept from taking replicas away.
+# A `view` is what it sees of the fleet; `ScaleTo(n)` asks for n replicas in all, and of several `merged` keeps the largest.
 
 # %% id="real-code-shown"
 import inspect

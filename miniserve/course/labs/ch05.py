@@ -41,6 +41,7 @@ Points = Sequence[tuple[float, float]]  # (minute, requests per second); straigh
 EACH_PER_S = 0.5  # requests that one replica of the model serves in a second
 STAY_S = 20.0  # how long a request is in a replica that is not overloaded
 FULL_FRACTION = 0.8  # of what it can do, what a replica is meant to do
+ROOM_FRACTION = 1 / FULL_FRACTION - 1  # by how much demand may grow until all are full
 TARGET = FULL_FRACTION * EACH_PER_S * STAY_S  # requests in one replica, then
 PERIOD_S = 15.0  # between two looks of an autoscaler
 HORIZON_S = 180.0
@@ -196,6 +197,13 @@ def draw_played(runs: Mapping[str, Played]) -> None:
         for name, run in runs.items()
     )
     show(figure, alt=f"Demand over time and what the ready replicas can serve. {said}.")
+
+
+def growth_in_cold_start(points: Points) -> float:
+    """Return the largest growth of demand within one cold start, as a fraction of what it was before."""
+    curve, cold_s = curve_of(points), cold_start().nominal_s
+    seconds = range(max(1, round(points[-1][0] * 60 - cold_s)))
+    return max(curve.rate_at(second + cold_s) / curve.rate_at(second) for second in seconds) - 1
 
 
 def clairvoyant_usd(points: Points) -> float:

@@ -266,6 +266,8 @@ def _explain_minute(row: int, column: str, seen: Json, right: Json) -> tuple[str
     came = lab.PAPER_CAME[minute - 1]
     wanted = math.ceil((came + waiting) / lab.PAPER_EACH)
     number = type(seen) in (int, float)
+    if column == "asked" and number and seen < 0:
+        return "negative", "Nothing is taken away: whoever has more than is wanted asks for 0."
     if column == "minute":
         return "minute", f"The rows go from minute 2 to minute {len(lab.PAPER_CAME)}, one each."
     if column == "ready" and number and seen > right:
@@ -327,6 +329,7 @@ LONGEST_QUEUE = Predict(
 
 MOST_POINTS, MOST_PER_S, LEAST_PER_S = 12, 10, 0.5
 SHORTEST_MIN, LONGEST_MIN = 20, 120
+NEARLY_S = lab.PROMISE_S / 2  # who waits so long is not far from late
 WASTE_SHARE = 0.1  # of the reactive fleet's bill: less is nothing to speak of
 
 
@@ -368,7 +371,12 @@ def _judge_break(told: Json) -> Problem | None:
     if (problem := _no_curve(told)) is not None:
         return problem
     by_load, by_trend = _played(told)
-    seen = f"kept the promise: {by_load.kept_share:.1%} reactive, {by_trend.kept_share:.1%} predictive"
+    waits = f"the longest wait {by_load.wait_s.max():.1f} s and {by_trend.wait_s.max():.1f} s"
+    seen = f"kept the promise: {by_load.kept_share:.1%} reactive, {by_trend.kept_share:.1%} predictive; {waits}"
+    if by_load.kept_share >= lab.BROKEN_SHARE and by_load.wait_s.max() >= NEARLY_S:
+        why = f"Some wait for the reactive fleet, but too few of them longer than {lab.PROMISE_S:g} s."
+        step = "Let demand grow somewhat faster where it grows most, or end the curve sooner after it."
+        return Problem("reactive-nearly", seen, why, step, _steepest(told))
     if by_load.kept_share >= lab.BROKEN_SHARE:
         why = "The reactive fleet is hardly late: demand does not outgrow its room within a cold start."
         return Problem("reactive-keeps", seen, why, "Let demand grow faster where it grows most.", _steepest(told))
@@ -393,6 +401,10 @@ def _is_of_section_1(told: Json) -> bool:
 def _steepest(told: Json) -> str:
     pairs = list(pairwise(told))
     one, other = max(pairs, key=lambda pair: (pair[1][1] - pair[0][1]) / max(pair[1][0] - pair[0][0], 1e-3))
+    if other[1] <= one[1]:
+        return "all of its minutes: it grows in none"
+    if other[0] == one[0]:
+        return f"the jump at minute {one[0]:g}"
     return f"steepest from minute {one[0]:g} to {other[0]:g}"
 
 
@@ -401,7 +413,8 @@ def _judge_waste(told: Json) -> Problem | None:
         return problem
     by_load, by_trend = _played(told)
     extra, saved = by_trend.usd - by_load.usd, by_load.refunds_usd - by_trend.refunds_usd
-    seen = f"machines cost {extra:+.2f} USD (a bill of {by_load.usd:.2f}), refunds saved {saved:.2f} USD"
+    share = f"{extra / by_load.usd:+.1%} of {by_load.usd:.2f}"
+    seen = f"machines cost {extra:+.2f} USD ({share}), refunds saved {saved:.2f} USD"
     where = f"{len(told)} points, {told[-1][0]:g} minutes"
     if saved >= extra and saved > 0:
         why = "Prediction saves at least as much as it costs: here it is worth it."
@@ -486,6 +499,26 @@ MEASURES = Classify(
 
 # --- 5.9 free text -------------------------------------------------------------------------------------------------
 
+
+def _told_plan() -> str:
+    """Return a plan with the numbers of today's model and prices."""
+    by_load, by_trend = (lab.play(lab.WORD_SPREADS, scaler) for scaler in (lab.reactive(), lab.predictive()))
+    bare, spared = (lab.play(lab.JUMP, lab.reactive(spares=kept), spares=kept) for kept in (0, 4))
+    return (
+        f"A new GPU answers after {lab.cold_start().nominal_s:.0f} s. When word spreads, demand grows by up to "
+        f"{lab.growth_in_cold_start(lab.WORD_SPREADS):.0%} in that time, and our replicas have room for "
+        f"{lab.ROOM_FRACTION:.0%}, so scaling by load alone was late for {1 - by_load.kept_share:.0%} of the requests. "
+        "The beginning is announced: ten minutes before it the clock starts two more replicas. From then on a forecast "
+        f"{lab.HORIZON_S:.0f} s ahead adds to the reactive rule, which stays the floor; it must look further than a "
+        f"cold start. In the model this costs {by_trend.usd - by_load.usd:.2f} USD for machines and avoids refunds of "
+        f"{by_load.refunds_usd - by_trend.refunds_usd:.2f} USD. If the forecast is too high we pay for idle replicas "
+        "for some minutes; a jump without notice it does not see, and four spares, "
+        f"{4 * lab.machine().usd_per_hour:.2f} USD per hour, only shorten that queue, from "
+        f"{bare.waiting.max():.0f} to {spared.waiting.max():.0f}. After the sale spares and schedule go, since on "
+        "calm days they only cost money."
+    )
+
+
 PLAN = FreeText(
     id="5.9",
     name="plan",
@@ -500,16 +533,7 @@ PLAN = FreeText(
         "Names the price of the plan in USD or replicas, and compares it with the refunds that it avoids.",
         "Says what happens when the forecast is wrong in either direction, and when to take the measures back.",
     ),
-    model_answer=(
-        "A new GPU answers after about 112 s. When word spreads, demand can grow by a third or more in that time, and "
-        "our replicas have only a quarter of room, so scaling by load alone was late for about a tenth of the "
-        "requests. The beginning is announced: ten minutes before it the clock starts two more replicas. From then on "
-        "a forecast three minutes ahead adds to the reactive rule, which stays the floor; it must look further than a "
-        "cold start. In the simulation this costs well under a dollar and avoids refunds of more than fifty. If the "
-        "forecast is too high we pay for idle replicas for some minutes; if a jump comes without notice, both are "
-        "late, and we keep one spare for that. After the sale the spare and the schedule go, since on calm days they "
-        "only cost money."
-    ),
+    model_answer=_told_plan(),
     hints=(
         "What is known about the sale, and what is not? Each part has a measure of its own.",
         "Growth within a cold start against the room that is left; extra USD of machines against refunds: ___ late "

@@ -37,6 +37,13 @@ def test_demand_that_grows_faster_and_faster_breaks_reaction_and_a_forecast_beyo
     assert lab.clairvoyant_usd(lab.WORD_SPREADS) < bills[0].usd
 
 
+def test_growth_within_a_cold_start_is_a_share_of_the_demand_before_and_word_outgrows_the_room():
+    assert lab.growth_in_cold_start([(0, 2), (60, 2)]) == 0
+    assert lab.growth_in_cold_start([(0, 5), (60, 1)]) < 0
+    assert lab.growth_in_cold_start(lab.JUMP) == pytest.approx(3)
+    assert lab.growth_in_cold_start(lab.WORD_SPREADS) > lab.ROOM_FRACTION == pytest.approx(0.25)
+
+
 def test_a_jump_is_missed_by_both_and_a_gentle_rise_only_costs_more():
     for curve in (lab.JUMP, [(0, 1), (20, 1), (40, 4), (90, 4)]):
         now, ahead = lab.play(curve, lab.reactive()), lab.play(curve, lab.predictive())
