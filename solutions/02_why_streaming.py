@@ -41,8 +41,9 @@ ch
 # English. It cannot write the tenth before the ninth, so a long answer takes long, however fast each token is.
 #
 # The next cell lets one replica answer a customer while it writes eleven other answers. First it must read the **prompt**, all
-# that the model is given. Prompt and answer are as long as in a published log of a chat service: half of all prompts there are
-# longer, and one answer in five. The scheduling code is the real one; only the GPU's time is a formula.
+# that the model is given. The lengths are those of a published log of a chat service: half of its prompts are longer than this
+# one, and one of its answers in five is longer than this answer. The **scheduler**, which decides what the GPU computes next,
+# is the real code; only the GPU's time is a formula.
 
 # %% id="one-answer" tags=["nbval-check-output"]
 came_s = lab.larkspur_answer()
@@ -56,8 +57,8 @@ print(f"the first one is there after {came_s[0]:.2f} s, the last one after {came
 # measure?
 #
 # **Where we are on a request's path.** Client → gateway → replica → scheduler → model, and now the **way back**: tokens
-# become text, and text goes to the client, in many pieces or in one. It is the last station, and the cheapest one to get
-# wrong.
+# become text, and text goes to the client, in many pieces or in one. (The gateway is the one door through which all requests
+# come.) The way back is the last station, and the cheapest one to get wrong.
 
 # %% [markdown] id="times"
 # ## 2 Three times
@@ -67,8 +68,8 @@ print(f"the first one is there after {came_s[0]:.2f} s, the last one after {came
 #   inter-token latency, ITL.)
 # - **Total**: from the question to the last token.
 #
-# Why two figures and not one? They have different causes. In the TTFT are the way to the server, the queue, and reading the
-# prompt. In a gap is one *step* of the model, in which every answer in progress grows by one token.
+# Why TTFT and TPOT, and not the total alone? They have different causes. In the TTFT are the way to the server, the
+# queue, and reading the prompt. In a gap is one *step* of the model, in which every answer in progress grows by one token.
 #
 # Worked in full, for an answer of four tokens:
 
@@ -136,16 +137,7 @@ print(f"a reader needs {READ_S:.3f} s for a token, and reads {1 / READ_S:.1f} to
 # Worked in full, three pieces and a reader who needs 100 ms for each:
 
 # %% id="reader-example" tags=["nbval-check-output"]
-course.table(
-    {
-        "piece": [1, 2, 3],
-        "arrives (ms)": [300, 350, 700],
-        "begins (ms)": [300, 400, 700],
-        "ends (ms)": [400, 500, 800],
-        "waited (ms)": [300, 0, 200],
-    },
-    "A reader and three pieces",
-)
+course.table(lab.THREE_PIECES, "A reader and three pieces")
 
 # %% [markdown] id="reader-3"
 # Piece 2 is there at 350 ms, but piece 1 is being read until 400. Then there is text at once, so the wait is 0. Piece 3 comes
@@ -156,7 +148,7 @@ course.table(
 # Difficulty 3 of 5 · about 10 min
 #
 # Eight pieces arrive at the moments printed below, and this reader needs **200 ms** for each. After piece 4 the writer paused:
-# a long prompt of somebody else was read.
+# the GPU was reading a long prompt of somebody else.
 
 # %% id="timeline-given" tags=["nbval-check-output"]
 course.table({"piece": range(1, 9), "arrives (ms)": lab.ARRIVE_MS}, "Eight pieces of text")
@@ -292,8 +284,9 @@ print(f"the answer of section 1, streamed: {perceived_wait_s(came_s):.2f} s of w
 # %% [markdown] id="predict"
 # ## 5 Predict, then run
 #
-# Enough paper. A real server: the framework's replica in a process of its own, with the course's `small` model, asked over
-# HTTP on this machine. The model is tiny, so its tokens come within about a millisecond. What matters is how the times relate.
+# Enough paper. A real server: a replica of miniserve, the framework of this course, in a process of its own, with the
+# course's `small` model, asked over HTTP on this machine. The model is tiny, so its tokens come within about a
+# millisecond. What matters is how the times relate.
 #
 # When this chapter was written, the replica was asked for an answer of exactly 101 tokens, once whole and once streamed. (It is
 # told not to stop. So the text is nonsense; its times are real.)
@@ -331,7 +324,7 @@ ch.check("2.4", times_sooner)
 # %% [markdown] id="run"
 # Now on your machine. This is all that the client does: it asks, and writes down when each piece of text comes. A streamed
 # answer is a text of **events**, each a line that begins with `data:` and an empty line; the decoder cuts the bytes into
-# events.
+# events. `max_tokens` says how long the answer may become; with `ignore_eos` the model does not stop before that.
 
 # %% id="run-client"
 print("what is asked, with max_tokens and stream:", lab.LONG_ANSWER)
@@ -363,8 +356,8 @@ if interval is not None:
 # Look at four things in the table. The first text of a streamed answer does not know how long the answer will be. The *last* text
 # does not come sooner: streaming makes nothing faster, and each piece has a price of its own, since it is wrapped, sent and
 # read by itself. That price is in the bytes, too: an event carries far more than the few letters that it is about. And the
-# longest gap is several times the median one, because a machine does other things now and then; a reader with text to read
-# would not notice.
+# longest gap exceeds the median one, often several times, because a machine does other things now and then; a reader
+# with text to read would not notice.
 #
 # With a larger model a token takes tens of milliseconds, and the price of a piece is a small part of it.
 
@@ -493,7 +486,7 @@ course.table(
 )
 
 # %% [markdown] id="hold-2"
-# The wait grows with the window, and a filter that wants to see the whole answer turns streaming off, whatever the server
+# The wait grows with w, and a filter that wants to see the whole answer turns streaming off, whatever the server
 # does. A **proxy** (a server in between, which passes requests and answers on) that collects text does the same, and so does a
 # client that waits for the end of the answer.
 
@@ -567,7 +560,7 @@ Streaming does not make answers faster: the last token of a long chat answer com
 without it. It changes the wait for the first text, from that half minute to half a second, and since our GPUs write more
 than twice as fast as people read, nobody waits after that. So we stream the chats. The drafts are made when nobody
 reads along, and the stock program can book nothing before its JSON is complete: for both only the total counts, so we
-leave streaming off and have one request that either succeeds or fails. For chats we watch the p99 of the time to first
+leave streaming off and have one request that either succeeds or fails. For chats we watch the time to first
 token where the customer is, because a filter or a proxy on the way can undo everything, and a long queue comes before
 the first token anyway.
 """
@@ -592,7 +585,7 @@ print(inspect.getsource(EventStream._send_all))
 # %% [markdown] id="summary"
 # ## 10 Summary
 #
-# - Total = TTFT + (tokens - 1) · TPOT. Streaming changes none of the three; it changes what the reader gets when.
+# - Total = TTFT + (tokens - 1) · TPOT. Streaming shortens none of the three; it changes what the reader gets when.
 # - A streamed answer is waited for until its first token, plus whatever each gap is longer than reading takes:
 #   TTFT + (tokens - 1) · max(0, TPOT - reading time). A whole one is waited for until its last token.
 # - Text that is written faster than it is read covers pauses. Still more speed is not noticed.
@@ -605,7 +598,8 @@ print(inspect.getsource(EventStream._send_all))
 # gaps come from a formula for the GPU. The real replica's come from a model far smaller than anybody would serve.
 #
 # Chapter 11 builds a streaming endpoint, with errors and clients that leave. Chapter 6 says why the TTFT of a service is a
-# p99 and not a mean. Chapter 10 says why a half-read answer is not simply asked for again.
+# p99, a time that 99 of 100 requests do not exceed, and not a mean. Chapter 10 says why a half-read
+# answer is not simply asked for again.
 #
 # **Go deeper**
 #

@@ -25,7 +25,7 @@ from miniserve.course.figures import BLACK, line_style, new_figure, show
 from miniserve.course.labs.ch12 import HARDWARE, MODEL, SLOTS, generation, one_replica
 from miniserve.course.tables import table, told
 from miniserve.hardware import load_price_list
-from miniserve.observe.reading import READ_S
+from miniserve.observe.reading import READ_S, read_pieces
 from miniserve.stream import SSEDecoder
 from miniserve.workload.lengths import CONVERSATION_OUTPUT, CONVERSATION_PROMPT
 
@@ -75,6 +75,20 @@ def gap_s(answers: int) -> float:
 
 ARRIVE_MS = (600, 700, 800, 900, 1700, 1800, 2000, 2500)  # eight pieces; the writer paused after the fourth
 READ_MS = 200  # that the reader needs for one
+
+
+def _timeline(arrive_ms: Sequence[int], read_ms: int) -> dict[str, list[int]]:
+    read = read_pieces(arrive_ms, read_ms)
+    return {
+        "piece": list(range(1, len(read) + 1)),
+        "arrives (ms)": list(arrive_ms),
+        "begins (ms)": [int(piece.begins_s) for piece in read],
+        "ends (ms)": [int(piece.ends_s) for piece in read],
+        "waited (ms)": [int(piece.waited_s) for piece in read],
+    }
+
+
+THREE_PIECES = _timeline((300, 350, 700), 100)  # the worked example
 
 
 def draw_timeline(rows: Sequence[Sequence[float]] | None) -> None:
@@ -331,8 +345,8 @@ def smollm2() -> Path | None:
 CASES = {
     "a": "A customer asks how to prune roses and reads the answer of 300 words on a phone.",
     "b": "The stock program asks for five fields as JSON and books them once it could parse all of them.",
-    "c": "Before a customer sees anything, a second model judges the complete answer.",
-    "d": 'The shop\'s page asks whether a plant stands frost. The answer is one token, "yes" or "no".',
+    "c": "A customer is at the screen. A second model must judge the complete answer before any of it is shown.",
+    "d": 'The shop\'s page asks whether a plant survives frost. The answer is one token, "yes" or "no".',
     "e": "Staff have a contract of 30,000 tokens summed up in two sentences. The GPU reads for 15 s.",
     "f": "The gateway streams to a proxy, which passes an answer on when it has 64 kB of it, or the end.",
     "g": "Article drafts are made at night, 500 of them; staff open the files in the morning.",
@@ -341,7 +355,7 @@ CASES = {
 }
 VERDICTS = {
     "helps": "somebody takes it in while it is written",
-    "needs the end": "nobody uses, or waits for, any of it before it is complete",
+    "needs the end": "its user needs all of it, or is not there while it is written",
     "too short": "there is nothing to come after the first token",
     "too early": "most of the seconds pass before the first token",
     "held back": "somebody would take it in as it comes, but something on the way keeps it together",

@@ -60,6 +60,12 @@ PACE = Number(
             "The gaps begin at the first token; count them.",
         ),
         Misconception(
+            "all-gaps",
+            "This is what all gaps last together; TPOT is their mean.",
+            lambda first_s, last_s, tokens: 1000 * (last_s - first_s),
+            "Divide by the number of gaps.",
+        ),
+        Misconception(
             "tokens-per-s",
             "These are tokens per second: the reciprocal.",
             lambda first_s, last_s, tokens: (tokens - 1) / (last_s - first_s),
@@ -96,19 +102,22 @@ def _explain_timeline(row: int, column: str, seen: Json, right: Json) -> tuple[s
         return "piece", f"The rows go from piece {_GIVEN_ROWS + 1} to piece {len(lab.ARRIVE_MS)}, one each."
     if type(seen) not in (int, float):
         return "no-number", "Milliseconds are asked for, as numbers."
+    if seen and seen * 1000 == right:
+        return "in-seconds", "These are seconds; the table is in milliseconds."
+    piece = f"Piece {place + 1}"
     if column == "begins" and arrived < free and seen == arrived:
-        return "reads-two-at-once", f"It is there at {arrived} ms, but the piece before it is read until {free} ms."
+        return "reads-two-at-once", f"{piece} is there at {arrived} ms, but the one before is read until {free} ms."
     if column == "begins" and seen < arrived:
-        return "not-there-yet", f"It arrives at {arrived} ms, and nobody reads what is not there."
+        return "not-there-yet", f"{piece} arrives at {arrived} ms, and nobody reads what is not there."
     if column == "begins":
-        return "begins", f"It arrives at {arrived} ms, and the reader is free at {free} ms. Both must have happened."
+        return "begins", f"{piece} arrives at {arrived} ms, and the reader is free at {free} ms. Wait for both."
     if column == "ends":
         return "ends", f"Every piece takes {lab.READ_MS} ms to read, whenever it came."
     if arrived > free and seen == arrived - lab.ARRIVE_MS[place - 1]:
         return "gap-of-the-writer", "This is the gap between two arrivals. For a part of it, older text was read."
     if arrived <= free:
-        return "waits-with-text", f"At {free} ms, when the reader has read the piece before, this one is there already."
-    return "waited", f"The reader is free from {free} ms on and begins when the piece arrives, at {arrived} ms."
+        return "waits-with-text", f"{piece} is there already at {free} ms, when the one before has been read."
+    return "waited", f"{piece} arrives at {arrived} ms. The reader has had nothing to read since {free} ms."
 
 
 TIMELINE = Trace(
@@ -234,7 +243,7 @@ SOONER = Predict(
 
 # --- 2.5 a witness -------------------------------------------------------------------------------------------------
 
-_RANGES = {"tokens": (20, 1000), "ttft_s": (0.1, 60), "tpot_s": (0.001, 2)}
+_RANGES = {"tokens": (20, 1000), "ttft_s": (0.1, 60), "tpot_s": (0.001, 2)}  # tokens, seconds, seconds
 _SHORTEST_S, _SAME, _TIMES = 5.0, 0.01, 10.0
 
 
@@ -242,9 +251,8 @@ def _out_of_range(key: str, value: Json, where: str) -> Problem | None:
     low, high = _RANGES[key]
     if type(value) in (int, float) and low <= value <= high:
         return None
-    return Problem(
-        "out-of-range", f"{key} = {value!r}"[:80], f"{key} lies between {low} and {high}.", "A number in it.", where
-    )
+    why = f"{key} is a number between {low} and {high}{', in seconds' if key.endswith('_s') else ''}."
+    return Problem("out-of-range", f"{key} = {value!r}"[:80], why, "Choose a number in this range, no text.", where)
 
 
 def _judge_services(told: Json) -> Problem | None:
@@ -283,10 +291,8 @@ def _judge_waits(told: dict[str, Json]) -> Problem | None:
         why = (
             f"It writes more slowly than the reader reads ({READ_S:.3f} s a token), so the reader waits at every token."
         )
-        return Problem("slower-than-reading", seen, why, "More tokens, each sooner.", f"service {low}")
-    why = (
-        f"That is {waits[high] / waits[low]:.3g} times. Here each wait is the TTFT: the paces are faster than reading."
-    )
+        return Problem("slower-than-reading", seen, why, "Take more tokens and a smaller tpot_s.", f"service {low}")
+    why = f"That is a factor of {waits[high] / waits[low]:.3g}. Here each wait is the TTFT: reading is the slower part."
     return Problem(
         "not-tenfold", seen, why, "Take more of the total before one first token, less before the other.", "waits"
     )
@@ -322,7 +328,7 @@ def _admissible(told: Json) -> Problem | None:
         pieces, stop = row["pieces"], row["stop"]
         if not (isinstance(pieces, list) and 1 <= len(pieces) <= 10 and all(isinstance(p, str) for p in pieces)):
             why = "pieces holds one to ten texts."
-            return Problem("no-pieces", repr(pieces)[:80], why, "A list of strings.", where)
+            return Problem("no-pieces", repr(pieces)[:80], why, "Write a list of one to ten strings.", where)
         if not (isinstance(stop, str) and 1 <= len(stop) <= 20):
             why = "stop is a text of 1 to 20 letters."
             return Problem("no-stop", repr(stop)[:80], why, "A short text, such as STOP.", where)
@@ -393,7 +399,7 @@ HELPS = Classify(
     because={
         "a": "Somebody reads along, and a long answer is written in the time that its reading takes.",
         "b": "The program cannot do anything with half of the data: what counts for it is the last token.",
-        "c": "What is streamed to the check is not shown to the customer before the check has seen all of it.",
+        "c": "The customer would begin with the first words. The check lets none of them pass before it has seen all.",
         "d": "One token is the first and the last. There are no gaps that anybody could read away.",
         "e": "The seconds pass before the first token, while the prompt is read; the rest of the answer is short.",
         "f": "The tokens leave the gateway one by one, and something on the way collects them.",
