@@ -61,7 +61,14 @@ class Code(Question):
     def failed(self, case: Case, told: Told) -> Problem:
         layer = self._layer(case)
         better = layer.on_error(case.asked, told) if layer.on_error is not None else None
-        return better or self._not_called_so(told) or Question.failed(self, case, told)
+        return better or self._lacks_method(told) or self._not_called_so(told) or Question.failed(self, case, told)
+
+    def _lacks_method(self, told: Told) -> Problem | None:
+        lacking = [name for name in self.methods if told.error.endswith(f"has no attribute '{name}'")]
+        if not told.error.startswith("AttributeError") or told.line or not lacking:
+            return None
+        why = f"The class {self.symbol} must have the method {lacking[0]}, under this very name."
+        return Problem("method-missing", told.error, why, "Keep each line with `def` as it was given.", self.symbol)
 
     def _not_called_so(self, told: Told) -> Problem | None:
         """A TypeError that comes through no line of the learner's: the call itself did not fit the answer."""

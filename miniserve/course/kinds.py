@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from random import Random
 from types import CodeType
 from typing import Any, ClassVar
@@ -87,11 +88,15 @@ def _how_far(value: float, right: float) -> str:
         for factor, word in ((power, "large"), (1 / power, "small")):
             if close(ratio, factor, 0.02):
                 return f"It is {power:,} times too {word}: look at the units."
+    if 0.98 < ratio < 1.02:
+        return f"It is a little too {'large' if ratio > 1 else 'small'}: do not round, and look for a small term."
     if 0.5 < ratio < 2:
         return f"It is too {'large' if ratio > 1 else 'small'}, but of the right order of magnitude."
-    return (
-        f"It is too {'large' if ratio > 1 else 'small'} by more than a factor of two: a whole term is missing or extra."
-    )
+    size = "large" if ratio > 1 else "small"
+    if not 1e-5 < ratio < 1e5:
+        times = max(ratio, 1 / ratio)
+        return f"It is {times:.0e} times too {size}: something divides that should multiply, or the other way round."
+    return f"It is too {size} by more than a factor of two: a whole term is missing or extra."
 
 
 def close(value: float, right: float, rtol: float) -> bool:
@@ -297,18 +302,26 @@ class Classify(Question):
             return Problem("no-dict", repr(told)[:80], "A dictionary is asked for.", 'Write {"a": "...", "b": "..."}.')
         for key, text in self.items.items():
             if key not in told or told[key] in (None, "..."):
-                seen, why = f"no choice for {key!r}", "Every item needs a choice."
+                seen, why = f"no choice for {key!r}", "Every item needs a choice, under its letter as it is printed."
                 return Problem("items-missing", seen, why, "Choose one of the options.", text)
             choice = told[key]
             if choice not in self.options:
                 allowed = f"The options are {', '.join(map(repr, self.options))}."
-                return Problem("no-option", f"{key}: {choice!r}"[:80], allowed, "Choose one of them.", text)
+                return Problem("no-option", f"{key}: {choice!r}"[:80], allowed, self._next_to(choice), text)
+        if unknown := [key for key in told if key not in self.items]:
+            why = f"The items are {', '.join(map(repr, self.items))}, and no others."
+            return Problem("items-unknown", f"a choice for {unknown[0]!r}"[:80], why, "Take it out.")
         wrong = [key for key in self.items if locked(self.id, key, told[key]) != self.keys[key]]
         if not wrong:
             return None
         key = wrong[0]
         seen = f"{key}: {told[key]!r}; {len(self.items) - len(wrong)} of {len(self.items)} are right"
         return Problem(f"item-{key}", seen, self.because[key], "Look at this item again.", self.items[key])
+
+    def _next_to(self, choice: Json) -> str:
+        """Say what to do about a choice that is no option: one letter off, or another word."""
+        near = get_close_matches(choice.strip().lower(), self.options, 1, 0.8) if isinstance(choice, str) else []
+        return f"Write {near[0]!r}, letter for letter, if that is what you mean." if near else "Choose one of them."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from miniserve.course.ask import drive_call
+from miniserve.course.ask import Told, drive_call
 from miniserve.course.code import Code, Layer, comes_from_library, forbidden_use, is_stub, reaches_for_library
 from miniserve.course.question import check_here
 from miniserve.course.verdict import Problem, Status
@@ -49,6 +49,15 @@ METHODS = Code(
     driver=drive_call,
     layers=(),
 )
+
+
+def test_a_class_without_its_method_is_told_which_one_is_missing():
+    error = "AttributeError: 'LeastOutstanding' object has no attribute 'choose'"
+    question = dataclasses.replace(METHODS, layers=QUESTION.layers)
+    case = question.cases(1, "")[0]
+    assert question.failed(case, Told(error=error)).id == "method-missing"
+    assert question.failed(case, Told(error=error, line="self.other.choose")).id == "raises", "a line of their own"
+    assert question.failed(case, Told(error=error.replace("choose", "chose"))).id == "raises"
 
 
 def mine(values, p):

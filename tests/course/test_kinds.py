@@ -138,6 +138,9 @@ WRONG = [
     (CLASSIFY, {"x": "up", "y": "up"}, "item-y"),
     (CLASSIFY, {"x": "down", "y": "up"}, "item-x"),
     (CLASSIFY, {"x": ["up"], "y": "down"}, "no-option"),
+    (CLASSIFY, {"x": "up", "y": "down", "z": "up"}, "items-unknown"),
+    (CLASSIFY, {"X": "up", "y": "down"}, "items-missing"),
+    (CLASSIFY, {"x": "Up ", "y": "down"}, "no-option"),
     (CLASSIFY, ["up", "down"], "no-dict"),
     (WITNESS, [2, 1], "no-witness"),
     (PREDICT, (1, 100), "too-wide"),
@@ -178,6 +181,7 @@ def test_a_place_is_named_where_there_is_one():
     assert check_here(PREDICT, (1, 2), 1).problem.where == "the upper end"
     assert check_here(KILL, [1, 2, 3], 1).problem.where == "the version 'last'"
     assert check_here(TEXT, "short", 1).problem.what == "1 word"
+    assert "'up', letter for letter" in check_here(CLASSIFY, {"x": "Up ", "y": "down"}, 1).problem.next
     assert check_here(NUMBER, None, 1).problem.where == "mine", "the answer as a whole, by its name"
 
 
@@ -241,6 +245,8 @@ def test_a_neighbours_number_is_wrong():
         (1000, "1,000 times too large"),
         (1 / 1024, "1,024 times too small"),
         (1.3, "too large, but"),
+        (1.011, "do not round"),
+        (3e9, "3e+09 times too large: something divides"),
         (7, "factor of two"),
     ],
 )
