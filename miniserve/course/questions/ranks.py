@@ -433,7 +433,8 @@ def buckets_properties(seed: int) -> Sequence[Json]:
 def buckets_differential(seed: int) -> Sequence[Json]:
     rng = stream(seed, "14 bounds")
     alpha = round(rng.uniform(0.005, 0.2), 4)
-    keys = [rng.randint(-80, 80) for _ in range(40)]
+    farthest = min(80, int(20 / math.log(_gamma(alpha))))  # from about a nanosecond on
+    keys = [rng.randint(-farthest, farthest) for _ in range(40)]
     near = [_gamma(alpha) ** key * side for key in keys for side in (0.9999, 1.0001)]
     return [_asked(alpha, near, keys)]
 
