@@ -166,7 +166,6 @@ def _chat_rows() -> list[tuple[int, int, int, int]]:
 
 
 def _explain_chat(row: int, column: str, seen: Json, right: Json) -> tuple[str, str]:
-    turn = row + 2
     if column == "turn":
         return "turn", "The rows are turns 2, 3 and 4, in this order."
     if column == "prompt":
@@ -177,7 +176,10 @@ def _explain_chat(row: int, column: str, seen: Json, right: Json) -> tuple[str, 
         return "no-number", "Tokens are counted: a plain number, without quotes."
     if seen % lab.BLOCK_TOKENS:
         return "half-block", f"Only whole blocks of {lab.BLOCK_TOKENS} tokens are found."
-    if turn == 2:
+    if seen < right:
+        why = "A cache keeps what its replica read last and the answer to it, all but the answer's last token."
+        return "too-little", why
+    if row == 0 and seen == right + lab.BLOCK_TOKENS:
         return "last-token", "The last token of an answer was never read by the model, so its block is not full yet."
     return "other-replica", "Each replica has a cache of its own. What has this one read or written itself?"
 
@@ -262,10 +264,6 @@ SCALE_IN = Number(
 # --- 3.5 a prediction ----------------------------------------------------------------------------------------------
 
 
-def _times_more() -> float:
-    return lab.computed_tokens(lab.larkspur("stateless")) / lab.computed_tokens(lab.larkspur("shared tier"))
-
-
 TIMES_MORE = Predict(
     id="3.5",
     name="times_more",
@@ -273,16 +271,16 @@ TIMES_MORE = Predict(
     minutes=8,
     difficulty=3,
     unit="times",
-    experiment=_times_more,
+    experiment=lab.times_more,
     widest=1.6,
     too_low="What does a follow-up compute when all that was said before it is found?",
-    too_high="First requests find nothing in the tier, and their prompts are long as well.",
+    too_high="First requests find nothing in the tier. Of a follow-up, a block that is not full is computed, too.",
     hints=(
         "Two sums over all requests: all prompt tokens, and those that nobody has computed before.",
         "Without a cache: first x their prompt + follow-ups x their prompt. With the tier: first x ___ + follow-ups x "
         "___. Divide.",
-        "With other numbers: 50 first requests of 400 tokens and 50 follow-ups of 800, of which 100 are new: 60,000 "
-        "against 25,000 tokens, 2.4 times.",
+        "With other numbers: 60 first requests of 200 tokens and 40 follow-ups of 1,000, of which 50 are new: 52,000 "
+        "against 14,000 tokens, 3.7 times.",
     ),
 )
 

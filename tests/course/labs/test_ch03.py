@@ -51,6 +51,24 @@ def test_only_a_stateless_service_without_a_cache_computes_all(calm):
     assert all(run.served.all() for run in calm.values())
 
 
+def test_what_the_tier_saves_is_much_the_same_in_each_run_and_a_p99_is_not():
+    times = [lab.times_more([seed]) for seed in lab.SEEDS]
+    assert min(times) < lab.times_more() < max(times) < 1.2 * min(times)
+    sticky, stateless, tier = (
+        [lab.ttft_s(lab.larkspur(design, seed=seed), 99) for seed in lab.SEEDS]
+        for design in ("sticky", "stateless", "shared tier")
+    )
+    assert max(sticky) > 1.5 * min(sticky)
+    assert {a > b for a, b in zip(sticky, stateless, strict=True)} == {True, False}
+    assert all(c < min(a, b) for a, b, c in zip(sticky, stateless, tier, strict=True))
+
+
+def test_the_demand_tells_what_the_tier_saves():
+    first, first_tokens, later, later_tokens, new_tokens = lab.demand().values()
+    without, tier = (first * first_tokens + later * tokens for tokens in (later_tokens, new_tokens))
+    assert without / tier == pytest.approx(lab.times_more(), rel=0.03)
+
+
 def test_a_crash_takes_what_sticky_replicas_know_and_leaves_the_tier():
     before = {design: lab.found_share(lab.larkspur(design)) for design in ("sticky", "shared tier")}
     during = {
