@@ -222,7 +222,8 @@ def draw_found(runs: Mapping[str, Outcomes], window_s: float = 60.0) -> None:
         ends.append(f"{name} {found_share(before):.0%} before and {found_share(within):.0%} during")
     ax.axvspan(*FAULT_S, color="#dddddd", zorder=0, label="a replica is away")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    ax.set_ylim(-0.03, 1.25)
+    ax.set_yticks(np.arange(0, 1.01, 0.2))
+    ax.set_ylim(-0.03, 1.25)  # room for the legend above 100%
     ax.legend(loc="upper left", ncols=4)
     show(
         figure, alt=f"Share of prompt tokens found, during the fault and in the two minutes before: {'; '.join(ends)}."
