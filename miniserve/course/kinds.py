@@ -88,8 +88,8 @@ def _how_far(value: float, right: float) -> str:
         for factor, word in ((power, "large"), (1 / power, "small")):
             if close(ratio, factor, 0.02):
                 return f"It is {power:,} times too {word}: look at the units."
-    if 0.98 < ratio < 1.02:
-        return f"It is a little too {'large' if ratio > 1 else 'small'}: do not round, and look for a small term."
+    if 0.95 < ratio < 1.05:
+        return f"It is a little too {'large' if ratio > 1 else 'small'}: give three digits, or look for a small term."
     if 0.5 < ratio < 2:
         return f"It is too {'large' if ratio > 1 else 'small'}, but of the right order of magnitude."
     size = "large" if ratio > 1 else "small"
@@ -188,9 +188,8 @@ class Formula(Question):
         for given, value in zip(case.asked, told, strict=True):
             if type(value) not in (int, float):
                 text = f"{value!r} ({type(value).__name__})"
-                return Problem(
-                    "no-number", text[:80], "The function must return a number.", "Call it once.", _where(given)
-                )
+                next_ = "Does every way through it end with a return?" if value is None else "Call it once."
+                return Problem("no-number", text[:80], "The function must return a number.", next_, _where(given))
         wrong = [
             (given, value)
             for given, value in zip(case.asked, told, strict=True)
@@ -365,11 +364,22 @@ class Predict(Question):
             return Problem("too-wide", seen, why, "Which number in the text narrows it down?", "low and high together")
         result = self.experiment()
         gave = f"The experiment gave {result:.4g} {self.unit}".strip()
+        next_ = f"{_unit_slip(low, high, result)}Predict again, and run it."
         if high < result:
-            return Problem("too-low", seen, f"{gave}. {self.too_low}", "Predict again, and run it.", "the upper end")
+            return Problem("too-low", seen, f"{gave}. {self.too_low}", next_, "the upper end")
         if low > result:
-            return Problem("too-high", seen, f"{gave}. {self.too_high}", "Predict again, and run it.", "the lower end")
+            return Problem("too-high", seen, f"{gave}. {self.too_high}", next_, "the lower end")
         return None
+
+
+def _unit_slip(low: float, high: float, result: float) -> str:
+    """Say that an interval would fit the result in another unit, if it would."""
+    for factor in (100, 1000, 60):
+        if low <= factor * result <= high:
+            return f"It would fit {factor} times the result: is that the unit? "
+        if low <= result / factor <= high:
+            return f"It would fit the result over {factor}: is that the unit? "
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,6 +177,13 @@ def test_every_message_says_what_where_why_and_what_next(question, answer, id_):
     assert told.next or question in (WITNESS, KILL)  # these two have only the words that this file gives them
 
 
+@pytest.mark.parametrize(("interval", "said"), [((800, 1200), "100 times"), ((0.01, 0.02), "over 1000"), ((3, 4), "")])
+def test_a_prediction_in_another_unit_is_told_so(interval, said):
+    told = check_here(PREDICT, interval, 1).problem.next
+    assert said in told
+    assert bool(said) == ("is that the unit?" in told)
+
+
 def test_a_place_is_named_where_there_is_one():
     assert check_here(PREDICT, (1, 2), 1).problem.where == "the upper end"
     assert check_here(KILL, [1, 2, 3], 1).problem.where == "the version 'last'"
@@ -245,7 +252,7 @@ def test_a_neighbours_number_is_wrong():
         (1000, "1,000 times too large"),
         (1 / 1024, "1,024 times too small"),
         (1.3, "too large, but"),
-        (1.011, "do not round"),
+        (1.04, "three digits"),
         (3e9, "3e+09 times too large: something divides"),
         (7, "factor of two"),
     ],
