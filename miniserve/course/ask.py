@@ -79,6 +79,8 @@ def _plain(value: Any, depth: int) -> Json:
         return [_plain(item, depth - 1) for item in value]
     if type(value) is dict:
         return {_key(key): _plain(item, depth - 1) for key, item in value.items()}
+    if value is ...:
+        raise NotPlain("it holds `...`, a place that is not filled in yet")
     raise NotPlain(f"it holds a {type(value).__name__}; numbers, strings, lists and dictionaries can be checked")
 
 

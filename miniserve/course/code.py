@@ -61,9 +61,12 @@ class Code(Question):
     def failed(self, case: Case, told: Told) -> Problem:
         layer = self._layer(case)
         better = layer.on_error(case.asked, told) if layer.on_error is not None else None
-        return better or self._lacks_method(told) or self._not_called_so(told) or Question.failed(self, case, told)
+        return better or self._not_there(told) or self._not_called_so(told) or Question.failed(self, case, told)
 
-    def _lacks_method(self, told: Told) -> Problem | None:
+    def _not_there(self, told: Told) -> Problem | None:
+        if told.error.startswith("NotImplementedError"):
+            why = f"This part of {self.symbol} is not written yet."
+            return Problem("not-written", told.error, why, "Write it in the place of the `raise`.", told.line)
         lacking = [name for name in self.methods if told.error.endswith(f"has no attribute '{name}'")]
         if not told.error.startswith("AttributeError") or told.line or not lacking:
             return None

@@ -71,13 +71,18 @@ def explain_number(
     right = truth(**given)
     if close(value, right, rtol):
         return None
-    seen, where = f"{value:,.6g} {unit}".strip(), _where(given)
+    seen, where = f"{_shown(value)} {unit}".strip(), _where(given)
     for mistake in misconceptions:
         if close(value, mistake.value(**given), rtol):
             next_ = mistake.next or "Write the formula down and check its units."
             return Problem(mistake.id, seen, mistake.why, next_, where)
     next_ = "Write the formula down, one factor per thing that is counted."
     return Problem("off", seen, _how_far(value, right), next_, where)
+
+
+def _shown(value: float) -> str:
+    """Return a number as one would write it: 4,480,000 and not 4.48e+06."""
+    return f"{value:,.0f}" if 1e6 <= abs(value) < 1e12 else f"{value:,.6g}"
 
 
 def _how_far(value: float, right: float) -> str:
@@ -172,9 +177,8 @@ class Formula(Question):
     def failed(self, case: Case, told: Told) -> Problem:
         if told.error.startswith("TypeError") and ("argument" in told.error or "not callable" in told.error):
             names = ", ".join(case.asked[0])
-            return Problem(
-                "signature", told.error, f"A function of {names} is asked for.", f"Write: lambda {names}: ..."
-            )
+            why, next_ = f"A function of {names} is asked for.", f"Write: def {self.name}({names}): return ..."
+            return Problem("signature", _no_function(told.error) or told.error, why, next_)
         if told.error.startswith("NotImplementedError"):
             return Problem("not-written", told.error, "The function is not written yet.", "Replace the raise.")
         if told.line:
@@ -202,16 +206,20 @@ class Formula(Question):
             if all(close(v, mistake.value(**g), self.rtol) for g, v in zip(case.asked, told, strict=True)):
                 return Problem(
                     mistake.id,
-                    f"{value:,.6g}",
+                    _shown(value),
                     mistake.why,
                     mistake.next or "Try it with pen and paper.",
                     _where(given),
                 )
         sometimes = f"It is right for {64 - len(wrong)} of 64 sets of parameters. " if len(wrong) < 64 else ""
         why = sometimes + _how_far(value, self.truth(**given))
-        return Problem(
-            "off", f"{value:,.6g}", why, "Work this case with pen and paper, factor by factor.", _where(given)
-        )
+        return Problem("off", _shown(value), why, "Work this case with pen and paper, factor by factor.", _where(given))
+
+
+def _no_function(error: str) -> str:
+    """Say of what type an answer is that cannot be called; "" if that is not the error."""
+    found = re.fullmatch(r"TypeError: '(.*)' object is not callable", error)
+    return f"{found[1]}, which is no function; did a later line give the name another value?" if found else ""
 
 
 def is_placeholder(answer: object) -> bool:
@@ -266,7 +274,10 @@ class Trace(Question):
                 if not _same(seen, wanted):
                     id_, why = self.explain(i, column, seen, wanted)
                     next_ = f"{'Rows before this one are right; r' if i else 'R'}eplay this one step by step."
-                    return Problem(id_, f"{column} = {seen!r}"[:80], why, next_, f"row {i + 1}, {column}")
+                    named = (
+                        f" (the row with {self.columns[0]} {told[i][0]!r})"[:40] if column != self.columns[0] else ""
+                    )
+                    return Problem(id_, f"{column} = {seen!r}"[:80], why, next_, f"row {i + 1}{named}, {column}")
         if len(told) > len(rows):
             return Problem("rows-extra", f"{len(told)} rows", f"Only {len(rows)} things happen.", "Drop the last rows.")
         return None

@@ -60,8 +60,10 @@ class Question:
         raise NotImplementedError
 
     def not_tried(self, answer: object) -> bool:
-        """Say whether this is still the placeholder."""
-        return answer is ...
+        """Say whether this is still the placeholder, or made of nothing else."""
+        return answer is ... or (
+            isinstance(answer, tuple | list) and bool(answer) and all(item is ... for item in answer)
+        )
 
     def failed(self, case: Case, told: Told) -> Problem:
         """Say what it means that the answer could not be asked at all."""
@@ -70,9 +72,10 @@ class Question:
             return Problem("not-plain", message, "The answer must be a plain value.", "Convert it, or compute it anew.")
         if kind == "TimeUp":
             return Problem("never-ends", message, "A loop in your code does not end.", "Which condition never comes?")
-        return Problem(
-            "raises", told.error, "Your code raised this error.", "Run it alone with these arguments.", told.line
+        next_ = (
+            "Run this line alone, with values of your own." if told.line else "Run your code alone, outside the check."
         )
+        return Problem("raises", told.error, "Your code raised this error.", next_, told.line)
 
     def rng(self, *key: object) -> Random:
         """Return the generator that belongs to this question and `key`."""

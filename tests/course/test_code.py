@@ -58,6 +58,7 @@ def test_a_class_without_its_method_is_told_which_one_is_missing():
     assert question.failed(case, Told(error=error)).id == "method-missing"
     assert question.failed(case, Told(error=error, line="self.other.choose")).id == "raises", "a line of their own"
     assert question.failed(case, Told(error=error.replace("choose", "chose"))).id == "raises"
+    assert question.failed(case, Told(error="NotImplementedError: 0.2", line="raise ...")).id == "not-written"
 
 
 def mine(values, p):

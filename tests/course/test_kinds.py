@@ -198,6 +198,8 @@ def test_a_version_that_raises_where_the_right_one_does_not_is_found_out():
 
 def test_placeholders_are_not_tried():
     assert all(check_here(question, ..., 1).status is Status.NOT_TRIED for question in QUESTIONS)
+    assert check_here(PREDICT, (..., ...), 1).status is Status.NOT_TRIED
+    assert "not filled in" in check_here(PREDICT, (3, ...), 1).problem.what
 
 
 def factory(y):
