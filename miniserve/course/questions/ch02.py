@@ -292,7 +292,8 @@ def _judge_waits(told: dict[str, Json]) -> Problem | None:
             f"It writes more slowly than the reader reads ({READ_S:.3f} s a token), so the reader waits at every token."
         )
         return Problem("slower-than-reading", seen, why, "Take more tokens and a smaller tpot_s.", f"service {low}")
-    why = f"That is a factor of {waits[high] / waits[low]:.3g}. Here each wait is the TTFT: reading is the slower part."
+    factor = f"That is a factor of {waits[high] / waits[low]:.3g}."
+    why = f"{factor} Here each wait is the TTFT: text is written faster than it is read."
     return Problem(
         "not-tenfold", seen, why, "Take more of the total before one first token, less before the other.", "waits"
     )
