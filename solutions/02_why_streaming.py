@@ -377,6 +377,14 @@ else:
     print(f"\n{len(spoken.text.split())} words in {len(spoken.pieces)} pieces; its reader waits for", end=" ")
     print(f"{perceived_wait_s([spoken_whole.ended_s]):.2f} s whole, {perceived_wait_s(spoken.came_s):.2f} s streamed")
 
+# %% id="vllm" tags=["measured"]
+# Optional: the same question to vLLM. Start it in an environment of its own (`vllm serve MODEL`), and set VLLM_URL, for example
+# with `%env VLLM_URL=http://127.0.0.1:8000` in a cell above this one.
+question = [{"role": "user", "content": "In three sentences, how do I prune a rose?"}]
+if (talks := await lab.ask_vllm(question, {"whole": (90, False), "streamed": (90, True)})) is not None:
+    lab.compare(talks, "vLLM; the middle one of three equal requests")
+    print(lab.typical(talks["streamed"]).text)
+
 # %% [markdown] id="equal"
 # ## 6 Equally fast?
 #

@@ -16,7 +16,7 @@ from typing import TypeVar
 from miniserve import seeds
 from miniserve.course.answers import solution_of
 from miniserve.course.code import Code, reaches_for_library
-from miniserve.course.kinds import Number, Params
+from miniserve.course.numbers import Number, Params
 from miniserve.course.question import Question, check_here, placed
 from miniserve.course.verdict import NotCorrect, Status, Verdict
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from miniserve.course.ask import Drive, Json, Told
-from miniserve.course.kinds import is_placeholder
+from miniserve.course.numbers import is_placeholder
 from miniserve.course.question import Case, Question
 from miniserve.course.verdict import Problem
 

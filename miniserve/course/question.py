@@ -3,9 +3,9 @@
     cases(seed) ──> [Case] ──drive(answer, asked)──> Told ──judge(case, told)──> Problem or None
 
 Cases come in layers, cheapest first; `check` stops at the first problem, and credit is the share of layers passed. The
-kinds of pen-and-paper questions are in `kinds.py`, code questions in `code.py`; a chapter's questions are a module
-`questions/chNN.py` with a tuple `QUESTIONS`. Truth is always computed there, by a formula, a simulation or the
-library; no answer is written down.
+kinds of pen-and-paper questions are in `numbers.py` and `kinds.py`, code questions in `code.py`; a chapter's questions
+are a module `questions/chNN.py` with a tuple `QUESTIONS`. Truth is always computed there, by a formula, a simulation or
+the library; no answer is written down.
 """
 
 from __future__ import annotations

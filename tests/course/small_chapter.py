@@ -8,7 +8,7 @@ from typing import Any
 
 from miniserve.course.build import Course
 from miniserve.course.code import Code, Layer
-from miniserve.course.kinds import Number
+from miniserve.course.numbers import Number
 from miniserve.course.question import Question
 from miniserve.course.verdict import Problem
 

@@ -27,7 +27,8 @@ from miniserve.course import mutate
 from miniserve.course import question as asking
 from miniserve.course.chapter import Chapter, chapter
 from miniserve.course.code import Code
-from miniserve.course.kinds import Formula, FreeText, Kill, Number, Predict, Witness
+from miniserve.course.kinds import FreeText, Kill, Predict, Witness
+from miniserve.course.numbers import Formula, Number
 from miniserve.course.question import Question
 from miniserve.course.verdict import MAX_LINES, Status, Verdict
 

@@ -7,7 +7,8 @@ import pytest
 from miniserve import course
 from miniserve.course import answers
 from miniserve.course.chapter import LEARNER_FILE, Chapter
-from miniserve.course.kinds import FreeText, Misconception, Number
+from miniserve.course.kinds import FreeText
+from miniserve.course.numbers import Misconception, Number
 from miniserve.course.verdict import NotCorrect, Status
 
 QUESTIONS = (

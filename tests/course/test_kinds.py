@@ -5,20 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.course.ask import Told, ask, plain
-from miniserve.course.kinds import (
-    Classify,
-    Formula,
-    FreeText,
-    Kill,
-    Misconception,
-    Number,
-    Predict,
-    Trace,
-    Witness,
-    in_unit,
-    is_placeholder,
-    locked,
-)
+from miniserve.course.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked
+from miniserve.course.numbers import Formula, Misconception, Number, in_unit, is_placeholder
 from miniserve.course.question import Case, check_here
 from miniserve.course.verdict import Problem, Status
 
@@ -99,6 +87,7 @@ RIGHT = [
     (WITNESS, (1, 2)),
     (PREDICT, (6, 18)),
     (PREDICT, [10, 10]),
+    (PREDICT, (9.98, 9.995)),  # as the message shows it, rounded
     (KILL, [1, 3, 2, 0]),
     (TEXT, "five words are enough here"),
 ]

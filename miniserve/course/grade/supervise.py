@@ -24,8 +24,8 @@ from miniserve.course.grade.stubs import SIGN, write_stubbed
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.trusted import Limits, TrustedChapter
 from miniserve.course.grade.watch import Run, watch
-from miniserve.course.kinds import Number
 from miniserve.course.notebooks import dumps
+from miniserve.course.numbers import Number
 from miniserve.course.verdict import Status, Verdict
 
 MOST_RUNS_LONG = 3  # all runs of one notebook together, in limits of one

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import itertools
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -338,6 +339,26 @@ def smollm2() -> Path | None:
 
     found = (model for model in cached_models(default_cache()) if model.name == "smollm2" and not model.problem)
     return next((model.folder for model in found), None)
+
+
+async def ask_vllm(
+    question: Sequence[Mapping[str, str]],
+    wanted: Mapping[str, tuple[int, bool]],
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> dict[str, list[Answer]] | None:
+    """Ask the server of vLLM that the environment variable VLLM_URL names; if there is none, say so and return None."""
+    url = os.environ.get("VLLM_URL", "")
+    if not url:
+        print("VLLM_URL names no server, so this cell is skipped. Nothing later needs it.")
+        return None
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=60.0, trust_env=False, transport=transport) as client:
+            models = (await client.get("/v1/models")).raise_for_status().json()["data"]
+            body = {"model": models[0]["id"], "messages": question, "temperature": 0}
+            return await ask_in_turn(client, wanted, repeats=3, body=body)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        print(f"VLLM_URL is {url}, and asking there failed ({type(error).__name__}: {error}); this cell is skipped.")
+        return None
 
 
 # --- cases ---------------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from miniserve.course.ask import Json
-from miniserve.course.kinds import Classify, Formula, FreeText, Misconception, Number, Params, Predict, Witness
+from miniserve.course.kinds import Classify, FreeText, Predict, Witness
 from miniserve.course.labs import ch01 as lab
+from miniserve.course.numbers import Formula, Misconception, Number, Params
 from miniserve.course.verdict import Problem
 
 # --- 1.1 a formula -------------------------------------------------------------------------------------------------

@@ -5,19 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from miniserve.course.ask import Json
-from miniserve.course.kinds import (
-    Classify,
-    Formula,
-    FreeText,
-    Kill,
-    Misconception,
-    Number,
-    Params,
-    Predict,
-    Trace,
-    Witness,
-)
+from miniserve.course.kinds import Classify, FreeText, Kill, Predict, Trace, Witness
 from miniserve.course.labs import ch02 as lab
+from miniserve.course.numbers import Formula, Misconception, Number, Params
 from miniserve.course.verdict import Problem
 from miniserve.observe.reading import READ_S, perceived_wait_s, read_pieces
 from miniserve.stream import StopFilter

@@ -6,19 +6,9 @@ import math
 from random import Random
 
 from miniserve.course.ask import Json
-from miniserve.course.kinds import (
-    Classify,
-    Formula,
-    FreeText,
-    Kill,
-    Misconception,
-    Number,
-    Params,
-    Predict,
-    Trace,
-    Witness,
-)
+from miniserve.course.kinds import Classify, FreeText, Kill, Predict, Trace, Witness
 from miniserve.course.labs import ch04 as lab
+from miniserve.course.numbers import Formula, Misconception, Number, Params
 from miniserve.course.verdict import Problem
 from miniserve.sim.queueing import mg1_waiting_s
 

@@ -6,20 +6,10 @@ import math
 from random import Random
 
 from miniserve.course.ask import Json
-from miniserve.course.kinds import (
-    Classify,
-    Formula,
-    FreeText,
-    Kill,
-    Misconception,
-    Number,
-    Params,
-    Predict,
-    Trace,
-    Witness,
-)
+from miniserve.course.kinds import Classify, FreeText, Kill, Predict, Trace, Witness
 from miniserve.course.labs.ch06 import COUNTS, OPTIONS, UPPER_S, larkspur_day
 from miniserve.course.labs.ch06 import PROMISES as TEXTS
+from miniserve.course.numbers import Formula, Misconception, Number, Params
 from miniserve.course.verdict import Problem
 from miniserve.observe.percentiles import percentile, rank
 

@@ -8,18 +8,9 @@ from random import Random
 from typing import Any
 
 from miniserve.course.ask import Json
-from miniserve.course.kinds import (
-    Classify,
-    Formula,
-    FreeText,
-    Misconception,
-    Number,
-    Params,
-    Predict,
-    Trace,
-    Witness,
-)
+from miniserve.course.kinds import Classify, FreeText, Predict, Trace, Witness
 from miniserve.course.labs import ch07 as lab
+from miniserve.course.numbers import Formula, Misconception, Number, Params
 from miniserve.course.verdict import Problem
 from miniserve.policies.affinity import PrefixAffinity
 from miniserve.sim.levers import recorded_scores, small_shares

@@ -5,19 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from miniserve.course.ask import Json
-from miniserve.course.kinds import (
-    Classify,
-    Formula,
-    FreeText,
-    Kill,
-    Misconception,
-    Number,
-    Params,
-    Predict,
-    Trace,
-    Witness,
-)
+from miniserve.course.kinds import Classify, FreeText, Kill, Predict, Trace, Witness
 from miniserve.course.labs import ch10 as lab
+from miniserve.course.numbers import Formula, Misconception, Number, Params
 from miniserve.course.verdict import Problem
 from miniserve.errors import Overloaded
 from miniserve.policies.retry import Backoff, NaiveRetry, NeverRetry, expected_attempts

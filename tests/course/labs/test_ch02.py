@@ -63,6 +63,8 @@ def answering(pieces):
         return {"choices": [{kind: {"content": text}} if "messages" in asked else {"text": text}]}
 
     def handle(request):
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [{"id": "theirs"}]})
         asked = json.loads(request.content)
         assert request.url.path == ("/v1/chat/completions" if "messages" in asked else "/v1/completions")
         if not asked["stream"]:
@@ -72,6 +74,30 @@ def answering(pieces):
         return httpx.Response(200, content=body(map(encode_event, [*events, '{"choices": []}', "[DONE]"])))
 
     return httpx.AsyncClient(base_url="http://replica", transport=httpx.MockTransport(handle))
+
+
+def asked_of_vllm(transport):
+    wanted = {"whole": (9, False), "streamed": (9, True)}
+    return asyncio.run(lab.ask_vllm(CHAT["messages"], wanted, transport))
+
+
+def test_a_server_of_vllm_is_asked_if_one_is_named(monkeypatch):
+    monkeypatch.setenv("VLLM_URL", "http://elsewhere")
+    talks = asked_of_vllm(answering(("Cut ", "it."))._transport)
+    assert {name: {answer.pieces for answer in run} for name, run in talks.items()} == {
+        "whole": {("Cut it.",)},
+        "streamed": {("Cut ", "it.")},
+    }
+
+
+@pytest.mark.parametrize(("url", "said"), [("", "names no server"), ("http://elsewhere", "ConnectError: gone")])
+def test_without_one_the_cell_says_so(url, said, monkeypatch, capsys):
+    def gone(request):
+        raise httpx.ConnectError("gone")
+
+    monkeypatch.setenv("VLLM_URL", url)
+    assert asked_of_vllm(httpx.MockTransport(gone)) is None
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("asked", [CHAT, PLAIN], ids=["chat", "plain"])

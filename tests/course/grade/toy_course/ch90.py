@@ -6,7 +6,8 @@ from random import Random
 from typing import Any
 
 from miniserve.course.code import Code, Layer
-from miniserve.course.kinds import Formula, FreeText, Misconception, Number, Witness
+from miniserve.course.kinds import FreeText, Witness
+from miniserve.course.numbers import Formula, Misconception, Number
 from miniserve.course.verdict import Problem
 
 HINTS = ("Think.", "rate x time", "2 req/s for 3 s are 6")
