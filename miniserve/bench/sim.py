@@ -5,9 +5,11 @@ not a measurement), conversations of published lengths, power of two choices, th
 About half of a replica's capacity is asked for, which keeps some 17 sequences decoding in each.
 
 Cost per request is what matters: it must not grow with the number of requests, nor may memory, beyond the columns in
-which outcomes are kept. A smaller pool is there for comparison: what the simulator itself knows of 216,000 cached blocks
-is more than a processor's caches hold, so each look-up waits for memory. Machines become faster and slower within minutes, so small sizes run several times, half of
-them before the largest and half after it, and the median counts.
+which outcomes are kept. A smaller pool is there for comparison: what the simulator itself knows of 216,000 cached
+blocks is more than a processor's caches hold, so look-ups wait for memory.
+
+Machines become faster and slower within minutes. So small sizes run several times, half of them before the largest and
+half after it, and the median counts.
 """
 
 from __future__ import annotations
