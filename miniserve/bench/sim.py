@@ -5,8 +5,8 @@ not a measurement), conversations of published lengths, power of two choices, th
 About half of a replica's capacity is asked for, which keeps some 17 sequences decoding in each.
 
 Cost per request is what matters: it must not grow with the number of requests, nor may memory, beyond the columns in
-which outcomes are kept. A smaller pool is there for comparison: what the simulator itself knows of 216,000 cached
-blocks is more than a processor's caches hold, so look-ups wait for memory.
+which outcomes are kept. A smaller pool is there for comparison: with fewer cached blocks the simulator's own books are
+smaller, and less of them has to come from memory.
 
 Machines become faster and slower within minutes. So small sizes run several times, half of them before the largest and
 half after it, and the median counts.
@@ -52,7 +52,7 @@ STEP_TIME = StepTimeModel(
 )
 SCHEDULER = SchedulerConfig(max_running=128, max_batch_tokens=2048)
 NUM_BLOCKS = 27_000  # 55 GB beside the weights
-FEW_BLOCKS = 9_000  # 18 GB, as on a smaller card: what the simulator knows of these fits the caches of a processor
+FEW_BLOCKS = 9_000  # 18 GB, as on a smaller card
 POOLS = ((False, NUM_BLOCKS), (True, NUM_BLOCKS), (True, FEW_BLOCKS))  # prefix cache, blocks of each replica
 _SHORT = 30_000  # requests: smaller sizes run several times in a row
 

@@ -52,6 +52,11 @@ class NotPlain(Exception):
     """An answer holds something that is no plain value."""
 
 
+def is_blank(answer: Any) -> bool:
+    """Say whether an answer is still the placeholder `...`, or made of nothing else."""
+    return answer is ... or (isinstance(answer, tuple | list) and bool(answer) and all(item is ... for item in answer))
+
+
 def plain(value: Any) -> Json:
     """Return `value` as plain JSON values; numpy's numbers and arrays become Python's.
 

@@ -83,7 +83,7 @@ def _shown(value: float) -> str:
     return f"{value:,.0f}" if 1e6 <= abs(value) < 1e12 else f"{value:,.6g}"
 
 
-def _how_far(value: float, right: float) -> str:
+def _how_far(value: float, right: float, nearly: str = "give three digits") -> str:
     if right == 0 or value == 0 or (value < 0) != (right < 0):
         return "The sign or the zero is not right." if right else "It is not zero."
     ratio = value / right
@@ -92,7 +92,7 @@ def _how_far(value: float, right: float) -> str:
             if close(ratio, factor, 0.02):
                 return f"It is {power:,} times too {word}: look at the units."
     if 0.95 < ratio < 1.05:
-        return f"It is a little too {'large' if ratio > 1 else 'small'}: give three digits, or look for a small term."
+        return f"It is a little too {'large' if ratio > 1 else 'small'}: {nearly}, or look for a small term."
     if 0.5 < ratio < 2:
         return f"It is too {'large' if ratio > 1 else 'small'}, but of the right order of magnitude."
     size = "large" if ratio > 1 else "small"
@@ -210,7 +210,7 @@ class Formula(Question):
                     _where(given),
                 )
         sometimes = f"It is right for {64 - len(wrong)} of 64 sets of parameters. " if len(wrong) < 64 else ""
-        why = sometimes + _how_far(value, self.truth(**given))
+        why = sometimes + _how_far(value, self.truth(**given), nearly="round nothing")
         return Problem("off", _shown(value), why, "Work this case with pen and paper, factor by factor.", _where(given))
 
 

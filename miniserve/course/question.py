@@ -16,7 +16,7 @@ from random import Random
 from typing import ClassVar
 
 from miniserve import seeds
-from miniserve.course.ask import Drive, Json, Told, ask, drive_value
+from miniserve.course.ask import Drive, Json, Told, ask, drive_value, is_blank
 from miniserve.course.verdict import Problem, Status, Verdict
 
 Ask = Callable[[Drive, Json], Told]  # how one case reaches the answer: in this process, or in a learner's kernel
@@ -61,9 +61,7 @@ class Question:
 
     def not_tried(self, answer: object) -> bool:
         """Say whether this is still the placeholder, or made of nothing else."""
-        return answer is ... or (
-            isinstance(answer, tuple | list) and bool(answer) and all(item is ... for item in answer)
-        )
+        return is_blank(answer)
 
     def failed(self, case: Case, told: Told) -> Problem:
         """Say what it means that the answer could not be asked at all."""

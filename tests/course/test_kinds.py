@@ -252,6 +252,11 @@ def test_what_matches_no_misconception_is_told_how_far_off_it_is(factor, word):
     assert word in check_here(NUMBER, 6 * SIZE * factor, 1, "ada").problem.why
 
 
+def test_a_formula_is_not_to_be_rounded():
+    told = check_here(FORMULA, lambda p, k: 1.01 * (1 - (1 - p) ** k), 1).problem
+    assert "round nothing" in told.why
+
+
 def test_a_formula_that_is_right_at_times_is_told_how_often():
     def answer(p, k):
         return 1 - (1 - p) ** k if k % 2 else p

@@ -33,10 +33,11 @@ def tell(names, text):
 
 
 def look(answer, methods):
+    from miniserve.course.ask import is_blank
     from miniserve.course.code import comes_from_library, is_stub
     from miniserve.course.numbers import is_placeholder
     parts = [getattr(answer, name, None) for name in methods]
-    tried = not (answer is ... or is_placeholder(answer) or is_stub(answer) or any(map(is_stub, parts)))
+    tried = not (is_blank(answer) or is_placeholder(answer) or is_stub(answer) or any(map(is_stub, parts)))
     return {"tried": tried, "borrowed": bool(methods is not None and comes_from_library(answer))}
 """
 

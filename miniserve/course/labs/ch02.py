@@ -356,7 +356,7 @@ async def ask_vllm(
             models = (await client.get("/v1/models")).raise_for_status().json()["data"]
             body = {"model": models[0]["id"], "messages": question, "temperature": 0}
             return await ask_in_turn(client, wanted, repeats=3, body=body)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, LookupError, ValueError) as error:  # or it speaks another language
         print(f"VLLM_URL is {url}, and asking there failed ({type(error).__name__}: {error}); this cell is skipped.")
         return None
 

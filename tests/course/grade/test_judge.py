@@ -75,6 +75,7 @@ def test_a_text_is_noted_and_handed_on() -> None:
     ("question", "cell", "status", "problem"),
     [
         ("90.1", "requests = ...", Status.NOT_TRIED, ""),
+        ("90.1", "requests = (..., ...)", Status.NOT_TRIED, ""),
         ("90.1", "", Status.MISSING, "missing"),
         ("90.1", "requests = True", Status.WRONG, "no-number"),
         ("90.1", "requests = p['rate'] / p['time_s']", Status.WRONG, "divided"),

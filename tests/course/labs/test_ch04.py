@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from miniserve.course.labs import ch04 as lab
+from miniserve.observe.outcomes import OutcomeLog
 from miniserve.observe.percentiles import percentile
 from miniserve.policies import balancer as library
 from miniserve.sim.queueing import mg1_waiting_s, power_of_d_sojourn_s
@@ -21,6 +22,17 @@ def test_the_paper_fleet_waits_as_the_real_scheduler_with_one_slot_does():
     real_s = np.empty(len(trace))
     real_s[outcomes.index] = outcomes.ttft_s - 1 / lab.TOKENS_PER_S
     assert real_s == pytest.approx(lab.serve(trace, lab.by_turns).wait_s, abs=1e-6)
+
+
+def test_a_request_is_sent_past_a_place_if_its_replica_is_full_and_another_is_not():
+    log = OutcomeLog()
+    for index, (came_s, ended_s, replica) in enumerate(
+        [(0, 9, "a"), (1, 9, "a"), (2, 9, "b"), (3, 9, "a"), (9, 10, "a")]
+    ):
+        log.record(index, came_s, ended_s, first_token_s=ended_s, output_tokens=1, replica_id=replica)
+    # with one place each: the second finds "a" taken and "b" free; at the fourth both are taken; at the fifth none is
+    assert lab.past_a_place(log.outcomes(), places=1) == pytest.approx(1 / 5)
+    assert lab.past_a_place(log.outcomes(), places=2) == pytest.approx(1 / 5)  # the fourth: two in "a", one in "b"
 
 
 def test_one_trace_is_three_times_worse_by_turns_and_one_twice_better_also_on_the_real_scheduler():

@@ -84,7 +84,7 @@ def test_the_samples_get_the_expected_table_twice_the_same(
 def test_ten_learners_who_hand_in_every_chapter_get_what_they_earned(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Eight solved everything, each with numbers of their own, one got everything wrong, one did nothing."""
+    """Eight solved everything, each with numbers of their own, one gave the bank's wrong answers, one did nothing."""
     for number in sorted(EVERY_CHAPTER):
         name, empty, right = make.solved(number)
         names = {id_: question.name for id_, question in Course().questions(number).items()}
@@ -102,6 +102,7 @@ def test_ten_learners_who_hand_in_every_chapter_get_what_they_earned(
     for i in range(8):
         assert states(graded, f"solved-{i}").keys() == {"correct", "noted"}, f"solved-{i}"
     assert states(graded, "idle").keys() == {"not tried"}
+    assert "wrong" in states(graded, "wrong")
     assert not {"correct", "noted"} & states(graded, "wrong").keys()
 
 
