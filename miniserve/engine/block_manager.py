@@ -3,24 +3,30 @@
 Memory for keys and values is cut into blocks of `block_size` tokens. A sequence owns a *block table*, the list of its
 blocks in order; they may lie anywhere, so nothing is ever moved and at most one block per sequence is partly empty.
 
-    free:   plain [ 2, 7 ]         hold nothing known; taken first, from the right
-            idle  [ 9, 4, 11 ]     still hold a known prefix, least recently used first; taken from the left
+A full block is known by a key that covers all text before it too (`sequence.next_key`). Known blocks that follow each
+other in a text form a *run*, filed under its first key: the longest cached prefix is found in a few steps, however long
+it is. Whoever uses one block of a run uses all of it; where a text leaves another in the middle of a run, the run is
+cut in two. Only full blocks are ever shared and they are never written again, so no copy on write is needed.
 
-A full block is known by a key that covers all text before it too (`sequence.next_key`), so finding the longest cached
-prefix is a walk from block 0 until the first miss. A hit takes an idle block back into use, or shares it when somebody
-else is using it (reference counts). Only full blocks are ever shared and full blocks are never written again,
-so no copy on write is needed.
+    runs     [9 4 6] -+- [7 5]      two texts that begin alike: the first run has two users
+                      +- [3]
+    idle     [10 8] [1] [12 11]     runs without users; the one that was used longest ago is taken first, and of a run
+                 ^                  the last block first
+    plain    [2 13]                 blocks that hold nothing known; taken before any idle one, from the right
 
-Pure Python: it hands out numbers; `model` and `attention` own the memory. Every operation is O(blocks touched).
-Source: PagedAttention (Kwon et al. 2023, arXiv:2309.06180); the order of reuse as in vLLM's v1 block pool.
+Pure Python: it hands out numbers; `model` and `attention` own the memory.
+Sources: PagedAttention (Kwon et al. 2023, arXiv:2309.06180); the order of reuse as in vLLM's v1 block pool, which keeps
+single blocks; the runs of SGLang's radix tree (Zheng et al. 2024, arXiv:2312.07104). A key that says all that came
+before makes a dict do for the tree.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from functools import lru_cache
 
 from miniserve.engine.sequence import BlockKey, Sequence
@@ -32,11 +38,35 @@ def _numbers(num_blocks: int) -> tuple[int, ...]:
     return tuple(range(num_blocks - 1, -1, -1))
 
 
-class BlockManager:
-    """Block tables, reference counts, prefix cache.
+@dataclass(slots=True, eq=False)
+class Run:
+    """Known blocks that follow each other in a text."""
 
-    Invariants (see `check_integrity`): free + used = total; a block's count is the number of tables it is in; a block
-    is free exactly when its count is 0, and then idle if it has a key, else plain; a key names one block.
+    keys: Seq[BlockKey]  # of the text from its first block on
+    start: int  # place of the first of `blocks` in the text
+    blocks: list[int]
+    users: int  # sequences that have these blocks in their tables
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.blocks)
+
+    def common_end(self, keys: Seq[BlockKey], end: int) -> int:
+        """Return up to which place, at most `end`, `keys` are this text. At `start` they are.
+
+        Where a key is equal, so are all before it.
+        """
+        end = min(end, self.end)
+        if self.keys[end - 1] == keys[end - 1]:
+            return end
+        return bisect_left(range(end), True, lo=self.start, key=lambda place: self.keys[place] != keys[place])
+
+
+class BlockManager:
+    """Block tables and prefix cache.
+
+    Invariants (see `check_integrity`): a block is in a run, or in one table, or plain; a run has as many users as there
+    are tables that hold its blocks, and is idle if it has none; a key is in one run only.
     """
 
     def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool = True) -> None:
@@ -44,30 +74,22 @@ class BlockManager:
         self.block_size = block_size
         self.prefix_caching = prefix_caching
         self.evictions = 0  # cached blocks overwritten for lack of plain ones
-        # Small books: a long run is bound by what it must fetch from memory. `_known` is 1 where there is a key.
-        self._ref_counts = array("H", bytes(2 * num_blocks))
-        self._known = bytearray(num_blocks)
+        self.num_cached = 0  # blocks, used or free, whose content could be found again
+        self._num_idle = 0  # the free ones among them
         self._plain = list(_numbers(num_blocks))
-        self._idle: deque[int] = deque()
-        self._stale: Counter[int] = Counter()  # entries in `_idle` that no longer count: the block was found again
-        self._num_stale = 0
-        self._key_of: list[BlockKey | None] = [None] * num_blocks
-        self._block_of: dict[BlockKey, int] = {}
+        self._runs: dict[BlockKey, Run] = {}  # by their first keys
+        self._idle: OrderedDict[Run, None] = OrderedDict()  # least recently used first
+        self._last_run: dict[Sequence, Run] = {}  # the last one that a sequence uses
 
     # --- what is there
 
     @property
     def num_free(self) -> int:
-        return len(self._plain) + len(self._idle) - self._num_stale
+        return len(self._plain) + self._num_idle
 
     @property
     def num_used(self) -> int:
         return self.num_blocks - self.num_free
-
-    @property
-    def num_cached(self) -> int:
-        """Blocks, used or free, whose content could be found again."""
-        return len(self._block_of)
 
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
@@ -81,17 +103,24 @@ class BlockManager:
         if not self.prefix_caching:
             return []
         hits: list[int] = []
-        for key in seq.block_keys(self.block_size)[: (seq.num_tokens - 1) // self.block_size]:
-            block = self._block_of.get(key)
-            if block is None:
-                break
-            hits.append(block)
+        for run, end in self._walk(seq.block_keys(self.block_size), (seq.num_tokens - 1) // self.block_size):
+            hits += run.blocks[: end - run.start]
         return hits
 
     def blocks_missing(self, seq: Sequence, hits: list[int]) -> int:
         """Return how many free blocks would be lost if `seq` were admitted with these `hits`."""
-        idle_hits = sum(1 for block in hits if self._ref_counts[block] == 0)
-        return self.blocks_for(seq.num_tokens) - len(hits) + idle_hits
+        missing = self.blocks_for(seq.num_tokens) - len(hits)
+        if hits:  # those that nobody uses are free
+            runs = self._walk(seq.block_keys(self.block_size), len(hits))
+            missing += sum(end - run.start for run, end in runs if run.users == 0)
+        return missing
+
+    def _walk(self, keys: Seq[BlockKey], end: int) -> Iterator[tuple[Run, int]]:
+        """Yield the runs that hold the first `end` blocks of a text, each with the place up to which it does."""
+        at = 0
+        while at < end and (run := self._runs.get(keys[at])) is not None:
+            at = run.common_end(keys, end)
+            yield run, at
 
     # --- changes
 
@@ -99,13 +128,9 @@ class BlockManager:
         """Give `seq` its cached prefix and blocks for all its tokens. The caller has checked `blocks_missing`."""
         assert not seq.block_table
         assert seq.num_computed == 0
-        for block in hits:
-            if self._ref_counts[block] == 0:  # its entry stays in the queue, and is passed over when its turn comes
-                self._stale[block] += 1
-                self._num_stale += 1
-            self._ref_counts[block] += 1
-        if self._num_stale > self.num_blocks:
-            self._drop_stale()
+        if hits:
+            for run, end in list(self._walk(seq.block_keys(self.block_size), len(hits))):
+                self._last_run[seq] = self._use(run if end == run.end else self._cut(run, end))
         seq.block_table.extend(hits)
         seq.num_computed = len(hits) * self.block_size
         grown = self.grow(seq, seq.num_tokens)
@@ -122,80 +147,112 @@ class BlockManager:
         return True
 
     def publish(self, seq: Sequence, start: int, end: int) -> None:
-        """Make the blocks that became full when tokens `[start, end)` were computed findable by others."""
-        if not self.prefix_caching:
-            return
+        """Make the blocks that became full when tokens `[start, end)` were computed findable by others.
+
+        Two sequences may compute the same text side by side; the first one's blocks are those that are kept.
+        """
         first, last = start // self.block_size, end // self.block_size
-        if last == first:
+        if last == first or not self.prefix_caching:
             return
-        block_of, key_of, known = self._block_of, self._key_of, self._known
-        for block, key in zip(seq.block_table[first:last], seq.block_keys(self.block_size)[first:last], strict=True):
-            # Two sequences may compute the same text side by side; the first one's block is the one that is kept.
-            if not known[block] and block_of.setdefault(key, block) == block:
-                key_of[block] = key
-                known[block] = 1
+        keys, own = seq.block_keys(self.block_size), self._last_run.get(seq)
+        at = first if own is not None and own.end == first else 0  # else the known beginning is somebody else's
+        while at < last:
+            if (run := self._runs.get(keys[at])) is not None:
+                at = run.common_end(keys, last)
+            elif at < first:
+                return  # the beginning has been forgotten: nobody would find what follows
+            else:
+                at = self._extend(seq, keys, at, last)
+
+    def _extend(self, seq: Sequence, keys: Seq[BlockKey], start: int, last: int) -> int:
+        """Make unknown blocks of `seq` known, from `start` on, and return where they end.
+
+        They go on with its last run, if that ends there and nobody else uses it.
+        """
+        end = start + 1
+        while end < last and keys[end] not in self._runs:
+            end += 1
+        run, blocks = self._last_run.get(seq), seq.block_table[start:end]
+        self.num_cached += len(blocks)
+        if run is not None and run.end == start and run.users == 1:
+            run.keys = keys[:end]
+            run.blocks += blocks
+        else:
+            self._last_run[seq] = self._runs[keys[start]] = Run(keys[:end], start, blocks, users=1)
+        return end
 
     def release(self, seq: Sequence) -> None:
         """Take all blocks from `seq`, the last one first: the end of a text is forgotten before its start."""
-        counts, known = self._ref_counts, self._known
-        plain, idle = self._plain, self._idle
-        for block in reversed(seq.block_table):
-            counts[block] -= 1
-            if counts[block] == 0:
-                (idle if known[block] else plain).append(block)
-        seq.block_table.clear()
+        table = seq.block_table
+        keys = seq.block_keys(self.block_size)[: len(table)] if self.prefix_caching else ()
+        runs: list[Run] = []
+        unknown: list[int] = []  # not computed yet, or another's block of the same text is the known one
+        at = 0
+        while at < len(keys):
+            run = self._runs.get(keys[at])
+            if run is not None and run.blocks[0] == table[at]:
+                runs.append(run)
+                at = run.end
+            else:
+                unknown.append(table[at])
+                at += 1
+        self._plain.extend(reversed(unknown + table[len(keys) :]))
+        for run in reversed(runs):
+            self._leave(run)
+        self._last_run.pop(seq, None)
+        table.clear()
         seq.num_computed = 0
 
     def forget(self) -> None:
         """Empty the prefix cache (new weights make old keys and values wrong)."""
-        self._block_of.clear()
-        self._key_of = [None] * self.num_blocks
-        self._known = bytearray(self.num_blocks)
-        self._drop_stale()
-        self._plain[:0] = reversed(self._idle)
+        idle = [block for run in self._idle for block in reversed(run.blocks)]
+        self._plain[:0] = reversed(idle)
+        self._runs.clear()
         self._idle.clear()
+        self._last_run.clear()
+        self.num_cached = self._num_idle = 0
 
     def _take(self, count: int) -> list[int]:
         """Take `count` blocks, which must be there: plain ones first, then those whose content was used longest ago."""
-        plain = self._plain
-        taken = plain[: -count - 1 : -1]
-        del plain[-count:]
-        if len(taken) < count:
-            taken += self._evict(count - len(taken))
-        for block in taken:
-            self._ref_counts[block] = 1
-        return taken
+        taken = self._plain[: -count - 1 : -1]
+        del self._plain[-count:]
+        return taken if len(taken) == count else taken + self._evict(count - len(taken))
+
+    # --- runs
+
+    def _use(self, run: Run) -> Run:
+        if run.users == 0:
+            self._idle.pop(run, None)  # a part that was just cut off is in no queue
+            self._num_idle -= len(run.blocks)
+        run.users += 1
+        return run
+
+    def _leave(self, run: Run) -> None:
+        run.users -= 1
+        if run.users == 0:
+            self._idle[run] = None
+            self._num_idle += len(run.blocks)
+
+    def _cut(self, run: Run, place: int) -> Run:
+        """Cut `run` in two; return the first part. The second is `run` itself and keeps its place in the queue."""
+        size = place - run.start
+        first = self._runs[run.keys[run.start]] = Run(run.keys, run.start, run.blocks[:size], run.users)
+        self._runs[run.keys[place]] = run
+        run.start, run.blocks = place, run.blocks[size:]
+        return first
 
     def _evict(self, count: int) -> list[int]:
-        idle, stale, key_of, block_of = self._idle, self._stale, self._key_of, self._block_of
         evicted: list[int] = []
-        while len(evicted) < count:
-            block = idle.popleft()
-            if block in stale:
-                self._pass_over(block)
-                continue
-            key = key_of[block]
-            assert key is not None, "an idle block has a key"
-            del block_of[key]
-            key_of[block] = None
-            self._known[block] = 0
-            evicted.append(block)
+        while (missing := count - len(evicted)) > 0:
+            run = next(iter(self._idle))
+            evicted += run.blocks[: -missing - 1 : -1]
+            del run.blocks[-missing:]
+            if not run.blocks:
+                del self._idle[run], self._runs[run.keys[run.start]]
+        self._num_idle -= count
+        self.num_cached -= count
         self.evictions += count
         return evicted
-
-    def _pass_over(self, block: int) -> None:
-        self._num_stale -= 1
-        self._stale[block] -= 1
-        if not self._stale[block]:
-            del self._stale[block]
-
-    def _drop_stale(self) -> None:
-        for _ in range(len(self._idle)):
-            block = self._idle.popleft()
-            if block in self._stale:  # of several entries of a block only the last counts
-                self._pass_over(block)
-            else:
-                self._idle.append(block)
 
     # --- many decode steps at once (see `Scheduler.steady_steps`)
 
@@ -232,38 +289,39 @@ class BlockManager:
         within the `steps`, and after the last of them if the next is planned already.
         """
         size = self.block_size
-        full_after: dict[int, list[Sequence]] = defaultdict(list)
+        full_at: dict[int, list[Sequence]] = defaultdict(list)
         for seq in seqs:
-            first = size - (seq.num_computed - steps) % size
-            if first <= steps:
-                full_after[first % size].append(seq)
-        if not full_after:
-            return
-        for step in range(1, steps + 1):
-            full = full_after.get(step % size, ())
+            for step in range(size - (seq.num_computed - steps) % size, steps + 1, size):
+                full_at[step].append(seq)
+        for step in sorted(full_at):
+            full = full_at[step]
             for seq in full:
                 end = seq.num_computed - steps + step
                 self.publish(seq, end - 1, end)
             if step < steps or plan_next:
-                for seq in full:
-                    seq.block_table += self._take(1)
+                for seq, block in zip(full, self._take(len(full)), strict=True):
+                    seq.block_table.append(block)
 
     # --- proof
 
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:
         """Raise AssertionError if the books do not balance against the block tables of all live `sequences`."""
         owners = Counter(block for seq in sequences for block in seq.block_table)
-        plain, entries = set(self._plain), Counter(self._idle)
+        run_of = {block: run for run in self._runs.values() for block in run.blocks}
+        plain = set(self._plain)
         assert len(plain) == len(self._plain), "a block is free twice"
-        assert self._stale.total() == self._num_stale
         for block in range(self.num_blocks):
-            count = self._ref_counts[block]
-            assert count == owners[block], f"block {block}: count {count}, owners {owners[block]}"
-            key = self._key_of[block]
-            assert key is None or self._block_of.get(key) == block, f"block {block}: its key names another block"
-            assert self._known[block] == (key is not None)
-            assert (block in plain) == (count == 0 and key is None), f"block {block}: count {count}, key {key!r}, plain"
-            idle = entries[block] - self._stale[block]
-            assert idle == (count == 0 and key is not None), f"block {block}: count {count}, key {key!r}, idle {idle}"
+            run = run_of.get(block)
+            users = 1 - (block in plain) if run is None else run.users
+            assert owners[block] == users, f"block {block}: owners {owners[block]}, and not {users}; its run is {run}"
+            assert run is None or block not in plain, f"block {block}: known, and plain"
+        keys = Counter(key for run in self._runs.values() for key in run.keys[run.start : run.end])
+        assert set(keys.values()) <= {1}, "a key is in two runs"
+        assert len(run_of) == keys.total() == self.num_cached
+        for key, run in self._runs.items():
+            assert run.blocks, "an empty run"
+            assert key == run.keys[run.start], "a run is filed under another key"
+            assert (run in self._idle) == (run.users == 0), f"a run of {run.users} users is in the wrong place"
+        assert len(self._idle) == sum(run.users == 0 for run in self._runs.values())
+        assert self._num_idle == sum(len(run.blocks) for run in self._idle)
         assert self.num_free + self.num_used == self.num_blocks
-        assert len(self._block_of) == sum(key is not None for key in self._key_of)
