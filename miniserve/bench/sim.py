@@ -5,8 +5,7 @@ not a measurement), conversations of published lengths, power of two choices, th
 About half of a replica's capacity is asked for, which keeps some 17 sequences decoding in each.
 
 Cost per request is what matters: it must not grow with the number of requests, nor may memory, beyond the columns in
-which outcomes are kept. A smaller pool is there for comparison: with fewer cached blocks the simulator's own books are
-smaller, and less of them has to come from memory.
+which outcomes are kept.
 
 Machines become faster and slower within minutes. So small sizes run several times, half of them before the largest and
 half after it, and the median counts.
@@ -52,8 +51,6 @@ STEP_TIME = StepTimeModel(
 )
 SCHEDULER = SchedulerConfig(max_running=128, max_batch_tokens=2048)
 NUM_BLOCKS = 27_000  # 55 GB beside the weights
-FEW_BLOCKS = 9_000  # 18 GB, as on a smaller card
-POOLS = ((False, NUM_BLOCKS), (True, NUM_BLOCKS), (True, FEW_BLOCKS))  # prefix cache, blocks of each replica
 _SHORT = 30_000  # requests: smaller sizes run several times in a row
 
 
@@ -62,11 +59,10 @@ def bench_sim(sizes: Sequence[int], seed: int, console: Console) -> dict[str, An
     runs = []
     # Each run in a process of its own: the most memory a process has held never falls again.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
-        for prefix_caching, num_blocks in POOLS:
+        for prefix_caching in (False, True):
             for requests in there_and_back(sizes):
-                cache = f"prefix cache {'on' if prefix_caching else 'off'}, {num_blocks:,} blocks"
-                console.print(f"simulating {requests:,} requests, {cache} ...")
-                runs.append(processes.submit(measure, requests, prefix_caching, seed, num_blocks).result())
+                console.print(f"simulating {requests:,} requests, prefix cache {'on' if prefix_caching else 'off'} ...")
+                runs.append(processes.submit(measure, requests, prefix_caching, seed).result())
     scenario = {"replicas": REPLICAS, "rate_per_s": RATE_PER_S, "follow_up_fraction": FOLLOW_UP_FRACTION}
     return {**scenario, "sizes": _by_size(runs), "runs": runs}
 
@@ -80,7 +76,7 @@ def there_and_back(sizes: Sequence[int]) -> list[int]:
 
 def _by_size(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return for each size its median cost, and how many times that of the smallest it is."""
-    costs: dict[tuple[bool, int, int], list[float]] = defaultdict(list)
+    costs: dict[tuple[bool, int], list[float]] = defaultdict(list)
     for run in runs:
         costs[_case(run)].append(run["us_per_request"])
     medians = {case: statistics.median(each) for case, each in costs.items()}
@@ -89,30 +85,28 @@ def _by_size(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "requests": requests,
             "prefix_cache": cache,
-            "blocks": blocks,
-            "runs": len(costs[cache, blocks, requests]),
+            "runs": len(costs[cache, requests]),
             "us_per_request": round(us, 1),
-            "times_the_smallest": round(us / medians[cache, blocks, smallest], 3),
+            "times_the_smallest": round(us / medians[cache, smallest], 3),
         }
-        for (cache, blocks, requests), us in medians.items()
+        for (cache, requests), us in medians.items()
     ]
 
 
-def _case(row: dict[str, Any]) -> tuple[bool, int, int]:
-    return row["prefix_cache"], row["blocks"], row["requests"]
+def _case(row: dict[str, Any]) -> tuple[bool, int]:
+    return row["prefix_cache"], row["requests"]
 
 
-def measure(requests: int, prefix_caching: bool, seed: int, num_blocks: int = NUM_BLOCKS) -> dict[str, Any]:
+def measure(requests: int, prefix_caching: bool, seed: int) -> dict[str, Any]:
     """Run the scenario once; return what it cost and, so that a reader sees it is no empty run, what came out."""
     started_s, cpu_s = time.perf_counter(), time.process_time()
-    log, fleet = simulate(requests, prefix_caching, seed, num_blocks)
+    log, fleet = simulate(requests, prefix_caching, seed)
     seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
     counters = [member.replica.counters for member in fleet.members()]
     summary = log.outcomes().summary()
     return {
         "requests": requests,
         "prefix_cache": prefix_caching,
-        "blocks": num_blocks,
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_s, 2),
         "us_per_request": round(1e6 * cpu_s / requests, 1),
@@ -128,15 +122,13 @@ def measure(requests: int, prefix_caching: bool, seed: int, num_blocks: int = NU
     }
 
 
-def simulate(
-    requests: int, prefix_caching: bool, seed: int = 0, num_blocks: int = NUM_BLOCKS
-) -> tuple[OutcomeLog, SimFleet]:
+def simulate(requests: int, prefix_caching: bool, seed: int = 0) -> tuple[OutcomeLog, SimFleet]:
     """Run the fixed scenario to its end."""
     env = simpy.Environment()
     fleet = SimFleet(env, seed=seed)
     policies = Resilience(PowerOfTwo(seed=seed))
     drive.start_control(fleet, policies)
-    spec = ReplicaSpec(STEP_TIME, SCHEDULER, CacheConfig(num_blocks, 16, prefix_caching))
+    spec = ReplicaSpec(STEP_TIME, SCHEDULER, CacheConfig(NUM_BLOCKS, 16, prefix_caching))
     for _ in range(REPLICAS):
         fleet.add(spec, ready=True)
     log = OutcomeLog()
@@ -178,25 +170,13 @@ def _peak_memory_bytes() -> int:
 
 def sim_table(result: dict[str, Any]) -> Table:
     table = Table(title=f"simulating {result['replicas']} replicas, one core")
-    for heading in (
-        "requests",
-        "prefix cache",
-        "blocks",
-        "runs",
-        "µs each",
-        "times",
-        "s",
-        "MB",
-        "hits",
-        "p99 ms",
-    ):
+    for heading in ("requests", "prefix cache", "runs", "µs each", "times", "s", "MB", "hits", "p99 ms"):
         table.add_column(heading, justify="right")
     for size in result["sizes"]:
         run = next(run for run in result["runs"] if _case(run) == _case(size))
         table.add_row(
             f"{size['requests']:,}",
             "on" if size["prefix_cache"] else "off",
-            f"{size['blocks']:,}",
             str(size["runs"]),
             f"{size['us_per_request']:.0f}",
             f"{size['times_the_smallest']:.2f}",

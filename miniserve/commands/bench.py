@@ -131,7 +131,7 @@ def _calibrate(args: argparse.Namespace, folder: Path, console: Any) -> dict[str
 def _sim(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
     from miniserve.bench.sim import bench_sim, sim_table
 
-    console.print("a million requests take four to eight minutes, so the usual sizes take some twenty in all ...")
+    console.print("a million requests take three to five minutes, so the usual sizes take a quarter of an hour ...")
     result = bench_sim(args.sim_requests, args.seed, console)
     console.print(sim_table(result))
     return result
