@@ -70,8 +70,7 @@ class Twins:
     def __init__(self, num_blocks: int) -> None:
         self.blocks = BlockManager(num_blocks, SIZE)
         self.alone = Alone(num_blocks)
-        self.live: list[tuple[Sequence, list[Text | None]]] = []  # with the known text of each block, as `alone` sees it
-        self.count = 0
+        self.live: list[tuple[Sequence, list[Text | None]]] = []  # with the known text of each of its blocks
 
     def admit(self, seq: Sequence) -> None:
         texts = texts_of(seq)[: (seq.num_tokens - 1) // SIZE]
