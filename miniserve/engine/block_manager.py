@@ -204,12 +204,12 @@ class BlockManager:
         seq.num_computed = 0
 
     def forget(self) -> None:
-        """Empty the prefix cache (new weights make old keys and values wrong)."""
+        """Empty the prefix cache (new weights make old keys and values wrong). No sequence may be here."""
+        assert self.num_used == 0, f"{self.num_used} blocks are used: release their sequences before forgetting"
         idle = [block for run in self._idle for block in reversed(run.blocks)]
         self._plain[:0] = reversed(idle)
         self._runs.clear()
         self._idle.clear()
-        self._last_run.clear()
         self.num_cached = self._num_idle = 0
 
     def _take(self, count: int) -> list[int]:

@@ -126,13 +126,17 @@ def test_without_prefix_caching_nothing_is_remembered() -> None:
     assert blocks.num_cached == 0
 
 
-def test_forgetting_empties_the_cache_but_not_the_tables() -> None:
+def test_forgetting_empties_the_cache_when_nobody_is_here() -> None:
     blocks = BlockManager(10, 4)
     seq = admit(blocks, list(range(9)))
     compute(blocks, seq)
-    blocks.forget()
-    assert blocks.cached_prefix(sequence(list(range(9)))) == []
+    with pytest.raises(AssertionError, match="3 blocks are used"):
+        blocks.forget()
     blocks.release(seq)
+    assert (blocks.num_cached, len(blocks.cached_prefix(sequence(list(range(9)))))) == (2, 2)
+    blocks.forget()
+    assert (blocks.num_cached, blocks.num_free) == (0, 10)
+    assert blocks.cached_prefix(sequence(list(range(9)))) == []
     blocks.check_integrity([])
 
 
