@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
-from miniserve.commands.options import at_least_one
+from miniserve.commands.options import at_least_one, check_outputs
 from miniserve.errors import RequestError, SetupError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.scenario.source import Setting
     from miniserve.sim.result import SimResult
 
+    check_outputs(plot=args.plot)
     settings = [Setting.parse(text) for text in args.settings]
     if args.requests is not None:
         settings.append(Setting(("run", "requests"), args.requests, f"--requests {args.requests}"))

@@ -118,6 +118,17 @@ def port(text: str) -> int:
     return number
 
 
+def check_outputs(plot: Path | None = None, out: Path | None = None) -> None:
+    """Raise SetupError, before anything runs, if a result could not be written in the end."""
+    for path in (plot, out):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise SetupError(f"{path}: the folder {path.absolute().parent} does not exist")
+        if path is not None and path.is_dir():
+            raise SetupError(f"{path} is a folder: name a file in it")
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise SetupError(f"--plot {plot}: the name must end in .png, .svg or .pdf")
+
+
 def at_least_one(text: str) -> int:
     """Parse a count for argparse."""
     number = int(text)

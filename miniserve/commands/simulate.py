@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniserve.commands.options import at_least_one
-from miniserve.errors import SetupError
+from miniserve.commands.options import at_least_one, check_outputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     from miniserve.sim.experiment import Experiment
 
-    _check_outputs(args)
+    check_outputs(plot=args.plot, out=args.out)
     cases = _cases(args)
     first = next(iter(cases.values()))
     start = first.run.seed if args.seed is None else args.seed
@@ -103,14 +102,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 # --- before anything runs ------------------------------------------------------------------------------------------
-
-
-def _check_outputs(args: argparse.Namespace) -> None:
-    for path in (args.plot, args.out):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise SetupError(f"{path}: the folder {path.absolute().parent} does not exist")
-    if args.plot is not None and args.plot.suffix not in (".png", ".svg", ".pdf"):
-        raise SetupError(f"--plot {args.plot}: the name must end in .png, .svg or .pdf")
 
 
 def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
@@ -204,8 +195,11 @@ def _show(experiment: Experiment, console: Console, description: str) -> None:
     if not experiment.has_outcomes:
         console.print("nothing was answered by then")
         return
-    if len(experiment.cases) == 1 and experiment.complete_seeds <= 1:
-        console.print(next(iter(experiment.first.values())).table())
+    if experiment.complete_seeds == 0 or (len(experiment.cases) == 1 and experiment.complete_seeds == 1):
+        for name, result in experiment.first.items():  # after a stop: what there is of each case
+            if len(experiment.cases) > 1:
+                console.print(f"{name}:", markup=False, emoji=False, style="bold")
+            console.print(result.table())
     elif (comparison := experiment.comparison()) is not None:
         console.print(comparison.table())
     else:
@@ -226,7 +220,7 @@ def _show_costs(experiment: Experiment, console: Console, args: argparse.Namespa
         if ledger is None:
             continue
         if len(experiment.cases) > 1:
-            console.print(f"{name}:", markup=False, style="bold")
+            console.print(f"{name}:", markup=False, emoji=False, style="bold")
         chosen = [by_name[each] for each in args.cost] or [each for each in DIMENSIONS if ledger.differs(each)]
         for dimension in chosen:
             console.print(cost_table(ledger, dimension))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from typing import TypeVar
@@ -21,10 +22,17 @@ def asked(policy: object, about: str, question: Callable[[], _T]) -> _T:
     """Do the same where it is not about a request: `about` is what it failed on."""
     try:
         return question()
-    except FrozenInstanceError as error:
-        raise failed(policy, about, f"it tried to change what it was shown ({error})") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if _is_of_a_change(error):
+            raise failed(policy, about, f"it tried to change what it was shown ({error})") from error
         raise failed(policy, about, f"it raised {type(error).__name__}: {error}") from error
+
+
+def _is_of_a_change(error: BaseException) -> bool:
+    """Say whether a frozen object refused it: to change a field, or to get a new one (a TypeError of `__setattr__`)."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    refused = bool(frames) and frames[-1][0].f_code.co_name in ("__setattr__", "__delattr__")
+    return isinstance(error, FrozenInstanceError) or (refused and isinstance(error, TypeError))
 
 
 def broken(policy: object, request: Request, what: str) -> PolicyError:

@@ -195,7 +195,14 @@ class FaultEvent:
     kind: ReplicaFault
     replicas: tuple[str, ...] = ("*",)
     duration_s: Positive = math.inf
-    factor: Positive = 1.0
+    factor: Positive = 1.0  # of `slow`: how many times as long a step takes
+
+    def __post_init__(self) -> None:
+        if (self.kind is ReplicaFault.SLOW) != (self.factor != 1):
+            raise ValueError(
+                f'factor ({self.factor:g}) belongs to kind = "slow", which needs one other than 1; '
+                f'this kind is "{self.kind}"'
+            )
 
     def events(self, replica_ids: tuple[str, ...]) -> tuple[ReplicaEvent, ...]:
         """Return one event per replica that is meant."""
@@ -215,6 +222,16 @@ class Faults:
     poison_fraction: Fraction = 0.0
     poison_status: Status = 500
     events: tuple[FaultEvent, ...] = ()
+
+    def __post_init__(self) -> None:
+        fewest, most = self.cut_after_tokens
+        if not 1 <= fewest <= most:
+            raise ValueError(f"cut_after_tokens ([{fewest}, {most}]) must be the fewest and the most, from 1 on")
+        if self.error_fraction + self.cut_fraction > 1:
+            raise ValueError(
+                f"cut_fraction ({self.cut_fraction:g}) and error_fraction ({self.error_fraction:g}) "
+                "are shares of the same attempts: together at most 1"
+            )
 
     def plan(self, seed: int, replica_ids: tuple[str, ...]) -> KeyedFaults:
         """Return the plan of one run."""

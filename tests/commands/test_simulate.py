@@ -109,6 +109,19 @@ def test_a_policy_that_misbehaves_stops_the_run_with_what_is_there(
     assert Path("p.png").exists()
 
 
+def test_a_comparison_that_stops_in_its_first_seed_shows_what_each_case_did(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "class Boom:\n    n = 0\n    def choose(self, request, replicas):\n        self.n += 1\n"
+    Path("more.py").write_text(text + "        return replicas[0].replica_id if self.n < 90 else 'nobody'\n")
+    assert main(["simulate", "s.toml", "--compare", "random", "more.py:Boom", "p2c", "--seeds", "2"]) == 1
+    out = capsys.readouterr().out
+    assert "\nrandom:\n" in out
+    assert "\nmore.py:Boom:\n" in out
+    assert out.count("latency (ms)") == 2
+    assert "stopped early" in out
+
+
 def test_ctrl_c_shows_what_ran_so_far(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The signal comes in the middle of a policy's work; the request it is working on is finished first."""
     text = "import os, signal\nclass Mine:\n    n = 0\n    def choose(self, request, replicas):\n        self.n += 1\n"
@@ -136,6 +149,7 @@ def test_ctrl_c_shows_what_ran_so_far(file: Path, capsys: pytest.CaptureFixture[
         (["s.toml", "--variant", "x"], "s.toml has no variant 'x'; nothing is allowed here"),
         (["s.toml", "--plot", "p.txt"], "--plot p.txt: the name must end in .png, .svg or .pdf"),
         (["s.toml", "--out", "no/o.json"], "does not exist"),
+        (["s.toml", "--out", "."], ". is a folder: name a file in it"),
         (["s.toml", "--set", "fleet.model=gpt"], 'fleet.model: there is no "gpt"'),
     ],
 )

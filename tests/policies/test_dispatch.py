@@ -531,6 +531,17 @@ class Meddles:
         return replicas[0].replica_id
 
 
+class Adds:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        replicas[0].score = 5.0  # type: ignore[attr-defined]
+        return replicas[0].replica_id
+
+
+class Leaves:
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        raise SystemExit(3)
+
+
 class Sorts:
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
         replicas.sort()  # type: ignore[attr-defined]
@@ -542,6 +553,8 @@ class Sorts:
     [
         (Raises(), "Raises failed on request q: it raised ZeroDivisionError: oops"),
         (ChoosesNobody(), "ChoosesNobody failed on request q: it chose 'r9', but was offered a, b"),
+        (Adds(), "Adds failed on request q: it tried to change what it was shown"),
+        (Leaves(), "Leaves failed on request q: it raised SystemExit: 3"),
         (Meddles(), "Meddles failed on request q: it tried to change what it was shown"),
         (Sorts(), "Sorts failed on request q: it raised AttributeError"),
     ],
