@@ -42,7 +42,7 @@ def _numbers(num_blocks: int) -> tuple[int, ...]:
 class Run:
     """Known blocks that follow each other in a text."""
 
-    keys: Seq[BlockKey]  # of the text from its first block on
+    keys: Seq[BlockKey]  # of these blocks, and of evicted ones that came after them
     start: int  # place of the first of `blocks` in the text
     blocks: list[int]
     users: int  # sequences that have these blocks in their tables
@@ -57,9 +57,9 @@ class Run:
         Where a key is equal, so are all before it.
         """
         end = min(end, self.end)
-        if self.keys[end - 1] == keys[end - 1]:
+        if self.keys[end - 1 - self.start] == keys[end - 1]:
             return end
-        return bisect_left(range(end), True, lo=self.start, key=lambda place: self.keys[place] != keys[place])
+        return bisect_left(range(end), True, lo=self.start, key=lambda at: self.keys[at - self.start] != keys[at])
 
 
 class BlockManager:
@@ -79,7 +79,7 @@ class BlockManager:
         self._plain = list(_numbers(num_blocks))
         self._runs: dict[BlockKey, Run] = {}  # by their first keys
         self._idle: OrderedDict[Run, None] = OrderedDict()  # least recently used first
-        self._last_run: dict[Sequence, Run] = {}  # the last one that a sequence uses
+        self._last_run: dict[Sequence, Run] = {}  # of each sequence: what it computes next may go on there
 
     # --- what is there
 
@@ -175,15 +175,17 @@ class BlockManager:
         run, blocks = self._last_run.get(seq), seq.block_table[start:end]
         self.num_cached += len(blocks)
         if run is not None and run.end == start and run.users == 1:
-            run.keys = keys[:end]
+            run.keys = keys[run.start : end]
             run.blocks += blocks
         else:
-            self._last_run[seq] = self._runs[keys[start]] = Run(keys[:end], start, blocks, users=1)
+            self._last_run[seq] = self._runs[keys[start]] = Run(keys[start:end], start, blocks, users=1)
         return end
 
     def release(self, seq: Sequence) -> None:
         """Take all blocks from `seq`, the last one first: the end of a text is forgotten before its start."""
         table = seq.block_table
+        if not table:
+            return  # it still waits: its keys need not be known
         keys = seq.block_keys(self.block_size)[: len(table)] if self.prefix_caching else ()
         runs: list[Run] = []
         unknown: list[int] = []  # not computed yet, or another's block of the same text is the known one
@@ -236,9 +238,9 @@ class BlockManager:
     def _cut(self, run: Run, place: int) -> Run:
         """Cut `run` in two; return the first part. The second is `run` itself and keeps its place in the queue."""
         size = place - run.start
-        first = self._runs[run.keys[run.start]] = Run(run.keys, run.start, run.blocks[:size], run.users)
-        self._runs[run.keys[place]] = run
-        run.start, run.blocks = place, run.blocks[size:]
+        first = self._runs[run.keys[0]] = Run(run.keys[:size], run.start, run.blocks[:size], run.users)
+        run.keys, run.start, run.blocks = run.keys[size:], place, run.blocks[size:]
+        self._runs[run.keys[0]] = run
         return first
 
     def _evict(self, count: int) -> list[int]:
@@ -248,7 +250,7 @@ class BlockManager:
             evicted += run.blocks[: -missing - 1 : -1]
             del run.blocks[-missing:]
             if not run.blocks:
-                del self._idle[run], self._runs[run.keys[run.start]]
+                del self._idle[run], self._runs[run.keys[0]]
         self._num_idle -= count
         self.num_cached -= count
         self.evictions += count
@@ -315,13 +317,15 @@ class BlockManager:
             users = 1 - (block in plain) if run is None else run.users
             assert owners[block] == users, f"block {block}: owners {owners[block]}, and not {users}; its run is {run}"
             assert run is None or block not in plain, f"block {block}: known, and plain"
-        keys = Counter(key for run in self._runs.values() for key in run.keys[run.start : run.end])
+        keys = Counter(key for run in self._runs.values() for key in run.keys[: len(run.blocks)])
         assert set(keys.values()) <= {1}, "a key is in two runs"
         assert len(run_of) == keys.total() == self.num_cached
         for key, run in self._runs.items():
             assert run.blocks, "an empty run"
-            assert key == run.keys[run.start], "a run is filed under another key"
+            assert key == run.keys[0], "a run is filed under another key"
             assert (run in self._idle) == (run.users == 0), f"a run of {run.users} users is in the wrong place"
         assert len(self._idle) == sum(run.users == 0 for run in self._runs.values())
+        for seq, run in self._last_run.items():
+            assert seq.block_table[run.start : run.end] == run.blocks, f"the last run of {seq} is not in its table"
         assert self._num_idle == sum(len(run.blocks) for run in self._idle)
         assert self.num_free + self.num_used == self.num_blocks
