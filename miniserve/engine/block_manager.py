@@ -4,20 +4,22 @@ Memory for keys and values is cut into blocks of `block_size` tokens. A sequence
 blocks in order; they may lie anywhere, so nothing is ever moved and at most one block per sequence is partly empty.
 
 A full block is known by a key that covers all text before it too (`sequence.next_key`). Known blocks that follow each
-other in a text form a *run*, filed under its first key: the longest cached prefix is found in a few steps, however long
-it is. Whoever uses one block of a run uses all of it; where a text leaves another in the middle of a run, the run is
-cut in two. Only full blocks are ever shared and they are never written again, so no copy on write is needed.
+other in a text form a *run*, filed under its first key: the longest cached prefix is found in a step or two per run,
+however long the runs are. Whoever uses one block of a run uses all of it; where a text leaves another in the middle of
+a run, the run is cut in two. Only full blocks are ever shared and they are never written again, so no copy on write is
+needed.
 
     runs     [9 4 6] -+- [7 5]      two texts that begin alike: the first run has two users
                       +- [3]
     idle     [10 8] [1] [12 11]     runs without users; the one that was used longest ago is taken first, and of a run
                  ^                  the last block first
     plain    [2 13]                 blocks that hold nothing known; taken before any idle one, from the right
+    table    9 4 6 7 5 0            a sequence's blocks: those of its runs, then what is not known, or not yet
 
 Pure Python: it hands out numbers; `model` and `attention` own the memory.
-Sources: PagedAttention (Kwon et al. 2023, arXiv:2309.06180); the order of reuse as in vLLM's v1 block pool, which keeps
-single blocks; the runs of SGLang's radix tree (Zheng et al. 2024, arXiv:2312.07104). A key that says all that came
-before makes a dict do for the tree.
+Sources: PagedAttention (Kwon et al. 2023, arXiv:2309.06180); least recently used first, and the end of a text before
+its start, as in vLLM's v1 block pool, which keeps single blocks; the runs of SGLang's radix tree (Zheng et al. 2024,
+arXiv:2312.07104). A key that says all that came before makes a dict do for the tree.
 """
 
 from __future__ import annotations
@@ -65,8 +67,8 @@ class Run:
 class BlockManager:
     """Block tables and prefix cache.
 
-    Invariants (see `check_integrity`): a block is in a run, or in one table, or plain; a run has as many users as there
-    are tables that hold its blocks, and is idle if it has none; a key is in one run only.
+    Invariants (see `check_integrity`): a known block is in one run, any other in one table or plain; a run has as many
+    users as there are tables that hold its blocks, and is idle if it has none; a key is in one run only.
     """
 
     def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool = True) -> None:
@@ -108,7 +110,7 @@ class BlockManager:
         return hits
 
     def blocks_missing(self, seq: Sequence, hits: list[int]) -> int:
-        """Return how many free blocks would be lost if `seq` were admitted with these `hits`."""
+        """Return how many free blocks would be lost by admitting `seq` with `hits`, its cached prefix as it is now."""
         missing = self.blocks_for(seq.num_tokens) - len(hits)
         if hits:  # those that nobody uses are free
             runs = self._walk(seq.block_keys(self.block_size), len(hits))
@@ -125,12 +127,14 @@ class BlockManager:
     # --- changes
 
     def admit(self, seq: Sequence, hits: list[int]) -> None:
-        """Give `seq` its cached prefix and blocks for all its tokens. The caller has checked `blocks_missing`."""
+        """Give `seq` its cached prefix, as it is now, and blocks for all its tokens. Ask `blocks_missing` before."""
         assert not seq.block_table
         assert seq.num_computed == 0
         if hits:
             for run, end in list(self._walk(seq.block_keys(self.block_size), len(hits))):
-                self._last_run[seq] = self._use(run if end == run.end else self._cut(run, end))
+                used = run if end == run.end else self._cut(run, end)
+                self._use(used)
+                self._last_run[seq] = used
         seq.block_table.extend(hits)
         seq.num_computed = len(hits) * self.block_size
         grown = self.grow(seq, seq.num_tokens)
@@ -155,7 +159,8 @@ class BlockManager:
         if last == first or not self.prefix_caching:
             return
         keys, own = seq.block_keys(self.block_size), self._last_run.get(seq)
-        at = first if own is not None and own.end == first else 0  # else the known beginning is somebody else's
+        # Right behind its own last run all before is known. Else some of it is another's, and may be gone by now.
+        at = first if own is not None and own.end == first else 0
         while at < last:
             if (run := self._runs.get(keys[at])) is not None:
                 at = run.common_end(keys, last)
@@ -170,7 +175,7 @@ class BlockManager:
         They go on with its last run, if that ends there and nobody else uses it.
         """
         end = start + 1
-        while end < last and keys[end] not in self._runs:
+        while end < last and keys[end] not in self._runs:  # the next known block is the first of a run
             end += 1
         run, blocks = self._last_run.get(seq), seq.block_table[start:end]
         self.num_cached += len(blocks)
@@ -192,7 +197,7 @@ class BlockManager:
         at = 0
         while at < len(keys):
             run = self._runs.get(keys[at])
-            if run is not None and run.blocks[0] == table[at]:
+            if run is not None and run.blocks[0] == table[at]:  # the table may also hold a second copy of the text
                 runs.append(run)
                 at = run.end
             else:
@@ -215,19 +220,18 @@ class BlockManager:
         self.num_cached = self._num_idle = 0
 
     def _take(self, count: int) -> list[int]:
-        """Take `count` blocks, which must be there: plain ones first, then those whose content was used longest ago."""
+        """Take `count` blocks, at least 1, which are there: plain ones first, then those that were used longest ago."""
         taken = self._plain[: -count - 1 : -1]
         del self._plain[-count:]
         return taken if len(taken) == count else taken + self._evict(count - len(taken))
 
     # --- runs
 
-    def _use(self, run: Run) -> Run:
+    def _use(self, run: Run) -> None:
         if run.users == 0:
             self._idle.pop(run, None)  # a part that was just cut off is in no queue
             self._num_idle -= len(run.blocks)
         run.users += 1
-        return run
 
     def _leave(self, run: Run) -> None:
         run.users -= 1

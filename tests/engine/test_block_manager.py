@@ -183,6 +183,21 @@ def test_texts_found_again_for_ever_keep_their_order_and_take_no_memory() -> Non
     assert [blocks.cached_prefix(sequence(text)) != [] for text in (first, second)] == [True, False]
 
 
+def test_a_text_behind_a_long_shared_beginning_keeps_its_own_keys_only() -> None:
+    blocks, size = BlockManager(100, 2), 2
+    shared = list(range(40))
+    for i in range(50):
+        finish(blocks, [*shared, 100 + i, 100 + i, 0])
+    assert blocks.num_cached == len(shared) // size + 50
+    assert sum(len(run.keys) for run in blocks._runs.values()) == blocks.num_cached
+
+
+def test_who_leaves_while_waiting_is_not_hashed() -> None:
+    blocks, seq = BlockManager(10, 2), sequence([1, 2, 3, 4])
+    blocks.release(seq)
+    assert seq._block_keys == []
+
+
 def test_the_books_notice_a_leak() -> None:
     blocks = BlockManager(4, 4)
     seq = admit(blocks, [1, 2, 3])
