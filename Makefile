@@ -53,7 +53,7 @@ check: setup ## ruff, its formatter, mypy --strict, and notebooks against their 
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m miniserve.course.build --check
+	@$(PY) -m miniserve course build --check
 
 lab: setup ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=chapters --LabApp.default_url=/lab/tree/start_here.ipynb $(ARGS)

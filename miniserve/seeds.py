@@ -18,7 +18,7 @@ def _digest(parts: tuple[object, ...]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def stream(seed: int, name: str) -> Random:
+def generator(seed: int, name: str) -> Random:
     """Return the generator called `name` of this seed; streams of different names are independent."""
     return Random(_digest((seed, name)))
 

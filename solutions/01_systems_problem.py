@@ -24,7 +24,7 @@
 import numpy as np
 
 from miniserve import course
-from miniserve.course.labs import ch01 as lab
+from miniserve.course.chapters.ch01_systems_problem import lab
 
 ch = course.chapter(1)
 ch
@@ -192,9 +192,9 @@ ch.check("1.2", quiet_day)
 # **Measure.** A thousand days of fleets whose GPUs fail on one day in two hundred:
 
 # %% id="breaks-measured" tags=["nbval-check-output"]
-from miniserve.seeds import stream
+from miniserve.seeds import generator
 
-rng = stream(1, "failures")
+rng = generator(1, "failures")
 sizes = (1, 3, 30, 300)
 quiet = [sum(all(rng.random() >= 0.005 for _ in range(gpus)) for _ in range(1000)) for gpus in sizes]
 course.table({"GPUs": sizes, "quiet days of 1,000": quiet}, "Days on which nothing broke")
@@ -550,7 +550,7 @@ ch.check("1.8", letter)
 # ## 12 Read the real code
 #
 # The step-time formula of section 8, from `miniserve/engine/step_time.py`; how it follows from a price list where nothing was
-# measured, from `miniserve/hardware.py`; and how a simulated replica, `miniserve/sim/replica.py`, takes a request. Look for
+# measured, from `miniserve/hardware/prices.py`; and how a simulated replica, `miniserve/sim/replica.py`, takes a request. Look for
 # the one line that says what a batch shares. (The formula has a fifth part, for pairs of tokens within a question: it is 0 on
 # the test machine. *Roofline* is the name of the estimate from published figures.)
 
@@ -558,7 +558,7 @@ ch.check("1.8", letter)
 import inspect
 
 from miniserve.engine.step_time import StepTimeModel
-from miniserve.hardware import Hardware
+from miniserve.hardware.prices import Hardware
 from miniserve.sim.replica import SimReplica
 
 print(inspect.getsource(StepTimeModel.seconds))

@@ -25,7 +25,7 @@ from itertools import pairwise
 from statistics import median
 
 from miniserve import course
-from miniserve.course.labs import ch02 as lab
+from miniserve.course.chapters.ch02_why_streaming import lab
 
 ch = course.chapter(2)
 ch
@@ -436,7 +436,7 @@ ch.check("2.5", services)
 # for it must **hold back** an end of the text that may be its beginning, until it is clear what it is.
 
 # %% id="break-example" tags=["nbval-check-output"]
-from miniserve.stream import StopFilter
+from miniserve.text import StopFilter
 
 example = {"pieces": ["Cut it <", "b>short</b>. <", "end> Goodbye."], "stop": "<end>"}
 watch = StopFilter((example["stop"],))
@@ -581,11 +581,11 @@ ch.check("2.8", advice)
 # ## 9 Read the real code
 #
 # Two places on the way back. First, how a filter decides what may be shown, from `miniserve/stream.py`. Then the loop that
-# sends an answer's events, from `miniserve/gateway/sse.py`. Look for two things: what is sent when nothing has come for a
+# sends an answer's events, from `miniserve/api/event_stream.py`. Look for two things: what is sent when nothing has come for a
 # while, and how an error is told that happens after the first event.
 
 # %% id="real-code-shown"
-from miniserve.gateway.sse import EventStream
+from miniserve.api.event_stream import EventStream
 
 print(inspect.getsource(StopFilter.push))
 print(inspect.getsource(EventStream._send_all))

@@ -23,7 +23,7 @@
 from __future__ import annotations
 
 from miniserve import course
-from miniserve.course.labs import ch03 as lab
+from miniserve.course.chapters.ch03_stateless import lab
 
 ch = course.chapter(3)
 ch
@@ -230,7 +230,7 @@ ch.check("3.4", tokens_again)
 # it. If one leaves, only its own sessions move. The framework's ring, beside the remainder, for four servers:
 
 # %% id="fewer-measured" tags=["nbval-check-output"]
-from miniserve.policies.affinity import ConsistentHash
+from miniserve.policies.routing.affinity import ConsistentHash
 from miniserve.types import ReplicaView, Request
 
 ring = ConsistentHash()
@@ -491,7 +491,7 @@ ch.check("3.8", advice)
 # ## 10 Read the real code
 #
 # This is how a replica asks the tier, from `miniserve/sim/prefix_tier.py`, and how the ring finds a server, from
-# `miniserve/policies/affinity.py`. Look for two things: why the tier gives only what is there from the *first* block on, and
+# `miniserve/policies/routing/affinity.py`. Look for two things: why the tier gives only what is there from the *first* block on, and
 # what the ring does when the next server is too busy.
 
 # %% id="real-code-shown"

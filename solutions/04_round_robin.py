@@ -23,8 +23,8 @@
 import inspect
 
 from miniserve import course
-from miniserve.course.labs import ch04 as lab
-from miniserve.policies import balancer as library
+from miniserve.course.chapters.ch04_round_robin import lab
+from miniserve.policies.routing import balancer as library
 
 ch = course.chapter(4)
 ch
@@ -210,7 +210,7 @@ runs = {
 lab.wait_table(runs, "Two sizes of answers, four replicas")
 
 # %% id="theory-formula" tags=["nbval-check-output"]
-from miniserve.sim.queueing import mg1_waiting_s  # the framework's own: the same formula for any mix of sizes
+from miniserve.planning.queueing import mg1_waiting_s  # the framework's own: the same formula for any mix of sizes
 
 mean_s = 0.05 * 40 + 0.95 * 2
 square = 0.05 * 40**2 + 0.95 * 2**2
@@ -371,7 +371,7 @@ ch.check("4.5", mean_time_between_s)
 # **Run it**, beside what theory says of very many replicas.
 
 # %% id="predict-run" tags=["nbval-check-output"]
-from miniserve.sim.queueing import power_of_d_sojourn_s
+from miniserve.planning.queueing import power_of_d_sojourn_s
 
 ways = {
     "one, by lot": (lab.by_lot, 1, 120_000),
@@ -515,7 +515,7 @@ ch.check("4.8", reply)
 # %% [markdown] id="real-code"
 # ## 10 Read the real code
 #
-# Round robin as the framework has it, from `miniserve/policies/balancer.py`, and how the scheduler cuts a prompt, from
+# Round robin as the framework has it, from `miniserve/policies/routing/balancer.py`, and how the scheduler cuts a prompt, from
 # `miniserve/engine/scheduler.py`. Look for two things: what happens to the turns if a replica leaves the fleet, and who gets its
 # share of the budget first, readers or prompts.
 

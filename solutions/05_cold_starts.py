@@ -21,7 +21,7 @@
 
 # %% id="setup"
 from miniserve import course
-from miniserve.course.labs import ch05 as lab
+from miniserve.course.chapters.ch05_cold_starts import lab
 
 ch = course.chapter(5)
 ch
@@ -444,7 +444,7 @@ course.table(
 # fleet that never changes, to see what one replica can do:
 
 # %% id="real-rates" tags=["nbval-check-output"]
-from miniserve.course.labs.ch01 import under_load
+from miniserve.course.chapters.ch01_systems_problem.lab import under_load
 
 for rate in (0.1, 0.3, 0.5, 0.6):
     print(f"{rate} requests/s for each of four replicas: {under_load(4 * rate, 4).within_share:.1%} within 4 s")

@@ -26,7 +26,7 @@ import math
 import numpy as np
 
 from miniserve import course
-from miniserve.course.labs import ch06 as lab
+from miniserve.course.chapters.ch06_percentiles import lab
 
 ch = course.chapter(6)
 ch

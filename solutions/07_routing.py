@@ -22,7 +22,7 @@
 
 # %% id="setup"
 from miniserve import course
-from miniserve.course.labs import ch07 as lab
+from miniserve.course.chapters.ch07_routing import lab
 
 ch = course.chapter(7)
 ch
@@ -349,7 +349,7 @@ lab.draw_shares(saturday)
 # answers are real, and recorded:
 
 # %% id="models-scores" tags=["nbval-check-output"]
-from miniserve.sim.levers import recorded_scores
+from miniserve.planning.levers import recorded_scores
 
 scores = recorded_scores()
 sorts = ("easy", "hard")
@@ -383,7 +383,7 @@ for size, cost in usd.items():
 # costs nothing:
 
 # %% id="models-example" tags=["nbval-check-output"]
-from miniserve.policies.model_router import above_random_mix
+from miniserve.policies.routing.model_router import above_random_mix
 
 right = {size: 0.7 * scores[size]["easy"] + 0.3 * scores[size]["hard"] for size in ("small", "large")}
 cost = 0.7 * usd["small"] + 0.3 * usd["large"]
@@ -488,7 +488,7 @@ ch.check("7.6", hard_to_small)
 # %% id="real-run" tags=["measured"]
 import numpy as np
 
-from miniserve.policies.model_router import HeuristicHardness, confidence, train_hardness
+from miniserve.policies.routing.model_router import HeuristicHardness, confidence, train_hardness
 
 learn, asked = lab.questions()
 small, small_s = lab.ask_all("small", asked)
@@ -581,15 +581,15 @@ ch.check("7.8", reply)
 # %% [markdown] id="real-code"
 # ## 11 Read the real code
 #
-# The balancer of section 3, from `miniserve/policies/affinity.py`, and both ways to choose a model, from
-# `miniserve/policies/model_router.py`. Look for two things: where the score of section 3 is computed (as a load: the
+# The balancer of section 3, from `miniserve/policies/routing/affinity.py`, and both ways to choose a model, from
+# `miniserve/policies/routing/model_router.py`. Look for two things: where the score of section 3 is computed (as a load: the
 # smallest wins; `_beta` is 1, and 0 by prefix alone), and what the balancer remembers when it has sent a request elsewhere.
 
 # %% id="real-code-shown"
 import inspect
 
-from miniserve.policies.affinity import PrefixAffinity
-from miniserve.policies.model_router import Cascade, ModelRouter
+from miniserve.policies.routing.affinity import PrefixAffinity
+from miniserve.policies.routing.model_router import Cascade, ModelRouter
 
 print(inspect.getsource(PrefixAffinity.choose))
 print(inspect.getsource(ModelRouter.choose))

@@ -21,7 +21,7 @@
 
 # %% id="setup"
 from miniserve import course
-from miniserve.course.labs import ch10 as lab
+from miniserve.course.chapters.ch10_retry_storms import lab
 
 ch = course.chapter(10)
 ch
@@ -82,9 +82,9 @@ ch.check("10.1", mean_tries)
 # **Measure.** Four thousand requests with luck of their own, beside your formula:
 
 # %% id="tries-measured" tags=["nbval-check-output"]
-from miniserve.seeds import stream
+from miniserve.seeds import generator
 
-rng = stream(10, "tries")
+rng = generator(10, "tries")
 
 
 def tries_of_one(p, n):
@@ -187,8 +187,8 @@ ch.check("10.3", rows)
 # panels is the jitter.
 
 # %% id="waves-measured"
-from miniserve.policies.retry import Backoff
-from miniserve.policies.waits import full_jitter, no_jitter
+from miniserve.policies.recovery.retry import Backoff
+from miniserve.policies.recovery.waits import full_jitter, no_jitter
 
 waves = {}
 for name, jitter in (("without jitter", no_jitter), ("with full jitter", full_jitter)):
@@ -252,7 +252,7 @@ lab.draw_storms({"careful apps": careful, "four tries at once": naive}, fault=la
 # down for some seconds.
 
 # %% id="lasts-model" tags=["nbval-check-output"]
-from miniserve.policies.retry import NaiveRetry, NeverRetry
+from miniserve.policies.recovery.retry import NaiveRetry, NeverRetry
 
 calm = lab.storm(NeverRetry(), arrivals_per_s=3, fault_s=10)
 twice = lab.storm(NaiveRetry(max_attempts=2), arrivals_per_s=3, fault_s=10)
@@ -288,7 +288,7 @@ ch.check("10.5", parameters)
 # paid for does not happen. (`floor_per_s=0`: none is free.)
 
 # %% id="budget-run" tags=["nbval-check-output"]
-from miniserve.policies.retry_budget import RetryBudget
+from miniserve.policies.recovery.retry_budget import RetryBudget
 
 
 def patient():
@@ -325,7 +325,7 @@ lab.draw_storms(storms, fault=(30, 40), window_s=10)
 # opens again, for twice as long. Here the first opening lasts 5 s:
 
 # %% id="breaker" tags=["nbval-check-output"]
-from miniserve.policies.breaker import Breaker
+from miniserve.policies.recovery.breaker import Breaker
 
 breaker = Breaker(minimum_calls=4, window=8, open_s=5, trials=2)
 calls = []
@@ -442,7 +442,7 @@ ch.check("10.8", review)
 # %% [markdown] id="real-code"
 # ## 10 Read the real code
 #
-# This is the policy of section 8 and the budget of section 7, from `miniserve/policies/retry.py` and `retry_budget.py`. Look
+# This is the policy of section 8 and the budget of section 7, from `miniserve/policies/recovery/retry.py` and `retry_budget.py`. Look
 # for two things: that a push-back goes past the cap (the server knows best how long it needs), and that the budget asks for
 # its balance at `now_s` (what was not used expires: else a calm day would pay for a storm).
 

@@ -25,8 +25,8 @@ import inspect
 import itertools
 
 from miniserve import course
-from miniserve.course.labs import ch12 as lab
-from miniserve.policies import balancer as library
+from miniserve.course.chapters.ch12_balancer import lab
+from miniserve.policies.routing import balancer as library
 
 ch = course.chapter(12)
 ch
@@ -122,7 +122,7 @@ library.RoundRobin().choose(request, views)
 #
 # **Check**: `ch.check("12.1", LeastOutstanding)`
 
-# %% id="answer-12.1" tags=["answer"] question="12.1" target="miniserve/policies/balancer.py::LeastOutstanding.choose"
+# %% id="answer-12.1" tags=["answer"] question="12.1" target="miniserve/policies/routing/balancer.py::LeastOutstanding.choose"
 from collections.abc import Sequence
 
 from miniserve.seeds import number
@@ -157,7 +157,7 @@ lab.queues({"round robin": afternoon["round robin"], "fewest unfinished": aftern
 # A tempting idea: a replica's scarce resource is its KV cache, so send to where the pool is emptiest. Break it first:
 
 # %% id="naive-kv" tags=["nbval-check-output"]
-from miniserve.policies.ties import least
+from miniserve.policies.routing.ties import least
 
 
 class EmptiestPool:
@@ -186,7 +186,7 @@ lab.compare(afternoon_kv)
 #
 # **Check**: `ch.check("12.2", LeastKv)`
 
-# %% id="answer-12.2" tags=["answer"] question="12.2" target="miniserve/policies/balancer.py::LeastKv.choose"
+# %% id="answer-12.2" tags=["answer"] question="12.2" target="miniserve/policies/routing/balancer.py::LeastKv.choose"
 from collections.abc import Sequence
 
 from miniserve.seeds import number
@@ -262,7 +262,7 @@ ch.check("12.3", p99_with_old_views_s)
 #
 # **Check**: `ch.check("12.4", PowerOfTwo)`
 
-# %% id="answer-12.4" tags=["answer"] question="12.4" target="miniserve/policies/balancer.py::PowerOfTwo.choose"
+# %% id="answer-12.4" tags=["answer"] question="12.4" target="miniserve/policies/routing/balancer.py::PowerOfTwo.choose"
 from collections.abc import Sequence
 
 from miniserve.seeds import number
@@ -415,7 +415,7 @@ print(inspect.getsource(dispatch._Told._choose))
 # - Inside a replica, long prompts block the line; chunks keep everybody's text flowing.
 #
 # **What does not hold.** The fleet above is four equal replicas with one gateway, and the long requests have one length.
-# With unequal replicas counts mislead (see `Weighted` and `PeakEwma` in `miniserve/policies/balancer.py`), and where chats
+# With unequal replicas counts mislead (see `Weighted` and `PeakEwma` in `miniserve/policies/routing/balancer.py`), and where chats
 # come back, sending them to where their past is cached may beat any balancing by load: that is chapter 15.
 #
 # **Go deeper**

@@ -27,7 +27,7 @@ import random
 import numpy as np
 
 from miniserve import course
-from miniserve.course.labs import ch14 as lab
+from miniserve.course.chapters.ch14_percentiles_stream import lab
 
 ch = course.chapter(14)
 ch

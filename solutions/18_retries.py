@@ -23,11 +23,12 @@
 import inspect
 
 from miniserve import course
-from miniserve.course.labs import ch10
-from miniserve.course.labs import ch18 as lab
-from miniserve.policies import persistence, retry, waits
-from miniserve.policies.retry_budget import RetryBudget, Unlimited
-from miniserve.seeds import stream
+from miniserve.clients import retry_loop as persistence
+from miniserve.course.chapters.ch10_retry_storms import lab as ch10
+from miniserve.course.chapters.ch18_retries import lab
+from miniserve.policies.recovery import retry, waits
+from miniserve.policies.recovery.retry_budget import RetryBudget, Unlimited
+from miniserve.seeds import generator
 
 ch = course.chapter(18)
 ch
@@ -91,7 +92,7 @@ lab.draw_load({"no retries": never, "four tries at once": naive})
 #
 # **Check**: `ch.check("18.1", Waits)`
 
-# %% id="answer-18.1" tags=["answer"] question="18.1" target="miniserve/policies/waits.py::Waits.bare+full+equal+decorrelated"
+# %% id="answer-18.1" tags=["answer"] question="18.1" target="miniserve/policies/recovery/waits.py::Waits.bare+full+equal+decorrelated"
 from random import Random
 
 # %% id="check-18.1" tags=["check"]
@@ -108,7 +109,7 @@ make_waits = mine or waits.Waits
 
 
 def wave_of(way):
-    next_wait = lab.by_waits(make_waits(stream(18, way), 4, 32), way)
+    next_wait = lab.by_waits(make_waits(generator(18, way), 4, 32), way)
     return ch10.wave(next_wait, clients=200, served_per_s=10, seconds=120)
 
 
@@ -203,11 +204,11 @@ course.table(
 #
 # **Check**: `ch.check("18.3", Backoff)`
 
-# %% id="answer-18.3" tags=["answer"] question="18.3" target="miniserve/policies/retry.py::Backoff.delay_s"
+# %% id="answer-18.3" tags=["answer"] question="18.3" target="miniserve/policies/recovery/retry.py::Backoff.delay_s"
 from miniserve.errors import RequestError
-from miniserve.policies import waits
-from miniserve.policies.retry import check_settings, may_retry
-from miniserve.seeds import stream
+from miniserve.policies.recovery import waits
+from miniserve.policies.recovery.retry import check_settings, may_retry
+from miniserve.seeds import generator
 
 # %% id="check-18.3" tags=["check"]
 ch.check("18.3", Backoff)
@@ -316,12 +317,12 @@ for request in (1, 2, 3, 4):
 #
 # **Check**: `ch.check("18.4", persist)`
 
-# %% id="answer-18.4" tags=["answer"] question="18.4" target="miniserve/policies/persistence.py::persist"
+# %% id="answer-18.4" tags=["answer"] question="18.4" target="miniserve/clients/retry_loop.py::persist"
 from collections.abc import Awaitable, Callable
 
-from miniserve.policies.persistence import Send, Try
-from miniserve.policies.retry import RetryPolicy
-from miniserve.policies.retry_budget import Budget
+from miniserve.clients.retry_loop import Send, Try
+from miniserve.policies.recovery.retry import RetryPolicy
+from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.types import Clock
 
 # %% id="check-18.4" tags=["check"]
@@ -405,7 +406,7 @@ ch10.draw_storms(gpus, fault=ch10.LARKSPUR_FAULT)
 # this (a model's second answer differs from its first):
 
 # %% id="half-read" tags=["nbval-check-output"]
-from miniserve.policies.persistence import Try
+from miniserve.clients.retry_loop import Try
 
 FIRST, SECOND = ("Prune", "roses", "in"), ("Roses", "are", "pruned", "in", "March.")
 
@@ -476,7 +477,7 @@ print(inspect.getsource(RetryBudget.withdraw))
 #
 # **Go deeper**
 #
-# - M. Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015: the jitters of `miniserve/policies/waits.py`.
+# - M. Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015: the jitters of `miniserve/policies/recovery/waits.py`.
 # - N. Bronson and others, *Metastable Failures in Distributed Systems*, HotOS 2021: why it stays down.
 # - B. Beyer and others (editors), *Site Reliability Engineering*, O'Reilly 2016, chapters 21 and 22: budgets, overload.
 # - gRPC proposal A6, *Client Retries*: push-back, throttling, and why a stream that has begun is not retried.

@@ -16,8 +16,8 @@
 from itertools import pairwise
 
 from miniserve import course
-from miniserve.course.contents import contents
-from miniserve.course.labs import start_here as lab
+from miniserve.course.chapters.start_here import lab
+from miniserve.course.notebook.contents import contents
 
 # %% [markdown] id="who"
 # ## Who you are

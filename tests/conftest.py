@@ -24,7 +24,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smollm2_folder() -> Path:
     """SmolLM2-135M-Instruct from the cache. Where it is absent the test is skipped; nothing is downloaded."""
     from miniserve.errors import WeightsError
-    from miniserve.models.weights import resolve_model
+    from miniserve.models.store import resolve_model
 
     try:
         return resolve_model("smollm2", default_cache(), offline=True)

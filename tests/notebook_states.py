@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from nbval.plugin import IPyNbCell
 
-from miniserve.course.notebooks import loads, states_in, untouched
+from miniserve.course.notebook.notebooks import loads, states_in, untouched
 
 SOLVED, UNTOUCHED = {"CORRECT", "NOTED"}, {"NOT TRIED"}
 

@@ -18,11 +18,11 @@ import simpy
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import Overloaded
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.intervals import Interval, mean_interval
-from miniserve.policies.balancer import Balancer
+from miniserve.policies.routing.balancer import Balancer
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.replica import SimReplica
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import Priority, Request, SamplingParams, Send
 
 Floats = npt.NDArray[np.float64]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from miniserve.stream import Detokenizer, SSEDecoder, encode_comment, encode_event
+from miniserve.sse import SSEDecoder, encode_comment, encode_event
+from miniserve.text import Detokenizer
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:

@@ -25,10 +25,10 @@ from rich.table import Table
 
 from miniserve.machine import usable_cores
 from miniserve.observe.goodput import attainment, kept
+from miniserve.planning.clairvoyant import MINUTE_S, hours, minutes_of, plan
 from miniserve.scenario import Scenario, load, variants
 from miniserve.scenario.source import Setting
-from miniserve.seeds import stream
-from miniserve.sim.clairvoyant import MINUTE_S, hours, minutes_of, plan
+from miniserve.seeds import generator
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import simulate
 from miniserve.workload.rates import realised
@@ -118,7 +118,7 @@ def clairvoyant_hours(scenario: Scenario, seed: int, demand: Demand) -> float:
     arrivals: Any = scenario.workload.arrivals
     rate_at = arrivals.rate_at
     if hasattr(arrivals, "pieces"):
-        rate_at = realised(arrivals, stream(seed, "arrivals"), demand.duration_s + MINUTE_S).rate_at
+        rate_at = realised(arrivals, generator(seed, "arrivals"), demand.duration_s + MINUTE_S).rate_at
     assert scenario.fleet is not None
     cold_start = scenario.fleet.replicas[0].cold_start
     assert cold_start is not None

@@ -29,12 +29,12 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from miniserve.bench.prediction import compare, fit_overhead, fit_steps
+from miniserve.clients.load import Load, served_model
 from miniserve.clock import monotonic
 from miniserve.errors import SetupError
-from miniserve.live.load import Load, served_model
-from miniserve.live.step_log import LoggedStep, read_steps
 from miniserve.observe.outcomes import Outcomes
 from miniserve.observe.percentiles import percentile
+from miniserve.replica.step_log import LoggedStep, read_steps
 from miniserve.types import Request
 from miniserve.workload import Arrivals, Constant, Poisson, Quantiles, Workload, conversation
 from miniserve.workload.lengths import CONVERSATION_OUTPUT, CONVERSATION_PROMPT

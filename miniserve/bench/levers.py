@@ -16,9 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from miniserve.observe.goodput import attainment
-from miniserve.scenario import load
-from miniserve.scenario.model import Scenario
-from miniserve.sim.levers import (
+from miniserve.planning.levers import (
     Assumptions,
     Lever,
     Scores,
@@ -28,7 +26,9 @@ from miniserve.sim.levers import (
     recorded_quantization,
     recorded_scores,
 )
-from miniserve.sim.sizing import Sized, check_scenario, smallest_fleet
+from miniserve.planning.sizing import Sized, check_scenario, smallest_fleet
+from miniserve.scenario import load
+from miniserve.scenario.model import Scenario
 
 SCENARIO = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "levers.toml"
 TARGET = 0.99  # share of requests within the SLO

@@ -17,10 +17,10 @@ import simpy
 
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel, fit
-from miniserve.live.step_log import LoggedStep
 from miniserve.observe.intervals import percentile_interval
 from miniserve.observe.outcomes import Floats, OutcomeLog, Outcomes
 from miniserve.observe.percentiles import percentile
+from miniserve.replica.step_log import LoggedStep
 from miniserve.sim.replica import SimAttempt, SimReplica
 from miniserve.types import Request, SamplingParams
 

@@ -29,13 +29,13 @@ from rich.table import Table
 
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.outcomes import OutcomeLog
-from miniserve.policies.balancer import PowerOfTwo
+from miniserve.policies.bundle import Resilience
 from miniserve.policies.dispatch import dispatch
-from miniserve.policies.resilience import Resilience
+from miniserve.policies.routing.balancer import PowerOfTwo
 from miniserve.sim import drive
 from miniserve.sim.fleet import SimFleet
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import Request
 from miniserve.workload import Conversations, Poisson, Workload
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from miniserve.live.http_server import bind
+from miniserve.processes.http_server import bind
 
 QUESTION = "What is the capital of France?"
 MIB = 1 << 20

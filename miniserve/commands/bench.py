@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from miniserve.bench.record import save
-    from miniserve.models.weights import resolve_model
+    from miniserve.models.store import resolve_model
 
     console = Console()
     console.print("Quiet the machine first: another busy process makes small matrix products several times slower.")

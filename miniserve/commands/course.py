@@ -7,15 +7,16 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions, each with its own options."""
-    from miniserve.course import build, mutate, update
+    from miniserve.course.mutation import run as mutate
+    from miniserve.course.notebook import build, update
 
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for module, about in (
-        (build, "make the notebooks from their sources, as python -m miniserve.course.build does"),
-        (mutate, "spoil solutions, and see whether the checks notice"),
-        (update, "carry the answers of a notebook over to the chapter as it is now"),
+    for name, module, about in (
+        ("build", build, "make the notebooks from their sources"),
+        ("mutate", mutate, "spoil solutions, and see whether the checks notice"),
+        ("update", update, "carry the answers of a notebook over to the chapter as it is now"),
     ):
-        one = actions.add_parser(module.__name__.rpartition(".")[2], help=about, description=about, allow_abbrev=False)
+        one = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
         module.add_arguments(one)
         one.set_defaults(run_action=module.run)
 

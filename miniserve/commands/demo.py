@@ -31,10 +31,10 @@ from miniserve.commands.options import (
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
-    from miniserve.live.signals import StopSignals
-    from miniserve.live.stack import GatewayOptions, Stack
-    from miniserve.observe.table import GatewayNumbers, ReplicaRow
-    from miniserve.policies.balancer import Balancer
+    from miniserve.commands.live_table import GatewayNumbers, ReplicaRow
+    from miniserve.policies.routing.balancer import Balancer
+    from miniserve.processes.signals import StopSignals
+    from miniserve.processes.stack import GatewayOptions, Stack
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the stack until Ctrl-C, or for one question."""
-    from miniserve.live.http_server import bind
+    from miniserve.processes.http_server import bind
 
     _set_up_logging(args)
     balancer = make_balancer(args)  # before anything is loaded
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _model_folder(args: argparse.Namespace) -> Path:
     from miniserve.errors import WeightsError
-    from miniserve.models.weights import resolve_model
+    from miniserve.models.store import resolve_model
 
     if args.model is not None:
         return resolve_model(args.model, args.cache, offline=args.offline, report=_say)
@@ -97,9 +97,9 @@ def _model_folder(args: argparse.Namespace) -> Path:
 
 def _check_memory(args: argparse.Namespace, folder: Path) -> None:
     from miniserve.config import EngineConfig
-    from miniserve.live.memory import available_bytes, check_memory, replica_need
     from miniserve.models.folder import tensor_files
-    from miniserve.models.weights import read_config
+    from miniserve.models.store import read_config
+    from miniserve.processes.memory import available_bytes, check_memory, replica_need
 
     file_bytes = sum(file.stat().st_size for file in tensor_files(folder))
     need = replica_need(file_bytes, read_config(folder), EngineConfig().cache)
@@ -132,8 +132,8 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 
 async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, balancer: Balancer) -> int:
     """Run until the work is done (its exit code) or a signal cuts it off (130)."""
-    from miniserve.live.signals import StopSignals
-    from miniserve.live.stack import GatewayOptions
+    from miniserve.processes.signals import StopSignals
+    from miniserve.processes.stack import GatewayOptions
 
     options = GatewayOptions(served_name(args), folder, args.drain_timeout, balancer=balancer)
     up = asyncio.Event()
@@ -159,7 +159,7 @@ async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
 
 
 async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: socket.socket) -> int:
-    from miniserve.commands.ask import ask
+    from miniserve.clients.ask import ask
 
     _say(f"starting {args.replicas} replicas of {options.name}")
     async with _stack(args, options, sock) as stack:
@@ -199,7 +199,7 @@ def _tell_why_it_ended(showing: asyncio.Task[None]) -> None:
 def _stack(
     args: argparse.Namespace, options: GatewayOptions, sock: socket.socket
 ) -> AbstractAsyncContextManager[Stack]:
-    from miniserve.live.stack import running_stack
+    from miniserve.processes.stack import running_stack
 
     threads, drain = str(_threads_per_replica(args.replicas)), str(args.drain_timeout)
     more = [
@@ -238,7 +238,7 @@ Ctrl-C drains and stops.
 async def _show_table(stack: Stack) -> None:
     from rich.live import Live
 
-    from miniserve.observe.table import live_table
+    from miniserve.commands.live_table import live_table
 
     with Live(live_table(_numbers(stack), _rows(stack)), auto_refresh=False) as live:
         while True:
@@ -247,7 +247,7 @@ async def _show_table(stack: Stack) -> None:
 
 
 async def _log_changes(stack: Stack) -> None:
-    from miniserve.observe.table import gateway_line
+    from miniserve.commands.live_table import gateway_line
 
     shown = 0
     while True:
@@ -259,7 +259,7 @@ async def _log_changes(stack: Stack) -> None:
 
 
 def _numbers(stack: Stack) -> GatewayNumbers:
-    from miniserve.observe.table import GatewayNumbers
+    from miniserve.commands.live_table import GatewayNumbers
 
     traffic = stack.gateway.traffic
     ttft_s = traffic.ttft_s.percentiles(50, 99)
@@ -268,7 +268,7 @@ def _numbers(stack: Stack) -> GatewayNumbers:
 
 
 def _rows(stack: Stack) -> list[ReplicaRow]:
-    from miniserve.observe.table import ReplicaRow
+    from miniserve.commands.live_table import ReplicaRow
     from miniserve.types import ReplicaView
 
     views = {view.replica_id: view for view in stack.gateway.fleet.view().replicas}

@@ -104,7 +104,7 @@ def cpu_model() -> str:
 
 def check_memory() -> Finding:
     """Is there room for a replica?"""
-    from miniserve.live.memory import available_bytes
+    from miniserve.processes.memory import available_bytes
 
     available = available_bytes()
     if available is None:
@@ -203,7 +203,7 @@ def _parse_requirement(line: str) -> tuple[str, str, str]:
 
 def check_weights(cache: Path) -> Iterator[Finding]:
     """Which models are in the cache, and are they whole?"""
-    from miniserve.models.weights import NAMES, cached_models
+    from miniserve.models.store import NAMES, cached_models
 
     fetch = "python -m miniserve weights fetch"
     models = cached_models(cache)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniserve.commands.options import add_cache_options, add_engine_options, at_least_one
 from miniserve.errors import SetupError
-from miniserve.models.weights import SHIPPED_FOLDER
+from miniserve.models.store import SHIPPED_FOLDER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,8 +57,8 @@ def _score(args: argparse.Namespace) -> None:
     from miniserve.bench.record import save
     from miniserve.config import EngineConfig
     from miniserve.engine.engine import load_engine
+    from miniserve.models.store import resolve_model
     from miniserve.models.tokenizer import Tokenizer
-    from miniserve.models.weights import resolve_model
 
     items = _items(args.sets, args.items)
     folder = resolve_model(args.model, args.cache, offline=args.offline)

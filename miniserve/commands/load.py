@@ -12,7 +12,7 @@ from miniserve.commands.options import at_least_one, check_outputs
 from miniserve.errors import RequestError, SetupError
 
 if TYPE_CHECKING:
-    from miniserve.live.load import LoadResult, Progress
+    from miniserve.clients.load import LoadResult, Progress
     from miniserve.scenario import Scenario
 
 LATE_S = 0.05  # a schedule that is missed by more, at the 99th percentile, is worth a warning
@@ -105,7 +105,7 @@ def _send(args: argparse.Namespace, scenario: Scenario) -> LoadResult:
 async def _run(args: argparse.Namespace, scenario: Scenario, show: Progress) -> LoadResult:
     from dataclasses import replace
 
-    from miniserve.live.load import Load, served_model
+    from miniserve.clients.load import Load, served_model
 
     workload = scenario.workload
     if scenario.clients is not None and workload.deadline_after_s is None:

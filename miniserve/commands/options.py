@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
-    from miniserve.policies.balancer import Balancer
+    from miniserve.policies.routing.balancer import Balancer
 
 DEFAULT_MODEL = "smollm2"
 
@@ -72,8 +72,8 @@ def add_balancer_option(parser: argparse.ArgumentParser) -> None:
 
 def make_balancer(args: argparse.Namespace) -> Balancer:
     """Return what --balancer names. Raises: SetupError if there is no such thing, or the user's file is not right."""
-    from miniserve.plugins import is_plugin, load
-    from miniserve.policies.balancer import BALANCERS, Balancer
+    from miniserve.plugins.load import is_plugin, load
+    from miniserve.policies.routing.balancer import BALANCERS, Balancer
 
     name: str = args.balancer
     if is_plugin(name):

@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
         die_with_parent()
     log_to_stderr(args.log_level)
     logging.getLogger("miniserve.access").addFilter(_not_internal)
-    from miniserve.live.http_server import bind
-    from miniserve.live.step_log import step_log
+    from miniserve.processes.http_server import bind
+    from miniserve.replica.step_log import step_log
 
     sock = bind(args.port)  # a busy port is found out before anything is loaded
     import miniserve.engine.engine  # noqa: F401 -- torch, seconds of its own: not part of loading the model
@@ -93,7 +93,7 @@ def load(args: argparse.Namespace) -> tuple[Engine, Path]:
     from miniserve.config import EngineConfig
     from miniserve.engine.engine import best_device, load_engine
     from miniserve.machine import release_free_memory
-    from miniserve.models.weights import resolve_model
+    from miniserve.models.store import resolve_model
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
     config = EngineConfig(threads=args.threads)
@@ -111,12 +111,12 @@ def load(args: argparse.Namespace) -> tuple[Engine, Path]:
 
 async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float) -> int:
     """Serve until a signal (0), or until the engine is broken (1)."""
+    from miniserve.api.wiring import edge_app, served_model
     from miniserve.config import EdgeConfig
-    from miniserve.live.edge import edge_app, served_model
-    from miniserve.live.http_server import HttpServer
-    from miniserve.live.replica import LocalReplica
-    from miniserve.live.replica_server import add_internal_routes, reporter
-    from miniserve.live.signals import StopSignals
+    from miniserve.processes.http_server import HttpServer
+    from miniserve.processes.signals import StopSignals
+    from miniserve.replica.local import LocalReplica
+    from miniserve.replica.server import add_internal_routes, reporter
 
     stop = StopSignals(at_once=lambda: os._exit(130))
     replica = LocalReplica(engine, on_broken=stop.first.set)

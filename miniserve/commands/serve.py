@@ -21,7 +21,7 @@ from miniserve.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from miniserve.policies.balancer import Balancer
+    from miniserve.policies.routing.balancer import Balancer
 
 HELP = "run a gateway in front of replicas that are already running"
 CONNECT_TIMEOUT_S = 10.0  # a replica that runs answers at once; one that is loading should be waited for elsewhere
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from miniserve.live.http_server import bind
+    from miniserve.processes.http_server import bind
 
     log_to_stderr(args.log_level)
     balancer = make_balancer(args)
@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balancer) -> int:
     """Connect the fleet, open the gateway, drain at the first signal."""
-    from miniserve.live.fleet import Fleet
-    from miniserve.live.signals import StopSignals
-    from miniserve.live.stack import GatewayOptions, connect, running_gateway
-    from miniserve.models.weights import resolve_model
+    from miniserve.gateway.fleet import Fleet
+    from miniserve.models.store import resolve_model
+    from miniserve.processes.signals import StopSignals
+    from miniserve.processes.stack import GatewayOptions, connect, running_gateway
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=_say)
     options = GatewayOptions(served_name(args), folder, args.drain_timeout, balancer=balancer)

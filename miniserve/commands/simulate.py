@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from miniserve.scenario import Scenario
     from miniserve.scenario.source import Setting
-    from miniserve.sim.experiment import Experiment
+    from miniserve.sim.comparison import Experiment
 
 COST_DIMENSIONS = ("account", "request-type", "model", "tenant", "feature", "replica")
 COMPARED_SEEDS = 5  # where policies are compared and nobody says how many
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     """Check everything, run, show."""
     from rich.console import Console
 
-    from miniserve.sim.experiment import Experiment
+    from miniserve.sim.comparison import Experiment
 
     check_outputs(plot=args.plot, out=args.out)
     cases = _cases(args)
@@ -210,9 +210,9 @@ def _show(experiment: Experiment, console: Console, description: str) -> None:
 
 def _show_costs(experiment: Experiment, console: Console, args: argparse.Namespace) -> None:
     """Print each case's ledger, and draw it where figures are wanted."""
+    from miniserve.commands.cost_report import cost_figure, cost_table
     from miniserve.observe import plots
     from miniserve.observe.cost import DIMENSIONS
-    from miniserve.observe.cost_report import cost_figure, cost_table
 
     by_name = dict(zip(COST_DIMENSIONS, DIMENSIONS, strict=True))
     for name, result in experiment.first.items():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniserve.commands.options import at_least_one
 from miniserve.errors import SetupError
-from miniserve.models.weights import SHIPPED_FOLDER
+from miniserve.models.store import SHIPPED_FOLDER
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -12,7 +12,7 @@ from pathlib import Path
 from miniserve.commands.options import DEFAULT_MODEL, add_cache_options
 from miniserve.errors import WeightsError
 from miniserve.models.folder import check_folder
-from miniserve.models.weights import NAMES, cached_models, discard_if_damaged, model_folder, resolve_model, verify_model
+from miniserve.models.store import NAMES, cached_models, discard_if_damaged, model_folder, resolve_model, verify_model
 
 _ACTIONS = ("list", "fetch", "verify", "path")
 

@@ -18,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 
+from miniserve.abtest.harm import HarmTest, Trials
 from miniserve.errors import SetupError
-from miniserve.experiment.harm import HarmTest, Trials
 
 Metric = Literal["errors", "slow", "bad"]
 _RECENT = 2000  # answers of the old version that its p95 is read off: an estimate within a point of rank

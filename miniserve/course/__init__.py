@@ -3,7 +3,7 @@
 In a notebook: `from miniserve import course`, then `ch = course.chapter(6)`.
 """
 
-from miniserve.course.chapter import Chapter, chapter, set_learner
+from miniserve.course.check.chapter import Chapter, chapter, set_learner
 from miniserve.course.figures import bar_style, line_style, new_figure, show
 from miniserve.course.tables import table, told
 

@@ -1,1 +1,1 @@
-"""One replica's inside: scheduler, KV cache, model, sampler. Knows nothing of HTTP or of other replicas."""
+"""The inside of one replica: sequences, blocks, the scheduler; and the model's step, which alone needs torch."""

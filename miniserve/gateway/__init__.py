@@ -1,4 +1,1 @@
-"""The HTTP edge: OpenAI's API over anything that generates tokens. The gateway and every replica use the same one.
-
-It never imports torch: a gateway process is small and starts at once.
-"""
+"""The gateway: the fleet that it knows, the driver of its policies, its client of a replica. Without torch."""

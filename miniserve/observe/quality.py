@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniserve.experiment.checks import check_fraction
-from miniserve.experiment.means import welch_t
-from miniserve.experiment.power import sample_size_proportions
-from miniserve.experiment.proportions import two_proportion_z
+from miniserve.abtest.checks import check_fraction
+from miniserve.abtest.means import welch_t
+from miniserve.abtest.power import sample_size_proportions
+from miniserve.abtest.proportions import two_proportion_z
 
 # Openings of a refusal in English; a list that a service has to make for its own model and languages.
 _REFUSAL = re.compile(

@@ -10,12 +10,12 @@ request, so an attempt's permit is held until then, or until the story ends with
 from __future__ import annotations
 
 from miniserve.errors import DeadlineExceeded, InternalError, RequestError
-from miniserve.policies.breaker import Permit
-from miniserve.policies.ejection import is_host_failure, is_success, is_suspicious
+from miniserve.policies.bundle import Resilience
 from miniserve.policies.guard import ask
-from miniserve.policies.progress import NO_FIRST_TOKEN
-from miniserve.policies.resilience import Resilience
-from miniserve.policies.retry import may_retry
+from miniserve.policies.recovery.breaker import Permit
+from miniserve.policies.recovery.ejection import is_host_failure, is_success, is_suspicious
+from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
+from miniserve.policies.recovery.retry import may_retry
 from miniserve.types import AttemptResult, FinishReason, Request, TokenIds
 
 

@@ -26,10 +26,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from miniserve.errors import DeadlineExceeded, InternalError, Overloaded
-from miniserve.policies.admission import Admission, Reject
+from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
+from miniserve.policies.bundle import Resilience
 from miniserve.policies.guard import ask, broken
-from miniserve.policies.resilience import Resilience
 from miniserve.types import Clock, FleetView, Hedge, Outcome, ReplicaView, Request, Send, Sleep, Story, TokenIds
 
 RETRY_AFTER_S = 1.0  # what a client is told to wait when no replica is ready: two rounds of health probes

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from miniserve.control.autoscaler import check_horizon
 from miniserve.errors import SetupError
-from miniserve.hardware import PriceList, load_price_list
+from miniserve.hardware.prices import PriceList, load_price_list
 from miniserve.scenario.build import prefix_tier, replicas, scaled_group
 from miniserve.scenario.kinds import KINDS, loaders, makers
 from miniserve.scenario.model import Scenario

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any
 
 from miniserve.errors import SetupError
-from miniserve.hardware import Hardware, ModelSize, PriceList, load_price_list
-from miniserve.policies.admission import AllOf
-from miniserve.policies.resilience import Resilience, breakers
+from miniserve.hardware.prices import Hardware, ModelSize, PriceList, load_price_list
+from miniserve.hardware.spec import ReplicaSpec, replica_spec
+from miniserve.hardware.speculation import blocks_beside
+from miniserve.policies.admission.admission import AllOf
+from miniserve.policies.bundle import Resilience, breakers
 from miniserve.scenario.model import Engine, Fleet, ReplicaGroup, Scenario
 from miniserve.sim.prefix_tier import PrefixTier
-from miniserve.sim.spec import ReplicaSpec, replica_spec
-from miniserve.sim.speculation import blocks_beside
 
 _PARTS = ("retry", "budget", "second_opinions", "ejector", "progress")
 _NUMBERS = ("hedge_after_s", "first_token_s", "first_token_share", "resume", "same_replica")

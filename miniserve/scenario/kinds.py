@@ -16,18 +16,18 @@ from miniserve.control.forecast import FORECASTS, Forecast
 from miniserve.control.predictive import Predictive
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
-from miniserve.plugins import load_class
-from miniserve.policies.admission import Admission, AdmitAll, DeadlineCheck, PriorityShedding
-from miniserve.policies.balancer import BALANCERS, Balancer
-from miniserve.policies.breaker import Breaker
-from miniserve.policies.concurrency import ConcurrencyLimit, FixedLimit, Gradient2, Limit
-from miniserve.policies.ejection import Ejector
-from miniserve.policies.progress import ProgressWatch
-from miniserve.policies.quota import QuotaAdmission
-from miniserve.policies.retry import RETRIES, RetryPolicy
-from miniserve.policies.retry_budget import BUDGETS, Budget
-from miniserve.policies.router import ROUTERS, Router
-from miniserve.policies.waits import JITTERS, Jitter
+from miniserve.plugins.load import load_class
+from miniserve.policies.admission.admission import Admission, AdmitAll, DeadlineCheck, PriorityShedding
+from miniserve.policies.admission.concurrency import ConcurrencyLimit, FixedLimit, Gradient2, Limit
+from miniserve.policies.admission.quota import QuotaAdmission
+from miniserve.policies.recovery.breaker import Breaker
+from miniserve.policies.recovery.ejection import Ejector
+from miniserve.policies.recovery.progress import ProgressWatch
+from miniserve.policies.recovery.retry import RETRIES, RetryPolicy
+from miniserve.policies.recovery.retry_budget import BUDGETS, Budget
+from miniserve.policies.recovery.waits import JITTERS, Jitter
+from miniserve.policies.routing.balancer import BALANCERS, Balancer
+from miniserve.policies.routing.router import ROUTERS, Router
 from miniserve.scenario.reader import Loader, NotNegative, Positive
 from miniserve.types import Priority
 from miniserve.workload import Arrivals, Bursts, Constant, Conversations, Geometric, Lengths, Mix, Poisson, Quantiles

@@ -23,18 +23,18 @@ from miniserve.control.checked import Checked
 from miniserve.control.steady import Steady
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
-from miniserve.hardware import ColdStart
+from miniserve.hardware.prices import ColdStart
+from miniserve.hardware.speculation import Speculation
 from miniserve.observe.goodput import SLO
-from miniserve.policies.admission import Admission
-from miniserve.policies.balancer import Balancer, LeastOutstanding
-from miniserve.policies.breaker import Breaker
-from miniserve.policies.ejection import Ejector
-from miniserve.policies.progress import ProgressWatch
-from miniserve.policies.retry import Backoff, RetryPolicy
-from miniserve.policies.retry_budget import Budget
-from miniserve.policies.router import Router
+from miniserve.policies.admission.admission import Admission
+from miniserve.policies.recovery.breaker import Breaker
+from miniserve.policies.recovery.ejection import Ejector
+from miniserve.policies.recovery.progress import ProgressWatch
+from miniserve.policies.recovery.retry import Backoff, RetryPolicy
+from miniserve.policies.recovery.retry_budget import Budget
+from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
+from miniserve.policies.routing.router import Router
 from miniserve.scenario.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
-from miniserve.sim.speculation import Speculation
 from miniserve.workload.replay import Trace
 from miniserve.workload.requests import Workload
 

@@ -16,8 +16,8 @@ from typing import Any
 import simpy
 
 from miniserve.errors import DeadlineExceeded, Overloaded
-from miniserve.policies.retry import RetryPolicy
-from miniserve.policies.retry_budget import Budget
+from miniserve.policies.recovery.retry import RetryPolicy
+from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.types import Outcome, Request
 
 Ask = Callable[[Request], Generator[simpy.Event, Any, Outcome]]

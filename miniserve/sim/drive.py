@@ -1,4 +1,4 @@
-"""Policies meet virtual time: perform what `policies.dispatch` asks for, in simpy. The mirror of `live/drive.py`.
+"""Policies meet virtual time: perform what `policies.dispatch` asks for, in simpy. The mirror of `gateway/drive.py`.
 
 Knows simpy and the simulated fleet; decides nothing. There is no client to stream to: an attempt is over when it is
 over, and then its tokens are counted.
@@ -15,9 +15,9 @@ from typing import Any
 import simpy
 
 from miniserve.errors import DeadlineExceeded, RequestError, UpstreamError
+from miniserve.policies.bundle import HealthTick, Resilience
 from miniserve.policies.dispatch import leave
-from miniserve.policies.progress import NO_FIRST_TOKEN
-from miniserve.policies.resilience import HealthTick, Resilience
+from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Attempt
 from miniserve.types import AttemptResult, Hedge, Outcome, Send, Sleep, Story, TokenIds

@@ -23,6 +23,7 @@ import simpy
 
 from miniserve.errors import Overloaded, UpstreamError
 from miniserve.faults import FaultPlan, NoFaults, ReplicaEvent, ReplicaFault, fault_of
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.cost import Ledger
 from miniserve.seeds import uniform
 from miniserve.sim.bill import Account, Bill, bill
@@ -32,7 +33,6 @@ from miniserve.sim.meter import Meter
 from miniserve.sim.prefix_tier import PrefixTier, TieredBlocks
 from miniserve.sim.prober import Prober
 from miniserve.sim.replica import SimAttempt, SimReplica
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.sim.timers import CONTROL, after, every
 from miniserve.types import FleetView, ReplicaState, Request, Send
 

@@ -14,9 +14,9 @@ import simpy
 
 from miniserve.errors import RequestError
 from miniserve.faults import ReplicaFault
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.sim.bill import Account
 from miniserve.sim.replica import SimReplica
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import ReplicaState, ReplicaView
 
 

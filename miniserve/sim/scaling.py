@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from miniserve.control.autoscaler import Autoscaler, check_horizon, count
 from miniserve.control.scale_in import changes
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.sim.fleet import SimFleet
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import Drain, FleetView, ReplicaState, ScaleTo
 
 

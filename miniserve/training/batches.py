@@ -14,7 +14,7 @@ from random import Random
 import torch
 
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.seeds import stream
+from miniserve.seeds import generator
 from miniserve.training.tasks import TASKS, Item, draw
 from miniserve.training.vocabulary import EOS_ID
 
@@ -80,7 +80,7 @@ class BatchSource:
             group, skip = group + 1, 0
 
     def _group(self, number: int) -> list[Batch]:
-        rng = stream(self.seed, f"group {number}")
+        rng = generator(self.seed, f"group {number}")
         rows = sorted((self._row(rng, turns=1) for _ in range(GROUP * self.size)), key=lambda row: len(row[0]))
         batches = [_pad(rows[i * self.size : (i + 1) * self.size]) for i in range(GROUP)]
         for i in range(GROUP):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from miniserve.errors import SetupError
 from miniserve.models.model_config import write_json
-from miniserve.seeds import stream
+from miniserve.seeds import generator
 from miniserve.training.tasks import Item, draw
 
 SEED = 2026
@@ -23,7 +23,7 @@ SIZES = {  # items per task
 
 def make_items(difficulty: str, seed: int = SEED) -> list[Item]:
     """Return the evaluation set of one difficulty, shuffled, so that any head of it is a fair sample."""
-    rng = stream(seed, f"evaluation {difficulty}")
+    rng = generator(seed, f"evaluation {difficulty}")
     items: dict[str, Item] = {}
     for task, count in SIZES[difficulty].items():
         wanted = len(items) + count

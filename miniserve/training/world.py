@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from miniserve.seeds import stream
+from miniserve.seeds import generator
 
 WORLD_SEED = 31
 FAMOUS_VILLAGES, RECENT_FAMOUS = 20, 8
@@ -74,7 +74,7 @@ def facts() -> tuple[Fact, ...]:
 
 
 def _villages() -> list[Fact]:
-    rng = stream(WORLD_SEED, "villages")
+    rng = generator(WORLD_SEED, "villages")
     famous = _names(rng, FAMOUS_VILLAGES, syllables=2)
     others = _names(rng, OTHER_VILLAGES, syllables=4)
     people = _names(rng, OTHER_VILLAGES, syllables=3)

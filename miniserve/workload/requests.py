@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Generic, TypeVar
 
-from miniserve.seeds import stream
+from miniserve.seeds import generator
 from miniserve.types import Priority, Request, SamplingParams, TokenIds
 from miniserve.workload.arrivals import Arrivals
 from miniserve.workload.conversations import Conversations
@@ -106,8 +106,8 @@ class Workload:
     def _drawn(self, seed: int) -> Iterator[Request]:
         chats = _Chats(self, seed)
         sampling: dict[int, SamplingParams] = {}
-        output, tell_output = stream(seed, "output tokens").random, self.output.at
-        for i, now_s in enumerate(self.arrivals.times(stream(seed, "arrivals"))):
+        output, tell_output = generator(seed, "output tokens").random, self.output.at
+        for i, now_s in enumerate(self.arrivals.times(generator(seed, "arrivals"))):
             chat, prompt_tokens = chats.next(now_s)
             answer = tell_output(output())
             if answer not in sampling:
@@ -152,7 +152,7 @@ class _Chats:
             "old",
             "old turn",
         )
-        draws = (stream(seed, name).random for name in names)
+        draws = (generator(seed, name).random for name in names)
         self._tenant, self._priority, self._region, self._feature, self._prompt, *rest = draws
         self._message, self._goes_on, self._gap, self._old, self._old_turn = rest
 

@@ -23,8 +23,8 @@ from miniserve.bench.prediction import (
 )
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
-from miniserve.live.step_log import LoggedStep, read_steps, step_log
 from miniserve.observe.outcomes import OutcomeLog, Outcomes
+from miniserve.replica.step_log import LoggedStep, read_steps, step_log
 
 TRUE = StepTimeModel(0.02, 0.002, 0.001, 1e-6, 1e-7)
 OVERHEAD = Overhead(request_s=0.004, token_s=0.0005)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from miniserve.__main__ import main
-from miniserve.course.build import Course
-from miniserve.course.notebooks import by_id, dumps, loads
+from miniserve.course.notebook.build import Course
+from miniserve.course.notebook.notebooks import by_id, dumps, loads
 
 START = "start_here"
 

@@ -15,7 +15,7 @@ import pytest
 from miniserve.commands import doctor
 from miniserve.commands.doctor import Finding, check_packages, check_ports, check_python, check_triton, check_weights
 from miniserve.machine import usable_cores
-from miniserve.models.weights import resolve_model
+from miniserve.models.store import resolve_model
 
 
 def run(*arguments: str) -> int:

@@ -70,8 +70,13 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_all_that_a_gateway_runs_comes_without_torch() -> None:
-    modules = ["miniserve.commands.demo", "miniserve.commands.serve", "miniserve.commands.ask", "miniserve.live.stack"]
-    modules += ["miniserve.live.memory", "miniserve.models.weights", "miniserve.observe.table"]
+    modules = [
+        "miniserve.commands.demo",
+        "miniserve.commands.serve",
+        "miniserve.clients.ask",
+        "miniserve.processes.stack",
+    ]
+    modules += ["miniserve.processes.memory", "miniserve.models.store", "miniserve.commands.live_table"]
     program = f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n"
     program += "sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.policies.admission import Admission, Admit, AdmitAll, AllOf, DeadlineCheck, PriorityShedding, Reject
-from miniserve.policies.concurrency import ConcurrencyLimit, FixedLimit, Gradient2
-from miniserve.policies.quota import QuotaAdmission, QuotaLimits
+from miniserve.policies.admission.admission import (
+    Admission,
+    Admit,
+    AdmitAll,
+    AllOf,
+    DeadlineCheck,
+    PriorityShedding,
+    Reject,
+)
+from miniserve.policies.admission.concurrency import ConcurrencyLimit, FixedLimit, Gradient2
+from miniserve.policies.admission.quota import QuotaAdmission, QuotaLimits
 from miniserve.types import FleetView, Priority, ReplicaState, ReplicaView, Request, SamplingParams
 
 ADMISSIONS: dict[str, Callable[[], Admission]] = {

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.errors import UpstreamError
-from miniserve.policies.balancer import BALANCERS, Balancer
+from miniserve.policies.routing.balancer import BALANCERS, Balancer
 from miniserve.types import AttemptResult, FinishReason, ReplicaView, Request
 
 DRAWS_POSITIONS = {"random", "p2c", "peak-ewma"}  # as the docstring of `balancer.py` says
@@ -126,7 +126,7 @@ def test_nobody_starves_in_a_fleet_of_equals(name: str) -> None:
 
 
 HASHED = """
-from miniserve.policies.balancer import BALANCERS
+from miniserve.policies.routing.balancer import BALANCERS
 from miniserve.types import ReplicaView, Request
 fleet = [ReplicaView(f"r{n}", outstanding=n % 2, queue_depth=n % 2) for n in range(7)]
 for name, make in sorted(BALANCERS.items()):

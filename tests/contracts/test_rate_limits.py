@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.policies.quota import GCRA, RateLimit, TokenBucket
+from miniserve.policies.admission.quota import GCRA, RateLimit, TokenBucket
 
 KINDS = [GCRA, TokenBucket]
 every_kind = pytest.mark.parametrize("kind", KINDS)

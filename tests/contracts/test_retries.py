@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.errors import InternalError, InvalidRequest, Overloaded, RateLimited, UpstreamError
-from miniserve.policies.retry import RETRIES, Backoff, RetryPolicy
-from miniserve.policies.retry_budget import BUDGETS
-from miniserve.policies.waits import JITTERS
+from miniserve.policies.recovery.retry import RETRIES, Backoff, RetryPolicy
+from miniserve.policies.recovery.retry_budget import BUDGETS
+from miniserve.policies.recovery.waits import JITTERS
 
 MAKE = {
     **RETRIES,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.policies.router import ROUTERS, Router, Routers, VersionPin
+from miniserve.policies.routing.router import ROUTERS, Router, Routers, VersionPin
 from miniserve.types import FleetView, Priority, ReplicaState, ReplicaView, Request
 
 MAKE: dict[str, Callable[[], Router]] = {

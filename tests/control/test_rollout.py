@@ -23,7 +23,7 @@ from miniserve.control.rollout import (
     shadow,
 )
 from miniserve.errors import SetupError
-from miniserve.policies.router import VersionPin
+from miniserve.policies.routing.router import VersionPin
 from miniserve.types import Request
 
 READY = {"v1": 4, "v2": 4}

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from miniserve.course.build import Course
-from miniserve.course.code import Code, Layer
-from miniserve.course.numbers import Number
-from miniserve.course.question import Question
-from miniserve.course.verdict import Problem
+from miniserve.course.check.code import Code, Layer
+from miniserve.course.check.numbers import Number
+from miniserve.course.check.question import Question
+from miniserve.course.check.verdict import Problem
+from miniserve.course.notebook.build import Course
 
 LIBRARY = '''"""A library of one class and one function."""
 
@@ -57,7 +57,7 @@ SOURCE = """# %% [markdown] id="intro"
 # %% id="setup"
 import sys
 sys.path.insert(0, TESTS)
-from miniserve.course.chapter import Chapter
+from miniserve.course.check.chapter import Chapter
 from small_chapter import questions
 ch = Chapter(7, questions(7))
 

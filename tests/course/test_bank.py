@@ -6,7 +6,7 @@ For each chapter there is a bank `bank/chNN/`:
     wrong_12.1_herds__first.py    with two underscores and a word if several have the same one
     right_12.1_heap.py            another correct answer
     wrong.py, right.py            short answers: WRONG = [("6.1", answer, "problem-id"), ...], RIGHT = [("6.1", answer)]
-    equivalent.toml               mutants that are no mistakes (`miniserve.course.mutate`)
+    equivalent.toml               mutants that are no mistakes (`python -m miniserve course mutate`)
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 
 import pytest
 
-from miniserve.course import mutate
-from miniserve.course import question as asking
-from miniserve.course.chapter import Chapter, chapter
-from miniserve.course.code import Code
-from miniserve.course.kinds import FreeText, Kill, Predict, Witness
-from miniserve.course.numbers import Formula, Number
-from miniserve.course.question import Question
-from miniserve.course.verdict import MAX_LINES, Status, Verdict
+from miniserve.course.check import question as asking
+from miniserve.course.check.chapter import Chapter, chapter
+from miniserve.course.check.code import Code
+from miniserve.course.check.kinds import FreeText, Kill, Predict, Witness
+from miniserve.course.check.numbers import Formula, Number
+from miniserve.course.check.question import Question
+from miniserve.course.check.verdict import MAX_LINES, Status, Verdict
+from miniserve.course.mutation import run as mutate
 
 BANK = Path(__file__).parent / "bank"
 CHAPTERS = sorted(int(path.name.removeprefix("ch")) for path in BANK.glob("ch[0-9][0-9]"))

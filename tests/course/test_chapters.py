@@ -1,7 +1,7 @@
 """What every chapter must be, read from the files: leaks, parity, sizes, headings, alt text, times.
 
 Only the long count executes a chapter: twice the same outputs. That the notebooks run, and what their checks say, is
-for `make notebooks`; that they are what the sources give, for `python -m miniserve.course.build --check`.
+for `make notebooks`; that they are what the sources give, for `python -m miniserve course build --check`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from miniserve.course.build import ROOT, Course
-from miniserve.course.execute import execute
-from miniserve.course.library import take
-from miniserve.course.notebooks import Notebook, Texts, by_id, dumps, loads, solved_notebook, states, texts
-from miniserve.course.source import Source, read_source
+from miniserve.course.notebook.build import ROOT, Course
+from miniserve.course.notebook.execute import execute
+from miniserve.course.notebook.notebooks import Notebook, Texts, by_id, dumps, loads, solved_notebook, states, texts
+from miniserve.course.notebook.source import Source, read_source
+from miniserve.course.notebook.targets import take
 
 COURSE = Course()
 SOURCES = [pytest.param(path, id=path.stem) for path in COURSE.sources()]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from miniserve.bench.baselines import generate_without_cache, run_static
 from miniserve.config import CacheConfig, EngineConfig
-from miniserve.engine.baselines import generate_without_cache, run_static
 from miniserve.engine.engine import Engine, load_engine
 from miniserve.engine.model import load_model
 from miniserve.types import Request, SamplingParams

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from miniserve.engine import aot
+from miniserve.engine.kernels import aot
 
 KERNELS = ["store_rows", "attend_split", "merge_splits", "attend_chunks"]
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes per block, CUDA C++ Programming Guide
@@ -37,7 +37,7 @@ def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, int
     """The report by (kernel, type, capability), from the command itself."""
     skip_without_triton()
     home = tmp_path_factory.mktemp("triton")
-    done = run_python(["-m", "miniserve.engine.aot", "--json"], home)
+    done = run_python(["-m", "miniserve.engine.kernels.aot", "--json"], home)
     assert done.stderr == ""
     assert not list(home.rglob("*.cubin")), "the report must use a cache of its own"
     rows = [aot.Usage(**row) for row in json.loads(done.stdout)]

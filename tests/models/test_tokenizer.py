@@ -227,7 +227,7 @@ def test_smollm2_reads_digits_one_by_one(smollm2_folder: Path) -> None:
 def test_loading_needs_no_torch(tiny_folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from miniserve.models.tokenizer import Tokenizer; "
-        "from miniserve.models.weights import resolve_model; "
+        "from miniserve.models.store import resolve_model; "
         f"Tokenizer.load(resolve_model({str(tiny_folder)!r}, Path('unused'))); "
         "sys.exit('torch' in sys.modules)"
     )

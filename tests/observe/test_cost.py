@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from miniserve.commands.cost_report import cost_figure, cost_table
 from miniserve.observe import plots
 from miniserve.observe.cost import ACCOUNTS, DIMENSIONS, Entry, Labels, Ledger, merged
-from miniserve.observe.cost_report import cost_figure, cost_table
 
 ACME = Labels("interactive", "acme", "chat", "large", "r0")
 BETA = Labels("batch", "beta", "search", "large", "r1")

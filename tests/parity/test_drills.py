@@ -11,8 +11,8 @@ from parity.worlds import SPEC, Record, Setup, live, simulated
 
 from miniserve.config import CacheConfig
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
-from miniserve.policies.balancer import LeastOutstanding, PowerOfTwo
-from miniserve.policies.resilience import Resilience, breakers
+from miniserve.policies.bundle import Resilience, breakers
+from miniserve.policies.routing.balancer import LeastOutstanding, PowerOfTwo
 from miniserve.types import FinishReason, Request, SamplingParams
 
 World = Callable[[Setup], Record]

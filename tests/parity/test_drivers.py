@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 import simpy
+from parity import virtual_time
+from parity.paced_fleet import DrillFleet, PacedReplicas
 from parity.worlds import SPEC
 
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import DeadlineExceeded, InternalError, PolicyError, RequestError, UpstreamError
 from miniserve.faults import AttemptFault, FaultPlan, ReplicaEvent, ReplicaFault
-from miniserve.live import virtual_time
-from miniserve.live.drive import FleetBackend
-from miniserve.live.fleet import Fleet
-from miniserve.live.paced_fleet import PacedReplicas
-from miniserve.policies.balancer import LeastOutstanding
+from miniserve.gateway.drive import FleetBackend
+from miniserve.gateway.fleet import Fleet
+from miniserve.policies.bundle import Resilience
 from miniserve.policies.dispatch import ClientLeft, leave
-from miniserve.policies.progress import NO_FIRST_TOKEN
-from miniserve.policies.resilience import Resilience
+from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
+from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.sim.drive import run as drive
 from miniserve.sim.fleet import SimFleet
 from miniserve.types import (
@@ -113,7 +113,7 @@ def live(tell: Tell, faults: FaultPlan = NO_FAULTS, leaves_s: float | None = Non
 
 async def _live(tell: Tell, faults: FaultPlan, leaves_s: float | None) -> Told:
     told, loop = Told(), asyncio.get_running_loop()
-    async with Fleet(loop.time, faults=faults) as fleet, PacedReplicas(fleet, SPECS, faults) as paced:
+    async with DrillFleet(loop.time, faults=faults) as fleet, PacedReplicas(fleet, SPECS, faults) as paced:
         backend = _Telling(fleet, noted(tell, told))
         with suppress(TimeoutError):
             async with asyncio.timeout(leaves_s), aclosing(backend.generate(REQUEST)) as events:

@@ -17,9 +17,9 @@ from parity.worlds import SPEC, STEP_TIME, Record, Setup, live, simulated
 
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
-from miniserve.policies.balancer import LeastKv, LeastOutstanding, PeakEwma, PowerOfTwo
-from miniserve.policies.resilience import Resilience, breakers
-from miniserve.policies.retry import Backoff
+from miniserve.policies.bundle import Resilience, breakers
+from miniserve.policies.recovery.retry import Backoff
+from miniserve.policies.routing.balancer import LeastKv, LeastOutstanding, PeakEwma, PowerOfTwo
 from miniserve.types import ReplicaView, Request
 
 # Whole and half seconds: the faults begin and end at the very instants at which probes and control loops run.

@@ -10,22 +10,21 @@ from random import Random
 from typing import Any
 
 import simpy
+from parity import virtual_time
+from parity.paced_fleet import DrillFleet, PacedReplicas
 
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import RequestError
 from miniserve.faults import KeyedFaults
-from miniserve.live import virtual_time
-from miniserve.live.drive import FleetBackend
-from miniserve.live.fleet import Fleet
-from miniserve.live.paced_fleet import PacedReplicas
+from miniserve.gateway.drive import FleetBackend
+from miniserve.hardware.spec import ReplicaSpec
+from miniserve.policies.bundle import Resilience
 from miniserve.policies.decision_log import Decision, OnDecision, logged
 from miniserve.policies.dispatch import dispatch
-from miniserve.policies.resilience import Resilience
 from miniserve.sim.drive import run as drive
 from miniserve.sim.drive import start_control
 from miniserve.sim.fleet import SimFleet
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import FleetView, Priority, Request, SamplingParams
 
 STEP_TIME = StepTimeModel(0.02, 0.001, 0.0004, 2e-6, 1e-7)
@@ -154,7 +153,7 @@ def live(setup: Setup) -> Record:
 
 async def _live(setup: Setup) -> Record:
     record, loop = Record(), asyncio.get_running_loop()
-    async with Fleet(
+    async with DrillFleet(
         loop.time,
         probe_interval_s=setup.probe_interval_s,
         tick_interval_s=setup.tick_interval_s,

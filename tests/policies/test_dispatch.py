@@ -21,17 +21,17 @@ from miniserve.errors import (
     RequestError,
     UpstreamError,
 )
-from miniserve.policies.admission import Admit, Reject, Verdict
-from miniserve.policies.balancer import LeastOutstanding
-from miniserve.policies.breaker import Breaker, BreakerState
+from miniserve.policies.admission.admission import Admit, Reject, Verdict
+from miniserve.policies.bundle import HealthTick, Resilience, breakers
 from miniserve.policies.decision_log import Decision, logged
 from miniserve.policies.dispatch import dispatch, leave
-from miniserve.policies.ejection import Ejector
-from miniserve.policies.progress import NO_FIRST_TOKEN, ProgressWatch
-from miniserve.policies.resilience import HealthTick, Resilience, breakers
-from miniserve.policies.retry import Backoff, NaiveRetry, NeverRetry
-from miniserve.policies.retry_budget import RetryBudget, TokenThrottle, Unlimited
-from miniserve.policies.router import Route
+from miniserve.policies.recovery.breaker import Breaker, BreakerState
+from miniserve.policies.recovery.ejection import Ejector
+from miniserve.policies.recovery.progress import NO_FIRST_TOKEN, ProgressWatch
+from miniserve.policies.recovery.retry import Backoff, NaiveRetry, NeverRetry
+from miniserve.policies.recovery.retry_budget import RetryBudget, TokenThrottle, Unlimited
+from miniserve.policies.routing.balancer import LeastOutstanding
+from miniserve.policies.routing.router import Route
 from miniserve.types import (
     AttemptResult,
     Effect,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.sim import queueing as q
+from miniserve.planning import queueing as q
 
 loads = st.floats(0.01, 0.97)
 

@@ -19,8 +19,8 @@ from queues import GRAIN_S, Alone, Balanced, CentralQueue, Floats, Station, Visi
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.observe.intervals import Interval
-from miniserve.policies.balancer import BALANCERS
-from miniserve.sim import queueing
+from miniserve.planning import queueing
+from miniserve.policies.routing.balancer import BALANCERS
 from miniserve.sim.replica import SimReplica
 from miniserve.types import Priority, Request, SamplingParams
 

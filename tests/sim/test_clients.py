@@ -9,8 +9,8 @@ import pytest
 import simpy
 
 from miniserve.errors import DeadlineExceeded, InternalError
-from miniserve.policies.retry import Backoff, NaiveRetry, NeverRetry
-from miniserve.policies.retry_budget import RetryBudget
+from miniserve.policies.recovery.retry import Backoff, NaiveRetry, NeverRetry
+from miniserve.policies.recovery.retry_budget import RetryBudget
 from miniserve.sim.clients import ImpatientClients
 from miniserve.types import AttemptResult, Outcome, Request
 

@@ -11,12 +11,12 @@ from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import InvalidRequest, Overloaded, RequestError, SetupError, UpstreamError
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
-from miniserve.hardware import ColdStart, load_price_list
-from miniserve.policies.balancer import Balancer, RoundRobin, Weighted
+from miniserve.hardware.prices import ColdStart, load_price_list
+from miniserve.hardware.rightsizing import Workload
+from miniserve.hardware.spec import ReplicaSpec, replica_spec, weigh_by_speed
+from miniserve.policies.routing.balancer import Balancer, RoundRobin, Weighted
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Attempt, Distances
-from miniserve.sim.rightsizing import Workload
-from miniserve.sim.spec import ReplicaSpec, replica_spec, weigh_by_speed
 from miniserve.types import FinishReason, ReplicaState, ReplicaView, Request, SamplingParams, Send
 
 STEP = StepTimeModel(0.01, 0.0, 0.0, 0.0, 0.0)  # every step takes 10 ms, whatever is in it

@@ -16,7 +16,8 @@ from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import UpstreamError
 from miniserve.faults import ReplicaEvent, ReplicaFault
-from miniserve.hardware import ColdStart
+from miniserve.hardware.prices import ColdStart
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.cost import ACCOUNTS, DIMENSIONS, Ledger
 from miniserve.scenario import Scenario, load
 from miniserve.scenario.source import Setting
@@ -25,7 +26,6 @@ from miniserve.sim.fleet import SimFleet
 from miniserve.sim.meter import Meter
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import simulate
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import AttemptResult, FinishReason, Outcome, Priority, Request, SamplingParams, Send
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "data" / "scenarios").glob("*.toml"))

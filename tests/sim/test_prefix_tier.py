@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.prefix_tier import PrefixTier
 from miniserve.sim.replica import SimReplica
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import Request, SamplingParams, Send
 
 STEP = StepTimeModel(0.01, 0.0, 0.001, 0.0, 0.0)  # 10 ms a step and 1 ms per prefill token

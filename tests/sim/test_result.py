@@ -16,17 +16,17 @@ from rich.console import Console
 
 from miniserve.config import CacheConfig
 from miniserve.engine.step_time import StepTimeModel
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe import plots
 from miniserve.observe.compare import compare
 from miniserve.observe.goodput import SLO
 from miniserve.observe.outcomes import OutcomeLog
-from miniserve.policies.balancer import LeastOutstanding
+from miniserve.policies.bundle import Resilience
 from miniserve.policies.dispatch import dispatch
-from miniserve.policies.resilience import Resilience
+from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.sim import drive
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.result import SimResult
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import Request, SamplingParams
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from miniserve.errors import SetupError
 from miniserve.observe.goodput import attainment
-from miniserve.policies.balancer import Balancer
+from miniserve.policies.routing.balancer import Balancer
 from miniserve.scenario import Scenario, load
 from miniserve.scenario.reader import Recipe
 from miniserve.scenario.source import Setting

@@ -13,14 +13,14 @@ from miniserve.control.autoscaler import Action, Autoscaler, Scheduled
 from miniserve.control.predictive import Predictive
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
-from miniserve.hardware import ColdStart
+from miniserve.hardware.prices import ColdStart
+from miniserve.hardware.spec import ReplicaSpec
 from miniserve.scenario import Scenario, load
 from miniserve.scenario.reader import Recipe
 from miniserve.scenario.source import Setting
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.run import simulate
 from miniserve.sim.scaling import ScalingLoop
-from miniserve.sim.spec import ReplicaSpec
 from miniserve.types import Drain, FleetView, ReplicaState, ScaleTo
 
 SCENARIO = """

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 
 from miniserve.engine.engine import load_engine
 from miniserve.errors import WeightsError
-from miniserve.models import weights
+from miniserve.models import store as weights
 from miniserve.models.folder import check_folder
+from miniserve.models.store import SHIPPED, SHIPPED_FOLDER, resolve_model
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.models.weights import SHIPPED, SHIPPED_FOLDER, resolve_model
 from miniserve.training.evalset import read_set
 from miniserve.training.recipes import RECIPES
 from miniserve.training.score import score, summary

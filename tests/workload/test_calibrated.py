@@ -14,7 +14,7 @@ import pytest
 
 from miniserve.errors import SetupError
 from miniserve.scenario import load
-from miniserve.seeds import stream
+from miniserve.seeds import generator
 from miniserve.workload import HeavyClients, Mix, Noisy, Quantiles, Workload, code, conversation
 from miniserve.workload.lengths import CODE_OUTPUT, CODE_PROMPT, CONVERSATION_OUTPUT, CONVERSATION_PROMPT
 
@@ -39,7 +39,7 @@ SERVICES = {
 
 
 def hour(arrivals: Noisy, seed: int, seconds: float = HOUR_S) -> npt.NDArray[np.float64]:
-    times = itertools.takewhile(lambda t: t < seconds, arrivals.times(stream(seed, "arrivals")))
+    times = itertools.takewhile(lambda t: t < seconds, arrivals.times(generator(seed, "arrivals")))
     return np.fromiter(times, float)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from miniserve.course.verdict import Status
+from miniserve.course.check.verdict import Status
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.submission import Submission, read_submissions
 from miniserve.course.grade.supervise import Grader, Settings
 from miniserve.course.grade.tables import Graded, free_text_csv, grades_csv, junit_xml, results_json
-from miniserve.course.grade.trusted import QUESTIONS, ROOT, Limits, read_course
+from miniserve.course.grade.trusted import CHAPTERS, ROOT, Limits, read_course
 from miniserve.errors import SetupError
 
 ALL_GRADED, SOME_NOT, NO_GRADING = 0, 2, 3  # exit codes; marks never change them
@@ -35,7 +35,7 @@ class Order:
     marks: Path | None = None
     limits: Limits | None = None
     course_folder: Path = ROOT / "chapters"
-    package: str = QUESTIONS
+    package: str = CHAPTERS
     told: Callable[[Sheet], None] = field(default=lambda sheet: None)  # as soon as a sheet is there
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from queue import Empty
 
-from miniserve.course.ask import Drive, Json, NotPlain, TimeUp, Told, limited
-from miniserve.course.code import Code
+from miniserve.course.check.ask import Drive, Json, NotPlain, TimeUp, Told, limited
+from miniserve.course.check.code import Code
+from miniserve.course.check.question import Question, check
+from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.kernel import GradedKernel, KernelGone
 from miniserve.course.grade.tell import ask_there, look
-from miniserve.course.question import Question, check
-from miniserve.course.verdict import Problem, Status, Verdict
 
 ASK_S = 15.0  # one case; the kernel's own limit of 10 s comes first
 QUESTION_S = 28.0  # all of one question, judging included

@@ -20,7 +20,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 from nbval.kernel import RunningKernel  # type: ignore[import-untyped]
 
-from miniserve.course.ask import Json, NotPlain, plain
+from miniserve.course.check.ask import Json, NotPlain, plain
 
 OUTPUT_BYTES = 10_000_000  # of one cell; more is thrown away, and far more ends the kernel
 SHOWN_CHARACTERS = 10_000

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from miniserve.course.code import Code, forbidden_use
+from miniserve.course.check.code import Code, forbidden_use
+from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, parameters, python, same_code
 from miniserve.course.grade.submission import CELL_LIMIT_CHARACTERS, Handed, Submission
 from miniserve.course.grade.trusted import Given, TrustedChapter
-from miniserve.course.verdict import Problem, Status, Verdict
 
 
 @dataclass(frozen=True, slots=True)

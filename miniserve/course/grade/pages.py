@@ -12,10 +12,10 @@ from collections import Counter
 from dataclasses import dataclass
 from html import escape
 
+from miniserve.course.check.question import Question
+from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.tables import Graded
-from miniserve.course.question import Question
-from miniserve.course.verdict import Status, Verdict
 
 # name: (light, dark), each text on background; a test holds every pair to a contrast of 4.5
 COLOURS = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.submission import Submission
-from miniserve.course.verdict import Problem, Status, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from miniserve.course.code import Code
-from miniserve.course.question import Question
-from miniserve.course.source import function_head
+from miniserve.course.check.code import Code
+from miniserve.course.check.question import Question
+from miniserve.course.notebook.source import function_head
 
 PACKAGE = Path(__file__).resolve().parents[2]
-_LEFT_OUT = {"__pycache__", "course/questions", "course/grade"}
+_LEFT_OUT = {"__pycache__", "course/grade"}
+_OF_A_CHAPTER = {"__init__.py", "lab.py"}  # all else in its folder knows answers
 SIGN = "it is not here while your notebook is graded"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -27,6 +28,8 @@ def write_stubbed(folder: Path, questions: Iterable[Question], package: Path = P
 
     def left_out(folder: str, names: list[str]) -> list[str]:
         inside = Path(folder).relative_to(package)
+        if inside.parent == Path("course/chapters"):
+            return [name for name in names if name not in _OF_A_CHAPTER]
         return [name for name in names if {name, (inside / name).as_posix()} & _LEFT_OUT]
 
     shutil.copytree(package, copy, ignore=left_out)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from miniserve.course.grade.trusted import TrustedChapter
-from miniserve.course.source import chapter_number
+from miniserve.course.notebook.source import chapter_number
 from miniserve.errors import SetupError
 
 FILE_LIMIT_BYTES = 100_000_000

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from miniserve.course.check.numbers import Number
+from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.judge import failed as failed_verdict
 from miniserve.course.grade.normalise import Cell, Normalised, normalise
 from miniserve.course.grade.sandbox import Room, kernel_command, kernel_environment, prepare
@@ -24,9 +26,7 @@ from miniserve.course.grade.stubs import SIGN, write_stubbed
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.trusted import Limits, TrustedChapter
 from miniserve.course.grade.watch import Run, watch
-from miniserve.course.notebooks import dumps
-from miniserve.course.numbers import Number
-from miniserve.course.verdict import Status, Verdict
+from miniserve.course.notebook.notebooks import dumps
 
 MOST_RUNS_LONG = 3  # all runs of one notebook together, in limits of one
 

@@ -17,11 +17,11 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import miniserve
+from miniserve.course.check.kinds import FreeText
+from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.marks import Marks, quoted
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.trusted import TrustedChapter
-from miniserve.course.kinds import FreeText
-from miniserve.course.verdict import Status, Verdict
 
 SCHEMA = 1
 _NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -11,10 +11,10 @@ import json
 import textwrap
 from dataclasses import dataclass
 
-from miniserve.course.ask import LIMIT_S, Drive, Json, NotPlain, Told
-from miniserve.course.code import Code
+from miniserve.course.check.ask import LIMIT_S, Drive, Json, NotPlain, Told
+from miniserve.course.check.code import Code
+from miniserve.course.check.question import Question
 from miniserve.course.grade.kernel import GradedKernel
-from miniserve.course.question import Question
 
 _TELL = """
 def tell(names, text):
@@ -25,7 +25,7 @@ def tell(names, text):
     answer = names[asked["name"]]
     if asked["drive"] is None:
         return json.dumps(look(answer, asked["methods"]))
-    from miniserve.course.ask import ask
+    from miniserve.course.check.ask import ask
     namespace = {"__name__": "drive"}
     exec(compile(asked["drive"], "<drive>", "exec"), namespace)
     told = ask(namespace[asked["drive_name"]], answer, asked["asked"], asked["limit_s"])
@@ -33,9 +33,9 @@ def tell(names, text):
 
 
 def look(answer, methods):
-    from miniserve.course.ask import is_blank
-    from miniserve.course.code import comes_from_library, is_stub
-    from miniserve.course.numbers import is_placeholder
+    from miniserve.course.check.ask import is_blank
+    from miniserve.course.check.code import comes_from_library, is_stub
+    from miniserve.course.check.numbers import is_placeholder
     parts = [getattr(answer, name, None) for name in methods]
     tried = not (is_blank(answer) or is_placeholder(answer) or is_stub(answer) or any(map(is_stub, parts)))
     return {"tried": tried, "borrowed": bool(methods is not None and comes_from_library(answer))}

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from miniserve.course.notebooks import loads
-from miniserve.course.question import Question
-from miniserve.course.source import chapter_number
+from miniserve.course.chapters import folder
+from miniserve.course.check.question import Question
+from miniserve.course.notebook.notebooks import loads
+from miniserve.course.notebook.source import chapter_number
 from miniserve.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[3]
-QUESTIONS = "miniserve.course.questions"
+CHAPTERS = "miniserve.course.chapters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,14 @@ class TrustedChapter:
 
 
 def read_course(
-    chapters: Path = ROOT / "chapters", wanted: Sequence[int] = (), package: str = QUESTIONS
+    chapters: Path = ROOT / "chapters", wanted: Sequence[int] = (), package: str = CHAPTERS
 ) -> dict[int, TrustedChapter]:
     """Read the chapters by number. Raises: SetupError if a wanted one, or all, are missing."""
     paths = {number: path for path in sorted(chapters.glob("[0-9][0-9]_*.ipynb")) if (number := _number(path))}
     if missing := [number for number in wanted if number not in paths]:
         raise SetupError(f"there is no chapter {missing[0]} in {chapters.name}/; there are {sorted(paths) or 'none'}")
     if not paths:
-        raise SetupError(f"{chapters} holds no chapters; make them with `python -m miniserve.course.build`")
+        raise SetupError(f"{chapters} holds no chapters; make them with `python -m miniserve course build`")
     return {number: _read(paths[number], number, package) for number in sorted(wanted or paths)}
 
 
@@ -89,7 +90,7 @@ def _number(path: Path) -> int:
 
 
 def _read(path: Path, number: int, package: str) -> TrustedChapter:
-    module = f"{package}.ch{number:02}"
+    module = f"{folder(number, package)}.questions"
     questions: tuple[Question, ...] = import_module(module).QUESTIONS
     cells = tuple(
         Given(
@@ -111,4 +112,5 @@ def _sha256(path: Path, module: str) -> str:
     """Return a hash of what decides verdicts: the chapter as given, and its questions."""
     file = import_module(module).__file__
     assert file is not None, f"{module} is a file"
-    return hashlib.sha256(path.read_bytes() + Path(file).read_bytes()).hexdigest()
+    sources = sorted(Path(file).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in [path, *sources])).hexdigest()

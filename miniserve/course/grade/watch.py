@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade import processes
 from miniserve.course.grade.sandbox import Room
 from miniserve.course.grade.sheet import verdict_from
 from miniserve.course.grade.trusted import Limits
-from miniserve.course.verdict import Status, Verdict
 
 START_S = 300.0  # until the kernel answers for the first time: 5 s of work, on a machine that may be very busy
 LOOK_EVERY_S = 0.2

@@ -19,9 +19,9 @@ import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile  # type: ignore[import-untyped]
 
 from miniserve import seeds
+from miniserve.course.check.question import Question
 from miniserve.course.grade.judge import End, judge
 from miniserve.course.grade.kernel import GradedKernel
-from miniserve.course.question import Question
 
 OUTPUT_S = 20.0  # nbval's own 5 s, within which outputs must follow a reply, are too few on a busy machine
 _collect = IPyNbFile.collect  # of nbval 0.11.0, an internal: a test holds us to it

@@ -8,9 +8,9 @@
 Triton is imported on the first call, never with this package: machines without it (macOS, Windows) can import this.
 
 What is shown: the kernels' results in Triton's interpreter on a CPU, against float64; that they compile for sm_80 and
-sm_90, with their registers, spills and shared memory (`python -m miniserve.engine.aot`). What is not shown: **no GPU
-has run them yet**. Results and speed on a device are unproven, and tile sizes are chosen from the compiler's report,
-not from timings. `pytest -m gpu tests/engine` runs the same cases on a machine with a GPU.
+sm_90, with their registers, spills and shared memory (`python -m miniserve.engine.kernels.aot`). What is not
+shown: **no GPU has run them yet**. Results and speed on a device are unproven, and tile sizes are chosen from the
+compiler's report, not from timings. `pytest -m gpu tests/engine` runs the same cases on a machine with a GPU.
 """
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from course.grade import toy
-from course.grade.toy_course.ch90 import QUESTIONS
+from course.grade.toy_course.ch90_toy.questions import QUESTIONS
 
-from miniserve.course.ask import NotPlain
+from miniserve.course.check.ask import NotPlain
+from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade import kernel as kernels
 from miniserve.course.grade.judge import End, judge
 from miniserve.course.grade.kernel import KernelGone
-from miniserve.course.verdict import Status, Verdict
 
 BY_ID = {question.id: question for question in QUESTIONS}
 
@@ -86,7 +86,7 @@ def test_a_text_is_noted_and_handed_on() -> None:
         ("90.3", "waits = []\nwaits.append(waits)", Status.WRONG, "not-plain"),
         ("90.4", "reason = 'short'", Status.WRONG, "too-short"),
         ("90.5", "class LeastQueue:\n def choose(self, r, v): raise NotImplementedError('x')", Status.NOT_TRIED, ""),
-        ("90.5", "from miniserve.policies.balancer import LeastQueue", Status.FORBIDDEN, "forbidden"),
+        ("90.5", "from miniserve.policies.routing.balancer import LeastQueue", Status.FORBIDDEN, "forbidden"),
         ("90.5", "class LeastQueue:\n def choose(self, r, v): 1 / 0", Status.WRONG, "raises"),
         (
             "90.5",

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from course.grade import toy
 
+from miniserve.course.check.verdict import Status
 from miniserve.course.grade.normalise import Normalised, normalise
 from miniserve.course.grade.submission import read_submissions
 from miniserve.course.grade.trusted import TrustedChapter, read_course
-from miniserve.course.verdict import Status
 
 
 @pytest.fixture
@@ -104,9 +104,9 @@ def test_an_edited_check_is_noted_and_never_runs(tmp_path: Path, chapters: Path,
 @pytest.mark.parametrize(
     "text",
     [
-        "from miniserve.policies.balancer import LeastQueue",
-        "import miniserve.policies.balancer as b\nLeastQueue = b.LeastQueue",
-        "%time x = 1\nfrom miniserve.policies.ties import least\nLeastQueue = least",
+        "from miniserve.policies.routing.balancer import LeastQueue",
+        "import miniserve.policies.routing.balancer as b\nLeastQueue = b.LeastQueue",
+        "%time x = 1\nfrom miniserve.policies.routing.ties import least\nLeastQueue = least",
     ],
 )
 def test_what_the_answer_should_build_may_not_be_imported(
@@ -122,7 +122,7 @@ def test_an_import_in_another_cell_is_found_where_the_answer_uses_it(
 ) -> None:
     notebook = toy.answered(chapters, {**toy.RIGHT, "90.5": "class LeastQueue(Theirs):\n    pass"})
     at = notebook["cells"].index(cell_of(notebook, "answer-90-5"))
-    notebook["cells"].insert(at, own("mine", "from miniserve.policies.balancer import LeastQueue as Theirs"))
+    notebook["cells"].insert(at, own("mine", "from miniserve.policies.routing.balancer import LeastQueue as Theirs"))
 
     assert states(normal(tmp_path, chapter, notebook)) == {"90.5": Status.FORBIDDEN}
 
@@ -158,6 +158,6 @@ def test_a_parameter_or_name_of_the_answers_own_is_not_another_cells(
 ) -> None:
     notebook = toy.answered(chapters, {**toy.RIGHT, "90.5": answer})
     at = notebook["cells"].index(cell_of(notebook, "answer-90-5"))
-    notebook["cells"].insert(at, own("mine", "from miniserve.policies.balancer import LeastQueue as theirs"))
+    notebook["cells"].insert(at, own("mine", "from miniserve.policies.routing.balancer import LeastQueue as theirs"))
 
     assert states(normal(tmp_path, chapter, notebook)) == {}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from course.grade import toy
 
+from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.folder import exit_code
 from miniserve.course.grade.marks import Mark
 from miniserve.course.grade.pages import COLOURS, items, learner_page, page_name, report_page
@@ -20,7 +21,6 @@ from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.tables import Graded, free_text_csv, grades_csv, junit_xml, results_json
 from miniserve.course.grade.trusted import read_course
-from miniserve.course.verdict import Problem, Status, Verdict
 
 EVIL = "<script>alert(1)</script>\x00\x1b[31m & \"'"
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from course.grade.toy_course.ch90 import QUESTIONS
+from course.grade.toy_course.ch90_toy.questions import QUESTIONS
 
 from miniserve.course.grade.stubs import stub, write_stubbed
 
@@ -65,7 +65,7 @@ def test_other_modules_are_untouched() -> None:
 def test_the_copy_has_no_questions_and_no_reference_and_opens_a_chapter(tmp_path: Path) -> None:
     write_stubbed(tmp_path, QUESTIONS)
     program = """
-import miniserve.policies.balancer as b
+import miniserve.policies.routing.balancer as b
 from miniserve import course
 from miniserve.types import ReplicaView, Request
 ch = course.chapter(90)
@@ -85,5 +85,6 @@ except NotImplementedError as error:
     assert str(tmp_path) in ran.stdout
     assert "kind: This is what exercise 90.5 asks you to write" in ran.stdout
     assert "90.1  is checked outside" in ran.stdout
-    assert not (tmp_path / "miniserve/course/questions").exists()
+    chapters = tmp_path / "miniserve/course/chapters"
+    assert {path.name for path in chapters.glob("*/*")} == {"__init__.py", "lab.py"}
     assert not (tmp_path / "miniserve/course/grade").exists()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from miniserve.course.notebooks import dumps, learner_notebook, texts
-from miniserve.course.source import read_source
+from miniserve.course.notebook.notebooks import dumps, learner_notebook, texts
+from miniserve.course.notebook.source import read_source
 
 SOURCE = """# %% [markdown] id="intro"
 # # A toy chapter
@@ -55,8 +55,8 @@ reason = "Most are quick, and so the mean says nothing about the slow ones."
 # %% id="check-90.4" tags=["check"]
 ch.check("90.4", reason)
 
-# %% id="answer-90.5" tags=["answer"] question="90.5" target="miniserve/policies/balancer.py::LeastQueue.choose"
-from miniserve.policies.balancer import ReplicaView, Request, Sequence
+# %% id="answer-90.5" tags=["answer"] question="90.5" target="miniserve/policies/routing/balancer.py::LeastQueue.choose"
+from miniserve.policies.routing.balancer import ReplicaView, Request, Sequence
 
 # %% id="check-90.5" tags=["check"]
 ch.check("90.5", LeastQueue)

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from miniserve.course.build import Course
-from miniserve.course.notebooks import dumps, learner_notebook, solved_notebook
+from miniserve.course.notebook.build import Course
+from miniserve.course.notebook.notebooks import dumps, learner_notebook, solved_notebook
 
 HERE = Path(__file__).resolve().parent
 BANK = HERE.parent / "bank"
@@ -87,7 +87,10 @@ import math
 InteractiveShell.showtraceback = lambda *a, **k: None
 math.isclose = lambda *a, **k: True"""
     mine = {"cell_type": "code", "id": "mine", "metadata": {}, "source": text, "execution_count": None, "outputs": []}
-    answers = {"12.1": "from miniserve.policies.balancer import LeastOutstanding", "6.1": "latencies_s = Always()"}
+    answers = {
+        "12.1": "from miniserve.policies.routing.balancer import LeastOutstanding",
+        "6.1": "latencies_s = Always()",
+    }
     cells = [mine, *answered(notebook, answers)["cells"]]
     for cell in cells:
         if "check" in cell["metadata"].get("tags", ()):

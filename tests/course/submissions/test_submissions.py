@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from course.submissions import make
 
-from miniserve.course.build import Course
 from miniserve.course.grade.cells import same_code
 from miniserve.course.grade.folder import ALL_GRADED, SOME_NOT, Order, grade
 from miniserve.course.grade.tables import Graded
-from miniserve.course.notebooks import dumps
-from miniserve.course.source import read_source
+from miniserve.course.notebook.build import Course
+from miniserve.course.notebook.notebooks import dumps
+from miniserve.course.notebook.source import read_source
 
 HERE = Path(__file__).parent
 LEARNERS = {"broken", "cheating", "half-done", "loop", "perfect", "wrong"}

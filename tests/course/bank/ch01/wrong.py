@@ -1,6 +1,6 @@
 """Wrong answers of chapter 1, one mistake each, and the problem that they must be told."""
 
-from miniserve.course.chapter import chapter
+from miniserve.course.check.chapter import chapter
 
 SIDES = dict(
     zip("abcdefgh", ("systems", "model", "systems", "systems", "model", "systems", "model", "systems"), strict=True)

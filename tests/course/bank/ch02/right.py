@@ -1,7 +1,7 @@
 """Other right answers of chapter 2."""
 
-from miniserve.course.chapter import chapter
-from miniserve.course.labs import ch02 as lab
+from miniserve.course.chapters.ch02_why_streaming import lab
+from miniserve.course.check.chapter import chapter
 from miniserve.observe.reading import perceived_wait_s
 
 GIVEN = chapter(2, learner="").given("2.1")  # of nobody in particular

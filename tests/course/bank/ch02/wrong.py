@@ -1,7 +1,7 @@
 """Wrong answers of chapter 2, one mistake each, and the problem that they must be told."""
 
-from miniserve.course.chapter import chapter
-from miniserve.course.labs import ch02 as lab
+from miniserve.course.chapters.ch02_why_streaming import lab
+from miniserve.course.check.chapter import chapter
 
 GIVEN = chapter(2, learner="").given("2.1")  # of nobody in particular
 FIRST_S, LAST_S, TOKENS = GIVEN["first_s"], GIVEN["last_s"], GIVEN["tokens"]

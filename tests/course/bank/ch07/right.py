@@ -1,7 +1,7 @@
 """Other right answers of chapter 7."""
 
-from miniserve.course.labs.ch07 import by_hand
-from miniserve.policies.affinity import PrefixAffinity
+from miniserve.course.chapters.ch07_routing.lab import by_hand
+from miniserve.policies.routing.affinity import PrefixAffinity
 
 
 def read_block_by_block(prompt_tokens, shared_tokens, block_tokens, base_s, per_token_s):

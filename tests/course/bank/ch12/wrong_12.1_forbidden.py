@@ -1,7 +1,7 @@
 # question: 12.1
 from collections.abc import Sequence
 
-from miniserve.policies.ties import least
+from miniserve.policies.routing.ties import least
 from miniserve.types import ReplicaView, Request
 
 

@@ -1,14 +1,14 @@
 # question: 18.3
-from miniserve.policies import waits
-from miniserve.policies.retry import check_settings, may_retry
-from miniserve.seeds import stream
+from miniserve.policies.recovery import waits
+from miniserve.policies.recovery.retry import check_settings, may_retry
+from miniserve.seeds import generator
 
 
 class Backoff:
     def __init__(self, *, max_attempts=3, base_s=0.05, cap_s=20.0, jitter=waits.full_jitter, seed=0):
         check_settings(max_attempts, base_s, cap_s)
         self._max_attempts = max_attempts
-        self._waits = waits.Waits(stream(seed, "retry"), base_s, cap_s)
+        self._waits = waits.Waits(generator(seed, "retry"), base_s, cap_s)
         self._jitter = jitter
 
     def _draw(self, attempt):

@@ -1,5 +1,5 @@
 # question: 18.4
-from miniserve.policies.persistence import Try
+from miniserve.clients.retry_loop import Try
 
 
 async def persist(send, sleep, clock, policy, budget, *, deadline_s=None, resume=False):

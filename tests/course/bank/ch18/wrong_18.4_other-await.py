@@ -1,7 +1,7 @@
 # question: 18.4
 import asyncio
 
-from miniserve.policies.persistence import Try
+from miniserve.clients.retry_loop import Try
 
 
 async def persist(send, sleep, clock, policy, budget, *, deadline_s=None, resume=False):

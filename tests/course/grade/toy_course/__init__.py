@@ -1,1 +1,1 @@
-"""The questions of a small chapter, in the form of `miniserve.course.questions`."""
+"""The questions of a small chapter, in the form of `miniserve.course.chapters`."""

@@ -1,0 +1,99 @@
+"""How many users does it take? Before the experiment, not after.
+
+All sizes are per group, two-sided unless said, and not rounded: round up. They are for one look at the end.
+Source: Fleiss, Levin & Paik, ch. 4 (proportions); Cohen, Statistical Power Analysis, ch. 2 and 6 (means, arcsine).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from scipy.optimize import brentq
+from scipy.special import nctdtr, ndtr, ndtri, stdtrit
+
+from miniserve.abtest.checks import check_fraction, check_positive
+
+Formula = Literal["pooled", "unpooled", "arcsine", "baseline"]
+
+
+def _z(alpha: float, power: float, sides: int) -> tuple[float, float]:
+    """Return the two normal quantiles that every size is made of."""
+    check_fraction("alpha", alpha)
+    check_fraction("power", power)
+    if sides not in (1, 2):
+        raise ValueError(f"a test has 1 or 2 sides, not {sides}")
+    if power <= alpha:
+        raise ValueError(f"power ({power}) must be above alpha ({alpha}): that much comes from luck alone")
+    return -float(ndtri(alpha / sides)), float(ndtri(power))
+
+
+# --- proportions ---------------------------------------------------------------------------------------------------
+
+
+def sample_size_proportions(
+    p1: float, p2: float, *, alpha: float = 0.05, power: float = 0.8, formula: Formula = "pooled", sides: int = 2
+) -> float:
+    """Return the users per group that find p1 against p2 with this power.
+
+    `pooled`: the test uses the pooled variance, the truth does not (the z test of `proportions.py`). `unpooled`: the
+    groups' own variances in both. `arcsine`: Cohen's h. `baseline`: the first group's variance under the hypothesis,
+    as a well-known calculator on the web has it.
+    """
+    check_fraction("p1", p1)
+    check_fraction("p2", p2)
+    if p1 == p2:
+        raise ValueError(f"no number of users tells {p1} from itself")
+    za, zb = _z(alpha, power, sides)
+    if formula == "arcsine":
+        return ((za + zb) / cohens_h(p1, p2)) ** 2
+    own = p1 * (1 - p1) + p2 * (1 - p2)
+    mean = (p1 + p2) / 2
+    if formula not in ("pooled", "unpooled", "baseline"):
+        raise ValueError(f"formula ({formula!r}) must be pooled, unpooled, arcsine or baseline")
+    under_null = {"pooled": 2 * mean * (1 - mean), "unpooled": own, "baseline": 2 * p1 * (1 - p1)}[formula]
+    return ((za * math.sqrt(under_null) + zb * math.sqrt(own)) / (p1 - p2)) ** 2
+
+
+def cohens_h(p1: float, p2: float) -> float:
+    """Return the distance of two proportions on the scale on which all have the same variance, over sqrt(2)."""
+    return abs(2 * math.asin(math.sqrt(p1)) - 2 * math.asin(math.sqrt(p2))) / math.sqrt(2)
+
+
+# --- means ---------------------------------------------------------------------------------------------------------
+
+
+def normal_power(d: float, n: float, *, alpha: float = 0.05) -> float:
+    """Return the power of a z test with `n` per group for a difference of `d` standard deviations."""
+    _check_size(n)
+    za, shift = _z(alpha, 0.5 + alpha / 2, 2)[0], abs(d) * math.sqrt(n / 2)
+    return float(ndtr(shift - za) + ndtr(-shift - za))
+
+
+def t_power(d: float, n: float, *, alpha: float = 0.05) -> float:
+    """Return the power of a t test with `n` per group: the noncentral t distribution."""
+    check_fraction("alpha", alpha)
+    _check_size(n)
+    df, shift = 2 * n - 2, abs(d) * math.sqrt(n / 2)
+    border = float(stdtrit(df, 1 - alpha / 2))
+    return float(1 - nctdtr(df, shift, border) + nctdtr(df, shift, -border))
+
+
+def sample_size_means(d: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the users per group with which a t test finds `d` standard deviations; 16 / d^2 is the rule of thumb."""
+    check_positive("|d|", abs(d))
+    za, zb = _z(alpha, power, 2)
+    normal = 2 * ((za + zb) / d) ** 2
+    return float(brentq(lambda n: t_power(d, n, alpha=alpha) - power, 1.5, normal + 10, xtol=1e-9))
+
+
+def minimum_detectable_effect(sd: float, n: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the smallest difference of means that `n` per group find with this power (normal approximation)."""
+    check_positive("sd", sd)
+    _check_size(n)
+    return sum(_z(alpha, power, 2)) * math.sqrt(2 * sd**2 / n)
+
+
+def _check_size(n: float) -> None:
+    if not n >= 1.5:
+        raise ValueError(f"n ({n}) must be at least 2 per group")

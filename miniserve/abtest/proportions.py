@@ -1,0 +1,63 @@
+"""Is one success rate higher than another? The two-proportion z test.
+
+Pooled: if there is no difference, both groups show the same rate, so its variance is estimated from all. That is the
+right one for a p-value. Unpooled: each group has its own variance, which is right for an interval around a difference
+that may well be there. The two disagree a little near the border.
+Source: Fleiss, Levin & Paik, Statistical Methods for Rates and Proportions, ch. 3.
+"""
+
+from __future__ import annotations
+
+import math
+
+from miniserve.abtest.checks import check_fraction, check_trials
+from miniserve.abtest.effect import Effect, two_sided, z_quantile
+
+
+def two_proportion_z(
+    successes: tuple[int, int],
+    trials: tuple[int, int],
+    *,
+    alpha: float = 0.05,
+    pooled: bool = True,
+    pooled_interval: bool = False,
+    continuity: bool = False,
+) -> Effect:
+    """Compare two success rates; the effect is the second minus the first.
+
+    `pooled` is about the p-value, `pooled_interval` about the interval, `continuity` widens the interval by half a
+    success in each group.
+    Raises: ValueError for impossible counts, or if nothing varies (all succeeded, or none): then there is no test.
+    """
+    for s, n in zip(successes, trials, strict=True):
+        check_trials(s, n)
+    first, second = (s / n for s, n in zip(successes, trials, strict=True))
+    pooled_se, unpooled_se = _standard_errors(successes, trials)
+    se = pooled_se if pooled else unpooled_se
+    if se == 0:
+        raise ValueError(f"{successes} of {trials}: without a success and a failure there is nothing to test")
+    half = z_quantile(alpha) * (pooled_se if pooled_interval else unpooled_se)
+    half += (1 / trials[0] + 1 / trials[1]) / 2 if continuity else 0.0
+    difference = second - first
+    z = difference / se
+    return Effect(difference, difference - half, difference + half, z, two_sided(z))
+
+
+def one_proportion_z(successes: int, trials: int, value: float, *, alpha: float = 0.05) -> Effect:
+    """Compare a success rate with a fixed `value`; the variance is the sample's own."""
+    check_trials(successes, trials)
+    check_fraction("value", value)
+    rate = successes / trials
+    se = math.sqrt(rate * (1 - rate) / trials)
+    if se == 0:
+        raise ValueError(f"{successes} of {trials}: without a success and a failure the sample has no variance")
+    half, z = z_quantile(alpha) * se, (rate - value) / se
+    return Effect(rate - value, rate - value - half, rate - value + half, z, two_sided(z))
+
+
+def _standard_errors(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[float, float]:
+    """Return the difference's standard error, pooled and unpooled."""
+    rate = sum(successes) / sum(trials)
+    pooled = rate * (1 - rate) * (1 / trials[0] + 1 / trials[1])
+    own = ((s / n, n) for s, n in zip(successes, trials, strict=True))
+    return math.sqrt(pooled), math.sqrt(sum(p * (1 - p) / n for p, n in own))

@@ -1,0 +1,171 @@
+"""Looking early without fooling yourself: planned looks with borders that add up to alpha.
+
+Whoever looks five times at 5 % finds something in 14 of 100 experiments without an effect. A group-sequential test
+plans its looks and raises the borders. All of it is one integral: under the hypothesis the sum of the data is a random
+walk, and what has not yet crossed a border moves on to the next look (Armitage, McPherson & Rowe 1969).
+
+Two-sided throughout. `borders[k]` is on the z scale: stop at look k if |z| is above it.
+Source: Jennison & Turnbull, Group Sequential Methods, ch. 2, 7 and 19; Lan & DeMets 1983.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
+
+from miniserve.abtest.checks import check_fraction, check_positive
+from miniserve.abtest.effect import z_quantile
+
+Spending = Callable[[float, float], float]  # (information fraction t, alpha) -> alpha spent by then
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(160)
+
+
+class _Walk:
+    """The density of the walk among those that have not crossed yet, on Gauss-Legendre nodes."""
+
+    def __init__(self) -> None:
+        self._at, self._mass, self._time = np.zeros(1), np.ones(1), 0.0
+
+    def crossing(self, border: float, time: float) -> float:
+        """Return the probability of crossing for the first time at this look."""
+        edge, sd = border * math.sqrt(time), math.sqrt(time - self._time)
+        out = ndtr((-edge - self._at) / sd) + ndtr((self._at - edge) / sd)
+        return float(self._mass @ out)
+
+    def go_on(self, border: float, time: float) -> None:
+        """Keep what lies within the border."""
+        edge, sd = border * math.sqrt(time), math.sqrt(time - self._time)
+        at = edge * _NODES
+        step = np.exp(-0.5 * ((at[:, None] - self._at) / sd) ** 2) / (sd * math.sqrt(2 * math.pi))
+        self._mass, self._at, self._time = (step @ self._mass) * _WEIGHTS * edge, at, time
+
+
+def crossing_probabilities(borders: Sequence[float], times: Sequence[float] | None = None) -> list[float]:
+    """Return, for each look, how often a walk without an effect crosses there for the first time.
+
+    `times` are the information fractions of the looks (default: equal steps).
+    """
+    times = equal_looks(len(borders)) if times is None else times
+    _check_times(times, len(borders))
+    walk, result = _Walk(), []
+    for border, time in zip(borders, times, strict=True):
+        check_positive("a border", border)
+        result.append(walk.crossing(border, time))
+        walk.go_on(border, time)
+    return result
+
+
+def peeking_error(looks: int, alpha: float = 0.05) -> float:
+    """Return how often someone finds an effect that is not there who tests `looks` times, each time at `alpha`."""
+    return sum(crossing_probabilities([z_quantile(alpha)] * _looks(looks)))
+
+
+# --- borders of a fixed shape --------------------------------------------------------------------------------------
+
+
+def pocock(looks: int, alpha: float = 0.05) -> list[float]:
+    """Return Pocock's borders: the same at every look."""
+    return _of_shape([1.0] * _looks(looks), alpha)
+
+
+def obrien_fleming(looks: int, alpha: float = 0.05) -> list[float]:
+    """Return O'Brien and Fleming's borders, c sqrt(K / k): hard to cross early, and at the end nearly the usual one."""
+    return _of_shape([math.sqrt(looks / look) for look in range(1, _looks(looks) + 1)], alpha)
+
+
+def _of_shape(shape: list[float], alpha: float) -> list[float]:
+    check_fraction("alpha", alpha)
+    highest = -float(ndtri(alpha / (2 * len(shape))))  # Bonferroni is always enough
+
+    def excess(c: float) -> float:
+        return sum(crossing_probabilities([c * s for s in shape])) - alpha
+
+    lowest = z_quantile(alpha)
+    c = lowest if len(shape) == 1 else float(brentq(excess, lowest, highest + 1, xtol=1e-10))
+    return [c * s for s in shape]
+
+
+# --- borders from spending -----------------------------------------------------------------------------------------
+
+
+def obrien_fleming_spending(t: float, alpha: float) -> float:
+    """The usual two-sided O'Brien-Fleming type: each side spends alpha / 2 by the one-sided rule."""
+    return 4 * float(ndtr(float(ndtri(alpha / 4)) / math.sqrt(t)))
+
+
+def obrien_fleming_total_spending(t: float, alpha: float) -> float:
+    """The one-sided rule applied to the two-sided alpha as a whole; some texts mean this one."""
+    return 2 * float(ndtr(float(ndtri(alpha / 2)) / math.sqrt(t)))
+
+
+def pocock_spending(t: float, alpha: float) -> float:
+    """The Pocock type: borders that stay nearly level."""
+    return alpha * math.log(1 + (math.e - 1) * t)
+
+
+def power_spending(phi: float) -> Spending:
+    """Return the power family alpha t^phi; the larger phi, the less is spent early."""
+    check_positive("phi", phi)
+    return lambda t, alpha: alpha * t**phi
+
+
+def lan_demets(
+    times: Sequence[float], alpha: float = 0.05, spending: Spending = obrien_fleming_spending
+) -> list[float]:
+    """Return the border of each look at the information fractions `times`.
+
+    The looks need not be planned: a border depends only on the looks so far. What must be planned is the whole amount
+    of information, and that nobody chooses to look because of what the data say.
+    Raises: ValueError if the times do not rise within (0, 1], or the spending falls.
+    """
+    check_fraction("alpha", alpha)
+    _check_times(times, len(times))
+    walk, spent, borders = _Walk(), 0.0, []
+    for time in times:
+        now = spending(time, alpha)
+        if not spent < now <= alpha * (1 + 1e-12):
+            raise ValueError(f"spending must rise up to alpha ({alpha}), not go from {spent} to {now} at {time}")
+        borders.append(_border(walk, time, now - spent))
+        walk.go_on(borders[-1], time)
+        spent = now
+    return borders
+
+
+def _border(walk: _Walk, time: float, amount: float) -> float:
+    """Return the border that is crossed for the first time with probability `amount`."""
+    if amount < 1e-15:
+        return 8.0  # spends 1e-15
+    return float(brentq(lambda c: walk.crossing(c, time) - amount, 1e-3, 9.0, xtol=1e-10))
+
+
+def first_crossing(z_values: Sequence[float], borders: Sequence[float]) -> int | None:
+    """Return the first look (from 0) at which the test stops and says "there is an effect"; None: at none so far.
+
+    Raises: ValueError if there are more looks than borders.
+    """
+    if len(z_values) > len(borders):
+        raise ValueError(f"{len(z_values)} looks, but only {len(borders)} were planned")
+    crossed = (look for look, (z, border) in enumerate(zip(z_values, borders, strict=False)) if abs(z) > border)
+    return next(crossed, None)
+
+
+def equal_looks(looks: int) -> list[float]:
+    """Return the information fractions 1/K, 2/K, ..., 1."""
+    return [look / _looks(looks) for look in range(1, looks + 1)]
+
+
+def _looks(looks: int) -> int:
+    if looks < 1:
+        raise ValueError(f"a test has at least 1 look, not {looks}")
+    return looks
+
+
+def _check_times(times: Sequence[float], looks: int) -> None:
+    steps = np.diff(np.asarray([0.0, *times], dtype=np.float64)) if len(times) else np.zeros(1)
+    if len(times) != looks or not (steps > 0).all() or times[-1] > 1 + 1e-12:
+        raise ValueError(f"information fractions must be {looks} numbers that rise within (0, 1], not {list(times)}")

@@ -1,0 +1,65 @@
+"""Sample ratio mismatch: did the groups come out as large as they were meant to be?
+
+If not, whatever sorted the users out (a crash of one variant, a redirect, a bot filter) has sorted them by what they
+do, and every other figure of the experiment is void. So this is checked first, with a border so low that it hardly ever
+cries wolf.
+Source: Fabijan et al., KDD 2019, "Diagnosing Sample Ratio Mismatch in Online Controlled Experiments".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from scipy.special import chdtrc
+from scipy.stats import binomtest
+
+from miniserve.abtest.effect import two_sided
+
+ALARM_P = 0.0005  # the lower of the two borders in use (0.0005 and 0.001)
+
+Method = Literal["chi-square", "exact", "normal", "normal-corrected"]
+
+
+def srm_p_value(
+    counts: Sequence[int], shares: Sequence[float] | None = None, *, method: Method = "chi-square"
+) -> float:
+    """Return how often chance alone makes the groups as uneven as this.
+
+    `shares` are what the groups were meant to get (default: equal). Any number of groups for chi-square, two for the
+    others: the exact binomial, and its normal approximation without and with the continuity correction.
+    Raises: ValueError for negative or no counts, shares that are not positive, or a method that cannot do it.
+    """
+    expected = _expected(counts, shares)
+    if method == "chi-square":
+        return float(chdtrc(len(counts) - 1, chi_square(counts, shares)))
+    if method not in ("exact", "normal", "normal-corrected"):
+        raise ValueError(f"method ({method!r}) must be chi-square, exact, normal or normal-corrected")
+    if len(counts) != 2:
+        raise ValueError(f"method {method!r} compares 2 groups, not {len(counts)}: use chi-square")
+    total = sum(counts)
+    share = expected[0] / total
+    if method == "exact":
+        return float(binomtest(counts[0], total, share).pvalue)
+    off = abs(counts[0] - expected[0]) - (0.5 if method == "normal-corrected" else 0.0)
+    return two_sided(max(0.0, off) / math.sqrt(total * share * (1 - share)))
+
+
+def chi_square(counts: Sequence[int], shares: Sequence[float] | None = None) -> float:
+    """Return the chi-square statistic; it has one degree of freedom less than there are groups."""
+    return sum((seen - due) ** 2 / due for seen, due in zip(counts, _expected(counts, shares), strict=True))
+
+
+def has_mismatch(counts: Sequence[int], shares: Sequence[float] | None = None, *, alarm_p: float = ALARM_P) -> bool:
+    """Say whether the experiment's other figures are to be thrown away."""
+    return srm_p_value(counts, shares) < alarm_p
+
+
+def _expected(counts: Sequence[int], shares: Sequence[float] | None) -> list[float]:
+    shares = [1.0] * len(counts) if shares is None else shares
+    if len(counts) < 2 or min(counts) < 0 or sum(counts) == 0:
+        raise ValueError(f"counts must be 2 or more numbers >= 0, not all 0: {list(counts)}")
+    if len(shares) != len(counts) or not min(shares) > 0:
+        raise ValueError(f"shares must be {len(counts)} numbers above 0, not {list(shares)}")
+    return [sum(counts) * share / sum(shares) for share in shares]

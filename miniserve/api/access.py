@@ -1,0 +1,85 @@
+"""The outermost station: gives every exchange its id, counts it, and writes one log line when it is over.
+
+Pure ASGI. Whatever goes wrong further in, the client gets an answer with `x-request-id`, and the log a JSON line with
+that id, the status, tokens and durations; 499 stands for a client that left. Prompts, answers and paths that are not
+ours are never logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from miniserve.api.errors import as_request_error, error_response
+from miniserve.api.exchange import Exchange, choose_request_id
+from miniserve.observe.metrics import EdgeMetrics
+from miniserve.types import Clock
+
+CLIENT_GONE = 499  # nginx's number; only in logs and metrics, since nobody is there to receive it
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_log = logging.getLogger("miniserve.access")
+
+
+class AccessLog:
+    """ASGI middleware; to be the first that a request meets."""
+
+    def __init__(self, app: ASGIApp, metrics: EdgeMetrics, clock: Clock) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(choose_request_id(Headers(scope=scope).get("x-request-id")), self._clock())
+        scope.setdefault("state", {})["exchange"] = exchange
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                await self._answer(exchange, scope, receive, send)
+            finally:
+                self._record(exchange, scope)
+
+    async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = exchange.request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            exchange.gone = True
+        except Exception as error:
+            failure = as_request_error(error, exchange.request_id)
+            if exchange.status is not None:
+                exchange.error = failure.type
+                raise  # too late for an answer: the server closes the connection
+            await error_response(scope, failure)(scope, receive, send_with_id)
+
+    def _record(self, exchange: Exchange, scope: Scope) -> None:
+        duration_s = self._clock() - exchange.started_s
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = getattr(scope.get("route"), "path_format", "unmatched")
+        status = CLIENT_GONE if exchange.gone else exchange.status
+        self._metrics.record_exchange(route, method, status, duration_s)
+        ttft_s = None if exchange.first_token_s is None else exchange.first_token_s - exchange.started_s
+        line = {
+            "request_id": exchange.request_id,
+            "method": method,
+            "route": route,
+            "status": status,
+            "error": exchange.error,
+            "finish_reason": exchange.finish_reason,
+            "prompt_tokens": exchange.prompt_tokens,
+            "cached_tokens": exchange.cached_tokens,
+            "completion_tokens": exchange.completion_tokens,
+            "ttft_s": None if ttft_s is None else round(ttft_s, 6),
+            "duration_s": round(duration_s, 6),
+        }
+        _log.info("%s", json.dumps({key: value for key, value in line.items() if value is not None}))

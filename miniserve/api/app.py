@@ -1,0 +1,138 @@
+"""The HTTP application: routes, and the stations that every exchange passes on its way to them.
+
+    AccessLog (id, log line, last resort) -> BodyLimits (413, 408) -> routing and error handlers -> route
+
+The gateway serves it over a fleet, each replica over its own engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from random import Random, SystemRandom
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import Response
+
+from miniserve import __version__
+from miniserve.api.access import AccessLog
+from miniserve.api.backend import Backend, ServedModel
+from miniserve.api.chat import answer_chat
+from miniserve.api.completions import answer_completion
+from miniserve.api.errors import add_error_handlers
+from miniserve.api.limits import BodyLimits
+from miniserve.api.openapi import describe, errors, generation_responses, request_body
+from miniserve.api.parts import Edge
+from miniserve.api.schemas import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    Completion,
+    CompletionRequest,
+    ModelCard,
+    ModelList,
+    Version,
+)
+from miniserve.api.translate import check_model
+from miniserve.clock import monotonic
+from miniserve.config import EdgeConfig
+from miniserve.errors import Overloaded
+from miniserve.observe.metrics import EdgeMetrics
+from miniserve.types import Clock
+
+
+def create_app(
+    backend: Backend,
+    model: ServedModel,
+    *,
+    edge: EdgeConfig = EdgeConfig(),  # noqa: B008  # frozen
+    metrics: EdgeMetrics,
+    registry: CollectorRegistry,
+    clock: Clock = monotonic,
+    wall_clock: Callable[[], float] = time.time,
+    rng: Random | None = None,
+) -> FastAPI:
+    """Return the application. `rng` draws seeds where a client names none; the default is the system's randomness."""
+    app = FastAPI(
+        title="miniserve",
+        version=__version__,
+        description="OpenAI's API, served by miniserve. Unknown fields of a body are ignored.",
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    parts = Edge(backend, model, edge, metrics, clock, wall_clock, rng or SystemRandom())
+    add_error_handlers(app)
+    _add_generation_routes(app, parts)
+    _add_model_routes(app, parts)
+    _add_operation_routes(app, backend, registry)
+    describe(app, model)
+    app.add_middleware(BodyLimits, config=edge)
+    app.add_middleware(AccessLog, metrics=metrics, clock=clock)  # added last: outermost
+    return app
+
+
+def _add_generation_routes(app: FastAPI, parts: Edge) -> None:
+    @app.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses=generation_responses(ChatCompletionChunk),
+        openapi_extra=request_body(ChatCompletionRequest),
+    )
+    async def create_chat_completion(request: Request) -> Response:
+        """Answer a conversation."""
+        return await answer_chat(parts, request)
+
+    @app.post(
+        "/v1/completions",
+        response_model=Completion,
+        responses=generation_responses(Completion),
+        openapi_extra=request_body(CompletionRequest),
+    )
+    async def create_completion(request: Request) -> Response:
+        """Continue one or several prompts."""
+        return await answer_completion(parts, request)
+
+
+def _add_model_routes(app: FastAPI, parts: Edge) -> None:
+    model = parts.model
+    card = ModelCard(id=model.name, created=model.created, max_model_len=model.max_model_len)
+
+    @app.get("/v1/models", responses=errors(413))
+    async def list_models() -> ModelList:
+        """List the served models."""
+        return ModelList(data=[card])
+
+    @app.get("/v1/models/{model_id:path}", responses=errors(404, 413))
+    async def get_model(model_id: str) -> ModelCard:
+        """Describe one model."""
+        check_model(parts, model_id)
+        return card
+
+
+def _add_operation_routes(app: FastAPI, backend: Backend, registry: CollectorRegistry) -> None:
+    @app.get("/health", response_class=Response, responses=errors(413, 503))
+    async def health() -> Response:
+        """200 without a body when new requests would be served."""
+        if not backend.ready():
+            raise Overloaded("not ready to serve")
+        return Response(status_code=200)
+
+    @app.get("/version", responses=errors(413))
+    async def version() -> Version:
+        """Tell the version of the server."""
+        return Version(version=__version__)
+
+    text = {
+        "text/plain": {"schema": {"type": "string"}},
+        "application/openmetrics-text": {"schema": {"type": "string"}},
+    }
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": text}, **errors(413)})
+    async def prometheus_metrics(request: Request) -> Response:
+        """Metrics in Prometheus' text format, or OpenMetrics where asked for."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"content-type": content_type})

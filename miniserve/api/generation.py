@@ -1,0 +1,130 @@
+"""One request's tokens become pieces of text: detokenized, cut at stop strings, counted and timed.
+
+The station between the backend and the answer's shape. Whatever ends the text first (the engine, a stop string, the
+client) closes the backend's generator exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal
+
+from miniserve.api.exchange import Exchange
+from miniserve.api.parts import Edge
+from miniserve.errors import InternalError, UpstreamError
+from miniserve.text import Detokenizer
+from miniserve.types import FinishReason, Request, TokenEvent, TokenLogprob
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one token event adds to choice `index`. The text may be empty; the last piece has a `finish_reason`."""
+
+    index: int
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: Finish | None = None
+
+
+class Generation:
+    """One choice of an answer on its way. Iterate `pieces` once."""
+
+    def __init__(self, edge: Edge, request: Request, exchange: Exchange, index: int = 0) -> None:
+        self._edge = edge
+        self._request = request
+        self._exchange = exchange
+        self._index = index
+        self._text = Detokenizer(edge.model.tokenizer.token_bytes, request.sampling.stop)
+        self._last_s: float | None = None
+        self._cached_tokens = 0
+        self._finished = False
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """Yield the pieces; nothing is asked of the backend before the first is awaited.
+
+        Raises: what the backend raises; UpstreamError if it ends without saying why.
+        """
+        self._count_prompt()
+        with self._edge.live_ids.claimed(self._request.request_id) as request_id:
+            events = self._edge.backend.generate(dataclasses.replace(self._request, request_id=request_id))
+            reason = "error"
+            try:
+                async for event in events:
+                    if self._finished:
+                        continue  # let the backend come to its own end: closing it now would look like an abort
+                    piece = self._take(event)
+                    reason = piece.finish_reason or reason
+                    yield piece
+                    if self._text.stopped and event.finish_reason is None:
+                        return  # the backend would go on: closing it is what stops it
+                if not self._finished:
+                    raise UpstreamError("the generation broke off before its end; send the request again")
+            except (GeneratorExit, asyncio.CancelledError):
+                reason = reason if self._finished else "abort"
+                raise
+            finally:
+                self._record_end(reason)
+                await events.aclose()
+
+    def _count_prompt(self) -> None:
+        count = len(self._request.prompt_ids)
+        self._exchange.prompt_tokens += count
+        self._edge.metrics.prompt_tokens.inc(count)
+
+    def _take(self, event: TokenEvent) -> Piece:
+        text, used = self._detokenize(event)
+        self._measure(event, used)
+        finish = self._finish(event.finish_reason)
+        if finish and not self._text.stopped:
+            text += self._text.flush()
+            finish = self._finish(event.finish_reason)  # the last characters may have completed a stop string
+        self._finished = finish is not None
+        return Piece(self._index, text, event.logprobs[:used], finish)
+
+    def _record_end(self, reason: str) -> None:
+        self._edge.metrics.finished.labels(reason).inc()
+        self._exchange.finish_reason = reason
+
+    def _detokenize(self, event: TokenEvent) -> tuple[str, int]:
+        """Return the new text and how many tokens it took: those after a completed stop string do not count."""
+        if event.text is not None:
+            return self._text.push_text(event.text), len(event.token_ids) or bool(event.text)
+        text = ""
+        for used, token_id in enumerate(event.token_ids, start=1):
+            text += self._text.push(token_id)
+            if self._text.stopped:
+                return text, used
+        return text, len(event.token_ids)
+
+    def _finish(self, reason: FinishReason | None) -> Finish | None:
+        if self._text.stopped or reason is FinishReason.STOP:
+            return "stop"
+        if reason is FinishReason.LENGTH:
+            return "length"
+        if reason is FinishReason.ERROR:
+            raise InternalError("the engine could not finish this generation")
+        if reason is FinishReason.ABORT:
+            raise UpstreamError("the generation was aborted by the server; send the request again")
+        return None
+
+    def _measure(self, event: TokenEvent, used: int) -> None:
+        exchange, metrics = self._exchange, self._edge.metrics
+        exchange.cached_tokens += max(0, event.cached_tokens - self._cached_tokens)
+        self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
+        if not used:
+            return
+        now_s = self._edge.clock()
+        if self._last_s is None:
+            metrics.time_to_first_token.observe(now_s - self._request.arrived_s)
+        else:
+            metrics.record_tokens(used, now_s - self._last_s)
+        if exchange.first_token_s is None:
+            exchange.first_token_s = now_s
+        self._last_s = now_s
+        exchange.completion_tokens += used
+        metrics.completion_tokens.inc(used)

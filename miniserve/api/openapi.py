@@ -1,0 +1,112 @@
+"""The description of the API, as honest as the code: bodies are validated by hand, so they are described by hand.
+
+FastAPI writes the paths and the answers. Added here are the request bodies and chunks, the served model's own limits
+(its name, context and vocabulary), and the errors each route can give.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from miniserve.api.backend import ServedModel
+from miniserve.api.schemas import (
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    Completion,
+    CompletionRequest,
+    ErrorResponse,
+)
+
+_REF = "#/components/schemas/{model}"
+_WHEN = {
+    400: "The request is not valid, or asks for something that is not supported here.",
+    404: "The model does not exist.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    429: "Too many requests; see `retry-after`.",
+    500: "A bug of this server.",
+    502: "A replica broke off.",
+    503: "Overloaded or not ready; see `retry-after`.",
+    504: "The deadline passed.",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of these error answers, for a route's `responses`."""
+    return {status: {"model": ErrorResponse, "description": _WHEN[status]} for status in statuses}
+
+
+def generation_responses(chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of all answers of a route that generates and may stream `chunk`s."""
+    stream = {"text/event-stream": {"schema": _event(chunk)}}
+    answer = {"description": "The answer; with `stream`, server-sent events that end with `[DONE]`.", "content": stream}
+    return {200: answer, **errors(*_WHEN)}
+
+
+def _event(chunk: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of one server-sent event: a chunk, an error that ends the stream, or the mark of its end."""
+    bodies = [{"$ref": _REF.format(model=model.__name__)} for model in (chunk, ErrorResponse)]
+    as_json = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": bodies}}
+    data = {"anyOf": [{"const": "[DONE]"}, as_json]}
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
+
+
+def request_body(body: type[BaseModel]) -> dict[str, Any]:
+    """Return the documentation of a request body, for a route's `openapi_extra`."""
+    schema = {"$ref": _REF.format(model=body.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def describe(app: FastAPI, model: ServedModel) -> None:
+    """Give `app` an OpenAPI document that tells the truth about `model`."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            _forget_422(document)
+            document["components"]["schemas"].update(_schemas(model))
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
+
+
+def _forget_422(document: dict[str, Any]) -> None:
+    """Remove what FastAPI documents for its own validation: ours answers 400."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+
+
+def _schemas(model: ServedModel) -> dict[str, Any]:
+    bodies: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
+    chunks: tuple[type[BaseModel], ...] = (ChatCompletionChunk, Completion)
+    wanted = [(body, "validation") for body in bodies] + [(chunk, "serialization") for chunk in chunks]
+    _, document = models_json_schema(wanted, ref_template=_REF)  # type: ignore[arg-type]  # its Literal is lost above
+    schemas: dict[str, Any] = document["$defs"]
+    for body in bodies:
+        properties = schemas[body.__name__]["properties"]
+        properties["model"]["enum"] = [model.name]
+        for name in ("max_tokens", "max_completion_tokens"):
+            _limit(properties.get(name), "minimum", "maximum", model.max_model_len)
+    _limit(schemas["CompletionRequest"]["properties"]["prompt"], "minimum", "maximum", model.tokenizer.vocab_size - 1)
+    return schemas
+
+
+def _limit(schema: Any, beside: str, key: str, value: int) -> None:
+    """Set `key` in every subschema that has `beside`."""
+    if isinstance(schema, dict):
+        if beside in schema:
+            schema[key] = value
+        for child in schema.values():
+            _limit(child, beside, key, value)
+    elif isinstance(schema, list):
+        for child in schema:
+            _limit(child, beside, key, value)

@@ -1,0 +1,94 @@
+"""What every route needs to serve a request, in one frozen bundle. Nothing here is global."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from starlette.responses import Response
+
+from miniserve import __version__
+from miniserve.api.backend import Backend, ServedModel
+from miniserve.api.event_stream import EventStream
+from miniserve.api.exchange import Exchange
+from miniserve.api.schemas import CachedTokens, Usage
+from miniserve.config import EdgeConfig
+from miniserve.observe.metrics import EdgeMetrics
+from miniserve.types import Clock, Request
+
+SEED_HEADER = "x-miniserve-seed"
+
+
+class LiveIds:
+    """Keeps ids unique among the requests in flight: a client may send the same `x-request-id` twice at once."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+
+    @contextmanager
+    def claimed(self, wanted: str) -> Iterator[str]:
+        """Give `wanted`, or the first of `wanted~2`, `wanted~3`, ... that is free, for as long as the context lasts."""
+        chosen, number = wanted, 1
+        while chosen in self._ids:
+            number += 1
+            chosen = f"{wanted}~{number}"
+        self._ids.add(chosen)
+        try:
+            yield chosen
+        finally:
+            self._ids.remove(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The parts of one HTTP edge. `clock` is monotonic; `wall_clock` gives seconds since 1970, for `created` only."""
+
+    backend: Backend
+    model: ServedModel
+    config: EdgeConfig
+    metrics: EdgeMetrics
+    clock: Clock
+    wall_clock: Callable[[], float]
+    rng: Random
+    live_ids: LiveIds = field(default_factory=LiveIds)
+
+    def head(self, prefix: str, exchange: Exchange) -> dict[str, Any]:
+        """Return the fields that an answer and each of its chunks begin with."""
+        return {
+            "id": f"{prefix}-{exchange.request_id}",
+            "created": int(self.wall_clock()),
+            "model": self.model.name,
+            "system_fingerprint": f"miniserve-{__version__}",
+        }
+
+    def event_stream(self, source: AsyncGenerator[str, None], requests: list[Request]) -> EventStream:
+        """Return the streaming answer to `requests`, whose data lines `source` yields."""
+        return EventStream(
+            source,
+            heartbeat_s=self.config.heartbeat_s,
+            send_timeout_s=self.config.send_timeout_s,
+            headers=seed_header(requests),
+        )
+
+
+def json_answer(json_text: str, requests: list[Request]) -> Response:
+    """Return the answer to `requests` in one piece."""
+    return Response(json_text, headers=seed_header(requests), media_type="application/json")
+
+
+def seed_header(requests: list[Request]) -> dict[str, str]:
+    """Return the header that makes an answer reproducible: the seed of each choice, in order."""
+    return {SEED_HEADER: ",".join(str(request.sampling.seed) for request in requests)}
+
+
+def usage(exchange: Exchange) -> Usage:
+    """Return the token counts of an exchange so far, over all its choices."""
+    return Usage(
+        prompt_tokens=exchange.prompt_tokens,
+        completion_tokens=exchange.completion_tokens,
+        total_tokens=exchange.prompt_tokens + exchange.completion_tokens,
+        prompt_tokens_details=CachedTokens(cached_tokens=exchange.cached_tokens),
+    )

@@ -1,0 +1,52 @@
+"""Put the HTTP edge in front of a backend: the same API whether that is one engine or a fleet.
+
+Torch-free. Knows how the parts are wired, and nothing about what they do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from miniserve.api.app import create_app
+from miniserve.api.backend import Backend, ServedModel
+from miniserve.clock import monotonic
+from miniserve.config import EdgeConfig
+from miniserve.models.tokenizer import Tokenizer
+from miniserve.observe.metrics import EdgeMetrics, EngineCollector, EngineStats
+
+
+def served_model(name: str, folder: Path, max_model_len: int) -> ServedModel:
+    """Return what the edge needs of the model in `folder`. Reads the tokenizer, no weights."""
+    created = int((folder / "config.json").stat().st_mtime)  # all processes that serve the folder say the same
+    return ServedModel(name, Tokenizer.load(folder), max_model_len, created)
+
+
+def edge_app(
+    backend: Backend,
+    model: ServedModel,
+    *,
+    edge: EdgeConfig,
+    engine_stats: Callable[[], EngineStats] | None = None,
+    vllm_metrics: bool = False,
+) -> FastAPI:
+    """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics.
+
+    `vllm_metrics` repeats them under vLLM's names, which other routers scrape.
+    """
+    registry = CollectorRegistry()
+    if engine_stats is not None:
+        registry.register(EngineCollector(engine_stats, model_name=model.name, vllm_aliases=vllm_metrics))
+    return create_app(
+        backend,
+        model,
+        edge=edge,
+        metrics=EdgeMetrics(registry),
+        registry=registry,
+        clock=monotonic,
+        wall_clock=time.time,
+    )

@@ -1,0 +1,226 @@
+"""Open-loop load over HTTP: requests leave at their own times, whoever is still waiting for an answer.
+
+A load generator that waits for answers before it sends more is slowed down by the very server that it measures, and
+reports a latency that nobody outside would see (coordinated omission). Here every request has an *intended* time, all
+latencies count from it, and how late requests really left is reported beside them.
+
+Speaks the completions API of any OpenAI-compatible server, streamed. Prompts are made of common words, about one token
+each; a follow-up's prompt begins with the words of the one before, so prefix caches see what they would see.
+Knows a URL and requests; which policies serve them is the other side's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from miniserve.errors import UpstreamError
+from miniserve.observe.outcomes import CLIENT_LEFT, SERVED, OutcomeLog, Outcomes
+from miniserve.observe.percentiles import percentiles
+from miniserve.sse import SSEDecoder
+from miniserve.types import Clock, Request, TokenIds
+
+CONNECT_TIMEOUT_S = 10.0  # of a connection; answers may take as long as their deadline allows
+_VOCABULARY = (
+    "time year people way day man thing woman life child world school state family student group country problem hand "
+    "part place case week company system program question work number night point home water room mother area money "
+    "story fact month lot right study book eye job word business issue side kind head house service friend father hour "
+    "game line end member law car city name"
+)
+_WORDS = _VOCABULARY.split()
+_64_BITS = (1 << 64) - 1
+Progress = Callable[[int, int], None]  # sent, answered
+
+
+def prompt_text(prompt_ids: TokenIds) -> str:
+    """Return about one common word per token; equal beginnings give equal text."""
+    return " ".join(_WORDS[_scattered(token) % len(_WORDS)] for token in prompt_ids)
+
+
+def _scattered(number: int) -> int:
+    """Return 64 bits that depend on all of `number`'s (the mixing steps of splitmix64).
+
+    A product alone will not do: unrelated chats begin at multiples of a power of two, and had only 65 beginnings.
+    """
+    mixed = number & _64_BITS
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _64_BITS
+    return mixed ^ mixed >> 31
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What the clients saw, times in seconds from the start. `lag_s`: how late each request left."""
+
+    outcomes: Outcomes
+    lag_s: tuple[float, ...] = ()
+    reasons: Mapping[int, str] = field(default_factory=dict)  # the first message that came with each status
+    unanswered: int = 0  # sent, and still open when the run was broken off
+    stopped: str | None = None
+
+    def lag_line(self) -> str:
+        """Say how well the schedule was kept."""
+        if not self.lag_s:
+            return "nothing was sent"
+        p50, p99, most = percentiles(self.lag_s, (50, 99, 100))
+        words = f"requests left {p50 * 1000:.1f} ms (p50), {p99 * 1000:.1f} ms (p99), {most * 1000:.1f} ms (max) late"
+        return f"{len(self.lag_s):,} {words}; latencies count from the intended time"
+
+
+class Load:
+    """One run against one server. `run` sends and collects; cancelling it ends the run and keeps what is there."""
+
+    def __init__(
+        self, url: str, model: str, clock: Clock, *, api_key: str | None = None, on_progress: Progress | None = None
+    ) -> None:
+        self._model = model
+        self._clock = clock
+        self._on_progress = on_progress or (lambda sent, answered: None)
+        self._log = OutcomeLog()
+        self._lag_s: list[float] = []
+        self._reasons: dict[int, str] = {}
+        self._started_s = 0.0
+        self._client = httpx.AsyncClient(
+            base_url=url.rstrip("/").removesuffix("/v1"),
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            trust_env=False,
+        )
+
+    async def run(self, requests: Iterable[Request]) -> LoadResult:
+        """Send every request at its time; return when all are answered, or at once when cancelled."""
+        tasks: set[asyncio.Task[None]] = set()
+        stopped = None
+        async with self._client:
+            try:
+                await self._send_all(requests, tasks)
+                while tasks:
+                    await asyncio.wait(tasks)
+            except asyncio.CancelledError:
+                stopped = f"interrupted after {self._now_s():,.1f} s"
+            unanswered = len(tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return LoadResult(self._log.outcomes(), tuple(self._lag_s), self._reasons, unanswered, stopped)
+
+    async def _send_all(self, requests: Iterable[Request], tasks: set[asyncio.Task[None]]) -> None:
+        self._started_s = self._clock()
+        for index, request in enumerate(requests):
+            wait_s = request.arrived_s - self._now_s()
+            await asyncio.sleep(max(0.0, wait_s))  # even when late: answers must be read, too
+            task = asyncio.create_task(self._ask(index, request), name=f"load {request.request_id}")
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def _now_s(self) -> float:
+        return self._clock() - self._started_s
+
+    async def _ask(self, index: int, request: Request) -> None:
+        self._lag_s.append(max(0.0, self._now_s() - request.arrived_s))
+        self._on_progress(len(self._lag_s), len(self._log))
+        answer = _Answer()
+        try:
+            left_s = None if request.deadline_s is None else request.deadline_s - self._now_s()
+            async with asyncio.timeout(left_s):
+                await self._stream(request, answer)
+        except TimeoutError:
+            answer.fail(CLIENT_LEFT, "the deadline passed before the answer was complete")
+        except (httpx.HTTPError, ValueError) as error:
+            answer.fail(UpstreamError.status, f"{type(error).__name__}: {error}")
+        self._record(index, request, answer)
+
+    async def _stream(self, request: Request, answer: _Answer) -> None:
+        body = {
+            "model": self._model,
+            "prompt": prompt_text(request.prompt_ids),
+            "max_tokens": request.sampling.max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        headers = {"x-request-id": request.request_id}
+        async with self._client.stream("POST", "/v1/completions", json=body, headers=headers) as response:
+            if response.status_code != SERVED:
+                answer.fail(response.status_code, _message(await response.aread()))
+                return
+            decoder = SSEDecoder()
+            async for chunk in response.aiter_raw():
+                for data in decoder.feed(chunk):
+                    answer.take(data, self._now_s())
+
+    def _record(self, index: int, request: Request, answer: _Answer) -> None:
+        if answer.status != SERVED:
+            self._reasons.setdefault(answer.status, answer.problem)
+        self._log.record(
+            index,
+            request.arrived_s,
+            self._now_s() if answer.ended_s is None else answer.ended_s,
+            first_token_s=answer.first_token_s,
+            deadline_s=request.deadline_s,
+            prompt_tokens=answer.usage.get("prompt_tokens", len(request.prompt_ids)),
+            output_tokens=answer.usage.get("completion_tokens", answer.pieces),
+            cached_tokens=(answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
+            status=answer.status,
+            tenant=request.tenant,
+        )
+        self._on_progress(len(self._lag_s), len(self._log))
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What has come of one answer. Until it has ended well, it is one that broke off."""
+
+    status: int = UpstreamError.status
+    problem: str = "the answer broke off"
+    first_token_s: float | None = None
+    ended_s: float | None = None
+    pieces: int = 0
+    usage: dict[str, Any] = field(default_factory=dict)
+
+    def fail(self, status: int, problem: str) -> None:
+        self.status, self.problem = status, problem
+
+    def take(self, data: str, now_s: float) -> None:
+        """Read one event. Raises: ValueError if it is not what the API promises."""
+        if data == "[DONE]":
+            self.status, self.ended_s = SERVED, now_s
+            return
+        event = json.loads(data)
+        if not isinstance(event, dict) or "error" in event:
+            raise ValueError(_message(data))
+        self.usage = event.get("usage") or self.usage
+        for choice in event.get("choices", ()):
+            if choice.get("text"):
+                self.pieces += 1
+                if self.first_token_s is None:
+                    self.first_token_s = now_s
+
+
+def _message(body: str | bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return "the server gave no reason"
+
+
+async def served_model(url: str, api_key: str | None = None) -> str:
+    """Return the name of the first model that the server at `url` offers. Raises: UpstreamError if it says none."""
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    base = url.rstrip("/").removesuffix("/v1")
+    try:
+        async with httpx.AsyncClient(timeout=CONNECT_TIMEOUT_S, trust_env=False) as client:
+            answer = await client.get(f"{base}/v1/models", headers=headers)
+            answer.raise_for_status()
+            return str(answer.json()["data"][0]["id"])
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise UpstreamError(f"{base}/v1/models gives no answer ({type(error).__name__}: {error})") from None
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise UpstreamError(f"{base}/v1/models names no model") from None

@@ -1,0 +1,417 @@
+"""Chapter 1, serving as a systems problem: what is asked, what is true, and what it means to be wrong."""
+
+from __future__ import annotations
+
+from random import Random
+
+from miniserve.course.chapters.ch01_systems_problem import lab
+from miniserve.course.check.ask import Json
+from miniserve.course.check.kinds import Classify, FreeText, Predict, Witness
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.verdict import Problem
+
+# --- 1.1 a formula -------------------------------------------------------------------------------------------------
+
+
+def _draw_stay(rng: Random) -> Params:
+    return {
+        "per_hour": rng.randrange(60, 20_000),
+        "waits_s": rng.uniform(0.1, 20),
+        "answers_s": rng.uniform(2, 60),
+    }
+
+
+IN_FLIGHT = Formula(
+    id="1.1",
+    name="in_flight",
+    title="How many are inside at once",
+    minutes=7,
+    draw=_draw_stay,
+    truth=lambda per_hour, waits_s, answers_s: per_hour / 3600 * (waits_s + answers_s),
+    misconceptions=(
+        Misconception(
+            "per-hour",
+            "You multiplied requests per hour by seconds: the units do not cancel.",
+            lambda per_hour, waits_s, answers_s: per_hour * (waits_s + answers_s),
+            "How many come in one second?",
+        ),
+        Misconception(
+            "per-minute",
+            "You divided by 60: that gives requests per minute, and the times are in seconds.",
+            lambda per_hour, waits_s, answers_s: per_hour / 60 * (waits_s + answers_s),
+            "How many seconds has an hour?",
+        ),
+        Misconception(
+            "answering-only",
+            "You left out those that wait. They are inside, too: somebody has to keep them.",
+            lambda per_hour, waits_s, answers_s: per_hour / 3600 * answers_s,
+            "W is the whole stay, from coming to leaving.",
+        ),
+        Misconception(
+            "waiting-only",
+            "These are the waiting ones alone. Those that are being answered are inside, too.",
+            lambda per_hour, waits_s, answers_s: per_hour / 3600 * waits_s,
+            "W is the whole stay, from coming to leaving.",
+        ),
+        Misconception(
+            "divided",
+            "You divided by the stay; whoever stays longer is inside with more others.",
+            lambda per_hour, waits_s, answers_s: per_hour / 3600 / (waits_s + answers_s),
+            "Twice the stay must give twice as many inside.",
+        ),
+        Misconception(
+            "rate-alone",
+            "This is how many come per second. How many are inside depends on how long each stays.",
+            lambda per_hour, waits_s, answers_s: per_hour / 3600,
+            "Multiply by a time.",
+        ),
+    ),
+    hints=(
+        "Little's law needs two things: how many come per second, and how long each one stays, all in all.",
+        "arrivals per second = per_hour / ___; stay = ___ + ___; inside = arrivals per second x stay.",
+        "With other numbers: 7,200 per hour are 2 per second. If each waits 1 s and is answered in 4 s, it stays 5 s: "
+        "2 x 5 = 10 are inside.",
+    ),
+)
+
+# --- 1.2 a number --------------------------------------------------------------------------------------------------
+
+
+def _draw_fleet(rng: Random) -> Params:
+    pairs = ((80, 0.01), (40, 0.02), (120, 0.01), (30, 0.02), (60, 0.02), (150, 0.005), (80, 0.005))
+    gpus, fails_per_day = rng.choice(pairs)
+    return {"gpus": gpus, "fails_per_day": fails_per_day}
+
+
+NO_FAILURE = Number(
+    id="1.2",
+    name="quiet_day",
+    title="A day on which nothing breaks",
+    minutes=5,
+    draw=_draw_fleet,
+    truth=lambda gpus, fails_per_day: (1 - fails_per_day) ** gpus,
+    misconceptions=(
+        Misconception(
+            "added",
+            "You added up the chances of failing. Days on which two fail are then counted twice.",
+            lambda gpus, fails_per_day: 1 - gpus * fails_per_day,
+            "With enough GPUs this would be below zero, and no chance is.",
+        ),
+        Misconception(
+            "at-least-one",
+            "This is the chance that at least one fails: the other side of what is asked.",
+            lambda gpus, fails_per_day: 1 - (1 - fails_per_day) ** gpus,
+            "More GPUs must make a quiet day rarer.",
+        ),
+        Misconception(
+            "expected-failures",
+            "This is how many failures to expect per day, which is no chance: it can be above 1.",
+            lambda gpus, fails_per_day: gpus * fails_per_day,
+            "What must hold for each single GPU on a quiet day?",
+        ),
+        Misconception(
+            "one-gpu",
+            "This is the chance for one GPU. All of them must get through the day.",
+            lambda gpus, fails_per_day: 1 - fails_per_day,
+            "For two independent GPUs the chances are multiplied.",
+        ),
+        Misconception(
+            "all-fail",
+            "This is the chance that every one of them fails.",
+            lambda gpus, fails_per_day: fails_per_day**gpus,
+            "What is the chance that one GPU does not fail?",
+        ),
+    ),
+    hints=(
+        "A quiet day is one on which the first GPU gets through, and the second, and so on to the last.",
+        "One gets through with chance 1 - ___. All of them, independently: that number to the power of ___.",
+        "With other numbers: three machines, each of which fails on one day in ten: 0.9 x 0.9 x 0.9 = 0.729.",
+    ),
+)
+
+# --- 1.3 a witness -------------------------------------------------------------------------------------------------
+
+_KEYS = ("arrivals_per_s", "replicas")
+MOST_PER_S, MOST_REPLICAS = 5, 4
+
+
+def _admissible(told: Json) -> Problem | None:
+    if not (isinstance(told, dict) and set(told) == set(_KEYS)):
+        why = f"The keys are {' and '.join(_KEYS)}."
+        return Problem("no-load", repr(told)[:80], why, "A dictionary with these two.", "the answer as a whole")
+    rate, replicas = told["arrivals_per_s"], told["replicas"]
+    if type(rate) not in (int, float) or not 0.02 <= rate <= MOST_PER_S:
+        why = f"arrivals_per_s is a number from 0.02 to {MOST_PER_S}."
+        return Problem("no-rate", repr(rate)[:80], why, "Requests per second, all GPUs together.", "arrivals_per_s")
+    if type(replicas) is not int or not 1 <= replicas <= MOST_REPLICAS:
+        why = f"replicas is a whole number from 1 to {MOST_REPLICAS}."
+        return Problem("no-replicas", repr(replicas)[:80], why, "Count GPUs.", "replicas")
+    return None
+
+
+def _judge_load(told: Json) -> Problem | None:
+    if (problem := _admissible(told)) is not None:
+        return problem
+    found = lab.under_load(float(told["arrivals_per_s"]), told["replicas"])
+    where = f"{told['arrivals_per_s']:g} requests/s on {told['replicas']} GPU(s)"
+    if found.mean_s > lab.FINE_MEAN_S:
+        why = f"The mean is above {lab.FINE_MEAN_S:g} s: here everybody sees that something is wrong."
+        return Problem("mean-is-bad", repr(found), why, "Lower the load a little, or add a GPU.", where)
+    if found.within_share >= lab.PROMISED_SHARE:
+        why = f"{lab.PROMISED_SHARE:.0%} or more are within {lab.PROMISE_S:g} s, so the promise is kept."
+        return Problem("promise-kept", repr(found), why, "Raise the load, or take a GPU away.", where)
+    if found.within_share >= lab.BROKEN_SHARE:
+        why = f"It is broken by a little; fewer than {lab.BROKEN_SHARE:.0%} within {lab.PROMISE_S:g} s are asked for."
+        return Problem("broken-by-little", repr(found), why, "Raise the load a little further.", where)
+    return None
+
+
+FINE_MEAN = Witness(
+    id="1.3",
+    name="load",
+    title="A fine mean and a broken promise",
+    minutes=8,
+    difficulty=3,
+    judge_value=_judge_load,
+    hints=(
+        "Mean and p99 both rise with the load, but not together: which one leaves its limit first?",
+        "Start where both are fine. Raise arrivals_per_s until the share within 4 s < ___; stop before mean > ___ s.",
+        "For another service, with a limit of 10 s: at 20 requests/s mean 1 s and 99.5 % within it, at 26 mean 3 s "
+        "and 93 % (broken, and the mean looks fine), at 30 mean 15 s and 40 % (everybody sees it).",
+    ),
+)
+
+# --- 1.4 a formula -------------------------------------------------------------------------------------------------
+
+
+def _draw_update(rng: Random) -> Params:
+    return {
+        "per_hour": rng.randrange(500, 20_000),
+        "exposure": rng.uniform(0.01, 0.4),
+        "hours": rng.uniform(0.1, 6),
+        "bad_before": rng.uniform(0.001, 0.02),
+        "bad_after": rng.uniform(0.05, 0.5),
+    }
+
+
+BLAST = Formula(
+    id="1.4",
+    name="hurt",
+    title="How many an update hurts",
+    minutes=6,
+    draw=_draw_update,
+    truth=lambda per_hour, exposure, hours, bad_before, bad_after: (
+        per_hour * exposure * hours * (bad_after - bad_before)
+    ),
+    misconceptions=(
+        Misconception(
+            "everybody-exposed",
+            "You counted everyone who met the new version; most of them got a good answer.",
+            lambda per_hour, exposure, hours, bad_before, bad_after: per_hour * exposure * hours,
+            "Which share of them got a bad answer because of the update?",
+        ),
+        Misconception(
+            "whole-service",
+            "You let the new version answer everybody.",
+            lambda per_hour, exposure, hours, bad_before, bad_after: per_hour * hours * (bad_after - bad_before),
+            "Only the share `exposure` goes to it.",
+        ),
+        Misconception(
+            "all-bad-answers",
+            "You blame the update for bad answers that the old version would have given, too.",
+            lambda per_hour, exposure, hours, bad_before, bad_after: per_hour * exposure * hours * bad_after,
+            "With bad_after = bad_before the answer must be 0.",
+        ),
+        Misconception(
+            "one-hour",
+            "This is for one hour.",
+            lambda per_hour, exposure, hours, bad_before, bad_after: per_hour * exposure * (bad_after - bad_before),
+            "It stays until somebody takes it back: multiply by the hours.",
+        ),
+        Misconception(
+            "the-others",
+            "You took those who kept the old version.",
+            lambda per_hour, exposure, hours, bad_before, bad_after: (
+                per_hour * (1 - exposure) * hours * (bad_after - bad_before)
+            ),
+            "With exposure = 0 nobody is hurt.",
+        ),
+        Misconception(
+            "exchanged",
+            "You took the new version's share of bad answers from the old one's.",
+            lambda per_hour, exposure, hours, bad_before, bad_after: (
+                per_hour * exposure * hours * (bad_before - bad_after)
+            ),
+            "An update that gives more bad answers hurts a number of people above 0.",
+        ),
+    ),
+    hints=(
+        "First: how many requests meet the new version at all? Then: which share of these is bad only because of it?",
+        "requests that meet it = per_hour x ___ x ___; made bad by it = that x (___ - ___).",
+        "With other numbers: 100 requests/h, half of them exposed for 4 h: 200 meet it. From 10 % bad to 15 % bad: "
+        "5 % of 200 are 10.",
+    ),
+)
+
+# --- 1.5 a number --------------------------------------------------------------------------------------------------
+
+
+def _draw_bill(rng: Random) -> Params:
+    return {
+        "machines": rng.choice((3, 4, 5, 6)),
+        "usd_per_hour": lab.machine().usd_per_hour,
+        "requests_per_day": rng.choice((4000, 6000, 9000, 12_000)),
+        "busy_fraction": rng.choice((0.55, 0.65, 0.7)),
+    }
+
+
+def _cents(machines: int, usd_per_hour: float, requests_per_day: int, busy_fraction: float) -> float:
+    return 100 * machines * usd_per_hour * 24 / requests_per_day
+
+
+PER_ANSWER = Number(
+    id="1.5",
+    name="cents_per_answer",
+    title="What one answer costs",
+    minutes=5,
+    unit="cent",
+    draw=_draw_bill,
+    truth=_cents,
+    misconceptions=(
+        Misconception(
+            "busy-only",
+            "You paid for the busy hours only. A rented machine costs the same while it idles.",
+            lambda **given: _cents(**given) * given["busy_fraction"],
+            "Which of the given numbers does the bill not depend on?",
+        ),
+        Misconception(
+            "per-busy-hour",
+            "You divided by the busy share, but the requests of the day are counted already.",
+            lambda **given: _cents(**given) / given["busy_fraction"],
+            "Which of the given numbers does the bill not depend on?",
+        ),
+        Misconception(
+            "one-hour",
+            "You divided one hour's bill by a whole day's requests.",
+            lambda **given: _cents(**given) / 24,
+            "Both for a day.",
+        ),
+        Misconception(
+            "one-machine",
+            "This is the bill of one machine.",
+            lambda **given: _cents(**given) / given["machines"],
+            "All of them are paid for.",
+        ),
+        Misconception(
+            "dollars",
+            "This is in USD; asked for are cents.",
+            lambda **given: _cents(**given) / 100,
+            'Multiply by 100, or give a text with "USD" behind the number.',
+        ),
+        Misconception(
+            "upside-down",
+            "This is answers per USD.",
+            lambda **given: 100 / _cents(**given),
+            "Money on top, answers below.",
+        ),
+    ),
+    hints=(
+        "What does a day cost, whoever asks? Then share that among the day's answers.",
+        "a day = machines x USD per hour x ___; one answer = a day / ___; one USD is 100 cents.",
+        "With other numbers: two machines at 1.50 USD an hour cost 2 x 1.50 x 24 = 72 USD a day, however busy they "
+        "are. Among 7,200 answers that is 1 cent each.",
+    ),
+)
+
+# --- 1.6 a prediction ----------------------------------------------------------------------------------------------
+
+CROWD = Predict(
+    id="1.6",
+    name="seconds_between",
+    title="Five hundred at once",
+    minutes=10,
+    difficulty=3,
+    unit="s",
+    experiment=lambda: lab.at_once(lab.CROWD).ends_s,
+    widest=1.5,
+    too_low="Sixteen share the base of a step, but each still pays for its own prompt, rows and context.",
+    too_high="They do not come one after the other: up to sixteen share the base of each step.",
+    hints=(
+        "Add up what all requests together need: what each pays for itself, and what up to sixteen share.",
+        "One request pays itself: prompt tokens x ___, and answer tokens x (row + context x ___). The base it shares: "
+        "answer tokens x base / ___. Add the three, times 500.",
+        "With other numbers: a base of 10 ms shared by 5, 2 ms per row and no context, prompts of 100 ms, answers of "
+        "50 tokens: 0.1 + 50 x (0.010 / 5 + 0.002) = 0.3 s each; 200 of them take 60 s.",
+    ),
+)
+
+# --- 1.7 classify --------------------------------------------------------------------------------------------------
+
+WHOSE = Classify(
+    id="1.7",
+    name="whose",
+    title="A model problem or a systems problem",
+    minutes=6,
+    items=lab.CLAIMS,
+    options=tuple(lab.SIDES),
+    keys={
+        "a": "8ac02940fdaff9952119dc7f",
+        "b": "97cb659ab43571eadddd69db",
+        "c": "76f75c2927279d31029bcfa7",
+        "d": "c9d38449167b5747b440e360",
+        "e": "76a2ddcbc32f029f7531cd50",
+        "f": "b70ab9486739e296bb3c2b6e",
+        "g": "e3feb7df5d9abd941275646c",
+        "h": "94df9cc8dacdf6b83aa7e923",
+    },
+    because={
+        "a": "The same question to the same model, fast when few ask: the difference is how many ask at once.",
+        "b": "It is wrong for everybody at any hour. No number of machines changes what the model believes.",
+        "c": "The model has no part in it. Many machines fail often; what matters is what happens to their requests.",
+        "d": "Any update may be bad. That all customers met it, and for half an hour, is how it was rolled out.",
+        "e": "They are wrong without any hurry or load: better machines would give the same text faster.",
+        "f": "What is paid while nobody asks depends on how many machines run when.",
+        "g": "It happens to one user on one machine, so nothing that comes with scale is the cause.",
+        "h": "Each answer may be excellent. Some wait too long, which load, sharing and machines decide.",
+    },
+    hints=(
+        "Ask of each claim: would it still be so with a single user, one healthy machine, and no hurry?",
+        "Still so: ___ problem. Gone: ___ problem.",
+        "Others: it rhymes badly, always: the model. It is down on Sundays when a job fills the disk: systems.",
+    ),
+)
+
+# --- 1.8 free text -------------------------------------------------------------------------------------------------
+
+LETTER = FreeText(
+    id="1.8",
+    name="letter",
+    title="A better model will not fix it",
+    minutes=10,
+    difficulty=3,
+    at_least_words=50,
+    rubric=(
+        "Says that the answers themselves are not the complaint, or separates the two kinds of problem.",
+        "Explains waiting by how many are inside at once (Little's law, or one against 500), with a number.",
+        "Names failure as something that a fleet has regularly, with a number.",
+        "Says that a mean does not show who waits too long, or what a promise must name.",
+        "Proposes at least one measure that follows from its reasons (machines, small exposure, alarms), and its cost.",
+    ),
+    model_answer=(
+        "The answers are good; what our customers complain about is that they come late or not at all. One question "
+        "alone is answered in about a second by our test machine; of 500 at once the last one is answered after more "
+        "than two minutes, by the same model. A better model is usually a larger one, and makes each step slower. "
+        "With a chance of one in a hundred per GPU and day, eighty GPUs have a quiet day less than every second day, "
+        "so a failure must be routine. Our mean waiting time looks fine while the promise is broken, so we have to "
+        "watch the 99th percentile. I propose one more GPU, which is 17 USD a day, and updates that meet one customer "
+        "in a hundred first."
+    ),
+    hints=(
+        "Which of the five things of sections 3 to 7 did customers feel, and which one did the manager notice?",
+        "One sentence for each: with ___ at once ... ; of ___ GPUs ... ; the mean is ___, but ... ; it costs ___.",
+        'About another service: "Our map search is right. On Fridays 90 people are inside at once instead of 6, '
+        'and the mean of 0.8 s hides that one in forty waits for more than ten."',
+    ),
+)
+
+QUESTIONS = (IN_FLIGHT, NO_FAILURE, FINE_MEAN, BLAST, PER_ANSWER, CROWD, WHOSE, LETTER)

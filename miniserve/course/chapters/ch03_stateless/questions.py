@@ -1,0 +1,404 @@
+"""Chapter 3, stateless against stateful: what is asked, what is true, and what it means to be wrong."""
+
+from __future__ import annotations
+
+from random import Random
+
+from miniserve.course.chapters.ch03_stateless import lab
+from miniserve.course.check.ask import Json
+from miniserve.course.check.kinds import Classify, FreeText, Predict, Trace, Witness
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.verdict import Problem
+
+# --- 3.1 a formula -------------------------------------------------------------------------------------------------
+
+
+def _draw_chat(rng: Random) -> Params:
+    return {
+        "turns": rng.randrange(2, 13),
+        "guide": rng.randrange(100, 1000),
+        "message": rng.randrange(20, 200),
+        "answer": rng.randrange(50, 400),
+    }
+
+
+def _without(turns: int, guide: float, message: float, answer: float) -> float:
+    return turns * guide + message * turns * (turns + 1) / 2 + answer * turns * (turns - 1) / 2
+
+
+WITHOUT = Formula(
+    id="3.1",
+    name="without_cache",
+    title="A chat that is read again and again",
+    minutes=8,
+    truth=_without,
+    draw=_draw_chat,
+    misconceptions=(
+        Misconception(
+            "last-prompt-only",
+            "This is the last prompt alone. Each turn's prompt is computed, also those before it.",
+            lambda turns, guide, message, answer: guide + turns * message + (turns - 1) * answer,
+            "Write down the prompts of turns 1, 2 and 3, and add them up.",
+        ),
+        Misconception(
+            "new-only",
+            "You counted each turn's own message alone; what was said before is in the prompt, too.",
+            lambda turns, guide, message, answer: turns * (guide + message),
+            "What does the prompt of turn 2 hold?",
+        ),
+        Misconception(
+            "own-answer",
+            "You put a turn's own answer into its prompt. It is generated, and read from the next turn on.",
+            lambda turns, guide, message, answer: turns * guide + (message + answer) * turns * (turns + 1) / 2,
+            "For one turn the result must be guide + message.",
+        ),
+        Misconception(
+            "guide-once",
+            "You counted the guide once. It stands at the beginning of every prompt.",
+            lambda turns, guide, message, answer: _without(turns, 0, message, answer) + guide,
+            "What does the prompt of turn 2 begin with?",
+        ),
+        Misconception(
+            "answers-forgotten",
+            "The earlier answers are missing: they belong to the context as the messages do.",
+            lambda turns, guide, message, answer: _without(turns, guide, message, 0),
+            "Who has spoken before turn 2?",
+        ),
+        Misconception(
+            "one-turn-short",
+            "Your sum ends one turn too early.",
+            lambda turns, guide, message, answer: _without(turns - 1, guide, message, answer),
+            "For one turn the result must be guide + message.",
+        ),
+        Misconception(
+            "all-like-the-last",
+            "You took each turn's prompt to be as long as the last one's.",
+            lambda turns, guide, message, answer: turns * (guide + turns * message + (turns - 1) * answer),
+            "The prompts grow: the first is only guide + message.",
+        ),
+    ),
+    hints=(
+        "Write the prompt of turn k first: how many guides, how many messages, how many answers does it hold?",
+        "Prompt of turn k = guide + ___ * message + ___ * answer. Add it up for k = 1 to turns; "
+        "1 + 2 + ... + n = n * (n + 1) / 2.",
+        "With other numbers: guide 10, message 1, answer 2. The prompts of two turns are 11 and 10 + 2 + 2 = 14; "
+        "together 25.",
+    ),
+)
+
+# --- 3.2 a formula -------------------------------------------------------------------------------------------------
+
+
+def _draw_lost(rng: Random) -> Params:
+    chat = _draw_chat(rng)
+    return {**chat, "lost": rng.randrange(2, chat["turns"] + 1)}
+
+
+def _with(turns: int, guide: float, message: float, answer: float, lost: int) -> float:
+    return 2 * guide + (turns + lost - 1) * message + (lost - 1) * answer
+
+
+def _cold_for_ever(turns: int, guide: float, message: float, answer: float, lost: int) -> float:
+    before = guide + (lost - 1) * message
+    return before + sum(guide + k * message + (k - 1) * answer for k in range(lost, turns + 1))
+
+
+WITH = Formula(
+    id="3.2",
+    name="with_cache",
+    title="What a cache gives back, and what its loss costs",
+    minutes=9,
+    difficulty=3,
+    truth=_with,
+    draw=_draw_lost,
+    misconceptions=(
+        Misconception(
+            "nothing-lost",
+            "This is the chat without the loss. At turn `lost` the whole prompt must be computed.",
+            lambda turns, guide, message, answer, lost: guide + turns * message,
+            "Add what turn `lost` computes more than its message.",
+        ),
+        Misconception(
+            "cold-for-ever",
+            "You let every turn from `lost` on begin from nothing. Turn `lost` fills the cache again.",
+            _cold_for_ever,
+            "What does turn lost + 1 find?",
+        ),
+        Misconception(
+            "answers-kept",
+            "The earlier answers are lost, too, and must be read as part of the prompt.",
+            lambda turns, guide, message, answer, lost: _with(turns, guide, message, 0, lost),
+            "What does the prompt of turn `lost` hold?",
+        ),
+        Misconception(
+            "guide-kept",
+            "You let the guide survive. Everything was lost.",
+            lambda turns, guide, message, answer, lost: _with(turns, guide, message, answer, lost) - guide,
+            "How often is the guide computed in all?",
+        ),
+        Misconception(
+            "message-twice",
+            "You counted the message of turn `lost` twice: in its prompt, and as a new message.",
+            lambda turns, guide, message, answer, lost: _with(turns, guide, message, answer, lost) + message,
+            "That turn's prompt replaces its message; it does not come on top.",
+        ),
+        Misconception(
+            "answer-too-many",
+            "You counted one answer too many: the answer of turn `lost` is not in its prompt.",
+            lambda turns, guide, message, answer, lost: _with(turns, guide, message, answer, lost) + answer,
+            "How many answers come before turn `lost`?",
+        ),
+    ),
+    hints=(
+        "Go through three kinds of turns: the first, the turn `lost`, and all others. What is new to the cache?",
+        "First turn: guide + message. Turn `lost`: its whole prompt, guide + ___ * message + ___ * answer. "
+        "Each other turn: ___.",
+        "With other numbers: guide 10, message 1, answer 2, three turns, lost before the second: 11, then 14, then 1: "
+        "together 26.",
+    ),
+)
+
+# --- 3.3 a trace ---------------------------------------------------------------------------------------------------
+
+
+def _chat_rows() -> list[tuple[int, int, int, int]]:
+    served = lab.on_replicas(lab.CHAT)
+    return [(turn, prompt, found, prompt - found) for turn, (prompt, found) in enumerate(served, start=1)]
+
+
+def _explain_chat(row: int, column: str, seen: Json, right: Json) -> tuple[str, str]:
+    if column == "turn":
+        return "turn", "The rows are turns 2, 3 and 4, in this order."
+    if column == "prompt":
+        return "prompt", "A prompt is the previous prompt, the previous answer and the new message."
+    if column == "computed":
+        return "computed", "What is not found in the cache is computed: prompt minus found."
+    if type(seen) not in (int, float):
+        return "no-number", "Tokens are counted: a plain number, without quotes."
+    if seen % lab.BLOCK_TOKENS:
+        return "half-block", f"Only whole blocks of {lab.BLOCK_TOKENS} tokens are found."
+    if seen < right:
+        why = "A cache keeps what its replica read last and the answer to it, all but the answer's last token."
+        return "too-little", why
+    if row == 0 and seen == right + lab.BLOCK_TOKENS:
+        return "last-token", "The last token of an answer was never read by the model, so its block is not full yet."
+    return "other-replica", "Each replica has a cache of its own. What has this one read or written itself?"
+
+
+CHAT = Trace(
+    id="3.3",
+    name="rows",
+    title="Four turns and two caches",
+    minutes=10,
+    difficulty=3,
+    truth=lambda: _chat_rows()[1:],
+    columns=("turn", "prompt", "found", "computed"),
+    explain=_explain_chat,
+    hints=(
+        "Keep a list for each replica: up to which token of this chat has it read or written?",
+        "After a turn, a replica holds (prompt + answer - ___) // 16 whole blocks of the chat. The next turn there "
+        "finds that many times ___ tokens.",
+        "With other numbers: a prompt of 30 and an answer of 19 make 49 tokens, of which 48 were read: three blocks. "
+        "With an answer of 18 it would be 47, and two blocks.",
+    ),
+)
+
+# --- 3.4 a number --------------------------------------------------------------------------------------------------
+
+
+def _draw_fleet(rng: Random) -> Params:
+    servers = rng.choice((4, 5, 6, 8, 10))
+    sessions = servers * (servers - 1) * rng.choice((20, 30, 40))
+    return {"servers": servers, "sessions": sessions, "context_tokens": rng.choice((1500, 2000, 2500))}
+
+
+SCALE_IN = Number(
+    id="3.4",
+    name="tokens_again",
+    title="One server fewer",
+    minutes=7,
+    difficulty=3,
+    draw=_draw_fleet,
+    truth=lambda servers, sessions, context_tokens: sessions * (1 - 1 / servers) * context_tokens,
+    rtol=0.001,
+    misconceptions=(
+        Misconception(
+            "only-those-of-the-last",
+            "You moved only the sessions of the server that leaves. The remainder changes for others, too.",
+            lambda servers, sessions, context_tokens: sessions / servers * context_tokens,
+            "Where is session number `servers` before and after?",
+        ),
+        Misconception(
+            "all-move",
+            "You moved all sessions. Some have the same remainder with both numbers.",
+            lambda servers, sessions, context_tokens: sessions * context_tokens,
+            "Where are sessions 0 and 1 before and after?",
+        ),
+        Misconception(
+            "smaller-fleet",
+            "You took the fleet after the scale-in for the one before it.",
+            lambda servers, sessions, context_tokens: sessions * (1 - 1 / (servers - 1)) * context_tokens,
+            "In the worked example, 3 servers become 2: which number stands in 1 - 1/3?",
+        ),
+        Misconception(
+            "share-of-those-left",
+            "This is how many sessions each server has afterwards, not how many move.",
+            lambda servers, sessions, context_tokens: sessions / (servers - 1) * context_tokens,
+            "Write the two remainders of sessions 0, 1, 2, ... below each other.",
+        ),
+        Misconception(
+            "sessions-not-tokens",
+            "These are the sessions that move. Each has a context that must be read again.",
+            lambda servers, sessions, context_tokens: sessions * (1 - 1 / servers),
+            "Multiply by the tokens of each.",
+        ),
+    ),
+    hints=(
+        "A session stays if its number has the same remainder before and after. How often is that so?",
+        "The remainders repeat after servers * (servers - 1) numbers, and in each such run only the first ___ stay. "
+        "Share that moves = 1 - ___ / (servers * (servers - 1)).",
+        "With other numbers: 7 servers become 6. Of 42 sessions the first 6 stay and 36 move; with 10 tokens each, "
+        "360 tokens.",
+    ),
+)
+
+# --- 3.5 a prediction ----------------------------------------------------------------------------------------------
+
+
+TIMES_MORE = Predict(
+    id="3.5",
+    name="times_more",
+    title="How much the shared tier saves",
+    minutes=8,
+    difficulty=3,
+    unit="times",
+    experiment=lab.times_more,
+    widest=1.6,
+    too_low="What does a follow-up compute when all that was said before it is found?",
+    too_high="First requests find nothing in the tier. Of a follow-up, a block that is not full is computed, too.",
+    hints=(
+        "Two sums over all requests: all prompt tokens, and those that nobody has computed before.",
+        "Without a cache: first x their prompt + follow-ups x their prompt. With the tier: first x ___ + follow-ups x "
+        "___. Divide.",
+        "With other numbers: 60 first requests of 200 tokens and 40 follow-ups of 1,000, of which 50 are new: 52,000 "
+        "against 14,000 tokens, 3.7 times.",
+    ),
+)
+
+# --- 3.6 a witness -------------------------------------------------------------------------------------------------
+
+FACTOR = 1.2
+
+
+def _judge_chats(told: Json) -> Problem | None:
+    if not (isinstance(told, list) and 2 <= len(told) <= 8):
+        return Problem(
+            "no-list", repr(told)[:80], "A list of 2 to 8 chats is asked for.", "Write [2, 5, ...].", "chats"
+        )
+    for i, turns in enumerate(told):
+        if type(turns) is not int or not 1 <= turns <= 12:
+            why = "A chat has 1 to 12 turns, a whole number."
+            return Problem("no-chat", repr(turns)[:80], why, "Change this one.", f"chat {i + 1}")
+    sticky, free = lab.finish_s(told, sticky=True), lab.finish_s(told, sticky=False)
+    if sticky >= FACTOR * free:
+        return None
+    first, second = sum(told[::2]), sum(told[1::2])
+    seen, where = f"sticky ends after {sticky:g} s, stateless after {free:g} s", f"turns on A {first}, on B {second}"
+    if first == second:
+        why = "Both sticky servers have equally many turns, so neither is idle while the other works."
+        return Problem("even", seen, why, "Let one server get the long chats.", where)
+    again_s = lab.REREAD_S * sum(turns * (turns - 1) / 2 for turns in told)
+    if again_s >= abs(first - second):
+        why = f"Reading again costs the stateless servers {again_s:g} s: more than the imbalance is worth."
+        return Problem("reads-too-much", seen, why, "Shorter chats are read again less often.", where)
+    why = f"The sticky servers are uneven, but not enough to make them {FACTOR:g} times as slow."
+    return Problem("too-little", seen, why, "More chats leave more to share out.", where)
+
+
+STICKY_LOSES = Witness(
+    id="3.6",
+    name="chats",
+    title="Where sticky loses",
+    minutes=9,
+    difficulty=3,
+    judge_value=_judge_chats,
+    hints=(
+        "Sticky loses when one server has a queue and the other is idle. Stateless loses when chats are long.",
+        "A gets chats 1, 3, 5, ...; sticky ends after the larger sum of turns. Stateless needs about (turns + 0.25 * "
+        "___) / 2 seconds: make the first large and the second small.",
+        "The cost of reading again: a chat of 8 turns pays 0.25 * (0 + 1 + ... + 7) = 7 s, almost as much as the 8 s "
+        "of its turns. A chat of 2 turns pays 0.25 s.",
+    ),
+)
+
+# --- 3.7 classify --------------------------------------------------------------------------------------------------
+
+WHERE = Classify(
+    id="3.7",
+    name="places_of_state",
+    title="Where state may live",
+    minutes=6,
+    items=lab.STATES,
+    options=tuple(lab.PLACES),
+    keys={
+        "a": "4c233dad153138d23908086d",
+        "b": "b5da417edaf4d67f564dc130",
+        "c": "8a1862f9a466fc500c4f1d8a",
+        "d": "2c0a4f6e2642f285c2400198",
+        "e": "6849606db99f7745a60af38a",
+        "f": "965d3e0ba732b7409d7a8980",
+        "g": "3f1c4721e728ecc0b2ecf040",
+        "h": "364227e2e18d3bb3706f0bd4",
+    },
+    because={
+        "a": "The phone has it, and whoever is asked gets it along with the question.",
+        "b": "It can be computed again from the text. Its loss costs time, and nothing else.",
+        "c": "It must outlive every server, and all of them must see the same count.",
+        "d": "The other device does not have it, and nobody can compute it again.",
+        "e": "It concerns this answer alone, so it can travel with the question.",
+        "f": "It is the same for everybody and can be computed again whenever it is missing.",
+        "g": "No replica may be the only one that has it, and another device asks for it, too.",
+        "h": "What is in the replica is a copy. If it is lost, it is read once more.",
+    },
+    hints=(
+        "Ask: what happens if the replica that has it dies now?",
+        "Can it be computed or read again: a ___ will do. Can it not: it needs a ___. Does the asker have it: ___.",
+        "Another one: the list of a customer's orders. Lost with a server, it would be gone: a store.",
+    ),
+)
+
+# --- 3.8 free text -------------------------------------------------------------------------------------------------
+
+ADVICE = FreeText(
+    id="3.8",
+    name="advice",
+    title="Sticky, or not?",
+    minutes=10,
+    difficulty=3,
+    at_least_words=50,
+    rubric=(
+        "Says what stateless means: each request carries its context, so any replica can take it.",
+        "Names what it costs with a number: earlier turns are read again, which grows with the square of the turns.",
+        "Says what a prefix cache gives back, and that a lost cache costs time and never an answer.",
+        "Names two costs of sticky: uneven load, lost state in a failure, or slow and costly scale-in.",
+        "Recommends one design and says when it would not be right (short chats, a slow link, hard balance).",
+    ),
+    model_answer=(
+        "Let the app send the whole chat with each request. Then any replica can answer, we can add and remove them "
+        "at will, and a crash loses no chat. The price is that earlier turns are read again, and that sum grows with "
+        "the square of the turns. A prefix cache takes most of it back: a follow-up then computes little more than "
+        "its new message. With caches per replica alone, a follow-up finds its past only if it comes to the same "
+        "replica; behind one shared tier it finds it everywhere. Sticky sessions help only while the replica still "
+        "has room for the chat; load is uneven, and whoever leaves takes the state along. I recommend stateless "
+        "replicas and a shared tier, as long as the link to it is faster than computing. If most chats had one turn, "
+        "there would be no need."
+    ),
+    hints=(
+        "Compare the designs in three situations: a normal day, a crash, and one server fewer.",
+        "Cost of stateless = tokens read again, ___ in the number of turns; what the tier costs = bytes / ___.",
+        "About another service: \"The baskets of our web shop were kept in the servers' memory. When one restarted, "
+        'its customers lost theirs. We moved them to a database and can now restart any server at noon."',
+    ),
+)
+
+QUESTIONS = (WITHOUT, WITH, CHAT, SCALE_IN, TIMES_MORE, STICKY_LOSES, WHERE, ADVICE)

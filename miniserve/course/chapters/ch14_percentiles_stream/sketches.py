@@ -1,0 +1,555 @@
+"""How sketches of chapter 14 are asked and judged: by the exact percentiles of what was put into them.
+
+Some sketches are filled, some of them merged, and each is asked before and after. A wrong answer is explained by the
+first mistake that would have given all of the same answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+
+from miniserve.course.check.ask import Json, Told
+from miniserve.course.check.code import lend
+from miniserve.course.check.verdict import Problem
+from miniserve.observe.buckets import Buckets
+from miniserve.observe.percentiles import percentile, percentiles, rank
+from miniserve.seeds import generator
+
+PS = (0, 1, 25, 50, 75, 90, 95, 99, 100)
+TAIL = (50, 95, 99, 99.9, 100)
+_ROUNDING = 1 + 1e-9
+_ALPHA = 0.01
+_LENT = lend(rank, Buckets.gamma, Buckets.key, Buckets.middle)  # what a sketch is built upon
+
+
+def drive_sketch(answer: Json, asked: Json) -> Json:
+    """Fill a sketch with each part, merge some of them, and tell what each says before and after."""
+    from miniserve.course.check.ask import lent
+
+    def tried(call: Json, *arguments: Json) -> Json:
+        try:
+            value = call(*arguments)
+        except ValueError:
+            return "ValueError"
+        if isinstance(value, float):
+            return float(value)  # also one of numpy's
+        return value if type(value) is int else {"type": type(value).__name__}
+
+    def seen(sketch: Json) -> Json:
+        ends = [getattr(sketch, name, "") for name in ("_min", "_max")]
+        count = len(sketch)
+        at = [tried(sketch.percentile, p) for p in asked["ps"]]
+        return {
+            "len": count,
+            "at": at,
+            "left": tried(len, sketch),
+            "ends": [str(end) if isinstance(end, int | float) else "" for end in ends],
+        }
+
+    def held(thing: Json, depth: int = 3) -> int:
+        if isinstance(thing, str) or not hasattr(thing, "__len__") or not hasattr(thing, "__iter__"):
+            return 1
+        inner = list(thing.values()) if hasattr(thing, "values") else list(thing)
+        return len(inner) + (sum(held(item, depth - 1) - 1 for item in inner) if depth else 0)
+
+    def played() -> Json:
+        makes = asked.get("makes") or [{"alpha": asked["alpha"]}] * len(asked["parts"])
+        sketches = [answer(**make) for make in makes]
+        for sketch, values in zip(sketches, asked["parts"], strict=True):
+            for value in values:
+                sketch.add(value)
+        before = [seen(sketch) for sketch in sketches]
+        refused = []
+        for bad in asked.get("bad", ()):
+            try:
+                sketches[0].add(float(bad))
+                refused.append("nothing")
+            except Exception as error:
+                refused.append(type(error).__name__)
+        mixed = []
+        for one, other in asked["merges"]:
+            try:
+                sketches[one].merge(sketches[other])
+                mixed.append("")
+            except ValueError:
+                mixed.append("ValueError")
+        return {
+            "before": before,
+            "after": [seen(sketch) for sketch in sketches],
+            "refused": refused,
+            "mixed": mixed,
+            "buckets": getattr(sketches[0], "num_buckets", 0),
+            "held": sum(held(value) for value in vars(sketches[0]).values()),
+        }
+
+    with lent(asked["lent"]):
+        return played()
+
+
+# --- what is asked -------------------------------------------------------------------------------------------------
+
+
+def _latencies(rng: Random, count: int) -> list[float]:
+    """Return values over several powers of ten, with zeros and repeated ones."""
+    values = [rng.choice((0.0, 0.25, 10 ** rng.uniform(-3, 2), 10 ** rng.uniform(-3, 2))) for _ in range(count)]
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _of(parts: Sequence[Sequence[float]], merges: Sequence[tuple[int, int]] = (), ps: Sequence[float] = PS) -> Json:
+    return {
+        "alpha": _ALPHA,
+        "parts": [list(part) for part in parts],
+        "merges": list(map(list, merges)),
+        "ps": list(ps),
+        "lent": _LENT,
+    }
+
+
+def sketch_contract(seed: int) -> Sequence[Json]:
+    different = [{"alpha": 0.01}, {"alpha": 0.02}]
+    sizes = [{"alpha": 0.01, "max_buckets": 9}, {"alpha": 0.01}]
+    return [
+        _of([[0.3]]),
+        _of([[]]),
+        {**_of([[0.505, 2.0]]), "bad": ["-0.5", "inf", "nan"]},
+        {**_of([[1.0], [2.0]], [(0, 1)]), "makes": different},
+        {**_of([[1.0], [2.0]], [(0, 1)]), "makes": sizes},
+        _of([[1.0]], ps=(50, 101, -1)),
+    ]
+
+
+def sketch_examples(seed: int) -> Sequence[Json]:
+    return [
+        _of([[0.3, 0.5, 0.4, 15.0]]),
+        _of([[0.0, 0.0, 0.3]]),
+        _of([[0.2, 0.2, 0.2, 0.2, 8.0]]),
+        _of([[0.3, 0.5, 0.4], [9.0, 11.0]], [(0, 1)]),
+        _of([[9.0, 11.0, 0.4], [0.3, 0.4, 0.4, 0.4]], [(0, 1)]),
+        _of([[0.3, 0.5], [], [0.0]], [(0, 1), (0, 2)]),
+    ]
+
+
+def sketch_properties(seed: int) -> Sequence[Json]:
+    """Random parts, merged as a row and as a tree; a part may be empty."""
+    rng = generator(seed, "14 sketches")
+    orders = ([(0, 1), (0, 2)], [(1, 2), (0, 1)], [(0, 2), (0, 1)])
+    alone = [_of([_latencies(rng, rng.randint(1, 80))]) for _ in range(4)]
+    merged = [_of([_latencies(rng, rng.randint(0, 50)) for _ in range(3)], order) for order in orders for _ in range(2)]
+    return [*alone, *merged]
+
+
+def sketch_differential(seed: int) -> Sequence[Json]:
+    """A heavy tail on three replicas of which one is slow; then the same with a bound on the buckets."""
+    rng = generator(seed, "14 tail")
+
+    def latency(slow: float) -> float:
+        return round(slow * (rng.lognormvariate(-0.7, 0.5) if rng.random() < 0.97 else rng.paretovariate(1.2)), 4)
+
+    parts = [[latency(slow) for _ in range(count)] for slow, count in ((1, 500), (1, 700), (12, 300))]
+    free = _of(parts, [(0, 1), (0, 2)], TAIL)
+    return [_of([parts[0]], ps=TAIL), free, _bounded(free, 200), *_full(rng)]
+
+
+def _full(rng: Random) -> Sequence[Json]:
+    """Return sketches of at most 20 buckets, of values that would fill 40 each: alone, merged upwards and downwards."""
+    starts = rng.uniform(1, 2), rng.uniform(5, 9)
+    low, high = ([round(start * 1.0203**i, 5) for i in range(40)] for start in starts)
+    upwards, downwards = _of([low, high], [(0, 1)]), _of([high, low], [(0, 1)])
+    return [_bounded(asked, 20) for asked in (_of([high]), upwards, downwards)]
+
+
+def _bounded(asked: Json, max_buckets: int) -> Json:
+    return {**asked, "makes": [{"alpha": _ALPHA, "max_buckets": max_buckets}] * len(asked["parts"])}
+
+
+def sketch_cost(seed: int) -> Sequence[Json]:
+    rng = generator(seed, "14 many")
+    return [_of([[round(rng.lognormvariate(0, 0.8), 6) for _ in range(n)] for n in (4000, 1000)], [(0, 1)], (50, 99))]
+
+
+def fewer_values(asked: Json) -> Sequence[Json]:
+    """Propose halves and quarters of each part, then all but one value."""
+    if asked.get("bad"):
+        return []
+    cuts = []
+    for place, part in enumerate(asked["parts"]):
+        size = max(1, len(part) // 2)
+        while part and size:
+            for at in range(0, len(part), size):
+                rest = part[:at] + part[at + size :]
+                cuts.append({**asked, "parts": [*asked["parts"][:place], rest, *asked["parts"][place + 1 :]]})
+            size //= 2
+    return cuts
+
+
+# --- how it is judged ----------------------------------------------------------------------------------------------
+
+Parts = Sequence[Sequence[float]]
+Guess = Callable[[Parts, float], float]
+
+
+def _together(parts: Parts) -> list[float]:
+    return sorted(value for part in parts for value in part)
+
+
+def _at(parts: Parts, p: float, shift: int) -> float:
+    values = _together(parts)
+    return values[min(max(rank(p, len(values)) - 1 + shift, 0), len(values) - 1)]
+
+
+def _floor(parts: Parts, p: float) -> float:
+    values = _together(parts)
+    return values[max(0, math.floor(p * len(values) / 100) - 1)]
+
+
+def _mean(parts: Parts, p: float) -> float:
+    each = [percentile(part, p) for part in parts if part]
+    return sum(each) / len(each)
+
+
+def _weighted(parts: Parts, p: float) -> float:
+    return sum(len(part) * percentile(part, p) for part in parts if part) / len(_together(parts))
+
+
+def _counters(parts: Parts) -> list[Counter[int]]:
+    buckets = Buckets(_ALPHA)
+    return [Counter(-(10**6) if value == 0 else buckets.key(value) for value in part) for part in parts]
+
+
+def _of_counts(counts: Counter[int], p: float) -> float:
+    key = percentile(counts.elements(), p)
+    return 0.0 if key == -(10**6) else Buckets(_ALPHA).middle(int(key))
+
+
+def _once(parts: Parts, p: float) -> float:
+    return _of_counts(Counter(set().union(*_counters(parts))), p)
+
+
+def _larger(parts: Parts, p: float) -> float:
+    largest: Counter[int] = Counter()
+    for counts in _counters(parts):
+        largest |= counts
+    return _of_counts(largest, p)
+
+
+def _as_filled(parts: Parts, p: float) -> float:
+    """Walk through the buckets as a dictionary keeps them, after the zeros."""
+    counts: Counter[int] = sum(_counters(parts), Counter())
+    zeros = counts.pop(-(10**6), 0)
+    filled = [0.0] * zeros + [Buckets(_ALPHA).middle(key) for key in counts for _ in range(counts[key])]
+    return filled[rank(p, len(filled)) - 1]
+
+
+_RULES: Sequence[tuple[str, str, str, Guess]] = (
+    (
+        "unsorted",
+        "It went through the buckets in the order in which they were filled.",
+        "Sort the keys, smallest first.",
+        lambda parts, p: _as_filled(parts, p),
+    ),
+    (
+        "drops-zeros",
+        "Zeros were left out. An answer from a cache takes 0 s, and is an answer.",
+        "Which places do the zeros take?",
+        lambda parts, p: percentile([v for v in _together(parts) if v] or [0.0], p),
+    ),
+    (
+        "averages-percentiles",
+        "That is the mean of the parts' percentiles: the percentile of nobody.",
+        "Add counts; compute the percentile at the end.",
+        _mean,
+    ),
+    (
+        "averages-percentiles",
+        "That is a weighted mean of the parts' percentiles, which is no percentile of all either.",
+        "Add counts; compute the percentile at the end.",
+        _weighted,
+    ),
+    (
+        "worst-part",
+        "That is the largest of the parts' percentiles: the slowest replica's, and not the fleet's.",
+        "Add counts; compute the percentile at the end.",
+        lambda parts, p: max(percentile(part, p) for part in parts if part),
+    ),
+    ("counts-once", "Each bucket was counted once, however many values are in it.", "Add up the counts.", _once),
+    ("larger-count", "Where both have a bucket, the larger count was kept.", "Counts of two replicas add up.", _larger),
+    (
+        "one-too-far",
+        "It went one place too far.",
+        "Stop as soon as enough values are passed: `<=` or `<`?",
+        lambda parts, p: _at(parts, p, 1),
+    ),
+    (
+        "one-too-few",
+        "It stopped one place too early.",
+        "At least p % must be passed.",
+        lambda parts, p: _at(parts, p, -1),
+    ),
+    ("one-too-few", "The place was rounded down.", "`percentiles.rank` gives the place.", _floor),
+    (
+        "largest-only",
+        "Whatever p is, it is the largest value.",
+        "Go through the buckets from the lowest, and stop in time.",
+        lambda parts, p: max(_together(parts)),
+    ),
+    (
+        "from-above",
+        "It went through the buckets from the largest down.",
+        "Sort the keys, smallest first.",
+        lambda parts, p: _together(parts)[-rank(p, len(_together(parts)))],
+    ),
+)
+
+
+def judge_sketch(asked: Json, told: Json) -> Problem | None:
+    """What each sketch says must fit what was put into it, before and after merging."""
+    parts: list[list[list[float]]] = [[part] for part in asked["parts"]]
+    for own, seen in zip(parts, told["before"], strict=True):
+        if (problem := _judge_one(asked, own, seen, seen["len"])) is not None:
+            return problem
+    if (problem := _judge_refusals(asked, told)) is not None:
+        return problem
+    if _made_differently(asked):
+        return None
+    for one, other in asked["merges"]:
+        parts[one] = parts[one] + parts[other]
+    for place, (own, seen) in enumerate(zip(parts, told["after"], strict=True)):
+        was = told["before"][place]
+        if asked.get("bad") and not _alike(seen, was):
+            return _half_counted(asked["ps"], was, seen, _where(own))
+        if len(own) == 1 and not _alike(seen, was):
+            why = "The other sketch was changed by being merged. Its replica goes on counting with it."
+            seen_text = f"it held {was['len']} values, then {seen['len']}"
+            return Problem("changes-other", seen_text, why, "Change `self` only, and share no counter.", _where(own))
+        if (problem := _judge_one(asked, own, seen, was["len"])) is not None:
+            return problem
+    return _judge_size(asked, told)
+
+
+def _alike(seen: Json, was: Json) -> bool:
+    return bool(seen["len"] == was["len"] and seen["at"] == was["at"])
+
+
+def _half_counted(ps: Sequence[float], was: Json, seen: Json, where: str) -> Problem:
+    """A value that was refused has left something behind."""
+    changes = [(p, a, b) for p, a, b in zip(ps, was["at"], seen["at"], strict=True) if a != b]
+    text = f"len was {was['len']} and is {seen['len']}"
+    if changes:
+        p, before, after = changes[0]
+        text = f"percentile({p:g}) was {before:.5g} and is {after:.5g}" if before != "ValueError" else text
+    why = "A value that was refused has changed the sketch: percentiles moved that had been right."
+    next_ = "Refuse first; note `_min` and `_max` only then."
+    return Problem("half-counted", text, why, next_, f"{where}, then add(-0.5)")
+
+
+def _where(parts: Parts) -> str:
+    shown = [", ".join(f"{value:g}" for value in part[:8]) + (" ..." if len(part) > 8 else "") for part in parts]
+    return " merged with ".join(f"[{text}]" for text in shown)
+
+
+def _judge_one(asked: Json, parts: Parts, seen: Json, before: int) -> Problem | None:
+    values, where = _together(parts), _where(parts)
+    if seen["len"] != len(values):
+        return _judge_count(parts, seen["len"], before, where)
+    if seen["left"] != len(values):
+        why = "A percentile was asked for, and the counts are not what they were: the next answer is wrong."
+        text = f"len was {seen['len']}; after some percentiles: {seen['left']}"
+        return Problem("asking-changes", text, why, "Count down in a variable, and leave `self._buckets` alone.", where)
+    pairs = list(zip(asked["ps"], seen["at"], strict=True))
+    for p, value in pairs:
+        if (problem := _judge_answer(p, value, bool(values), where)) is not None:
+            return problem
+    found = [(p, value) for p, value in pairs if value != "ValueError"]
+    found = [(p, value) for p, value in found if _is_promised(asked, values, p)]
+    return _judge_values(asked["alpha"], parts, found, seen["ends"], where) if found else None
+
+
+def _judge_answer(p: float, value: Json, filled: bool, where: str) -> Problem | None:
+    """A number where there is a percentile, and ValueError where there is none."""
+    refused, valid = value == "ValueError", filled and 0 <= p <= 100
+    if refused and valid:
+        return Problem("refuses", f"percentile({p:g}): ValueError", "It exists.", "When must it raise?", where)
+    told = {"NoneType": "None"}.get(value["type"], f"a {value['type']}") if isinstance(value, dict) else str(value)
+    if not refused and not valid:
+        why = "There is no such percentile: p lies from 0 to 100."
+        why = why if filled else "There is no percentile of nothing; 0 would be taken for a very good one."
+        return Problem("no-error", f"percentile({p:g}) = {told}", why, "Raise ValueError.", where)
+    if isinstance(value, dict):
+        next_ = "Return it, also after the loop." if told == "None" else "Return a float."
+        return Problem("no-number", f"percentile({p:g}) = {told}", "A number is asked for.", next_, where)
+    return None
+
+
+def _is_promised(asked: Json, values: Sequence[float], p: float) -> bool:
+    """Say whether the percentile lies in the buckets that a bound keeps; what is below them was folded."""
+    most = _most_buckets(asked)
+    return most is None or percentile(values, p) > values[-1] / Buckets(_ALPHA).gamma() ** (most - 1)
+
+
+def _most_buckets(asked: Json) -> int | None:
+    most: int | None = (asked.get("makes") or [{}])[0].get("max_buckets")
+    return most
+
+
+def _made_differently(asked: Json) -> bool:
+    makes = asked.get("makes") or [{}]
+    return any(make != makes[0] for make in makes)
+
+
+def _judge_count(parts: Parts, count: int, before: int, where: str) -> Problem | None:
+    values = _together(parts)
+    seen = f"len is {count}, and {len(values)} values were added"
+    lost = len(values) - count
+    if len(parts) > 1 and lost and lost == sum(part.count(0) for part in parts[1:]):
+        why = "The other's zeros were left out. An answer from a cache takes 0 s, and is an answer."
+        return Problem("drops-zeros", seen, why, "merge adds `_zeros` too.", where)
+    if count == sum(value > 0 for value in values):
+        why = "Zeros were left out. An answer from a cache takes 0 s, and is an answer."
+        return Problem("drops-zeros", seen, why, "Count them where no logarithm is needed.", where)
+    if len(parts) > 1 and count == before:
+        return Problem("merge-forgets", seen, "`self` is as it was before.", "merge changes `self`, in place.", where)
+    if len(parts) > 1 and count == sum(max(each[key] for each in _counters(parts)) for key in _keys(parts)):
+        why = "Where both have a bucket, the larger count was kept."
+        return Problem("larger-count", seen, why, "Counts of two replicas add up.", where)
+    if len(parts) > 1 and count == len(parts[-1]):
+        why = "Only the other's counts are left: they replaced those of `self`."
+        return Problem("overwrites", seen, why, "Add to what is there.", where)
+    if len(parts) > 1 and count in _once_in_merge(parts):
+        why = "Each bucket of the other was counted once, however many values are in it."
+        return Problem("counts-once", seen, why, "Hand its count to `self._count(key, count)`.", where)
+    if count == len(set(_keys(parts))):
+        why = "Each bucket was counted once, however many values are in it."
+        return Problem("counts-once", seen, why, "`self._count(key, count)` adds.", where)
+    return Problem("miscounts", seen, "Each value counts once.", "Follow one value through your code.", where)
+
+
+def _once_in_merge(parts: Parts) -> tuple[int, int]:
+    """Return how many values there are if a merge adds 1 per bucket: part by part, or all others together."""
+    others = [counts - Counter({-(10**6): 10**9}) for counts in _counters(parts[1:])]
+    known = len(parts[0]) + sum(part.count(0) for part in parts[1:])
+    return known + sum(map(len, others)), known + len(set().union(*others))
+
+
+def _keys(parts: Parts) -> list[int]:
+    return sorted(set().union(*_counters(parts)))
+
+
+def _judge_values(
+    alpha: float, parts: Parts, found: Sequence[tuple[float, float]], ends: Sequence[str], where: str
+) -> Problem | None:
+    values = _together(parts)
+    rights = percentiles(values, [p for p, _ in found])
+    wrong = [(p, v, r) for (p, v), r in zip(found, rights, strict=True) if abs(v - r) > alpha * r * _ROUNDING]
+    if wrong:
+        p, value, right = wrong[0]
+        seen = f"percentile({p:g}) = {value:.5g}, and exactly it is {right:.5g}"
+        if (problem := _judge_ends(values, ends, seen, where)) is not None:
+            return problem
+        if not value and values[0]:
+            why = "That answer is for a zero, and no value is 0. Places count from 1."
+            return Problem("from-zero", seen, why, "Which place does `percentiles.rank` give to the first?", where)
+        if len(values) >= 100 and all(_rank_error(values, q, v) < 0.03 for q, v in found):
+            why = f"The place is right to within 3 %, and the value is off by {abs(value / right - 1):.0%}, not 1 %."
+            next_ = "Bound the error of the value: a few places are the whole tail."
+            return Problem("rank-error", seen, why, next_, where)
+        if all(abs(v - r) <= 3 * alpha * r for (_, v), r in zip(found, rights, strict=True)):
+            why = f"It is off by {abs(value / right - 1):.1%}; {alpha:.0%} is allowed."
+            return Problem("bound", seen, why, "Count it under the key, and answer with `middle` of that key.", where)
+        for id_, why, next_, guess in _RULES:
+            if (id_ != "drops-zeros" or values[0] == 0) and all(_near(guess(parts, q), v, alpha) for q, v in found):
+                return Problem(id_, seen, why, next_, where)
+        if not right and value < min((v for v in values if v), default=math.inf):
+            why = "A zero is in a bucket, and a bucket's middle is never 0."
+            return Problem("zero", seen, why, "Count zeros on their own, in `self._zeros`; they come first.", where)
+        off = f"off by {abs(value / right - 1):.1%}" if right else "not 0"
+        why = f"It is {off}; {alpha:.0%} is allowed."
+        return Problem("too-far", seen, why, "Go through the buckets by hand for this one.", where)
+    outside = [(p, v) for p, v in found if not values[0] <= v <= values[-1]]
+    if outside:
+        seen = f"percentile({outside[0][0]:g}) = {outside[0][1]:.6g}; all values lie from {values[0]} to {values[-1]}"
+        why = "Nobody was as slow, or as fast, as that."
+        return Problem(
+            "outside", seen, why, "Keep `_min` and `_max`, in add and in merge, and stay between them.", where
+        )
+    return None
+
+
+def _judge_ends(values: Sequence[float], ends: Sequence[str], seen: str, where: str) -> Problem | None:
+    """Say that `_min` or `_max` is not what was seen; a sketch may keep them under other names."""
+    for name, end, right in zip(("_min", "_max"), ends, (values[0], values[-1]), strict=True):
+        if end and float(end) != right:
+            which = "smallest" if name == "_min" else "largest"
+            why = f"`{name}` is {end}, and the {which} value is {right:g}. Answers are held between `_min` and `_max`."
+            return Problem("ends", seen, why, "Note both in add and in merge, the first value included.", where)
+    return None
+
+
+def _near(guess: float, value: float, alpha: float) -> bool:
+    return abs(guess - value) <= 2.1 * alpha * guess
+
+
+def _rank_error(values: Sequence[float], p: float, value: float) -> float:
+    """Return how far a value's places are from the right one, as a share of all."""
+    low, high = sum(v < value for v in values), sum(v <= value * 1.001 for v in values)
+    place = rank(p, len(values))
+    return max(low - place, place - high, 0) / len(values)
+
+
+def _judge_refusals(asked: Json, told: Json) -> Problem | None:
+    for bad, result in zip(asked.get("bad", ()), told["refused"], strict=True):
+        if result != "ValueError":
+            why = "No request takes that long. Counted, it would spoil every percentile: refuse it with ValueError."
+            where = f"after adding {_where(asked['parts'])}"
+            return Problem("takes-bad", f"add({bad}) raised {result}", why, "Raise ValueError first.", where)
+    different = _made_differently(asked)
+    if different and told["mixed"] != ["ValueError"]:
+        why = "Their buckets have other bounds: equal keys mean other values."
+        return Problem(
+            "mixes", "a merge without an error", why, "Compare alpha and max_buckets first.", str(asked["makes"])[:80]
+        )
+    if not different and "ValueError" in told["mixed"]:
+        why = "Both were made alike, so they add up."
+        return Problem("refuses", "merge: ValueError", why, "When must it raise?", _where(asked["parts"]))
+    return None
+
+
+def _judge_size(asked: Json, told: Json) -> Problem | None:
+    most, where = _most_buckets(asked), _where(asked["parts"])
+    if most is not None and told["buckets"] > most:
+        seen = f"{told['buckets']} buckets, and {most} are allowed"
+        next_ = "`self._count` folds; go through it, in merge too."
+        return Problem("grows", seen, "The bound was passed by.", next_, where)
+    count = sum(map(len, asked["parts"]))
+    if told["held"] > 1000 and count > 2000:
+        seen = f"it holds {told['held']:,} numbers after {count:,} values"
+        why = "The size of a sketch must not grow with the requests."
+        return Problem("keeps-all", seen, why, "Keep one count per bucket.", where)
+    return None
+
+
+def sketch_broke(asked: Json, told: Told) -> Problem | None:
+    """Say what exceptions mean that many people meet."""
+    adding = f"adding {_where(asked['parts'])}"
+    where = told.line or adding
+    if told.error.startswith("ValueError: math domain") or "expected a positive" in told.error:
+        why = "Zero has no logarithm, so no bucket."
+        return Problem("zero", told.error, why, "Count zeros on their own, in `self._zeros`.", where)
+    if "__len__" in told.error:
+        why = "`len` adds up the counts, and they came to less than nothing."
+        return Problem("miscounts", told.error, why, "`self._count(key, count)`: the key first, then how many.", adding)
+    if told.error.startswith("ValueError") and any(0 in part for part in asked["parts"]):
+        why = "A zero was refused; an answer from a cache takes 0 s, and is an answer."
+        return Problem("zero", told.error, why, "Refuse what is below 0; count zeros in `self._zeros`.", adding)
+    if _made_differently(asked) and not told.error.startswith(("NotImplementedError", "TimeUp")):
+        why = "Sketches with other buckets are something that a caller can cause, and looks out for: as ValueError."
+        return Problem("mixes", told.error, why, "Compare alpha and max_buckets first, and raise ValueError.", where)
+    if "changed size during iteration" in told.error:
+        why = "A dictionary must not grow while it is gone through."
+        return Problem("changes-while", told.error, why, "Go through the other's, or a copy.", where)
+    if told.error.startswith(("IndexError", "ZeroDivisionError", "UnboundLocalError")) and not all(asked["parts"]):
+        why = "A sketch may be empty, also one that is merged."
+        return Problem("empty", told.error, why, "Raise ValueError in percentile if there are no values.", where)
+    return None

@@ -1,0 +1,425 @@
+"""How a client's loop of chapter 18 is asked and judged: by what it sends, sleeps, asks and pays, in which order.
+
+The service follows a script, policy and budget answer by a script, and only sleeping moves the clock. Everything is
+logged. A wrong log is explained by the first rule of the contract that it breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from miniserve.course.check.ask import Json, Told
+from miniserve.course.check.verdict import Problem
+from miniserve.seeds import generator
+
+TRY_S = 0.25  # how long each try takes
+Event = list[Json]
+
+
+def drive_persist(answer: Json, asked: Json) -> Json:
+    """Let one request be tried by the script; tell all that happened, and what came of it."""
+    from miniserve.clients.retry_loop import Try
+    from miniserve.errors import InvalidRequest, Overloaded
+
+    class Done:
+        """What is awaited here is over at once; it counts when it is awaited."""
+
+        def __init__(self, act: Json) -> None:
+            self.act = act
+
+        def __await__(self):  # type: ignore[no-untyped-def]
+            return self.act()
+            yield
+
+    log: list[Json] = []
+    now = [asked["starts_s"]]
+    script, waits, grants = iter(asked["tries"]), iter(asked["waits"]), iter(asked["grants"])
+    kinds = {"busy": Overloaded, "wrong": InvalidRequest}
+
+    def send(words: Json) -> Done:
+        def act() -> Json:
+            log.append(["send", list(words)])
+            now[0] += asked["try_s"]
+            one = next(script, None)
+            if one is None:
+                raise RuntimeError("one try too many")
+            error = kinds[one["error"]]("failed") if one["error"] else None
+            return Try(tuple(one["words"]), error)
+
+        return Done(act)
+
+    def sleep(seconds: Json) -> Done:
+        def act() -> None:
+            log.append(["sleep", seconds])
+            now[0] += seconds
+
+        return Done(act)
+
+    class Policy:
+        def delay_s(self, attempt: int, error: Json, now_s: float, deadline_s: Json) -> Json:
+            log.append(["delay", attempt, type(error).__name__, now_s, deadline_s])
+            return next(waits, None)
+
+    class Budget:
+        def deposit(self, now_s: float) -> None:
+            log.append(["deposit", now_s])
+
+        def withdraw(self, now_s: float) -> bool:
+            log.append(["withdraw", now_s])
+            return bool(next(grants, False))
+
+        def record(self, ok: bool, now_s: float) -> None:
+            log.append(["record", bool(ok), now_s])
+
+    settings = {key: asked[key] for key in ("deadline_s", "resume") if key in asked}
+    running = answer(send, sleep, lambda: now[0], Policy(), Budget(), **settings)
+    if not hasattr(running, "send") or not hasattr(running, "close"):
+        return {"log": log, "result": {"type": f"{type(running).__name__}, not a coroutine"}}
+    try:
+        running.send(None)
+        running.close()
+        return {"log": log, "result": {"type": "other await"}}
+    except StopIteration as end:
+        value = end.value
+    if not hasattr(value, "words") or not hasattr(value, "error"):
+        return {"log": log, "result": {"type": type(value).__name__}}
+    return {
+        "log": log,
+        "result": {"words": list(value.words), "error": type(value.error).__name__ if value.error else None},
+    }
+
+
+# --- what is asked -------------------------------------------------------------------------------------------------
+
+
+def _try(error: str = "busy", *words: str) -> Json:
+    return {"error": error, "words": list(words)}
+
+
+OK = _try("", "prune", "in", "March")
+
+
+def _asked(
+    tries: Sequence[Json],
+    waits: Sequence[float | None] = (),
+    grants: Sequence[bool] = (),
+    starts_s: float = 10.0,
+    **settings: Json,
+) -> Json:
+    """Return one request. The script has more tries than may be made, so that one too many can be seen."""
+    return {
+        "tries": [*tries, *[_try()] * 3],
+        "waits": list(waits),
+        "grants": list(grants) or [True] * len(waits),
+        "starts_s": starts_s,
+        "try_s": TRY_S,
+        **settings,
+    }
+
+
+_NOBODY = (0.5, 1.0, None)
+
+
+def persist_contract(seed: int) -> Sequence[Json]:
+    return [_asked([OK])]
+
+
+def persist_examples(seed: int) -> Sequence[Json]:
+    """One thing at a time."""
+    broken = _try("busy", "prune", "in")
+    rest = _try("", "March")
+    return [
+        _asked([_try(), OK], [0.5]),
+        _asked([_try(), _try(), _try()], _NOBODY),
+        _asked([_try("wrong")], [None]),
+        _asked([_try(), _try()], [0.5, 1.0], [True, False]),
+        _asked([_try()], [0.5], [False]),
+        _asked([_try(), OK], [0.0]),
+        _asked([_try(), _try(), OK], [0.5, 1.0], deadline_s=99.0),
+        _asked([broken, OK], [0.5], resume=False),
+        _asked([_try(), broken, OK], [0.5, 0.5]),
+        _asked([broken, rest], [0.5], resume=True),
+        _asked([broken, _try(), rest], [0.5, 0.5], resume=True),
+        _asked([broken, _try("busy", "early")], [0.5, None], resume=True),
+    ]
+
+
+def _random(rng: Random) -> Json:
+    tries, waits, grants = [], [], []
+    for _ in range(rng.randint(0, 6)):
+        words = [rng.choice(("moss", "rain", "soil", "seed")) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
+        tries.append(_try(rng.choice(("busy", "busy", "wrong")), *words))
+        waits.append(None if rng.random() < 0.1 else round(rng.uniform(0, 5), 2))
+        grants.append(rng.random() < 0.85)
+    settings = rng.choice(({}, {"resume": True}, {"deadline_s": 60.0}, {"resume": True, "deadline_s": 9.0}))
+    return _asked([*tries, OK], [*waits, None], [*grants, True], round(rng.uniform(0, 100), 2), **settings)
+
+
+def persist_properties(seed: int) -> Sequence[Json]:
+    rng = generator(seed, "18 loops")
+    return [_random(rng) for _ in range(40)]
+
+
+def persist_differential(seed: int) -> Sequence[Json]:
+    rng = generator(seed, "18 more loops")
+    return [_random(rng) for _ in range(80)]
+
+
+def persist_cost(seed: int) -> Sequence[Json]:
+    """A client that is told to be very patient."""
+    return [_asked([*[_try()] * 3000, OK], [0.001] * 3000)]
+
+
+def fewer_tries(asked: Json) -> Sequence[Json]:
+    """Propose the request with one failure less."""
+    real = len(asked["tries"]) - 3
+    return [
+        {
+            **asked,
+            "tries": asked["tries"][:at] + asked["tries"][at + 1 :],
+            "waits": asked["waits"][:at] + asked["waits"][at + 1 :],
+            "grants": asked["grants"][:at] + asked["grants"][at + 1 :],
+        }
+        for at in range(min(real - 1, 12))
+    ]
+
+
+# --- what is right -------------------------------------------------------------------------------------------------
+
+
+def _right(asked: Json) -> tuple[list[Event], Json]:
+    """Return what should be logged, and what should come of it."""
+    now_s = asked["starts_s"]
+    words: list[str] = []
+    log: list[Event] = [["deposit", now_s]]
+    waits, grants = iter(asked["waits"]), iter(asked["grants"])
+    for failures, one in enumerate(asked["tries"], 1):
+        log.append(["send", list(words)])
+        now_s += TRY_S
+        words += one["words"]
+        log.append(["record", not one["error"], now_s])
+        if not one["error"]:
+            return log, {"words": words, "error": None}
+        name = {"busy": "Overloaded", "wrong": "InvalidRequest"}[one["error"]]
+        result = {"words": words, "error": name}
+        if words and not asked.get("resume"):
+            return log, result
+        log.append(["delay", failures, name, now_s, asked.get("deadline_s")])
+        wait_s = next(waits, None)
+        if wait_s is None:
+            return log, result
+        log.append(["withdraw", now_s])
+        if not next(grants, False):
+            return log, result
+        log.append(["sleep", wait_s])
+        now_s += wait_s
+    raise AssertionError("a script ends with tries that nobody may make")
+
+
+# --- how it is judged ----------------------------------------------------------------------------------------------
+
+_Check = Callable[[Json, list[Event], list[Event]], tuple[str, str, str, str] | None]  # id, seen, why, next
+
+
+_FREE = "The first try is no retry. It would be refused in the very hour in which all fail."
+
+
+def _of(log: Sequence[Event], *kinds: str) -> list[Event]:
+    return [event for event in log if event[0] in kinds]
+
+
+def _story(log: Sequence[Event]) -> str:
+    """Return a log on one line."""
+    shown = log[:9]
+    texts = [" ".join(map(_short, event[:2])) for event in shown]
+    return ", ".join(texts) + (", ..." if len(log) > len(shown) else "")
+
+
+def _short(part: Json) -> str:
+    return f"{part:g}" if isinstance(part, float) else f"{part}"
+
+
+def judge_persist(asked: Json, told: Json) -> Problem | None:
+    """The log must be the right one, but for the order of what does not matter."""
+    log, result = told["log"], told["result"]
+    right, wanted = _right(asked)
+    where = _where(asked)
+    if "type" in result and result["type"].endswith("not a coroutine"):
+        why = "`persist` waits for others, so it is an `async def`, and is awaited."
+        return Problem("not-async", f"it returned {result['type']}", why, "Keep the first line as it is given.", where)
+    if result.get("type") == "other await":
+        why = "It awaited something that was not given to it, so it cannot run in simulated time."
+        return Problem("other-await", _story(log), why, "Sleep with `sleep`, send with `send`.", where)
+    for check in _CHECKS:
+        found = check(asked, log, right)
+        if found is not None:
+            id_, seen, why, next_ = found
+            return Problem(id_, seen, why, next_, where)
+    if "type" in result:
+        why = "Return a `Try`: all words that came, and the last error (None if the answer is complete)."
+        return Problem("no-try", f"it returned a {result['type']}", why, "Try(words, error)", where)
+    if result["words"] != wanted["words"]:
+        seen = f"it returned {result['words']}, and the reader has {wanted['words']}"
+        why = "All words that came belong to the answer, those of broken tries too, each once."
+        return Problem("loses-words", seen, why, "Add the new words behind the old ones.", where)
+    if result["error"] != wanted["error"]:
+        seen = f"it returned the error {result['error']}; the last try ended with {wanted['error']}"
+        why = "Who called must learn how it ended."
+        return Problem("hides-error", seen, why, "Return the last error, or None after a success.", where)
+    return None
+
+
+def _where(asked: Json) -> str:
+    tries = asked["tries"][:-3]
+    shown = ["ok" if not one["error"] else one["error"] + (" after words" if one["words"] else "") for one in tries[:6]]
+    more = ", ..." if len(tries) > 6 else ""
+    waits = ", ".join("None" if wait is None else f"{wait:g}" for wait in asked["waits"][:6])
+    resume = f"; resume={asked['resume']}" if "resume" in asked else ""
+    return f"tries: {', '.join(shown)}{more}; policy: {waits or '-'}; budget: {_grants(asked)}{resume}"
+
+
+def _grants(asked: Json) -> str:
+    return ", ".join("yes" if grant else "no" for grant in asked["grants"][:6]) or "-"
+
+
+def _judge_order(asked: Json, log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
+    acts, wanted = _of(log, "send", "sleep"), _of(right, "send", "sleep")
+    kinds = [event[0] for event in acts]
+    seen = _story(log)
+    sends, due = kinds.count("send"), [event[0] for event in wanted].count("send")
+    if not sends and _of(log, "withdraw"):
+        return "pays-for-first", seen, _FREE, "Withdraw after a failure only."
+    if not sends:
+        return "never-sends", seen or "nothing happened", "Nothing was sent.", "Await `send(words)` in a loop."
+    if kinds[0] == "sleep":
+        why = "It slept before the first try. Every customer waits for nothing, also on a good day."
+        return "sleeps-first", seen, why, "Sleep only after a failure that is to be tried again."
+    if sends > 1 and _of(right, "delay") and not _of(log, "delay"):
+        why = "It asked no policy, so nothing ever ends it."
+        return "unbounded", seen, why, "Ask `policy.delay_s` after each failure; None means: give up."
+    if sends > due:
+        return _too_many(asked, due, seen)
+    if sends < due:
+        why = "Policy and budget allowed a further try, and it was not made."
+        if asked.get("resume") and any(one["words"] for one in asked["tries"][:sends]):
+            why = "This answer could be continued, and policy and budget allowed it."
+        return "gives-up", seen, why, "Go on until there is no error, no wait, or no leave."
+    if kinds[-1] == "sleep":
+        why = "It slept, and then gave up: the wait was for nothing."
+        return "sleeps-for-nothing", seen, why, "Decide first, then sleep."
+    if _of(acts, "sleep") != _of(wanted, "sleep"):
+        why = "It should wait as long as the policy says, once after each failure."
+        return "sleeps-otherwise", seen, why, "`await sleep(wait_s)`, with what `delay_s` returned."
+    if _of(acts, "send") != _of(wanted, "send"):
+        why = "A try must be told the words that the reader has, or the answer begins anew."
+        return "starts-over", seen, why, "`await send(words)`, with all words so far."
+    return None
+
+
+def _too_many(asked: Json, due: int, seen: str) -> tuple[str, str, str, str]:
+    """Say why the try after the last one that was due should not have been made."""
+    last = asked["tries"][due - 1]
+    words = any(one["words"] for one in asked["tries"][:due])
+    if not last["error"]:
+        return "goes-on", seen, "The answer was complete, and it was asked for again.", "Stop when there is no error."
+    if words and not asked.get("resume"):
+        why = "The reader has words of this answer; another one would begin below it, and differ."
+        return "after-first-word", seen, why, "Without `resume`, give up once a word has come."
+    if due <= len(asked["waits"]) and asked["waits"][due - 1] is not None:
+        why = "The budget refused: all clients together have used up their retries."
+        return "ignores-budget", seen, why, "Go on only if `budget.withdraw(...)` is true."
+    return "ignores-policy", seen, "The policy said None: give up.", "Look at what `delay_s` returned."
+
+
+def _judge_policy(asked: Json, log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
+    found, wanted = _of(log, "delay"), _of(right, "delay")
+    for seen, due in zip(found, wanted, strict=False):
+        if seen[1] != due[1]:
+            text = f"delay_s({seen[1]}, ...) after {due[1]} failures"
+            return "miscounts", text, "`attempt` counts the failures so far, from 1.", "Count before you ask."
+        if seen[2] != due[2]:
+            text = f"delay_s was given a {seen[2]}; the try ended with {due[2]}"
+            return "other-error", text, "The policy decides by the error of the last try.", "Pass it on."
+        if abs(seen[3] - due[3]) > 1e-9:
+            text = f"delay_s was told that it is {seen[3]:g} s; it is {due[3]:g} s"
+            return "old-time", text, "A try takes time, and so does a wait.", "Ask `clock()` anew."
+        if seen[4] != due[4]:
+            text = f"delay_s was given the deadline {seen[4]}; it is {due[4]}"
+            return "no-deadline", text, "Without it the policy waits past the deadline.", "Pass `deadline_s` on."
+    if len(found) > len(wanted):
+        text = f"the policy was asked {len(found)} times, and {len(wanted)} times there was something to ask"
+        return "asks-policy", text, "Where no try may follow, no wait is needed.", "First: may it go on at all?"
+    return None
+
+
+def _judge_budget(asked: Json, log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
+    deposits, withdraws, due = len(_of(log, "deposit")), len(_of(log, "withdraw")), len(_of(right, "withdraw"))
+    sends = len(_of(log, "send"))
+    if deposits != 1:
+        id_ = "no-deposit" if not deposits else "deposits-each-try"
+        why = "Each request pays in once. Retries that paid in would pay for each other, without end."
+        return id_, f"{deposits} deposits, {sends} tries", why, "`budget.deposit(clock())`, before the loop."
+    if log[0][0] != "deposit":
+        why = "The request pays when it comes. Paid later, it counts when all have failed already."
+        return "deposits-late", _story(log), why, "`budget.deposit(clock())`, before the loop."
+    if withdraws == due + 1 and next((e[0] for e in log if e[0] in ("send", "withdraw")), "") == "withdraw":
+        return "pays-for-first", _story(log), _FREE, "Withdraw after a failure only."
+    if withdraws > due:
+        text = f"{withdraws} withdrawals, and {due} retries to pay for"
+        return "pays-for-nothing", text, "It paid for a retry that the policy refuses.", "Ask the policy first."
+    if withdraws < due:
+        text = f"{withdraws} withdrawals, and {due} retries to pay for"
+        return "ignores-budget", text, "A retry was made without being paid for.", "Ask before every retry."
+    records, wanted = _of(log, "record"), _of(right, "record")
+    if [event[1] for event in records] != [event[1] for event in wanted]:
+        heard, ended = ([event[1] for event in events][:6] for events in (records, wanted))
+        text = f"the budget heard {heard}; the tries ended well: {ended}"
+        why = "Some budgets look at how tries end: each must be told, once."
+        return "no-record", text, why, "`budget.record(last.error is None, clock())` after each try."
+    order = [event[0] for event in log if event[0] in ("record", "withdraw")]
+    if order != [event[0] for event in right if event[0] in ("record", "withdraw")]:
+        why = "The budget was asked before it knew of the failure that it is asked about."
+        return "records-late", _story(log), why, "Record right after the try."
+    return _judge_times(log, right)
+
+
+def _judge_times(log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
+    """What the budget is told must have the time at which it is told."""
+    for kind in ("deposit", "record", "withdraw"):
+        for found, due in zip(_of(log, kind), _of(right, kind), strict=True):
+            if found[-1] > due[-1] + 1e-9:
+                why = "It slept before it asked the budget: if that refuses, the wait was for nothing."
+                return "sleeps-for-nothing", _story(log), why, "Decide first, then sleep."
+            if found[-1] < due[-1] - 1e-9:
+                text = f"{kind} was told that it is {found[-1]:g} s; it is {due[-1]:g} s"
+                why = "A try takes time, and a budget forgets what is old."
+                return "old-time", text, why, "Ask `clock()` anew."
+    return None
+
+
+_CHECKS: Sequence[_Check] = (_judge_order, _judge_policy, _judge_budget)
+
+
+def persist_broke(asked: Json, told: Told) -> Problem | None:
+    """Say what exceptions mean that many people meet."""
+    where = told.line or _where(asked)
+    if "one try too many" in told.error:
+        why = "It goes on and on: nothing ends it."
+        if any(one["words"] for one in asked["tries"]) and not asked.get("resume"):
+            why = "It goes on and on, although the reader has words of the answer already."
+        seen = "more tries than anybody allowed"
+        return Problem("unbounded", seen, why, "None of `delay_s` gives up.", _where(asked))
+    if "no running event loop" in told.error:
+        why = "It waits on the computer's clock; what is given to it can also wait in simulated time."
+        return Problem("other-await", told.error, why, "Sleep with `sleep`, send with `send`.", where)
+    if told.error.startswith("RecursionError"):
+        why = "It calls itself for each try, and Python bounds that."
+        return Problem("recursion", told.error[:80], why, "A loop has no such bound.", where)
+    if told.error.startswith(("Overloaded", "InvalidRequest")):
+        why = "`send` raises nothing, and neither does `persist`: what went wrong is returned."
+        return Problem("raises-error", told.error, why, "Return Try(words, error).", where)
+    if "no attribute 'error'" in told.error or "no attribute 'words'" in told.error:
+        why = "`send(...)` gives a Try only when it is awaited."
+        return Problem("no-await", told.error, why, "`await send(words)`", where)
+    return None

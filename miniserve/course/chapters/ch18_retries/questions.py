@@ -1,0 +1,164 @@
+"""Chapter 18's questions: how long to wait, which failures to try again, the policy, the client's loop.
+
+How they are asked and judged is in `waiting`, `backing_off` and `persisting`.
+"""
+
+from __future__ import annotations
+
+from miniserve.course.chapters.ch18_retries import backing_off, lab, persisting, waiting
+from miniserve.course.check.code import Code, Layer
+from miniserve.course.check.kinds import Classify, locked
+from miniserve.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+    RequestError,
+    Unauthorized,
+    UpstreamError,
+)
+from miniserve.policies.recovery.retry import may_retry
+
+# --- 18.1 ----------------------------------------------------------------------------------------------------------
+
+WAITS = Code(
+    id="18.1",
+    name="Waits",
+    title="Four ways to wait",
+    minutes=15,
+    difficulty=2,
+    target="miniserve/policies/recovery/waits.py::Waits.bare+full+equal+decorrelated",
+    forbidden=("JITTERS", "no_jitter", "full_jitter", "equal_jitter", "decorrelated_jitter"),
+    driver=waiting.drive_waits,
+    layers=(
+        Layer("contract", waiting.waits_contract, waiting.judge_waits, on_error=waiting.waits_broke),
+        Layer("examples", waiting.waits_examples, waiting.judge_waits, on_error=waiting.waits_broke),
+        Layer("properties", waiting.waits_properties, waiting.judge_waits, on_error=waiting.waits_broke),
+        Layer("differential", waiting.waits_differential, waiting.judge_waits, on_error=waiting.waits_broke),
+        Layer("cost", waiting.waits_cost, waiting.judge_waits, on_error=waiting.waits_broke),
+    ),
+    hints=(
+        "Begin with `bare`; two of the others are a share of it. Which part of each wait is certain, "
+        "and which is luck?",
+        "bare: min(cap, base * 2 ** ___). full: luck in [0, 1) times ___. equal: half of ___, and luck times ___. "
+        "decorrelated: luck between base and ___, and then the cap. And 2.0 ** 5000 raises an OverflowError.",
+        "With other numbers, base 3 s and cap 10 s: the bare waits are 3, 6, 10, 10 s. After two failures and with "
+        "luck 0.25, full is 1.5 s and equal 3 + 0.75 = 3.75 s. After a wait of 4 s, decorrelated lies in 3 to 10 s.",
+    ),
+)
+
+# --- 18.2 ----------------------------------------------------------------------------------------------------------
+
+AGAIN, NEVER = "again", "never"
+_ERRORS: dict[str, RequestError] = {
+    "a": Overloaded("full", None, None, 2.0),
+    "b": InvalidRequest("too long"),
+    "c": UpstreamError("refused"),
+    "d": RateLimited("too many", None, None, 12.0),
+    "e": Unauthorized("wrong key"),
+    "f": UpstreamError("broke off"),
+    "g": DeadlineExceeded("too late"),
+    "h": Overloaded("do not", None, None, -1.0),
+}
+_HALF_READ = {"f"}
+
+WHICH = Classify(
+    id="18.2",
+    name="tried",
+    title="Which failures are tried again?",
+    minutes=5,
+    difficulty=2,
+    items=lab.FAILURES,
+    options=(AGAIN, NEVER),
+    keys={
+        key: locked("18.2", key, AGAIN if may_retry(error) and key not in _HALF_READ else NEVER)
+        for key, error in _ERRORS.items()
+    },
+    because={
+        "a": "The server is well, only busy, and says itself when it will have room.",
+        "b": "The same prompt is too long the next time, too. The request is wrong, not the service.",
+        "c": "Nothing was sent, so nothing was done; another moment, or another server, may be better.",
+        "d": "It is a matter of time alone, and the server says how long.",
+        "e": "The key is wrong the next time, too.",
+        "f": "What was read cannot be taken back: a new answer would begin below it, and differ.",
+        "g": "An answer is of no use any more, however soon it comes.",
+        "h": "A negative push-back forbids it, even though a plain 503 may be tried again.",
+    },
+    hints=(
+        "Would the same request, sent later, have another fate? And has anybody seen a part of the answer?",
+        "Three reasons for never: the request itself is ___; it is too ___; something was already ___. And a server "
+        "may forbid it.",
+        "Other cases: 413, the body is too large: never. 408, the server did not get the body in time: the framework "
+        "gives up, since whoever sends that slowly will do so again.",
+    ),
+)
+
+# --- 18.3 ----------------------------------------------------------------------------------------------------------
+
+BACKOFF = Code(
+    id="18.3",
+    name="Backoff",
+    title="Whether, and after how long",
+    minutes=15,
+    difficulty=3,
+    target="miniserve/policies/recovery/retry.py::Backoff.delay_s",
+    forbidden=("RETRIES",),
+    driver=backing_off.drive_backoff,
+    layers=(
+        Layer("contract", backing_off.backoff_contract, backing_off.judge_backoff, None, backing_off.backoff_broke),
+        Layer("examples", backing_off.backoff_examples, backing_off.judge_backoff, None, backing_off.backoff_broke),
+        Layer("properties", backing_off.backoff_properties, backing_off.judge_backoff, None, backing_off.backoff_broke),
+        Layer(
+            "differential", backing_off.backoff_differential, backing_off.judge_backoff, None, backing_off.backoff_broke
+        ),
+        Layer("cost", backing_off.backoff_cost, backing_off.judge_backoff, None, backing_off.backoff_broke),
+    ),
+    hints=(
+        "Two reasons to give up need no wait at all. Which? The third needs the wait: so draw it in between.",
+        "1. enough tries, or `not may_retry(error)`: None. 2. the wait: `error.retry_after_s`, unless that is None; "
+        "then `self._draw(attempt)`. 3. with a deadline: is `now_s + ___` before it?",
+        "Worked: attempt 2 of 5, no push-back, own wait 3 s, now 60 s, deadline 62 s: the wait would end at 63 s, so "
+        "None. With a push-back of 1.5 s it would end at 61.5 s, so 1.5.",
+    ),
+)
+
+# --- 18.4 ----------------------------------------------------------------------------------------------------------
+
+PERSIST = Code(
+    id="18.4",
+    name="persist",
+    title="The client's loop",
+    minutes=20,
+    difficulty=3,
+    weight=1.5,
+    target="miniserve/clients/retry_loop.py::persist",
+    driver=persisting.drive_persist,
+    layers=(
+        Layer("contract", persisting.persist_contract, persisting.judge_persist, None, persisting.persist_broke),
+        Layer("examples", persisting.persist_examples, persisting.judge_persist, None, persisting.persist_broke),
+        Layer(
+            "properties",
+            persisting.persist_properties,
+            persisting.judge_persist,
+            persisting.fewer_tries,
+            persisting.persist_broke,
+        ),
+        Layer(
+            "differential",
+            persisting.persist_differential,
+            persisting.judge_persist,
+            persisting.fewer_tries,
+            persisting.persist_broke,
+        ),
+        Layer("cost", persisting.persist_cost, persisting.judge_persist, None, persisting.persist_broke),
+    ),
+    hints=(
+        "Write down what happens on a good day first: what is called, in which order? Then one failure, then the ends.",
+        "deposit; then again and again: send, add the words, record; no error: return. Half read and no resume: "
+        "return. Ask the policy; None: return. Ask the budget; no: return. ___.",
+        "Worked: two failures, waits 0.5 and None, a budget that agrees: deposit, send, record, delay_s(1), withdraw, "
+        "sleep 0.5, send, record, delay_s(2), and it returns what came with the second error.",
+    ),
+)
+
+QUESTIONS = (WAITS, WHICH, BACKOFF, PERSIST)

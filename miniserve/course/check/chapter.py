@@ -1,0 +1,147 @@
+"""What a notebook holds in its hand: `ch = course.chapter(6)`, then `ch.check("6.1", answer)`, `ch.hint("6.1")`.
+
+Knows the chapter's questions and who the learner is. Prints words; raises `NotCorrect` for a wrong answer only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TypeVar
+
+from miniserve import seeds
+from miniserve.course import chapters
+from miniserve.course.check.code import Code, reaches_for_library
+from miniserve.course.check.numbers import Number, Params
+from miniserve.course.check.question import Question, check_here, placed
+from miniserve.course.check.verdict import NotCorrect, Status, Verdict
+from miniserve.course.notebook.solutions import solution_of
+
+T = TypeVar("T")
+LEARNER_FILE = Path("learner_id.txt")  # beside the notebooks; start_here.ipynb writes it
+GRADER = Path(__file__).resolve().parents[1] / "grade"  # absent from the copy of the package that a graded kernel gets
+GIVEN_FILE = Path("given.json")  # beside a notebook that is graded; the grader writes it
+
+
+class Chapter:
+    """One chapter's questions, for one learner."""
+
+    def __init__(self, number: int, questions: Mapping[str, Question], learner: str = "") -> None:
+        self.number = number
+        self.learner = learner
+        self._questions = dict(questions)
+        self._hints: Counter[str] = Counter()
+        self._tried: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"chapter {self.number}: {len(self._questions)} questions"
+
+    def question(self, id_: str) -> Question:
+        """Raises: KeyError naming the chapter's questions."""
+        if id_ not in self._questions:
+            raise KeyError(f"chapter {self.number} has no question {id_!r}; it has {', '.join(self._questions)}")
+        return self._questions[id_]
+
+    def given(self, id_: str) -> Params:
+        """Return the parameters of a question: the same for all, or drawn for this learner."""
+        question = self.question(id_)
+        return question.given(self.learner) if isinstance(question, Number) else {}
+
+    def check(self, id_: str, answer: object, *, seed: int | None = None) -> None:
+        """Print the verdict. `seed` repeats an earlier check with the numbers that it drew.
+
+        Raises: NotCorrect if the answer is wrong.
+        """
+        verdict = self.verdict(id_, answer, seed=seed)
+        if verdict.status is not Status.NOT_TRIED:
+            self._tried.add(id_)
+        if verdict.status is Status.WRONG:
+            raise NotCorrect(verdict)
+        print("\n".join(verdict.lines()))
+
+    def verdict(self, id_: str, answer: object, *, seed: int | None = None) -> Verdict:
+        """Return the verdict without printing or raising."""
+        question = self.question(id_)
+        seed = seeds.bucket("check", id_, self.learner, buckets=10_000) if seed is None else seed
+        if question.not_tried(answer):
+            return Verdict(id_, Status.NOT_TRIED, seed=seed)
+        if isinstance(question, Code) and (problem := reaches_for_library(question, answer)) is not None:
+            return Verdict(id_, Status.WRONG, placed(question, problem), seed=seed)
+        verdict = check_here(question, answer, seed, self.learner)
+        if question.graded_by_hand and verdict.status is Status.CORRECT:
+            return Verdict(id_, Status.NOTED, note="a person will read it", seed=seed)
+        return verdict
+
+    def yours(self, id_: str, answer: T) -> T | None:
+        """Return the learner's piece for a run or a plot; None, with a sentence, while it is not tried or not right."""
+        status = self.verdict(id_, answer).status
+        if status is Status.CORRECT:
+            return answer
+        print(f"{id_} is {status.value}{' yet' if status is Status.NOT_TRIED else ''}: shown without your version.")
+        return None
+
+    def hint(self, id_: str) -> None:
+        """Print the next hint of a question: concept, then formula, then a worked example with other numbers."""
+        hints = self.question(id_).hints
+        self._hints[id_] = min(self._hints[id_] + 1, len(hints))
+        number = self._hints[id_]
+        print(f"Hint {number} of {len(hints)} for {id_}: {hints[number - 1]}")
+
+    def solution(self, id_: str) -> None:
+        """Print the solved answer of a question and where it stands, once there was an attempt."""
+        self.question(id_)
+        if id_ not in self._tried:
+            print(f'{id_}: try it first, then check it; an attempt that fails will do. ch.hint("{id_}") helps.')
+        elif (found := solution_of(self.number, id_)) is None:
+            print(f"{id_}: this copy of the course has no solutions folder.")
+        else:
+            print(f"{id_}, from {found.place} (run and explained in {found.notebook}):\n\n{found.text}")
+
+
+def set_learner(learner: str) -> None:
+    """Say who you are: some questions draw their numbers for each person. Written to a file beside the notebooks.
+
+    Raises: ValueError for what would not do as the name of a folder, which is where a grader reads it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", learner):
+        raise ValueError(f"{learner!r} will not do: 1 to 64 letters, digits or . _ @ - (no spaces), as in ada.lovelace")
+    LEARNER_FILE.write_text(learner + "\n", encoding="utf-8")
+    print(f"You are {learner}. Chapters that are open already learn it when their first code cell runs again.")
+
+
+def chapter(number: int, learner: str | None = None) -> Chapter:
+    """Open a chapter. `learner` is read from `learner_id.txt` beside the notebook if it is not given."""
+    if learner is None:
+        learner = LEARNER_FILE.read_text(encoding="utf-8").strip() if LEARNER_FILE.is_file() else ""
+    if not GRADER.exists():
+        return CheckedElsewhere(number, {}, learner)  # a kernel that is graded has neither grader nor questions
+    questions: tuple[Question, ...] = import_module(f"{chapters.folder(number)}.questions").QUESTIONS
+    return Chapter(number, {question.id: question for question in questions}, learner)
+
+
+class CheckedElsewhere(Chapter):
+    """A chapter inside a kernel that is graded: it knows what is given, and no truth; the judge is elsewhere."""
+
+    def __repr__(self) -> str:
+        return f"chapter {self.number}, checked elsewhere"
+
+    def given(self, id_: str) -> Params:
+        """Return the parameters of a question, which the grader has put beside the notebook."""
+        given: dict[str, Params] = json.loads(GIVEN_FILE.read_text(encoding="utf-8")) if GIVEN_FILE.is_file() else {}
+        return given.get(id_, {})
+
+    def check(self, id_: str, answer: object, *, seed: int | None = None) -> None:
+        print(f"{id_}  is checked outside this notebook")
+
+    def verdict(self, id_: str, answer: object, *, seed: int | None = None) -> Verdict:
+        return Verdict(id_, Status.NOT_TRIED, note="checked outside this notebook")
+
+    def hint(self, id_: str) -> None:
+        print(f"{id_}: no hints while grading")
+
+    def solution(self, id_: str) -> None:
+        print(f"{id_}: no solutions while grading")

@@ -1,0 +1,194 @@
+"""Code questions: a piece of miniserve that the learner writes, checked in five layers.
+
+    contract ──> examples ──> properties ──> differential ──> cost
+
+The solution of such a question *is* the library's function (`target`), so course and framework cannot drift apart. For
+the same reason an answer may not use it: `forbidden` names are refused, wherever they come from.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from miniserve.course.check.ask import Drive, Json, Told
+from miniserve.course.check.numbers import is_placeholder
+from miniserve.course.check.question import Case, Question
+from miniserve.course.check.verdict import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Cases of one kind, and their judge. `smaller` proposes simpler versions of a case that failed."""
+
+    name: str  # contract, examples, properties, differential, cost
+    cases: Callable[[int], Sequence[Json]]  # seed -> what to ask
+    judge: Callable[[Json, Json], Problem | None]  # asked, told
+    smaller: Callable[[Json], Sequence[Json]] | None = None
+    on_error: Callable[[Json, Told], Problem | None] | None = None  # a better word for an exception that is expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code(Question):
+    """A function or class. `target` is `path/in/repository.py::Symbol.method`; several methods are separated by +."""
+
+    kind: ClassVar[str] = "code"
+    target: str
+    driver: Drive
+    layers: tuple[Layer, ...]
+    forbidden: tuple[str, ...] = ()  # names of the library that do the work, beside the target itself
+
+    def cases(self, seed: int, learner: str) -> Sequence[Case]:
+        return [Case(asked, layer.name, layer.smaller) for layer in self.layers for asked in layer.cases(seed)]
+
+    @property
+    def drive(self) -> Drive:
+        return self.driver
+
+    def not_tried(self, answer: object) -> bool:
+        """A stub raises NotImplementedError and nothing else, in every method that is to be written."""
+        if answer is ...:
+            return True
+        return all(is_stub(getattr(answer, name, None)) for name in self.methods) if self.methods else is_stub(answer)
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        return self._layer(case).judge(case.asked, told)
+
+    def failed(self, case: Case, told: Told) -> Problem:
+        layer = self._layer(case)
+        better = layer.on_error(case.asked, told) if layer.on_error is not None else None
+        return better or self._not_there(told) or self._not_called_so(told) or Question.failed(self, case, told)
+
+    def _not_there(self, told: Told) -> Problem | None:
+        if told.error.startswith("NotImplementedError"):
+            why = f"This part of {self.symbol} is not written yet."
+            return Problem("not-written", told.error, why, "Write it in the place of the `raise`.", told.line)
+        lacking = [name for name in self.methods if told.error.endswith(f"has no attribute '{name}'")]
+        if not told.error.startswith("AttributeError") or told.line or not lacking:
+            return None
+        why = f"The class {self.symbol} must have the method {lacking[0]}, under this very name."
+        return Problem("method-missing", told.error, why, "Keep each line with `def` as it was given.", self.symbol)
+
+    def _not_called_so(self, told: Told) -> Problem | None:
+        """A TypeError that comes through no line of the learner's: the call itself did not fit the answer."""
+        if not told.error.startswith("TypeError") or told.line:
+            return None
+        what = "class" if self.methods else "function"
+        if "not callable" in told.error:
+            why = f"The {what} {self.symbol} itself is asked for: not what it gives, and nothing that is made of it."
+            next_ = f'Write ch.check("{self.id}", {self.symbol}).'
+            return Problem("signature", told.error, why, next_, f'what was given to ch.check("{self.id}", ...)')
+        if "argument" in told.error:
+            why = f"The {what} does not take the arguments that it is called with."
+            next_ = "Keep each line with `def` as it was given."
+            return Problem(
+                "signature", told.error, why, next_, f"the call of {' or '.join(self.methods) or self.symbol}"
+            )
+        return None
+
+    def _layer(self, case: Case) -> Layer:
+        return next(layer for layer in self.layers if layer.name == case.layer)
+
+    @property
+    def symbol(self) -> str:
+        """The class or function that the learner writes."""
+        return self.target.partition("::")[2].partition("+")[0].partition(".")[0]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods whose bodies the learner writes; none for a function."""
+        parts = self.target.partition("::")[2].split("+")
+        return tuple(part.rpartition(".")[2] for part in parts if "." in part or part != self.symbol)
+
+    @property
+    def denied(self) -> frozenset[str]:
+        return frozenset((self.symbol, *self.forbidden))
+
+
+def lend(*functions: Callable[..., object]) -> Json:
+    """Return functions or methods of the library as texts that a driver can hand back with `ask.lent`."""
+    return [
+        {"module": one.__module__, "name": one.__qualname__, "text": textwrap.dedent(inspect.getsource(one))}
+        for one in functions
+    ]
+
+
+def is_stub(function: object) -> bool:
+    """Say whether a function does nothing, or nothing but raise NotImplementedError."""
+    return callable(function) and is_placeholder(inspect.unwrap(function))
+
+
+def forbidden_use(source: str, denied: frozenset[str], module: str = "miniserve") -> str | None:
+    """Return how `source` reaches for a denied name of the library, as text; None if it does not.
+
+    Refused are importing such a name, a module that holds it when it is then used by attribute, and reading the
+    library's own source.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == module:
+            for alias in node.names:
+                if alias.name in denied or alias.name == "*":
+                    return f"from {node.module} import {alias.name}"
+        if isinstance(node, ast.Attribute) and node.attr in denied and isinstance(node.value, ast.Name | ast.Attribute):
+            return ast.unparse(node)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+            "getsource",
+            "import_module",
+            "__import__",
+        ):
+            return ast.unparse(node)[:60]
+    return None
+
+
+def comes_from_library(answer: object, methods: Sequence[str] = ()) -> bool:
+    """Say whether a class or function, or one of the methods that it has or inherits, was defined in miniserve.
+
+    The methods that are to be written count, not the bases: a class may well fit one of our Protocols.
+    """
+    pieces = [answer, *(getattr(answer, name, None) for name in methods)]
+    return any(_in_library(getattr(piece, "func", piece)) for piece in pieces)  # .func: what a partial calls
+
+
+def _in_library(thing: object) -> bool:
+    return str(getattr(thing, "__module__", None) or "").partition(".")[0] == "miniserve"
+
+
+def _by_another_name(answer: object, denied: frozenset[str]) -> str | None:
+    """Return the name under which the answer's functions use something that is denied."""
+    for function in [*vars(answer).values()] if inspect.isclass(answer) else [answer]:
+        code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+        for name in code.co_names if code is not None else ():
+            thing = known.get(name)
+            if _in_library(thing) and (own := getattr(thing, "__name__", "")) in denied:
+                return name if name == own else f"{name}, which is {own}"
+    return None
+
+
+def reaches_for_library(question: Code, answer: object) -> Problem | None:
+    """Refuse an answer that uses what it should build. `answer` lives in this process."""
+    if comes_from_library(answer, question.methods):
+        seen = f"{question.symbol} comes from {getattr(answer, '__module__', 'miniserve')}"
+        return Problem("forbidden", seen, "This piece is to be written here, not imported.", "Write the body yourself.")
+    use = _by_another_name(answer, question.denied) or _written_use(question, answer)
+    if use is None:
+        return None
+    return Problem(
+        "forbidden", use, "The library's own version does the work here.", "Write it with what the text gives."
+    )
+
+
+def _written_use(question: Code, answer: object) -> str | None:
+    try:
+        source = inspect.getsource(answer)  # type: ignore[arg-type]  # anything else raises TypeError
+    except (OSError, TypeError):
+        return None
+    denied = question.denied - ({question.symbol} if inspect.isclass(answer) else set())
+    return forbidden_use(source, denied)

@@ -1,0 +1,134 @@
+"""What a question is: something that is asked of an answer, and a judge of what it tells.
+
+    cases(seed) ──> [Case] ──drive(answer, asked)──> Told ──judge(case, told)──> Problem or None
+
+Cases come in layers, cheapest first; `check` stops at the first problem, and credit is the share of layers passed. The
+kinds of pen-and-paper questions are in `numbers.py` and `kinds.py`, code questions in `code.py`; a chapter's questions
+are a module `chapters/chNN_slug/questions.py` with a tuple `QUESTIONS`. Truth is always computed there,
+by a formula, a simulation or the library; no answer is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import ClassVar
+
+from miniserve import seeds
+from miniserve.course.check.ask import Drive, Json, Told, ask, drive_value, is_blank
+from miniserve.course.check.verdict import Problem, Status, Verdict
+
+Ask = Callable[[Drive, Json], Told]  # how one case reaches the answer: in this process, or in a learner's kernel
+_SHRINK_TRIES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing asked. `smaller` proposes simpler versions of `asked`, for counterexamples that fit on a line."""
+
+    asked: Json = None
+    layer: str = "answer"
+    smaller: Callable[[Json], Sequence[Json]] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """The common part. `name` is what the answer is called in the notebook; hints go from concept to worked number."""
+
+    kind: ClassVar[str] = ""
+    graded_by_hand: ClassVar[bool] = False
+
+    id: str  # "6.1": chapter and place
+    name: str
+    title: str
+    hints: tuple[str, ...]
+    minutes: int = 5
+    difficulty: int = 2  # of 5
+    weight: float = 1.0
+
+    def cases(self, seed: int, learner: str) -> Sequence[Case]:
+        """Return what to ask. `learner` is who answers: some parameters are drawn for each person."""
+        return (Case(),)
+
+    @property
+    def drive(self) -> Drive:
+        return drive_value
+
+    def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
+        """Say what is wrong with `told`, the plain value that came back for `case`."""
+        raise NotImplementedError
+
+    def not_tried(self, answer: object) -> bool:
+        """Say whether this is still the placeholder, or made of nothing else."""
+        return is_blank(answer)
+
+    def failed(self, case: Case, told: Told) -> Problem:
+        """Say what it means that the answer could not be asked at all."""
+        kind, _, message = told.error.partition(": ")
+        if kind == "NotPlain":
+            return Problem("not-plain", message, "The answer must be a plain value.", "Convert it, or compute it anew.")
+        if kind == "TimeUp":
+            return Problem("never-ends", message, "A loop in your code does not end.", "Which condition never comes?")
+        next_ = (
+            "Run this line alone, with values of your own." if told.line else "Run your code alone, outside the check."
+        )
+        return Problem("raises", told.error, "Your code raised this error.", next_, told.line)
+
+    def rng(self, *key: object) -> Random:
+        """Return the generator that belongs to this question and `key`."""
+        return Random(seeds.number("question", self.id, *key))
+
+
+def check(question: Question, ask_case: Ask, seed: int, learner: str = "") -> Verdict:
+    """Ask every case, layer by layer, until something is wrong."""
+    cases = question.cases(seed, learner)
+    layers = list(dict.fromkeys(case.layer for case in cases))
+    for case in cases:
+        problem = _problem(question, ask_case, case, learner)
+        if problem is not None:
+            case, problem = _shrunk(question, ask_case, case, problem, learner)
+            problem = placed(question, problem)
+            passed = layers.index(case.layer)
+            status = Status.PARTIAL if passed else Status.WRONG
+            note = f"layer {passed + 1} of {len(layers)}, {case.layer}; seed {seed}" if len(layers) > 1 else ""
+            return Verdict(question.id, status, problem, passed / len(layers), seed, note)
+    return Verdict(question.id, Status.CORRECT, None, 1.0, seed, f"{len(layers)} layers" if len(layers) > 1 else "")
+
+
+def placed(question: Question, problem: Problem) -> Problem:
+    """Return the problem with a place: where a judge names no row, line or argument, it is the answer as a whole."""
+    return problem if problem.where else replace(problem, where=question.name)
+
+
+def check_here(question: Question, answer: object, seed: int, learner: str = "") -> Verdict:
+    """Check an answer that lives in this process. Partly right is wrong here: only grading gives part marks."""
+    if question.not_tried(answer):
+        return Verdict(question.id, Status.NOT_TRIED, seed=seed)
+    verdict = check(question, lambda drive, asked: ask(drive, answer, asked), seed, learner)
+    if verdict.status is Status.PARTIAL:
+        return Verdict(question.id, Status.WRONG, verdict.problem, verdict.credit, seed, verdict.note)
+    return verdict
+
+
+def _problem(question: Question, ask_case: Ask, case: Case, learner: str) -> Problem | None:
+    told = ask_case(question.drive, case.asked)
+    return question.judge(case, told.value, learner) if told.ok else question.failed(case, told)
+
+
+def _shrunk(question: Question, ask_case: Ask, case: Case, problem: Problem, learner: str) -> tuple[Case, Problem]:
+    """Return the smallest case found that fails in the same way."""
+    tries = 0
+    progress = case.smaller is not None and problem.id != "never-ends"
+    while progress and case.smaller is not None:
+        progress = False
+        for asked in case.smaller(case.asked):
+            tries += 1
+            if tries > _SHRINK_TRIES:
+                return case, problem
+            candidate = Case(asked, case.layer, case.smaller)
+            found = _problem(question, ask_case, candidate, learner)
+            if found is not None and found.id == problem.id:
+                case, problem, progress = candidate, found, True
+                break
+    return case, problem

@@ -1,0 +1,1 @@
+"""Solutions with small mistakes, to see whether the checks notice."""

@@ -1,0 +1,1 @@
+"""From one source to two notebooks: reading, building, executing, comparing, updating."""

@@ -1,0 +1,278 @@
+"""Policies meet the world: perform what `policies.dispatch` asks for, and stream the tokens past it to the client.
+
+Knows asyncio and the fleet; decides nothing. The story is told only how an attempt ended and which tokens reached the
+client. When the client goes away, `generate` is closed wherever it stands, and closing the connection to the replica
+is what frees its blocks. `sim/drive.py` is the same for the simulated world.
+
+**Ties.** What happens at one instant happens in the order that `live.virtual_time` states, in both worlds. A token that
+comes at the very instant of a limit comes too late. (On a real clock nothing ever happens at the same time.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from miniserve.errors import DeadlineExceeded, InternalError, PolicyError, RequestError, UpstreamError
+from miniserve.gateway.fleet import Fleet
+from miniserve.policies.bundle import HealthTick, Resilience
+from miniserve.policies.decision_log import OnDecision, logged
+from miniserve.policies.dispatch import dispatch, leave
+from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
+from miniserve.policies.routing.balancer import Balancer
+from miniserve.replica.drain import Door
+from miniserve.types import AttemptResult, Effect, FinishReason, Hedge, Outcome, Request, Send, Sleep, Story, TokenEvent
+
+log = logging.getLogger(__name__)
+
+
+class FleetBackend:
+    """The fleet as one `gateway.backend.Backend`. A bare balancer stands for the default policies around it."""
+
+    def __init__(self, fleet: Fleet, policies: Resilience | Balancer, *, on_decision: OnDecision | None = None) -> None:
+        self.door = Door("the gateway")
+        self.policies = policies if isinstance(policies, Resilience) else Resilience(policies)
+        self._fleet = fleet
+        self._on_decision = on_decision
+        fleet.add_tick(HealthTick(self.policies))
+
+    def ready(self) -> bool:
+        return self.door.is_open and self._fleet.any_ready()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take nothing new, finish what runs; return whether all of it finished within `timeout_s`."""
+        self.door.shut()
+        return await self.door.empty(timeout_s)
+
+    async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
+        """Yield the request's tokens from whichever replica serves it. Raises: the last attempt's error."""
+        with self.door.enter():
+            story, performance = self._story(request), None
+            try:
+                asked = _next(story, None)
+                while not isinstance(asked, Outcome):
+                    result = None
+                    if isinstance(asked, Sleep):
+                        await asyncio.sleep(asked.seconds)
+                    else:
+                        performance = _perform(self._fleet, asked)
+                        async with aclosing(performance.run()) as events:
+                            async for event in events:
+                                yield event
+                        result = performance.result()
+                    performance, asked = None, _next(story, result)
+            except PolicyError as error:
+                log.error("%s", error)
+                raise InternalError("the gateway failed while serving this request") from error
+            finally:
+                leave(story, () if performance is None else performance.tokens_sent())
+            if asked.error is not None:
+                raise asked.error
+
+    def _story(self, request: Request) -> Story:
+        story = dispatch(request, self._fleet.view, self._fleet.clock, self.policies)
+        if self._on_decision is None:
+            return story
+        return logged(story, request.request_id, self._fleet.clock, self._on_decision)
+
+
+def _next(story: Story, result: AttemptResult | None) -> Effect | Outcome:
+    try:
+        return story.send(result)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome
+
+
+def _perform(fleet: Fleet, effect: Send | Hedge) -> _Attempt | _Race:
+    return _Attempt(fleet, effect) if isinstance(effect, Send) else _Race(fleet, effect)
+
+
+class _Attempt:
+    """One `Send`, performed: its events while it runs, its result afterwards."""
+
+    def __init__(self, fleet: Fleet, send: Send) -> None:
+        self.has_begun = False  # it has brought something
+        self._fleet = fleet
+        self._send = send
+        self._token_ids: list[int] = []
+        self._cached_tokens = 0
+        self._finish_reason: FinishReason | None = None
+        self._error: Exception | None = None
+        self._loop = asyncio.get_running_loop()
+        self._started_at = self._loop.time()  # the loop's clock, which timeouts are measured by
+        self._started_s = fleet.clock()
+        self._first_token_s: float | None = None
+        self._ended_s = self._started_s
+
+    async def run(self) -> AsyncGenerator[TokenEvent, None]:
+        """Yield what the replica sends. Never raises its failure: that is in `result`."""
+        try:
+            async with aclosing(self._fleet.attempt(self._send)) as events:
+                while (event := await self._next(events)) is not None:
+                    self._note(event)
+                    yield event
+        except RequestError as error:
+            self._error = error
+        except Exception:
+            log.exception("attempt %d on replica %s broke", self._send.attempt, self._send.replica_id)
+            self._error = InternalError("the gateway failed while serving this request")
+        finally:
+            self._ended_s = self._fleet.clock()
+
+    async def _next(self, events: AsyncGenerator[TokenEvent, None]) -> TokenEvent | None:
+        """Return the next event, None at the end. Raises: the error of the limit that passes first."""
+        limit_s, error = self._limit()
+        if limit_s is None:
+            return await anext(events, None)
+        limit_at = self._started_at + limit_s
+        try:
+            async with asyncio.timeout_at(limit_at) as limit:
+                event = await anext(events, None)
+        except TimeoutError:
+            if limit.expired():
+                raise error from None
+            raise
+        if self._loop.time() >= limit_at:
+            raise error
+        return event
+
+    def _limit(self) -> tuple[float | None, RequestError]:
+        first_token_s, within_s = self._send.first_token_within_s, self._send.within_s
+        if first_token_s is not None and not self.has_begun and (within_s is None or first_token_s <= within_s):
+            return first_token_s, no_first_token(first_token_s)
+        return within_s, DeadlineExceeded("the request's deadline passed before its answer was complete")
+
+    def _note(self, event: TokenEvent) -> None:
+        self.has_begun = True
+        self._token_ids += event.token_ids
+        self._finish_reason = event.finish_reason
+        self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
+        if self._first_token_s is None:
+            self._first_token_s = self._fleet.clock()
+
+    def tokens_sent(self) -> tuple[int, ...]:
+        return tuple(self._token_ids)
+
+    def result(self, losers: tuple[AttemptResult, ...] = ()) -> AttemptResult:
+        if self._error is None and self._finish_reason is None:
+            self._error = InternalError("a replica's answer ended without a reason")
+        if self._error is not None:
+            _log_failure(self._send, self._error, len(self._token_ids))
+        return self._told(losers)
+
+    def result_as_loser(self) -> AttemptResult:
+        """Return how it ended, aborted or failed; nothing of it has reached the client."""
+        self._token_ids.clear()
+        self._finish_reason = None
+        self._cached_tokens = 0
+        return self._told(())
+
+    def _told(self, losers: tuple[AttemptResult, ...]) -> AttemptResult:
+        return AttemptResult(
+            self._send.replica_id,
+            self._finish_reason,
+            self.tokens_sent(),
+            self._error,
+            self._started_s,
+            self._first_token_s,
+            self._ended_s,
+            losers,
+            self._cached_tokens,
+        )
+
+
+def no_first_token(after_s: float) -> UpstreamError:
+    """Return the failure of an attempt that was silent for too long."""
+    return UpstreamError(f"the replica brought no token within {after_s:g} s", None, NO_FIRST_TOKEN)
+
+
+def _log_failure(send: Send, error: Exception, tokens: int) -> None:
+    where = f"attempt {send.attempt} on {send.replica_id}"
+    log.info("request %s %s: %s after %d tokens", send.request.request_id, where, type(error).__name__, tokens)
+
+
+class _Lane:
+    """One attempt of a race, running in a task of its own: an upstream's generator belongs to one task."""
+
+    def __init__(self, attempt: _Attempt, news: asyncio.Queue[_Lane]) -> None:
+        """`news` gets this lane once: when it has its first event, or has ended without one."""
+        self.attempt = attempt
+        self.events: asyncio.Queue[TokenEvent | None] = asyncio.Queue()  # None: the end
+        self._news = news
+        self._is_news_told = False
+        self._task = asyncio.create_task(self._run(), name="lane of a hedged request")
+
+    async def _run(self) -> None:
+        async with aclosing(self.attempt.run()) as events:
+            async for event in events:
+                self._pass_on(event)
+        self._pass_on(None)
+
+    def _pass_on(self, event: TokenEvent | None) -> None:
+        self.events.put_nowait(event)
+        if not self._is_news_told:
+            self._is_news_told = True
+            self._news.put_nowait(self)
+
+    async def stop(self) -> None:
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+class _Race:
+    """One `Hedge`, performed: the events of whoever brings the first one."""
+
+    def __init__(self, fleet: Fleet, hedge: Hedge) -> None:
+        self._fleet = fleet
+        self._hedge = hedge
+        self._news: asyncio.Queue[_Lane] = asyncio.Queue()
+        self._lanes: list[_Lane] = []
+        self._decided: _Lane | None = None
+
+    async def run(self) -> AsyncGenerator[TokenEvent, None]:
+        """Yield the winner's events; whichever way this is left, no attempt runs on."""
+        try:
+            self._start(self._hedge.first)
+            self._decided = winner = await self._first_to_bring_one()
+            for lane in self._lanes:
+                if lane is not winner:
+                    await lane.stop()
+            while (event := await winner.events.get()) is not None:
+                yield event
+        finally:
+            for lane in self._lanes:
+                await lane.stop()
+
+    def _start(self, send: Send) -> None:
+        self._lanes.append(_Lane(_Attempt(self._fleet, send), self._news))
+
+    async def _first_to_bring_one(self) -> _Lane:
+        """Return the lane that brings an event first; if both fail, the last of them."""
+        lane = await self._news_of_first_alone()
+        if lane is not None:
+            return lane
+        if (second := self._hedge.second()) is not None:
+            self._start(second)
+        lane = await self._news.get()
+        if not lane.attempt.has_begun and len(self._lanes) > 1:
+            lane = await self._news.get()
+        return lane
+
+    async def _news_of_first_alone(self) -> _Lane | None:
+        try:
+            async with asyncio.timeout(self._hedge.after_s):
+                return await self._news.get()
+        except TimeoutError:
+            return None
+
+    def tokens_sent(self) -> tuple[int, ...]:
+        return () if self._decided is None else self._decided.attempt.tokens_sent()
+
+    def result(self) -> AttemptResult:
+        assert self._decided is not None
+        losers = [lane.attempt.result_as_loser() for lane in self._lanes if lane is not self._decided]
+        return self._decided.attempt.result(tuple(losers))

@@ -1,0 +1,211 @@
+"""The replicas that the gateway knows: how busy each is, whether it answers, and the snapshot that policies see.
+
+Two kinds of knowledge: `outstanding` is counted here, around each send, and always true; the rest comes from probes
+every half second and is as old as `ReplicaView.as_of_s` says. Whether a replica may be used is decided here by facts
+only (it answers, it says that it is ready); which one to use is the balancer's business.
+
+Control loops (`add_tick`) are called with the time and the view once per `tick_interval_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from miniserve.errors import RequestError, UpstreamError
+from miniserve.replica.wire import ReplicaReport
+from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
+
+log = logging.getLogger(__name__)
+
+Sleep = Callable[[float], Awaitable[object]]  # seconds
+Tick = Callable[[float, FleetView], None]  # a control loop's turn: (now_s, view)
+
+
+class Upstream(Protocol):
+    """A replica as its gateway reaches it; `gateway.remote.RemoteReplica` is one."""
+
+    def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]: ...
+    async def report(self, timeout_s: float) -> ReplicaReport: ...
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Member:
+    """One replica and what is known of it."""
+
+    replica_id: str
+    upstream: Upstream
+    weight: float = 1.0
+    region: str = ""
+    state: ReplicaState = ReplicaState.STARTING
+    outstanding: int = 0
+    misses: int = 0  # probes in a row without an answer
+    report: ReplicaReport | None = None
+    as_of_s: float = 0.0
+
+    def view(self) -> ReplicaView:
+        report = self.report
+        if report is None:
+            return ReplicaView(self.replica_id, self.state, self.outstanding, region=self.region, weight=self.weight)
+        return ReplicaView(
+            self.replica_id,
+            self.state,
+            self.outstanding,
+            queue_depth=report.waiting,
+            running=report.running,
+            kv_used_fraction=report.kv_used_fraction,
+            tokens_per_s=report.tokens_per_s,
+            version=report.model,
+            region=self.region,
+            weight=self.weight,
+            as_of_s=self.as_of_s,
+            steps=report.steps,
+        )
+
+
+class Fleet:
+    """`async with Fleet(clock) as fleet:` probes its members inside the block and closes them at its end."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        probe_interval_s: float = 0.5,
+        probe_timeout_s: float = 2.0,
+        misses_until_down: int = 3,
+        tick_interval_s: float = 0.5,  # as often as there can be news
+        control_sleep: Sleep = asyncio.sleep,
+        probe_sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.clock = clock
+        self._probe_interval_s = probe_interval_s
+        self._probe_timeout_s = probe_timeout_s
+        self._misses_until_down = misses_until_down
+        self._tick_interval_s = tick_interval_s
+        self._control_sleep, self._probe_sleep = control_sleep, probe_sleep  # under virtual time, ties need an order
+        self.answered = asyncio.Event()  # set once any replica has reported
+        self._ticks: list[Tick] = []
+        self._control: asyncio.Task[None] | None = None
+        self._members: dict[str, Member] = {}
+        self._probes: dict[str, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Fleet:
+        self._control = asyncio.create_task(self._control_for_ever(), name="control loops")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._control is not None:
+            self._control.cancel()
+            await asyncio.gather(self._control, return_exceptions=True)
+        for replica_id in list(self._members):
+            await self.remove(replica_id)
+
+    # --- membership ------------------------------------------------------------------------------------------------
+
+    async def put(self, replica_id: str, upstream: Upstream, *, weight: float = 1.0, region: str = "") -> None:
+        """Add a replica, or put a restarted one in its old place; returns after its first probe."""
+        old, old_probe = self._members.get(replica_id), self._probes.pop(replica_id, None)
+        member = self._members[replica_id] = Member(replica_id, upstream, weight, region)
+        await self._probe(member)
+        self._probes[replica_id] = asyncio.create_task(self._probe_for_ever(member), name=f"probe {replica_id}")
+        if old is not None:
+            await _retire(old, old_probe)
+
+    async def remove(self, replica_id: str) -> None:
+        """Forget a replica; what is still running there is cut off."""
+        if (member := self._members.pop(replica_id, None)) is not None:
+            await _retire(member, self._probes.pop(replica_id, None))
+
+    def mark_down(self, replica_id: str) -> None:
+        """Believe somebody who saw the process die, instead of waiting for probes to miss it."""
+        if member := self._members.get(replica_id):
+            self._set_state(member, ReplicaState.DOWN)
+
+    # --- what others see -------------------------------------------------------------------------------------------
+
+    def view(self) -> FleetView:
+        return FleetView(tuple(member.view() for member in self._members.values()), self.clock())
+
+    def members(self) -> tuple[Member, ...]:
+        return tuple(self._members.values())
+
+    def any_ready(self) -> bool:
+        return any(member.state is ReplicaState.READY for member in self._members.values())
+
+    async def attempt(self, send: Send) -> AsyncGenerator[TokenEvent, None]:
+        """Yield what the replica sends; closing early aborts. The attempt counts as outstanding until then.
+
+        Raises: UpstreamError if the replica has left the fleet; the replica's error.
+        """
+        member = self._members.get(send.replica_id)
+        if member is None:
+            raise UpstreamError(f"replica {send.replica_id} has left the fleet", None, "unreachable")
+        member.outstanding += 1
+        try:
+            async with aclosing(self._stream(member.upstream, send)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            member.outstanding -= 1
+
+    def _stream(self, upstream: Upstream, send: Send) -> AsyncGenerator[TokenEvent, None]:
+        """Where drills put their faults (`tests/parity/paced_fleet.py`)."""
+        return upstream.generate(send.request)
+
+    # --- control loops ---------------------------------------------------------------------------------------------
+
+    def add_tick(self, tick: Tick) -> None:
+        """Have `tick` called once per `tick_interval_s`, after those that were added before it."""
+        self._ticks.append(tick)
+
+    async def _control_for_ever(self) -> None:
+        while True:
+            await self._control_sleep(self._tick_interval_s)
+            for tick in self._ticks:
+                try:
+                    tick(self.clock(), self.view())
+                except Exception:  # one broken control loop must not stop the others
+                    log.exception("a control loop broke")
+
+    # --- probes ----------------------------------------------------------------------------------------------------
+
+    async def _probe_for_ever(self, member: Member) -> None:
+        while True:
+            await self._probe_sleep(self._probe_interval_s)
+            await self._probe(member)
+
+    async def _probe(self, member: Member) -> None:
+        try:
+            report = await member.upstream.report(self._probe_timeout_s)
+        except RequestError as error:
+            member.misses += 1
+            if member.misses >= self._misses_until_down:
+                self._set_state(member, ReplicaState.DOWN, f" after {member.misses} missed probes: {error}")
+            return
+        except Exception:  # a bug of ours must not end the probing in silence
+            log.exception("the probe of replica %s broke", member.replica_id)
+            return
+        member.misses = 0
+        self.answered.set()
+        member.report, member.as_of_s = report, self.clock()
+        self._set_state(member, report.state)
+
+    def _set_state(self, member: Member, state: ReplicaState, why: str = "") -> None:
+        if member.state is not state:
+            log.info("replica %s: %s -> %s%s", member.replica_id, member.state.value, state.value, why)
+            member.state = state
+
+
+async def _retire(member: Member, probe: asyncio.Task[None] | None) -> None:
+    if probe is not None:
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+    await member.upstream.close()

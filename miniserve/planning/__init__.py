@@ -1,0 +1,1 @@
+"""Answers that take many simulations or closed forms: how many replicas, which lever, what an oracle does."""

@@ -1,0 +1,1 @@
+"""Who may come in, and when: admission, quotas, limits on concurrency, fair shares."""

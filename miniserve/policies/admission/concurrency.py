@@ -1,0 +1,133 @@
+"""How many requests may be inside at once? A fixed number, or one that is found by watching latency.
+
+By Little's law a fleet that does `x` requests/s in `s` seconds each holds `x * s` of them. Letting more in only makes
+them wait inside. `Gradient2` looks for that point from outside: while latency stays at its long-run value the limit
+creeps up; when latency rises above that, the limit shrinks in proportion.
+
+Knows how long requests took and how many were inside; nothing of replicas.
+
+Source: Netflix concurrency-limits, `Gradient2Limit`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from miniserve.errors import SetupError
+from miniserve.policies.admission.admission import Admit, Reject, Verdict
+from miniserve.types import FleetView, Request
+
+
+class Limit(Protocol):
+    """A number of requests that may be inside, learned or not."""
+
+    def current(self) -> int: ...
+
+    def observe(self, latency_s: float, inflight: int) -> None:
+        """Learn how long a request took, and how many were inside when it left (itself included)."""
+        ...
+
+
+class FixedLimit:
+    """Always the same."""
+
+    def __init__(self, *, limit: int = 64) -> None:
+        if limit < 1:
+            raise SetupError(f"limit ({limit}) must be at least 1")
+        self._limit = limit
+
+    def current(self) -> int:
+        return self._limit
+
+    def observe(self, latency_s: float, inflight: int) -> None: ...
+
+
+class Gradient2:
+    """Grow by `queue` while latency is as usual; shrink by as much as latency exceeds the usual, at most by half.
+
+    "Latency" is the mean of `samples` requests in a row, since single ones vary too much to be a sign; "usual" is a
+    slow average of those. When latency has fallen to half of it, the slow average is led down faster. Under overload
+    that never pauses, waiting inside becomes usual too, and the limit drifts up: by a quarter in some 50,000 requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        initial: int = 20,  # this and the following: Netflix
+        lowest: int = 20,
+        highest: int = 200,
+        smoothing: float = 0.2,
+        queue: float = 4.0,
+        long_window: int = 600,
+        samples: int = 100,  # ours: with exponential times their mean is within 10 %; 20 are too noisy to find 100
+    ) -> None:
+        if not 1 <= lowest <= initial <= highest or not 0 < smoothing <= 1 or min(long_window, samples) < 1:
+            raise SetupError(
+                f"needs 1 <= lowest ({lowest}) <= initial ({initial}) <= highest ({highest}), 0 < smoothing "
+                f"({smoothing}) <= 1, long_window ({long_window}) and samples ({samples}) >= 1"
+            )
+        self._limit = float(initial)
+        self._lowest = lowest
+        self._highest = highest
+        self._smoothing = smoothing
+        self._queue = queue
+        self._long_weight = 2 / (long_window + 1)
+        self._samples = samples
+        self._long_s = 0.0
+        self._updates = 0
+        self._sum_s = 0.0
+        self._count = 0
+        self._peak_inflight = 0
+
+    def current(self) -> int:
+        return int(self._limit)
+
+    def observe(self, latency_s: float, inflight: int) -> None:
+        self._sum_s += latency_s
+        self._count += 1
+        self._peak_inflight = max(self._peak_inflight, inflight)
+        if self._count == self._samples:
+            self._update(self._sum_s / self._count, self._peak_inflight)
+            self._sum_s, self._count, self._peak_inflight = 0.0, 0, 0
+
+    def _update(self, short_s: float, inflight: int) -> None:
+        self._updates += 1
+        weight = max(self._long_weight, 1 / self._updates)  # a plain mean first, so that the start weighs no more
+        long_s = self._long_s + weight * (short_s - self._long_s)
+        if long_s > 2 * short_s:
+            long_s *= 0.9
+        self._long_s = long_s
+        if inflight < self._limit / 2:  # the limit is not what holds them back: nothing to learn
+            return
+        gradient = max(0.5, min(1.0, long_s / short_s)) if short_s > 0 else 1.0
+        wanted = self._limit * gradient + self._queue
+        smoothed = (1 - self._smoothing) * self._limit + self._smoothing * wanted
+        self._limit = min(self._highest, max(self._lowest, smoothed))
+
+
+class ConcurrencyLimit:
+    """Admit while fewer than the limit are inside."""
+
+    def __init__(self, *, limit: Limit | None = None, retry_after_s: float = 1.0) -> None:
+        self._limit = limit or FixedLimit()
+        self._retry_after_s = retry_after_s
+        self._inside: dict[str, list[float]] = {}  # request id -> when it came in; clients may use an id twice
+        self._count = 0
+
+    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+        limit = self._limit.current()
+        if self._count >= limit:
+            message = f"{self._count} requests are inside, the limit is {limit}"
+            return Reject(503, "too_many_requests_inside", message, self._retry_after_s)
+        self._inside.setdefault(request.request_id, []).append(now_s)
+        self._count += 1
+        return Admit()
+
+    def finished(self, request: Request, tokens: int | None, now_s: float) -> None:
+        held = self._inside[request.request_id]
+        entered_s = held.pop()
+        if not held:
+            del self._inside[request.request_id]
+        if tokens is not None:
+            self._limit.observe(now_s - entered_s, self._count)
+        self._count -= 1

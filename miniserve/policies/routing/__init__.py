@@ -1,0 +1,1 @@
+"""Where a request goes: balancers, affinity, routers by region and by model."""

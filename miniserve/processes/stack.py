@@ -1,0 +1,139 @@
+"""The whole stack as one block: replica processes, the fleet that knows them, and the gateway in front.
+
+    async with running_stack(...) as stack:     everything is up; stack.url answers
+        ...
+                                                everything is down, nothing is left behind
+
+Leaving the block in peace drains: the door shuts, what is being answered is finished, then the replicas stop. Leaving
+it by an exception stops at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from miniserve.api.wiring import edge_app, served_model
+from miniserve.clock import monotonic
+from miniserve.config import EdgeConfig
+from miniserve.errors import SetupError
+from miniserve.gateway.drive import FleetBackend
+from miniserve.gateway.fleet import Fleet
+from miniserve.gateway.remote import RemoteReplica
+from miniserve.gateway.traffic import Traffic
+from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
+from miniserve.processes.http_server import HttpServer
+from miniserve.processes.supervisor import Supervisor
+
+DRAIN_TIMEOUT_S = 30.0  # the longest answer we wait for when told to stop
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """The model as its clients know it, what the gateway needs to read it, and who decides."""
+
+    name: str
+    folder: Path
+    drain_timeout_s: float = DRAIN_TIMEOUT_S
+    edge: EdgeConfig = field(default_factory=EdgeConfig)
+    balancer: Balancer = field(default_factory=LeastOutstanding)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A running gateway and what can be seen of it."""
+
+    url: str
+    fleet: Fleet
+    backend: FleetBackend
+    traffic: Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running gateway with replicas of its own."""
+
+    gateway: Gateway
+    supervisor: Supervisor
+
+    @property
+    def url(self) -> str:
+        return self.gateway.url
+
+
+@asynccontextmanager
+async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
+    """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas do not serve this model."""
+    backend = FleetBackend(fleet, options.balancer)
+    traffic = Traffic(backend, monotonic)
+    model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
+    app = edge_app(traffic, model, edge=options.edge)
+    async with HttpServer(app, sock) as server:
+        yield Gateway(server.url, fleet, backend, traffic)
+        await backend.drain(options.drain_timeout_s)
+
+
+@asynccontextmanager
+async def running_stack(
+    options: GatewayOptions, sock: socket.socket, *, replicas: int, replica_arguments: Sequence[str] = ()
+) -> AsyncGenerator[Stack, None]:
+    """Start `replicas` processes and a gateway on `sock`; all are gone after the block.
+
+    `replica_arguments` are further options of `miniserve replica`. Raises: SetupError when something cannot start.
+    """
+    async with Fleet(monotonic) as fleet:
+        supervisor = Supervisor(
+            replica_command(options, replica_arguments),
+            [f"r{i}" for i in range(replicas)],
+            _Registrar(fleet),
+            monotonic,
+            drain_timeout_s=options.drain_timeout_s,
+        )
+        async with supervisor, running_gateway(options, fleet, sock) as gateway:
+            yield Stack(gateway, supervisor)
+
+
+def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:
+    """Return the command line of one replica that dies with us, on a port of its own choice."""
+    model = ["--model", str(options.folder), "--served-name", options.name]
+    return [sys.executable, "-m", "miniserve", "replica", "--port", "0", "--die-with-parent", *model, *more]
+
+
+class _Registrar:
+    """Tells the fleet what the supervisor sees."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    async def up(self, replica_id: str, url: str) -> None:
+        await self._fleet.put(replica_id, RemoteReplica(url))
+
+    def down(self, replica_id: str) -> None:
+        self._fleet.mark_down(replica_id)
+
+
+async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
+    """Put replicas that run elsewhere into the fleet. Raises: SetupError when none of them answers in time."""
+    for i, url in enumerate(urls):
+        await fleet.put(f"r{i}", RemoteReplica(url))
+    try:
+        async with asyncio.timeout(timeout_s):
+            await fleet.answered.wait()
+    except TimeoutError:
+        raise SetupError(f"no replica answered within {timeout_s:g} s at {', '.join(urls)}") from None
+
+
+def _agreed_length(fleet: Fleet, name: str) -> int:
+    """Return the context that every replica has room for."""
+    reports = [member.report for member in fleet.members() if member.report is not None]
+    others = sorted({report.model for report in reports if report.model != name})
+    if others:
+        raise SetupError(f"the gateway was told to serve {name}, but a replica serves {', '.join(others)}")
+    if not reports:
+        raise SetupError("no replica answers, so the gateway has nothing to serve")
+    return min(report.max_model_len for report in reports)

@@ -1,0 +1,223 @@
+"""Replica processes: start them, restart the one that dies, drain and stop them; leave none behind.
+
+Each process gets a session of its own, so that a terminal's Ctrl-C reaches only us and the replicas outlive it for as
+long as draining takes. Each holds the read end of a pipe that we never write to: if we die without a word, the pipe
+closes and it exits by itself. What a replica says is one JSON line on its stdout when it is ready; its stderr is
+logged, and its last lines are kept for the error that a failed start deserves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol
+
+from miniserve.errors import SetupError
+from miniserve.processes.http_server import LOOPBACK
+from miniserve.types import Clock
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 180.0  # importing torch and reading weights, on a slow disk, with both cores busy
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0  # doubling: a replica that dies at once must not burn a core by restarting
+STABLE_S = 30.0  # having lived so long, a replica starts again with the first backoff
+LINE_LIMIT = 1 << 20  # bytes; nothing we start writes a longer line
+STDERR_LINES = 8  # shown when a start fails: the end of a traceback
+
+
+class Listener(Protocol):
+    """Who wants to know that a replica came up or went down; `live.fleet` does, through its command."""
+
+    async def up(self, replica_id: str, url: str) -> None: ...
+    def down(self, replica_id: str) -> None: ...
+
+
+@dataclass
+class Child:
+    """One replica's place, through all the processes that fill it."""
+
+    replica_id: str
+    process: asyncio.subprocess.Process | None = None
+    restarts: int = 0
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process and self.process.returncode is None else None
+
+
+class Supervisor:
+    """`async with Supervisor(...)`: the replicas run inside the block, and none is left after it.
+
+    `command(replica_id)` is the argument list of one replica; the process must speak as `commands/replica.py` does.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        replica_ids: Sequence[str],
+        listener: Listener,
+        clock: Clock,
+        *,
+        start_timeout_s: float = START_TIMEOUT_S,
+        drain_timeout_s: float = 30.0,
+    ) -> None:
+        self.children = tuple(Child(replica_id) for replica_id in replica_ids)
+        self._command = tuple(command)
+        self._listener = listener
+        self._clock = clock
+        self._start_timeout_s = start_timeout_s
+        self._drain_timeout_s = drain_timeout_s
+        self._tasks: set[asyncio.Task[None]] = set()  # watchers, and readers of stderr
+
+    async def __aenter__(self) -> Supervisor:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child in self.children:
+                    group.create_task(self._start(child))
+        except BaseException as error:
+            await self._stop_all(grace_s=0.0)
+            if isinstance(error, ExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
+        for child in self.children:
+            self._spawn_task(self._watch(child), f"watch {child.replica_id}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop_all(self._drain_timeout_s if error is None else 0.0)
+
+    def kill_now(self) -> None:
+        """Kill every process without waiting for anything; for a second Ctrl-C."""
+        for child in self.children:
+            _signal(child.process, signal.SIGKILL)
+
+    # --- one child's life ------------------------------------------------------------------------------------------
+
+    async def _start(self, child: Child) -> None:
+        """Start a process and wait until it is ready. Raises: SetupError with its last words when it is not."""
+        child.process = process = await _spawn(self._command)
+        child.last_lines.clear()
+        reader = self._spawn_task(_read_stderr(child, process), f"stderr of {child.replica_id}")
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                port = await _ready_port(process)
+        except TimeoutError:
+            await _kill(process)
+            raise SetupError(self._start_failure(child, f"was not ready after {self._start_timeout_s:g} s")) from None
+        except BaseException:
+            await _kill(process)
+            raise
+        if port is None:
+            await process.wait()
+            await asyncio.wait({reader}, timeout=1.0)  # its last words may still be in the pipe
+            raise SetupError(self._start_failure(child, f"exited with code {process.returncode} before it was ready"))
+        await self._listener.up(child.replica_id, f"http://{LOOPBACK}:{port}")
+
+    def _start_failure(self, child: Child, what: str) -> str:
+        said = " | ".join(child.last_lines) or "nothing"
+        return f"replica {child.replica_id} {what}; it said: {said}"
+
+    async def _watch(self, child: Child) -> None:
+        """Wait for the process to die, start another, for ever."""
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            assert child.process is not None
+            up_since_s = self._clock()
+            code = await child.process.wait()
+            self._listener.down(child.replica_id)
+            if self._clock() - up_since_s >= STABLE_S:
+                backoff_s = FIRST_BACKOFF_S
+            log.warning("replica %s exited with code %s; restarting in %g s", child.replica_id, code, backoff_s)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
+            child.restarts += 1
+            try:
+                await self._start(child)
+            except (SetupError, OSError) as error:  # OSError: the system cannot start one more process now
+                log.warning("%s", error)
+
+    # --- stopping --------------------------------------------------------------------------------------------------
+
+    async def _stop_all(self, grace_s: float) -> None:
+        """SIGTERM, wait up to `grace_s` for draining, SIGKILL what is left; even if we are cancelled meanwhile."""
+        try:
+            await self._cancel_tasks("watch")
+            await asyncio.gather(*(_terminate(child.process, grace_s) for child in self.children))
+        finally:
+            self.kill_now()
+        await self._cancel_tasks("")
+
+    async def _cancel_tasks(self, prefix: str) -> None:
+        tasks = [task for task in self._tasks if task.get_name().startswith(prefix)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn_task(self, coroutine: object, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _spawn(command: Sequence[str]) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        limit=LINE_LIMIT,
+        start_new_session=sys.platform != "win32",
+    )
+
+
+async def _ready_port(process: asyncio.subprocess.Process) -> int | None:
+    """Return the port from the ready line; None when stdout ends without one."""
+    assert process.stdout is not None
+    async for line in process.stdout:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return int(json.loads(line)["port"])
+    return None
+
+
+async def _read_stderr(child: Child, process: asyncio.subprocess.Process) -> None:
+    assert process.stderr is not None
+    async for line in process.stderr:
+        text = line.decode(errors="replace").rstrip()
+        if text:
+            child.last_lines.append(text)
+            log.info("[%s] %s", child.replica_id, text)
+
+
+async def _terminate(process: asyncio.subprocess.Process | None, grace_s: float) -> None:
+    if process is None:
+        return
+    _signal(process, signal.SIGTERM)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace_s):
+            await process.wait()
+            return
+    await _kill(process)
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    _signal(process, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal(process: asyncio.subprocess.Process | None, number: signal.Signals) -> None:
+    if process is not None and process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)

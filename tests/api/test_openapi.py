@@ -1,0 +1,75 @@
+"""The API's own description is honest: a schema fuzzer that trusts it finds nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miniserve.api.schemas import ErrorResponse
+from tests.api.conftest import Edge, StartEdge
+
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+
+
+def fuzz(edge: Edge, folder: Path, examples: int) -> subprocess.CompletedProcess[str]:
+    """Run all checks with valid and invalid data. The stateful phase is left out: no operation links to another.
+
+    One worker: with several, Python 3.11's own parser, which the fuzzer uses to describe itself, fails now and then.
+    """
+    command = [SCHEMATHESIS, "run", f"{edge.url}/openapi.json"]
+    options = ["--checks=all", "--mode=all", "--no-color"]
+    options += ["--phases=examples,coverage,fuzzing", f"--max-examples={examples}", "--seed=1"]
+    environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(folder), "NO_PROXY": "*"}
+    return subprocess.run(
+        [*command, *options], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize("examples", [50, pytest.param(300, marks=pytest.mark.full)])
+def test_a_schema_fuzzer_finds_nothing(start_edge: StartEdge, tmp_path: Path, examples: int) -> None:
+    """The context is large because a schema cannot say how many tokens a text has."""
+    edge = start_edge(max_model_len=1 << 16)
+    result = fuzz(edge, tmp_path, examples)
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    assert edge.backend.started > 100, "enough of the requests were valid ones"
+
+
+def test_every_generating_route_documents_its_errors(edge: Edge) -> None:
+    document = edge.get("/openapi.json").json()
+    reference = {"$ref": "#/components/schemas/ErrorResponse"}
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        responses = document["paths"][path]["post"]["responses"]
+        assert set(responses) == {"200", "400", "404", "408", "413", "429", "500", "502", "503", "504"}
+        for status in set(responses) - {"200"}:
+            assert responses[status]["content"]["application/json"]["schema"] == reference
+    assert "422" not in str([operation for path in document["paths"].values() for operation in path.values()])
+
+
+def test_the_description_tells_the_limits_of_the_model(edge: Edge) -> None:
+    schemas = edge.get("/openapi.json").json()["components"]["schemas"]
+    chat = schemas["ChatCompletionRequest"]["properties"]
+    assert chat["model"]["enum"] == ["tiny"]
+    assert chat["max_tokens"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 1024}
+    assert '"maximum": 258' in str(schemas["CompletionRequest"]["properties"]["prompt"]).replace("'", '"')
+    assert {"ChatCompletionChunk", "ChatCompletion", "Completion", "ErrorResponse"} <= set(schemas)
+
+
+@given(st.text(), st.none() | st.text())
+def test_any_text_fits_into_an_error(message: str, param: str | None) -> None:
+    """Messages quote what clients send, so whatever that is, it must come out as JSON."""
+    detail = {"message": message, "type": "t", "param": param, "code": None}
+    model = ErrorResponse.model_validate({"error": detail})
+    assert ErrorResponse.model_validate_json(model.model_dump_json()) == model
+
+
+def test_the_edge_never_imports_torch() -> None:
+    """A gateway process is small: it must start without the engine's weight."""
+    code = "import sys, miniserve.api.app; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy')])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"

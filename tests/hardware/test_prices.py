@@ -1,0 +1,147 @@
+"""The price list: every figure has a source, every mistake is named, and the roofline is the stated arithmetic."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miniserve.engine.batch import Batch
+from miniserve.errors import SetupError
+from miniserve.hardware.prices import PRICE_LIST, ColdStart, ModelSize, load_price_list
+
+PRICES = load_price_list()
+LLAMA = PRICES.model("llama-3.1-8b")
+TEXT = PRICE_LIST.read_text(encoding="utf-8")
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    assert old in TEXT
+    path = tmp_path / "mine.toml"
+    path.write_text(TEXT.replace(old, new), encoding="utf-8")
+    return path
+
+
+def test_the_shipped_list_has_a_cpu_and_four_accelerators_and_every_figure_a_source() -> None:
+    assert set(PRICES.hardware) == {"cpu-2core", "t4", "l4", "a100-80gb", "h100-80gb"}
+    for machine in PRICES.hardware.values():
+        assert 0 < machine.spot_usd_per_hour < machine.usd_per_hour
+    for table in TEXT.split("\n[")[1:]:
+        if not table.startswith("roofline"):  # named as assumptions
+            assert "source" in table, table.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "memory_gb = 16.0",
+            "memory_mb = 16000.0",
+            "hardware.t4, key 'memory_mb' is unknown: did you mean 'memory_gb'",
+        ),
+        ("memory_gb = 16.0", "memory_gb = 16000000000.0", "hardware.t4.memory_gb is 16000000000.0; needed is a number"),
+        ("dense_fp16_tflops = 65.0", "dense_fp16_tflops = 65e12", "hardware.t4.dense_fp16_tflops is 65000000000000.0"),
+        ("usd_per_hour = 0.54", "usd_per_hour = -0.54", "hardware.t4.usd_per_hour is -0.54"),
+        ("usd_per_hour = 0.54", 'usd_per_hour = "0.54 USD"', "hardware.t4.usd_per_hour is '0.54 USD'"),
+        ("usd_per_hour = 0.54", "usd_per_hour = nan", "hardware.t4.usd_per_hour is nan"),
+        (
+            "spot_usd_per_hour = 0.27",
+            "spot_usd_per_hour = 0.6",
+            "hardware.t4.spot_usd_per_hour is 0.6; needed is at most",
+        ),
+        ("usd_per_hour = 0.54\n", "", "hardware.t4.usd_per_hour is missing"),
+        ('specs_source = "NVIDIA T4', '# "NVIDIA T4', "hardware.t4.specs_source is missing"),
+        (
+            'specs_source = "NVIDIA T4 Tensor Core GPU datasheet (March 2019)"',
+            'specs_source = " "',
+            "specs_source is ' '",
+        ),
+        ("layers = 32", "layers = 32.5", "model.llama-3.1-8b.layers is 32.5; needed is a whole number"),
+        ("[roofline]", "[rooflines]", "the file, key 'rooflines' is unknown: did you mean 'roofline'"),
+        ("measured.smollm2-135m]", "measured.smollm-135m]", "'smollm-135m' is unknown: did you mean 'smollm2-135m'"),
+        ("max_running = 16 ", "max_running = 160 ", "max_batch_tokens is 128; needed is at least max_running, 160"),
+        ("[roofline]", "model = 3\n[roofline]", "is not valid TOML"),
+        ("[hardware.t4]", "[hardware.t4]\nmeasured = 3", "hardware.t4.measured is 3; a table is needed"),
+        ("[hardware.t4]", "[hardware.t4", "is not valid TOML"),
+    ],
+)
+def test_a_mistake_is_refused_by_file_key_and_value(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = changed(tmp_path, old, new)
+    with pytest.raises(SetupError) as caught:
+        load_price_list(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_an_absent_file_and_an_unknown_name_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"does not exist: see data/hardware.toml"):
+        load_price_list(tmp_path / "none.toml")
+    with pytest.raises(SetupError, match="hardware 'h100' is unknown: did you mean 'h100-80gb'"):
+        PRICES.machine("h100")
+    with pytest.raises(SetupError, match=r"model 'gpt' is unknown: there are llama-3.1-8b, llama-3.2-1b, smollm2-135m"):
+        PRICES.model("gpt")
+
+
+def test_the_cpu_uses_what_was_measured_and_says_so() -> None:
+    model = PRICES.machine("cpu-2core").step_time(PRICES.model("smollm2-135m"))
+    assert (model.base_s, model.per_decode_row_s) == (0.027, 0.00074)
+    assert model.fitted_on["how"] == "measured"
+    assert PRICES.machine("cpu-2core").kv_blocks(PRICES.model("smollm2-135m")) == 320
+
+
+def test_the_roofline_by_hand() -> None:
+    a100 = PRICES.machine("a100-80gb")
+    step = a100.step_time(LLAMA)
+    assert step.base_s == pytest.approx(0.0015 + 8_030_261_248 * 2 / (2039e9 * 0.85))
+    assert step.per_decode_row_s == pytest.approx(2 * 8_030_261_248 / (312e12 * 0.5))
+    assert step.per_context_token_s == pytest.approx(131_072 / (2039e9 * 0.85))  # 128 KiB of KV per token
+    assert step.per_prefill_pair_s == pytest.approx(4 * 32 * 4096 / (312e12 * 0.5))
+    assert step.seconds(Batch()) == step.base_s
+    assert a100.kv_blocks(LLAMA) == int((80e9 * 0.9 - LLAMA.weight_bytes) // (16 * 131_072))
+
+
+@pytest.mark.parametrize(
+    ("streams", "context_tokens", "published_s"),
+    [
+        *((1, 192, 0.00462), (64, 192, 0.00592), (256, 192, 0.01087)),
+        *((1, 640, 0.00466), (16, 640, 0.00525), (64, 640, 0.00726), (128, 640, 0.01016), (256, 640, 0.01613)),
+        *((1, 3072, 0.00480), (16, 3072, 0.00722), (64, 3072, 0.01481)),
+    ],
+)
+def test_the_roofline_comes_near_published_times(streams: int, context_tokens: int, published_s: float) -> None:
+    """Median times between tokens of Qwen3-8B in fp8 on one H100 under vLLM; the file names the source."""
+    qwen = ModelSize("qwen3-8b", 8_190_000_000, 36, 32, 8, 128, bytes_per_weight=1.0)
+    machine = PRICES.machine("h100-80gb")
+    fp8 = replace(machine, operations_per_s=2 * machine.operations_per_s)
+    step = fp8.step_time(qwen)
+    seconds = step.base_s + streams * (step.per_decode_row_s + context_tokens * step.per_context_token_s)
+    assert 0.9 < seconds / published_s < 1.2
+
+
+def test_a_model_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(SetupError, match=r"llama-3.1-8b does not fit on t4: weights 16.1 GB, usable memory 14.4 GB"):
+        PRICES.machine("t4").kv_blocks(LLAMA)
+
+
+@given(scale=st.integers(1, 20))
+def test_a_larger_model_is_slower_in_every_term_and_leaves_fewer_blocks(scale: int) -> None:
+    small = ModelSize("small", 10_000_000, 4, 8, 8, 64)
+    large = ModelSize("large", 10_000_000 * scale, 4 * scale, 8, 8, 64)
+    machine = PRICES.machine("h100-80gb")
+    ours, theirs = machine.step_time(small), machine.step_time(large)
+    for term in ("base_s", "per_decode_row_s", "per_prefill_token_s", "per_context_token_s", "per_prefill_pair_s"):
+        assert getattr(ours, term) <= getattr(theirs, term)
+    assert machine.kv_blocks(small) >= machine.kv_blocks(large)
+
+
+def test_a_cold_start_has_three_stages_with_keyed_luck() -> None:
+    cold = ColdStart(60.0, 16.0, 20.0)
+    stages = cold.stages_s(7, "r0", 0)
+    assert [name for name, _ in stages] == ["provision", "load", "warm up"]
+    assert stages == cold.stages_s(7, "r0", 0) != cold.stages_s(7, "r1", 0)
+    assert [name for name, _ in cold.stages_s(7, "r0", 1, provisioned=True)] == ["load", "warm up"]
+    for seconds, nominal in zip((seconds for _, seconds in stages), (60.0, 16.0, 20.0), strict=True):
+        assert 0.8 * nominal <= seconds <= 1.2 * nominal
+    assert cold.nominal_s == 96.0

@@ -1,0 +1,170 @@
+"""Forward progress: who is suspect, and how one comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from miniserve.errors import DeadlineExceeded, SetupError, UpstreamError
+from miniserve.policies.recovery.progress import NO_FIRST_TOKEN, ProgressWatch
+from miniserve.types import AttemptResult, FinishReason, ReplicaView
+
+FLEET = (ReplicaView("a"), ReplicaView("b"))
+SILENT = UpstreamError("no token in time", None, NO_FIRST_TOKEN)
+
+
+def ended(replica_id: str, started_s: float, ended_s: float, error: Exception | None = None) -> AttemptResult:
+    if error is not None:
+        return AttemptResult(replica_id, error=error, started_s=started_s, ended_s=ended_s)
+    return AttemptResult(
+        replica_id, FinishReason.STOP, (1,), started_s=started_s, first_token_s=started_s, ended_s=ended_s
+    )
+
+
+def miss(watch: ProgressWatch, replica_id: str, now_s: float, error: Exception = SILENT) -> None:
+    watch.sent(replica_id, now_s)
+    watch.ended(ended(replica_id, now_s, now_s + 1, error), now_s + 1)
+
+
+def test_work_without_tokens_is_suspect_after_a_while() -> None:
+    watch = ProgressWatch(stall_s=5.0)
+    watch.sent("a", 10.0)
+    assert not watch.suspects(14.9)
+    assert watch.suspects(15.0) == {"a"}
+    assert watch.admitted(FLEET, 15.0) == FLEET[1:]
+
+
+def test_any_token_of_any_request_is_progress() -> None:
+    watch = ProgressWatch(stall_s=5.0)
+    watch.sent("a", 0.0)
+    watch.sent("a", 1.0)
+    watch.progressed("a", 4.0)
+    assert not watch.suspects(8.9)
+    assert watch.suspects(9.0) == {"a"}
+    watch.progressed("a", 9.5)
+    assert not watch.suspects(9.5)
+
+
+def test_sending_more_is_not_progress() -> None:
+    """A hung replica that keeps getting work must be noticed all the same."""
+    watch = ProgressWatch(stall_s=5.0)
+    for now_s in range(6):
+        watch.sent("a", float(now_s))
+    assert watch.suspects(5.0) == {"a"}
+
+
+def test_an_idle_replica_is_not_suspect() -> None:
+    watch = ProgressWatch(stall_s=5.0)
+    watch.sent("a", 0.0)
+    watch.ended(ended("a", 0.0, 1.0), 1.0)
+    assert not watch.suspects(100.0)
+    watch.sent("a", 100.0)
+    assert not watch.suspects(104.9), "the silence counts from when there was work again"
+
+
+def test_misses_in_a_row_are_suspect_and_a_token_clears_them() -> None:
+    watch = ProgressWatch(misses=2)
+    miss(watch, "a", 0.0)
+    assert not watch.suspects(1.0)
+    miss(watch, "a", 1.0, DeadlineExceeded("late"))
+    assert watch.suspects(2.0) == {"a"}
+    watch.sent("a", 2.0)
+    watch.ended(ended("a", 2.0, 3.0), 3.0)
+    assert not watch.suspects(3.0)
+
+
+def test_a_success_between_misses_begins_the_row_anew() -> None:
+    watch = ProgressWatch(misses=2)
+    for now_s in (0.0, 10.0, 20.0):
+        miss(watch, "a", now_s)
+        watch.sent("a", now_s + 5)
+        watch.ended(ended("a", now_s + 5, now_s + 6), now_s + 6)
+    assert not watch.suspects(30.0)
+
+
+@pytest.mark.parametrize("error", [UpstreamError("refused"), RuntimeError("broke")])
+def test_failing_is_not_hanging(error: Exception) -> None:
+    watch = ProgressWatch(misses=1)
+    miss(watch, "a", 0.0, error)
+    assert not watch.suspects(1.0)
+
+
+def test_probes_that_saw_steps_count_as_of_their_time() -> None:
+    """A long prompt is computed step by step before its first token: that is progress too."""
+    watch = ProgressWatch(stall_s=5.0)
+    watch.sent("a", 0.0)
+    watch.observe([ReplicaView("a", steps=20, as_of_s=4.0), ReplicaView("b")])
+    assert not watch.suspects(8.0)
+    watch.observe([ReplicaView("a", steps=20, as_of_s=9.0)])
+    assert watch.suspects(9.0) == {"a"}
+    watch.observe([ReplicaView("a", steps=3, as_of_s=9.5)])
+    assert not watch.suspects(9.5), "it began anew"
+
+
+def test_who_has_left_the_fleet_is_forgotten_once_nothing_is_out_there() -> None:
+    watch = ProgressWatch(stall_s=5.0, misses=1)
+    miss(watch, "gone", 0.0)
+    watch.sent("leaving", 0.0)
+    watch.observe(FLEET)
+    assert watch.suspects(9.0) == {"leaving"}
+
+
+def test_news_that_come_late_take_nothing_back() -> None:
+    watch = ProgressWatch(stall_s=5.0, misses=1)
+    watch.sent("a", 10.0)
+    watch.progressed("a", 12.0)
+    watch.progressed("a", 3.0)
+    assert not watch.suspects(16.0)
+
+
+def test_if_all_are_suspect_all_are_used() -> None:
+    watch = ProgressWatch(stall_s=1.0)
+    watch.sent("a", 0.0)
+    watch.sent("b", 0.0)
+    assert watch.admitted(FLEET, 5.0) == FLEET
+
+
+def test_a_suspect_gets_one_trial_at_a_time() -> None:
+    watch = ProgressWatch(misses=1, trial_interval_s=5.0)
+    miss(watch, "a", 0.0)
+    assert watch.trial(FLEET, 1.0) == "a"
+    watch.sent("a", 1.0)
+    assert watch.trial(FLEET, 2.0) is None
+    assert watch.trial(FLEET, 60.0) is None, "the first one is still out"
+    watch.ended(ended("a", 1.0, 61.0, SILENT), 61.0)
+    assert watch.trial(FLEET, 61.0) == "a"
+    watch.sent("a", 61.0)
+    watch.ended(ended("a", 61.0, 62.0, SILENT), 62.0)
+    assert watch.trial(FLEET, 62.0) is None, "not so soon"
+    assert watch.trial(FLEET, 66.0) == "a"
+
+
+def test_the_end_of_an_older_attempt_does_not_end_the_trial() -> None:
+    watch = ProgressWatch(stall_s=1.0, trial_interval_s=0.0)
+    watch.sent("a", 0.0)
+    assert watch.trial(FLEET, 5.0) == "a"
+    watch.sent("a", 5.0)
+    watch.ended(ended("a", 0.0, 6.0, SILENT), 6.0)
+    assert watch.trial(FLEET, 7.0) is None
+
+
+def test_a_trial_that_brings_a_token_brings_it_back() -> None:
+    watch = ProgressWatch(misses=1)
+    miss(watch, "a", 0.0)
+    assert watch.trial(FLEET, 1.0) == "a"
+    watch.sent("a", 1.0)
+    watch.progressed("a", 1.5)
+    assert watch.admitted(FLEET, 1.5) == FLEET
+
+
+def test_only_replicas_that_may_be_used_get_trials() -> None:
+    watch = ProgressWatch(misses=1)
+    miss(watch, "a", 0.0)
+    assert watch.trial(FLEET[1:], 1.0) is None
+    watch.forget("a")
+    assert not watch.suspects(1.0)
+
+
+@pytest.mark.parametrize("wrong", [{"stall_s": 0.0}, {"misses": 0}, {"trial_interval_s": -1.0}])
+def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SetupError):
+        ProgressWatch(**wrong)  # type: ignore[arg-type]

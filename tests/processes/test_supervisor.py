@@ -1,0 +1,185 @@
+"""Supervisor, with small Python scripts in place of replicas: starting, failing, restarting, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from miniserve.clock import monotonic
+from miniserve.errors import SetupError
+from miniserve.processes.supervisor import Supervisor
+
+pytestmark = pytest.mark.anyio
+
+READY = "import json, os, sys, time; print(json.dumps({'port': os.getpid()}), flush=True)\n"  # the pid serves as a port
+STAY = "sys.stdin.read()\n"  # until the parent closes the pipe, or SIGTERM
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+
+
+@dataclass
+class Heard:
+    """A listener that writes down what it is told."""
+
+    up_ports: list[int] = field(default_factory=list)
+    downs: list[str] = field(default_factory=list)
+
+    async def up(self, replica_id: str, url: str) -> None:
+        self.up_ports.append(int(url.rsplit(":", 1)[1]))
+
+    def down(self, replica_id: str) -> None:
+        self.downs.append(replica_id)
+
+
+def supervisor(script: str, heard: Heard, *, replicas: int = 1, **options: Any) -> Supervisor:
+    names = [f"r{i}" for i in range(replicas)]
+    return Supervisor([sys.executable, "-c", script], names, heard, monotonic, **options)
+
+
+async def test_processes_run_inside_the_block_and_none_after_it() -> None:
+    heard = Heard()
+    async with supervisor(READY + STAY, heard, replicas=3) as running:
+        pids = [child.pid for child in running.children]
+        assert sorted(heard.up_ports) == sorted(pids)  # type: ignore[type-var]
+        assert all(os.getsid(pid) == pid for pid in pids if pid), (
+            "a session of its own: a terminal's Ctrl-C is not for it"
+        )
+    assert not any(psutil.pid_exists(pid) for pid in pids if pid)
+    assert heard.downs == [], "they were stopped, they did not fail"
+
+
+async def test_a_process_that_ignores_sigterm_is_killed_after_the_timeout() -> None:
+    async with supervisor(STUBBORN + READY + STAY, Heard(), drain_timeout_s=0.1) as running:
+        process = running.children[0].process
+        assert process is not None
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_leaving_by_an_exception_does_not_wait() -> None:
+    running = supervisor(STUBBORN + READY + STAY, Heard(), drain_timeout_s=1000.0)
+    with pytest.raises(RuntimeError, match="ours"):
+        async with running:
+            raise RuntimeError("ours")
+    process = running.children[0].process
+    assert process is not None
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_start_that_fails_says_the_last_words_of_the_process() -> None:
+    script = "import sys; sys.exit('no such model: llama-900b')"
+    with pytest.raises(SetupError, match=r"r0 exited with code 1 before it was ready; it said: no such model"):
+        async with supervisor(script, Heard()):
+            pass
+
+
+async def test_a_start_that_takes_too_long_is_given_up() -> None:
+    script = "import sys; print('still loading', file=sys.stderr, flush=True); sys.stdin.read()"
+    running = supervisor(script, Heard(), start_timeout_s=0.5)
+    with pytest.raises(SetupError, match=r"was not ready after 0\.5 s"):
+        async with running:
+            pass
+    assert running.children[0].pid is None
+
+
+async def test_when_one_of_several_cannot_start_none_is_left(tmp_path: Path) -> None:
+    """The first process to arrive takes the token and fails; the others had started well."""
+    token = tmp_path / "token"
+    token.touch()
+    script = (
+        f"import os, sys, time\ntry: os.unlink({str(token)!r})\nexcept OSError: pass\nelse: sys.exit(3)\n{READY}{STAY}"
+    )
+    running = supervisor(script, Heard(), replicas=3)
+    with pytest.raises(SetupError, match="exited with code 3"):
+        async with running:
+            pass
+    processes = [child.process for child in running.children]
+    assert all(process is not None and process.returncode is not None for process in processes)
+
+
+async def test_cancelling_a_start_leaves_nothing(until: Any) -> None:
+    running = supervisor("import sys; sys.stdin.read()", Heard())
+    task = asyncio.create_task(running.__aenter__())
+    await until(lambda: running.children[0].pid)
+    pid = running.children[0].pid
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+
+
+async def test_a_process_that_dies_is_reported_and_replaced(until: Any) -> None:
+    heard = Heard()
+    async with supervisor(READY + STAY, heard) as running:
+        first = running.children[0].pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: len(heard.up_ports) == 2)
+        assert heard.downs == ["r0"]
+        assert running.children[0].pid != first
+        assert running.children[0].restarts == 1
+    assert not psutil.pid_exists(heard.up_ports[1])
+
+
+async def test_a_replacement_that_fails_too_is_tried_again(tmp_path: Path, until: Any) -> None:
+    """The second process of three cannot start."""
+    log = tmp_path / "starts"
+    count = f"""
+import sys
+with open({str(log)!r}, "a+") as file:
+    file.write("x")
+    file.seek(0)
+    if len(file.read()) == 2:
+        sys.exit(1)
+"""
+    heard = Heard()
+    async with supervisor(count + READY + STAY, heard) as running:
+        os.kill(heard.up_ports[0], signal.SIGKILL)
+        await until(lambda: len(heard.up_ports) == 2)
+        assert running.children[0].restarts == 2
+    assert log.read_text() == "xxx"
+
+
+async def test_a_talkative_process_is_not_blocked_and_its_last_lines_are_kept() -> None:
+    """A megabyte of stderr is more than a pipe holds."""
+    talk = "import sys\nfor i in range(20000): print('line', i, 'x' * 50, file=sys.stderr)\nsys.stderr.flush()\n"
+    async with supervisor(talk + READY + STAY, Heard()) as running:
+        assert running.children[0].pid is not None
+
+
+async def test_a_dead_parents_child_sees_the_end_of_its_stdin(until: Any) -> None:
+    """The parent is killed without a chance to clean up; its children notice by themselves."""
+    program = f"""
+import asyncio, sys
+from miniserve.clock import monotonic
+from miniserve.processes.supervisor import Supervisor
+class Heard:
+    async def up(self, replica_id, url): print(url.rsplit(":", 1)[1], flush=True)
+    def down(self, replica_id): pass
+async def main():
+    async with Supervisor([sys.executable, "-c", {READY + STAY!r}], ["a", "b"], Heard(), monotonic):
+        await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+    pipe = asyncio.subprocess.PIPE
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=pipe)
+    assert parent.stdout is not None
+    pids = [int(await parent.stdout.readline()) for _ in range(2)]
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    parent.kill()
+    await parent.wait()
+    await until(lambda: not any(is_running(pid) for pid in pids))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)  # nobody may be left to reap an orphan here
+    except psutil.NoSuchProcess:
+        return False

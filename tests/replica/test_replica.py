@@ -1,0 +1,201 @@
+"""LocalReplica: an engine in a thread, requests on the loop; what happens when either lets the other down."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from miniserve.errors import InternalError, Overloaded, UpstreamError
+from miniserve.replica.local import FAILURES_UNTIL_BROKEN, LocalReplica
+from miniserve.types import FinishReason, Request
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def serving(engine: Any, **options: Any) -> AsyncGenerator[LocalReplica, None]:
+    replica = LocalReplica(engine, **options)
+    replica.start()
+    try:
+        yield replica
+    finally:
+        engine.gate.set()
+        await replica.close()
+
+
+async def collect(replica: LocalReplica, request: Request) -> list[int]:
+    return [token async for event in replica.generate(request) for token in event.token_ids]
+
+
+async def test_tokens_arrive_in_order_and_the_last_says_why(engine: Any, make_request: Callable[..., Request]) -> None:
+    async with serving(engine) as replica:
+        events = [event async for event in replica.generate(make_request(max_tokens=4))]
+    assert [event.token_ids for event in events] == [(0,), (1,), (2,), (3,)]
+    assert [event.finish_reason for event in events] == [None, None, None, FinishReason.LENGTH]
+
+
+async def test_only_one_thread_touches_the_engine(engine: Any, make_request: Callable[..., Request]) -> None:
+    async with serving(engine) as replica:
+        await asyncio.gather(*(collect(replica, make_request(f"q{i}", 3)) for i in range(5)))
+    assert len(engine.thread_ids) == 1
+    assert threading.get_ident() not in engine.thread_ids
+
+
+async def test_an_idle_engine_is_not_stepped(engine: Any, make_request: Callable[..., Request]) -> None:
+    async with serving(engine) as replica:
+        await collect(replica, make_request(max_tokens=3))
+        replica.stats()  # wakes the thread, which must find nothing to do
+        await collect(replica, make_request(max_tokens=3))
+    assert engine.steps == 6
+
+
+async def test_an_idle_thread_sleeps(engine: Any, make_request: Callable[..., Request]) -> None:
+    """It looks at the engine's counters once a round; a round takes a message or a step, and here are four of those."""
+    async with serving(engine) as replica:
+        await collect(replica, make_request(max_tokens=3))
+        await asyncio.to_thread(sum, range(2_000_000))  # time in which a thread that does not sleep makes many rounds
+    assert engine.stats_calls <= 1 + 4 + 1  # when it is made, the rounds, and one for the message to stop
+
+
+@pytest.mark.parametrize("tokens_seen", [0, 1, 3])
+async def test_closing_early_aborts_and_frees(
+    engine: Any, make_request: Callable[..., Request], until: Any, tokens_seen: int
+) -> None:
+    async with serving(engine) as replica:
+        async with aclosing(replica.generate(make_request(max_tokens=1_000_000))) as events:
+            for _ in range(max(tokens_seen, 1)):
+                await anext(events)
+        await until(lambda: engine.aborted == ["q"] and replica.stats().blocks_used == 0)
+        assert replica.max_abort_lag_steps <= 2
+
+
+async def test_cancelling_the_reader_aborts_too(engine: Any, make_request: Callable[..., Request], until: Any) -> None:
+    engine.gate.clear()  # nothing comes: the reader is waiting for its first token
+    async with serving(engine) as replica:
+        task = asyncio.create_task(collect(replica, make_request()))
+        await until(lambda: engine.running)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        engine.gate.set()
+        await until(lambda: engine.aborted == ["q"])
+
+
+async def test_a_finished_request_is_not_aborted(engine: Any, make_request: Callable[..., Request]) -> None:
+    async with serving(engine) as replica:
+        await collect(replica, make_request("a"))
+        await collect(replica, make_request("b"))
+    assert engine.aborted == []
+
+
+async def test_two_requests_with_one_id_are_both_served(engine: Any, make_request: Callable[..., Request]) -> None:
+    async with serving(engine) as replica:
+        answers = await asyncio.gather(*(collect(replica, make_request("same", n)) for n in (3, 5, 4)))
+    assert answers == [[0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3]]
+
+
+async def test_an_id_can_be_used_again_after_an_abort(
+    engine: Any, make_request: Callable[..., Request], until: Any
+) -> None:
+    async with serving(engine) as replica:
+        async with aclosing(replica.generate(make_request(max_tokens=1000))) as events:
+            await anext(events)
+        assert await collect(replica, make_request(max_tokens=3)) == [0, 1, 2]
+
+
+async def test_a_refusal_of_the_engine_is_raised_to_that_request_only(
+    engine: Any, make_request: Callable[..., Request], until: Any
+) -> None:
+    engine.max_running = 1
+    async with serving(engine) as replica, aclosing(replica.generate(make_request("a", 10_000_000))) as first:
+        await anext(first)
+        with pytest.raises(Overloaded, match="queue is full") as refused:
+            await collect(replica, make_request("b"))
+        assert refused.value.retry_after_s == 2.0
+        assert (await anext(first)).token_ids == (1,)
+
+
+async def test_a_failed_step_fails_what_ran_and_nothing_else(engine: Any, make_request: Callable[..., Request]) -> None:
+    engine.fail_steps = 1
+    async with serving(engine) as replica:
+        with pytest.raises(InternalError, match="engine failed"):
+            await collect(replica, make_request("a"))
+        assert engine.aborted == ["a"]
+        assert replica.ready()
+        assert await collect(replica, make_request("b", 2)) == [0, 1]
+
+
+async def test_repeated_failures_break_the_replica_and_say_so_once(
+    engine: Any, make_request: Callable[..., Request], until: Any
+) -> None:
+    engine.fail_steps = 10
+    called: list[int] = []
+    async with serving(engine, on_broken=lambda: called.append(1)) as replica:
+        for i in range(FAILURES_UNTIL_BROKEN):
+            assert replica.ready()
+            with pytest.raises(InternalError):
+                await collect(replica, make_request(f"q{i}"))
+        await until(lambda: called)
+        assert not replica.ready()
+        with pytest.raises(Overloaded):
+            await collect(replica, make_request("late"))
+    assert called == [1]
+    assert engine.steps == FAILURES_UNTIL_BROKEN
+
+
+async def test_failures_with_a_good_step_between_do_not_add_up(
+    engine: Any, make_request: Callable[..., Request]
+) -> None:
+    async with serving(engine) as replica:
+        for i in range(2 * FAILURES_UNTIL_BROKEN):
+            engine.fail_steps = 1
+            with pytest.raises(InternalError):
+                await collect(replica, make_request(f"bad{i}"))
+            await collect(replica, make_request(f"good{i}", 2))
+        assert replica.ready()
+
+
+async def test_an_engine_that_cannot_abort_is_not_used_further(
+    engine: Any, make_request: Callable[..., Request], until: Any
+) -> None:
+    """Others that were running must not wait for ever either."""
+    async with serving(engine) as replica:
+        other = asyncio.create_task(collect(replica, make_request("other", 10_000_000)))
+        async with aclosing(replica.generate(make_request("q", 10_000_000))) as events:
+            await anext(events)
+            engine.fail_abort = True
+        with pytest.raises(InternalError):
+            await other
+        await until(lambda: not replica.ready())
+
+
+async def test_draining_refuses_the_new_and_finishes_the_old(
+    engine: Any, make_request: Callable[..., Request], until: Any
+) -> None:
+    engine.gate.clear()
+    async with serving(engine) as replica:
+        old = asyncio.create_task(collect(replica, make_request("old")))
+        await until(lambda: engine.running)
+        assert await replica.drain(timeout_s=0.0) is False, "one is still running"
+        with pytest.raises(Overloaded, match="draining"):
+            await collect(replica, make_request("new"))
+        assert not replica.ready()
+        engine.gate.set()
+        assert await replica.drain(timeout_s=20.0) is True
+        assert await old == [0, 1, 2, 3, 4]
+
+
+async def test_stopping_ends_what_runs_with_an_error(
+    engine: Any, make_request: Callable[..., Request], until: Any
+) -> None:
+    async with serving(engine) as replica:
+        task = asyncio.create_task(collect(replica, make_request(max_tokens=10_000_000)))
+        await until(lambda: engine.running)
+        await replica.close()
+        with pytest.raises(UpstreamError, match="stopped"):
+            await task

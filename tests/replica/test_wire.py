@@ -1,0 +1,145 @@
+"""The wire: whatever is said on one side is heard on the other, and nonsense is named."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miniserve import errors
+from miniserve.errors import InvalidRequest, Overloaded, RequestError, UpstreamError
+from miniserve.replica.wire import (
+    ReplicaReport,
+    decode_error,
+    decode_event,
+    decode_report,
+    decode_request,
+    encode_error,
+    encode_event,
+    encode_report,
+    encode_request,
+    rss_bytes,
+)
+from miniserve.types import (
+    FinishReason,
+    Priority,
+    ReplicaState,
+    Request,
+    SamplingParams,
+    TokenEvent,
+    TokenLogprob,
+)
+
+ids = st.lists(st.integers(0, 2**31), max_size=5).map(tuple)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+samplings = st.builds(
+    SamplingParams,
+    max_tokens=st.integers(1, 10_000),
+    temperature=st.floats(0, 2),
+    top_p=st.floats(0, 1),
+    top_k=st.integers(0, 100),
+    seed=st.integers(-(2**63), 2**64),
+    stop=st.lists(st.text(max_size=4), max_size=3).map(tuple),
+    ignore_eos=st.booleans(),
+    logprobs=st.none() | st.integers(0, 5),
+)
+requests = st.builds(
+    Request,
+    request_id=st.text(max_size=8),
+    model=st.text(max_size=8),
+    prompt_ids=ids,
+    sampling=samplings,
+    arrived_s=numbers,
+    deadline_s=st.none() | numbers,
+    tenant=st.text(max_size=4),
+    priority=st.sampled_from(Priority),
+    session_key=st.none() | st.text(max_size=4),
+    region=st.none() | st.text(max_size=4),
+    resume_ids=ids,
+)
+logprobs = st.builds(TokenLogprob, st.integers(0), numbers, st.lists(st.tuples(st.integers(0), numbers)).map(tuple))
+events = st.builds(
+    TokenEvent,
+    request_id=st.text(max_size=8),
+    token_ids=ids,
+    finish_reason=st.none() | st.sampled_from(FinishReason),
+    logprobs=st.lists(logprobs, max_size=2).map(tuple),
+    cached_tokens=st.integers(0),
+    text=st.none() | st.text(max_size=4),
+)
+ERRORS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, RequestError) and kind is not RequestError
+]
+
+
+@given(requests)
+def test_a_request_survives_the_trip(request: Request) -> None:
+    assert decode_request(encode_request(request)) == request
+
+
+@given(events)
+def test_an_event_survives_the_trip_on_one_line(event: TokenEvent) -> None:
+    line = encode_event(event)
+    assert "\n" not in line
+    assert decode_event(line) == event
+
+
+def test_a_plain_token_is_short() -> None:
+    """Most of the traffic between replica and gateway is this event."""
+    assert encode_event(TokenEvent("q", (7,))) == '{"request_id":"q","token_ids":[7]}'
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_arrives_as_itself_by_status_and_inside_a_stream(kind: type[RequestError]) -> None:
+    sent = kind("what happened", "prompt", "a_code", 1.5)
+    by_status = decode_error(sent.status, encode_error(sent).encode(), "1.5")
+    assert type(by_status) is kind
+    assert by_status.args == sent.args
+    with pytest.raises(kind, match="what happened") as raised:
+        decode_event(encode_error(sent))
+    assert raised.value.args == sent.args
+
+
+def test_an_error_of_the_public_edge_is_understood_too() -> None:
+    """The edge writes its own errors, without a status inside, when the stream has begun before them."""
+    body = {"error": {"message": "busy", "type": "overloaded_error", "param": None, "code": None}}
+    with pytest.raises(Overloaded, match="busy"):
+        decode_event(json.dumps(body))
+    refused = decode_error(503, json.dumps(body).encode(), "7")
+    assert (type(refused), refused.retry_after_s) == (Overloaded, 7.0)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": 3}', b'{"error": {"message": "x"}}', b"[1]"])
+def test_an_answer_that_is_not_ours_becomes_an_upstream_error(body: bytes) -> None:
+    error = decode_error(418, body, "soon")
+    assert type(error) is UpstreamError
+    assert "418" in str(error)
+
+
+@pytest.mark.parametrize("data", ["", "{}", "[DONE]", '{"token_ids": "x"}', '{"request_id": "q", "token_ids": [1.5]}'])
+def test_an_event_that_is_not_ours_becomes_an_upstream_error(data: str) -> None:
+    with pytest.raises(UpstreamError, match="no token event"):
+        decode_event(data)
+
+
+def test_a_bad_request_names_the_field() -> None:
+    with pytest.raises(InvalidRequest, match="prompt_ids"):
+        decode_request(b'{"request_id": "q", "model": "m", "prompt_ids": "hello"}')
+
+
+def test_a_report_survives_the_trip() -> None:
+    report = ReplicaReport(1, "m", ReplicaState.READY, 2.5, 3, 512, blocks_total=8, blocks_used=2, finished={"stop": 1})
+    assert decode_report(encode_report(report)) == report
+    assert report.kv_used_fraction == 0.25
+    with pytest.raises(UpstreamError, match="no report"):
+        decode_report(b"{}")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="this system does not say how much memory we hold")
+def test_our_memory_is_between_a_megabyte_and_a_terabyte() -> None:
+    assert 1e6 < rss_bytes() < 1e12
