@@ -2,11 +2,14 @@
 
 For each chapter there is a bank `bank/chNN/`:
 
-    wrong_12.1_picks-max.py       the text of an answer cell with one mistake; the name ends with the problem's id, and
-    wrong_12.1_herds__first.py    with two underscores and a word if several have the same one
-    right_12.1_heap.py            another correct answer
+    wrong_12.1.diff               answers with one mistake, each as its difference from the solution (see `answers.py`)
+    right_14.2.diff               other correct answers
+    wrong_18.4_recursion.py       an answer that has little in common with the solution: the text of its cell
     wrong.py, right.py            short answers: WRONG = [("6.1", answer, "problem-id"), ...], RIGHT = [("6.1", answer)]
     equivalent.toml               mutants that are no mistakes (`python -m miniserve course mutate`)
+
+A wrong answer's name is the id of the problem that it must be told, with two underscores and a word if several have the
+same one: `herds__first`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from course.answers import BANK, answers, solution
 
 from miniserve.course.check import question as asking
 from miniserve.course.check.chapter import Chapter, chapter
@@ -32,7 +36,6 @@ from miniserve.course.check.question import Question
 from miniserve.course.check.verdict import MAX_LINES, Status, Verdict
 from miniserve.course.mutation import run as mutate
 
-BANK = Path(__file__).parent / "bank"
 CHAPTERS = sorted(int(path.name.removeprefix("ch")) for path in BANK.glob("ch[0-9][0-9]"))
 SEEDS = 10
 LEARNERS = ("", "ada", "grace")  # some questions have parameters of one's own
@@ -66,17 +69,16 @@ def opened(number: int, learner: str = "") -> Chapter:
 
 
 def entries(number: int) -> Iterator[Entry]:
-    folder = BANK / f"ch{number:02}"
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted((BANK / f"ch{number:02}").glob("*.py")):
         if path.stem in ("wrong", "right"):
             yield from _short(path)
-        else:
-            found = re.fullmatch(r"(wrong|right)_(\d+\.\d+\w*?)_(.+)", path.stem)
-            assert found is not None, f"{path}: call it wrong_<question>_<problem id>.py or right_<question>_<what>.py"
-            text = path.read_text(encoding="utf-8")
-            assert text.startswith(f"# question: {found[2]}\n"), f"{path}: its first line is `# question: {found[2]}`"
-            problem = found[3].partition("__")[0] if found[1] == "wrong" else ""
-            yield Entry(found[2], problem, path.stem, lambda name, text=text: mutate.answer_in(text, name))
+    for answer in answers(number):
+        yield Entry(
+            answer.question_id,
+            answer.problem,
+            answer.name,
+            lambda name, answer=answer: mutate.answer_in(answer.full_text(), name),
+        )
 
 
 def _short(path: Path) -> Iterator[Entry]:
@@ -204,14 +206,9 @@ def test_hints_go_in_three_steps_and_none_tells_the_answer(question: Question) -
             near = [n for n in numbers if truth and abs(n / truth - 1) <= question.rtol]
             assert not near, f"a hint says {near}, and the answer is {truth:g}"
     if isinstance(question, Code):
-        body = {line.strip() for line in _solution_of(question).splitlines() if len(line.strip()) > 25}
+        body = {line.strip() for line in solution(question.id).splitlines() if len(line.strip()) > 25}
         told = [line for line in body if line in said]
         assert not told, f"a hint holds the solution's line {told}"
-
-
-def _solution_of(question: Code) -> str:
-    number = int(question.id.partition(".")[0])
-    return next(s.text for s in mutate.solutions(number) if s.question_id == question.id)
 
 
 def _draws(question: Number | Formula, count: int) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`python tests/course/submissions/make.py`: make the six sample submissions again from the chapters and their bank.
+"""`PYTHONPATH=tests python -m course.submissions.make`: make the six sample submissions again.
 
 perfect     every answer is the solution's
 half-done   the first half of the answers, the rest untouched
@@ -7,7 +7,8 @@ loop        perfect, but one answer never ends
 cheating    imports the reference, hides errors, edits checks, claims points; the other answers are untouched
 broken      files that were cut off
 
-They are handed in as a learner would: the chapter's notebook with answers typed in. A test says when they are stale.
+They are made from the chapters and their bank, and handed in as a learner would: the chapter's notebook with answers
+typed in. A test says when they are stale.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from course import answers as bank
+
 from miniserve.course.notebook.build import Course
 from miniserve.course.notebook.notebooks import dumps, learner_notebook, solved_notebook
 
 HERE = Path(__file__).resolve().parent
-BANK = HERE.parent / "bank"
 CHAPTERS = (6, 12)
 Notebook = dict[str, Any]
 Answers = Mapping[str, str]
@@ -42,14 +44,12 @@ def solved(number: int) -> tuple[str, Notebook, Answers]:
 
 
 def wrong(number: int, names: Mapping[str, str]) -> Answers:
-    """Return a wrong answer for each question from the bank: the first that is a plain value, or a file's text."""
+    """Return a wrong answer for each question from the bank: the first that is a plain value, or a text."""
     found: dict[str, str] = {}
-    folder = BANK / f"ch{number:02}"
-    for file in sorted(folder.glob("wrong_*.py")):
-        first, _, text = file.read_text(encoding="utf-8").partition("\n")
-        if "forbidden" not in file.stem:
-            found.setdefault(first.removeprefix("# question:").strip(), text)
-    for question, answer, _ in runpy.run_path(str(folder / "wrong.py"))["WRONG"]:
+    for one in bank.answers(number):
+        if one.problem not in ("", "forbidden"):
+            found.setdefault(one.question_id, one.full_text())
+    for question, answer, _ in runpy.run_path(str(bank.BANK / f"ch{number:02}" / "wrong.py"))["WRONG"]:
         if isinstance(answer, int | float | str | list | tuple | dict) and json_like(answer):
             found.setdefault(question, f"{names[question]} = {pprint.pformat(answer, width=100, compact=True)}")
     return found

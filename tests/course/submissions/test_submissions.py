@@ -43,7 +43,7 @@ def test_the_perfect_one_is_what_the_chapter_asks_today(number: int) -> None:
     stored = answers(json.loads((HERE / "perfect" / f"{name}.ipynb").read_text(encoding="utf-8")))
     stale = [id_ for id_ in right if id_ not in stored or not same_code(stored[id_], right[id_])]
 
-    assert stale == [], "run: python tests/course/submissions/make.py"
+    assert stale == [], "run: PYTHONPATH=tests python -m course.submissions.make"
     assert stored.keys() == right.keys()
 
 

@@ -1,9 +1,0 @@
-# question: 14.1
-import math
-from fractions import Fraction
-
-
-def rank(p: float, n: int) -> int:
-    if not 0 <= p <= 100:
-        raise ValueError(f"no percentile: {p}")
-    return max(1, math.ceil(Fraction(str(p)) * n))
