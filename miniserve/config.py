@@ -63,7 +63,7 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeConfig:
+class ApiConfig:
     """Limits at the HTTP edge, the same for the gateway and for a replica's own API."""
 
     max_body_bytes: int = 1 << 20  # 1 MiB of JSON is ~250k tokens, far beyond any context here

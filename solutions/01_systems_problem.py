@@ -41,7 +41,7 @@ ch
 # %% id="alone" tags=["nbval-check-output"]
 alone = lab.at_once(1)
 print(
-    f"first token after {course.told(float(alone.first_s[0]))} s, answer complete after {course.told(alone.ends_s)} s"
+    f"first token after {course.as_text(float(alone.first_s[0]))} s, answer complete after {course.as_text(alone.ends_s)} s"
 )
 
 # %% [markdown] id="bite-2"
@@ -103,8 +103,8 @@ course.table(
 result = lab.larkspur_day()
 seen = result.outcomes
 print(f"{len(seen):,} requests, {seen.served.mean():.1%} of them answered")
-print(f"mean time to first token {course.told(float(seen.ttft_s.mean()))} s")
-print(f"mean time to the end of the answer {course.told(float(seen.e2e_s.mean()))} s")
+print(f"mean time to first token {course.as_text(float(seen.ttft_s.mean()))} s")
+print(f"mean time to the end of the answer {course.as_text(float(seen.e2e_s.mean()))} s")
 
 # %% [markdown] id="inside"
 # ## 3 How many at once

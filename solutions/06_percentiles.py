@@ -47,7 +47,7 @@ ch
 # %% id="the-day" tags=["nbval-check-output"]
 day = lab.larkspur_day()
 print(day)
-print(f"average time to first token: {course.told(float(np.mean(day.ttft_s)))} s")
+print(f"average time to first token: {course.as_text(float(np.mean(day.ttft_s)))} s")
 
 # %% [markdown] id="bite-2"
 # That average is well inside the promise. Yet on that day the garden centres' phones rang: customers had waited for half a
@@ -151,7 +151,7 @@ ch.check("6.2", test_input)
 # %% id="facts" tags=["nbval-check-output"]
 lunch = day.between(13, 14)
 print(f"{len(lunch) / len(day.ttft_s):.0%} of the day's requests arrive between 13:00 and 14:00")
-print(f"the p99 of the hours before noon is {course.told(lab.p99(day.between(0, 12)))} s")
+print(f"the p99 of the hours before noon is {course.as_text(lab.p99(day.between(0, 12)))} s")
 
 # %% [markdown] id="predict-2"
 # ### Exercise 6.3: the p99 of a day with one slow lunch
@@ -371,7 +371,7 @@ lab.draw_samples(estimates, lab.p99(day.ttft_s))
 for hour in (4, 11):
     found = day.between(hour, hour + 1)
     print(
-        f"from {hour:>2}:00: {len(found):>3} requests, p99 {course.told(lab.p99(found))} s, the slowest {max(found):.2f} s"
+        f"from {hour:>2}:00: {len(found):>3} requests, p99 {course.as_text(lab.p99(found))} s, the slowest {max(found):.2f} s"
     )
 
 # %% [markdown] id="samples-5"

@@ -401,8 +401,8 @@ lab.real_table(real, sent)
 # %% id="code-dispatch"
 from miniserve.policies import dispatch
 
-print(inspect.getsource(dispatch._Told._candidates))
-print(inspect.getsource(dispatch._Told._choose))
+print(inspect.getsource(dispatch._Dispatch._candidates))
+print(inspect.getsource(dispatch._Dispatch._choose))
 
 # %% [markdown] id="summary"
 # ## 10 Summary

@@ -341,8 +341,8 @@ for name, make in {"library": library.Sketch, "yours": ch.yours("14.4", Sketch)}
         whole, summed = merged(make, [ttft_s]), merged(make, half_hours.values())
         lunch = merged(make, [values for hour, values in half_hours.items() if 13 <= hour < 14])
         print(f"{name}: sum of 48 half hours equals the day's sketch: {summed == whole}")
-        print(f"{name}: p99 from 13:00 to 14:00: {course.told(lunch.percentile(99))} s")
-print(f"exactly: p99 from 13:00 to 14:00: {course.told(lab.exact(day.between(13, 14), 99))} s")
+        print(f"{name}: p99 from 13:00 to 14:00: {course.as_text(lunch.percentile(99))} s")
+print(f"exactly: p99 from 13:00 to 14:00: {course.as_text(lab.exact(day.between(13, 14), 99))} s")
 
 # %% [markdown] id="break"
 # ## 8 Break it

@@ -320,7 +320,7 @@ for request in (1, 2, 3, 4):
 # %% id="answer-18.4" tags=["answer"] question="18.4" target="miniserve/clients/retry_loop.py::persist"
 from collections.abc import Awaitable, Callable
 
-from miniserve.clients.retry_loop import Send, Try
+from miniserve.clients.retry_loop import SendOnce, Try
 from miniserve.policies.recovery.retry import RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.types import Clock
@@ -457,7 +457,7 @@ for name, client, resumes in (("begins again", begins_again, False), ("persist",
 # %% id="real-code-shown"
 from miniserve.policies import dispatch
 
-print(inspect.getsource(dispatch._Told._wait_s))
+print(inspect.getsource(dispatch._Dispatch._wait_s))
 print(inspect.getsource(RetryBudget.withdraw))
 
 # %% [markdown] id="summary"

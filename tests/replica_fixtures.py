@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from miniserve.api.wiring import edge_app, served_model
+from miniserve.api.wiring import api_app, served_model
 from miniserve.clock import monotonic
-from miniserve.config import EdgeConfig
+from miniserve.config import ApiConfig
 from miniserve.errors import Overloaded
 from miniserve.processes.http_server import HttpServer, bind
 from miniserve.replica.local import LocalReplica
@@ -151,7 +151,7 @@ async def replica_url(engine: FakeEngine, tiny_folder: Path) -> AsyncIterator[st
     """A replica over HTTP whose engine is the scripted one."""
     replica = LocalReplica(engine)
     model = served_model("tiny", tiny_folder, max_model_len=512)
-    app = edge_app(replica, model, edge=EdgeConfig(), engine_stats=replica.stats)
+    app = api_app(replica, model, config=ApiConfig(), engine_stats=replica.stats)
     add_internal_routes(app, replica, reporter(replica, monotonic, model="tiny", max_model_len=512))
     replica.start()
     async with HttpServer(app, bind(0), graceful_s=1.0) as server:

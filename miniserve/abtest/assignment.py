@@ -18,7 +18,7 @@ from miniserve.seeds import bucket, uniform
 BUCKETS = 10_000  # the finest share is 0.01 %
 
 
-class Experiment:
+class SplitExperiment:
     """An A/B/n test. `shares` maps variants to their parts; what they leave of 1 stays outside the experiment.
 
     Only users of `cohorts` take part, if any are named. `salt` makes two experiments independent; give two the same

@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from miniserve.abtest.checks import Floats, check_fraction, sample
+from miniserve.abtest.checks import Floats, as_sample, check_fraction
 
 Statistic = Callable[[Floats], Floats]  # [..., n] -> [...]: of the last axis
-Method = Literal["percentile", "bca"]
+BootstrapMethod = Literal["percentile", "bca"]
 _CHUNK = 1 << 22  # resampled values held at a time: 32 MB
 
 
@@ -53,7 +53,7 @@ def difference_of_means(
     *,
     alpha: float = 0.05,
     resamples: int = 2000,
-    method: Method = "percentile",
+    method: BootstrapMethod = "percentile",
 ) -> Bootstrapped:
     """Return the second group's mean minus the first's, with its interval."""
     return _difference(first, second, mean, rng, alpha, resamples, method)
@@ -67,7 +67,7 @@ def difference_of_quantiles(
     *,
     alpha: float = 0.05,
     resamples: int = 2000,
-    method: Method = "percentile",
+    method: BootstrapMethod = "percentile",
 ) -> Bootstrapped:
     """Return the second group's q-quantile minus the first's, with its interval.
 
@@ -89,14 +89,14 @@ def _difference(
     rng: np.random.Generator,
     alpha: float,
     resamples: int,
-    method: Method,
+    method: BootstrapMethod,
 ) -> Bootstrapped:
     check_fraction("alpha", alpha)
     if resamples < 100:
         raise ValueError(f"resamples ({resamples}) must be at least 100: the ends of the interval are read off them")
     if method not in ("percentile", "bca"):
         raise ValueError(f"method ({method!r}) must be 'percentile' or 'bca'")
-    a, b = sample("the first group", first), sample("the second group", second)
+    a, b = as_sample("the first group", first), as_sample("the second group", second)
     seen = float(statistic(b) - statistic(a))
     drawn = _resampled(b, statistic, rng, resamples) - _resampled(a, statistic, rng, resamples)
     levels = np.array([alpha / 2, 1 - alpha / 2])

@@ -30,7 +30,7 @@ def check_trials(successes: float, trials: float) -> None:
         raise ValueError(f"successes ({successes}) must lie between 0 and the number of trials ({trials})")
 
 
-def sample(name: str, values: Sequence[float] | Floats, least: int = 2) -> Floats:
+def as_sample(name: str, values: Sequence[float] | Floats, least: int = 2) -> Floats:
     """Return the values as an array.
 
     Raises: ValueError if there are fewer than `least`, or one is not finite.

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from miniserve.abtest.checks import Floats, sample
-from miniserve.abtest.effect import Effect
+from miniserve.abtest.checks import Floats, as_sample
+from miniserve.abtest.effect import Estimate
 from miniserve.abtest.means import welch_t
 
 
@@ -22,7 +22,7 @@ def cuped_theta(y: Sequence[float] | Floats, x: Sequence[float] | Floats) -> flo
 
     Raises: ValueError if they are not pairs, or fewer than two.
     """
-    outcome, before = sample("y", y), sample("x", x)
+    outcome, before = as_sample("y", y), as_sample("x", x)
     if len(outcome) != len(before):
         raise ValueError(f"each of the {len(outcome)} outcomes needs its own figure from before, not {len(before)}")
     variance = float(before.var(ddof=1))
@@ -34,12 +34,12 @@ def cuped_t(
     second: tuple[Sequence[float] | Floats, Sequence[float] | Floats],
     *,
     alpha: float = 0.05,
-) -> Effect:
+) -> Estimate:
     """Compare two groups, each given as (outcome, figure from before), with Welch's test on what CUPED leaves.
 
     One theta and one mean of X for both groups: two would take part of the effect away.
     """
-    groups = [(sample("y", y), sample("x", x)) for y, x in (first, second)]
+    groups = [(as_sample("y", y), as_sample("x", x)) for y, x in (first, second)]
     theta = cuped_theta(*(np.concatenate(parts) for parts in zip(*groups, strict=True)))
     centre = float(np.concatenate([x for _, x in groups]).mean())
     adjusted = [y - theta * (x - centre) for y, x in groups]

@@ -10,7 +10,7 @@ from miniserve.abtest.checks import check_fraction
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class Estimate:
     """The second group minus the first."""
 
     difference: float

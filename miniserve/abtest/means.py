@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from scipy.special import stdtr, stdtrit
 
-from miniserve.abtest.checks import Floats, check_fraction, sample
-from miniserve.abtest.effect import Effect
+from miniserve.abtest.checks import Floats, as_sample, check_fraction
+from miniserve.abtest.effect import Estimate
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class SampleSummary:
     """What Welch's test needs to know of a group; `sd` is with n - 1."""
 
     mean: float
@@ -31,18 +31,18 @@ class Summary:
             raise ValueError(f"a group needs n >= 2, a finite mean and sd >= 0, not {self}")
 
 
-def summarize(values: Sequence[float] | Floats) -> Summary:
+def summarize(values: Sequence[float] | Floats) -> SampleSummary:
     """Return mean, standard deviation and size of one group."""
-    array = sample("a group", values)
-    return Summary(float(array.mean()), float(array.std(ddof=1)), len(array))
+    array = as_sample("a group", values)
+    return SampleSummary(float(array.mean()), float(array.std(ddof=1)), len(array))
 
 
-def welch_t(first: Sequence[float] | Floats, second: Sequence[float] | Floats, *, alpha: float = 0.05) -> Effect:
+def welch_t(first: Sequence[float] | Floats, second: Sequence[float] | Floats, *, alpha: float = 0.05) -> Estimate:
     """Compare two means; the effect is the second minus the first."""
     return welch_t_of(summarize(first), summarize(second), alpha=alpha)
 
 
-def welch_t_of(first: Summary, second: Summary, *, alpha: float = 0.05) -> Effect:
+def welch_t_of(first: SampleSummary, second: SampleSummary, *, alpha: float = 0.05) -> Estimate:
     """Compare two means of which only the summaries are known.
 
     Raises: ValueError if neither group varies, or alpha is not inside (0, 1).
@@ -56,4 +56,4 @@ def welch_t_of(first: Summary, second: Summary, *, alpha: float = 0.05) -> Effec
     difference = second.mean - first.mean
     t = difference / math.sqrt(se2)
     half = float(stdtrit(df, 1 - alpha / 2)) * math.sqrt(se2)
-    return Effect(difference, difference - half, difference + half, t, 2 * float(stdtr(df, -abs(t))), df)
+    return Estimate(difference, difference - half, difference + half, t, 2 * float(stdtr(df, -abs(t))), df)

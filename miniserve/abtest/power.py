@@ -14,7 +14,7 @@ from scipy.special import nctdtr, ndtr, ndtri, stdtrit
 
 from miniserve.abtest.checks import check_fraction, check_positive
 
-Formula = Literal["pooled", "unpooled", "arcsine", "baseline"]
+SizeFormula = Literal["pooled", "unpooled", "arcsine", "baseline"]
 
 
 def _z(alpha: float, power: float, sides: int) -> tuple[float, float]:
@@ -32,7 +32,7 @@ def _z(alpha: float, power: float, sides: int) -> tuple[float, float]:
 
 
 def sample_size_proportions(
-    p1: float, p2: float, *, alpha: float = 0.05, power: float = 0.8, formula: Formula = "pooled", sides: int = 2
+    p1: float, p2: float, *, alpha: float = 0.05, power: float = 0.8, formula: SizeFormula = "pooled", sides: int = 2
 ) -> float:
     """Return the users per group that find p1 against p2 with this power.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from miniserve.abtest.checks import check_fraction, check_trials
-from miniserve.abtest.effect import Effect, two_sided, z_quantile
+from miniserve.abtest.effect import Estimate, two_sided, z_quantile
 
 
 def two_proportion_z(
@@ -22,7 +22,7 @@ def two_proportion_z(
     pooled: bool = True,
     pooled_interval: bool = False,
     continuity: bool = False,
-) -> Effect:
+) -> Estimate:
     """Compare two success rates; the effect is the second minus the first.
 
     `pooled` is about the p-value, `pooled_interval` about the interval, `continuity` widens the interval by half a
@@ -40,10 +40,10 @@ def two_proportion_z(
     half += (1 / trials[0] + 1 / trials[1]) / 2 if continuity else 0.0
     difference = second - first
     z = difference / se
-    return Effect(difference, difference - half, difference + half, z, two_sided(z))
+    return Estimate(difference, difference - half, difference + half, z, two_sided(z))
 
 
-def one_proportion_z(successes: int, trials: int, value: float, *, alpha: float = 0.05) -> Effect:
+def one_proportion_z(successes: int, trials: int, value: float, *, alpha: float = 0.05) -> Estimate:
     """Compare a success rate with a fixed `value`; the variance is the sample's own."""
     check_trials(successes, trials)
     check_fraction("value", value)
@@ -52,7 +52,7 @@ def one_proportion_z(successes: int, trials: int, value: float, *, alpha: float 
     if se == 0:
         raise ValueError(f"{successes} of {trials}: without a success and a failure the sample has no variance")
     half, z = z_quantile(alpha) * se, (rate - value) / se
-    return Effect(rate - value, rate - value - half, rate - value + half, z, two_sided(z))
+    return Estimate(rate - value, rate - value - half, rate - value + half, z, two_sided(z))
 
 
 def _standard_errors(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[float, float]:

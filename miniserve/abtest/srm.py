@@ -19,11 +19,11 @@ from miniserve.abtest.effect import two_sided
 
 ALARM_P = 0.0005  # the lower of the two borders in use (0.0005 and 0.001)
 
-Method = Literal["chi-square", "exact", "normal", "normal-corrected"]
+SrmMethod = Literal["chi-square", "exact", "normal", "normal-corrected"]
 
 
 def srm_p_value(
-    counts: Sequence[int], shares: Sequence[float] | None = None, *, method: Method = "chi-square"
+    counts: Sequence[int], shares: Sequence[float] | None = None, *, method: SrmMethod = "chi-square"
 ) -> float:
     """Return how often chance alone makes the groups as uneven as this.
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from miniserve.api.errors import as_request_error, error_response
 from miniserve.api.exchange import Exchange, choose_request_id
-from miniserve.observe.metrics import EdgeMetrics
+from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock
 
 CLIENT_GONE = 499  # nginx's number; only in logs and metrics, since nobody is there to receive it
@@ -27,7 +27,7 @@ _log = logging.getLogger("miniserve.access")
 class AccessLog:
     """ASGI middleware; to be the first that a request meets."""
 
-    def __init__(self, app: ASGIApp, metrics: EdgeMetrics, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics, clock: Clock) -> None:
         self._app = app
         self._metrics = metrics
         self._clock = clock

@@ -24,8 +24,8 @@ from miniserve.api.chat import answer_chat
 from miniserve.api.completions import answer_completion
 from miniserve.api.errors import add_error_handlers
 from miniserve.api.limits import BodyLimits
-from miniserve.api.openapi import describe, errors, generation_responses, request_body
-from miniserve.api.parts import Edge
+from miniserve.api.openapi import describe_api, errors, generation_responses, request_body
+from miniserve.api.parts import Parts
 from miniserve.api.schemas import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -38,9 +38,9 @@ from miniserve.api.schemas import (
 )
 from miniserve.api.translate import check_model
 from miniserve.clock import monotonic
-from miniserve.config import EdgeConfig
+from miniserve.config import ApiConfig
 from miniserve.errors import Overloaded
-from miniserve.observe.metrics import EdgeMetrics
+from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock
 
 
@@ -48,8 +48,8 @@ def create_app(
     backend: Backend,
     model: ServedModel,
     *,
-    edge: EdgeConfig = EdgeConfig(),  # noqa: B008  # frozen
-    metrics: EdgeMetrics,
+    config: ApiConfig = ApiConfig(),  # noqa: B008  # frozen
+    metrics: ApiMetrics,
     registry: CollectorRegistry,
     clock: Clock = monotonic,
     wall_clock: Callable[[], float] = time.time,
@@ -64,18 +64,18 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    parts = Edge(backend, model, edge, metrics, clock, wall_clock, rng or SystemRandom())
+    parts = Parts(backend, model, config, metrics, clock, wall_clock, rng or SystemRandom())
     add_error_handlers(app)
     _add_generation_routes(app, parts)
     _add_model_routes(app, parts)
     _add_operation_routes(app, backend, registry)
-    describe(app, model)
-    app.add_middleware(BodyLimits, config=edge)
+    describe_api(app, model)
+    app.add_middleware(BodyLimits, config=config)
     app.add_middleware(AccessLog, metrics=metrics, clock=clock)  # added last: outermost
     return app
 
 
-def _add_generation_routes(app: FastAPI, parts: Edge) -> None:
+def _add_generation_routes(app: FastAPI, parts: Parts) -> None:
     @app.post(
         "/v1/chat/completions",
         response_model=ChatCompletion,
@@ -97,7 +97,7 @@ def _add_generation_routes(app: FastAPI, parts: Edge) -> None:
         return await answer_completion(parts, request)
 
 
-def _add_model_routes(app: FastAPI, parts: Edge) -> None:
+def _add_model_routes(app: FastAPI, parts: Parts) -> None:
     model = parts.model
     card = ModelCard(id=model.name, created=model.created, max_model_len=model.max_model_len)
 

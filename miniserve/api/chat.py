@@ -11,9 +11,9 @@ from starlette.responses import Response
 from miniserve.api.bodies import read_body
 from miniserve.api.exchange import Exchange, exchange_of
 from miniserve.api.flow import while_connected
-from miniserve.api.generation import Generation, Piece
+from miniserve.api.generation import Generation, TextPiece
 from miniserve.api.logprobs import chat_logprobs
-from miniserve.api.parts import Edge, json_answer, usage
+from miniserve.api.parts import Parts, json_answer, usage
 from miniserve.api.schemas import (
     AssistantMessage,
     ChatChoice,
@@ -28,14 +28,14 @@ from miniserve.api.translate import chat_request
 from miniserve.types import Request, TokenLogprob
 
 
-async def answer_chat(edge: Edge, http: HttpRequest) -> Response:
+async def answer_chat(parts: Parts, http: HttpRequest) -> Response:
     """Serve one chat completion."""
     body = await read_body(http, ChatCompletionRequest)
     exchange = exchange_of(http.scope)
-    request = await chat_request(edge, body, exchange)
-    answer = ChatAnswer(edge, body, request, exchange)
+    request = await chat_request(parts, body, exchange)
+    answer = ChatAnswer(parts, body, request, exchange)
     if body.stream:
-        return edge.event_stream(answer.events(), [request])
+        return parts.event_stream(answer.events(), [request])
     completion = await while_connected(answer.whole(), http.receive)
     return json_answer(completion.model_dump_json(), [request])
 
@@ -43,10 +43,10 @@ async def answer_chat(edge: Edge, http: HttpRequest) -> Response:
 class ChatAnswer:
     """One chat answer; use either `whole` or `events`, once."""
 
-    def __init__(self, edge: Edge, body: ChatCompletionRequest, request: Request, exchange: Exchange) -> None:
-        self._token_bytes = edge.model.tokenizer.token_bytes
-        self._pieces = Generation(edge, request, exchange).pieces()
-        self._head = edge.head("chatcmpl", exchange)
+    def __init__(self, parts: Parts, body: ChatCompletionRequest, request: Request, exchange: Exchange) -> None:
+        self._token_bytes = parts.model.tokenizer.token_bytes
+        self._pieces = Generation(parts, request, exchange).pieces()
+        self._head = parts.head("chatcmpl", exchange)
         self._exchange = exchange
         self._wants_logprobs = bool(body.logprobs)
         self._wants_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -82,10 +82,10 @@ class ChatAnswer:
             yield self._json([], usage=usage(self._exchange))
         yield "[DONE]"
 
-    def _piece_chunk(self, piece: Piece, held: list[TokenLogprob]) -> str:
+    def _piece_chunk(self, piece: TextPiece, held: list[TokenLogprob]) -> str:
         return self._chunk(Delta(content=piece.text), self._logprobs(held), piece)
 
-    def _chunk(self, delta: Delta, logprobs: ChatLogprobs | None, piece: Piece | None = None) -> str:
+    def _chunk(self, delta: Delta, logprobs: ChatLogprobs | None, piece: TextPiece | None = None) -> str:
         finish_reason = piece.finish_reason if piece else None
         return self._json([ChatChunkChoice(index=0, delta=delta, logprobs=logprobs, finish_reason=finish_reason)])
 

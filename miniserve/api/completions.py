@@ -10,23 +10,23 @@ from starlette.responses import Response
 
 from miniserve.api.bodies import read_body
 from miniserve.api.exchange import Exchange, exchange_of
-from miniserve.api.flow import merged, while_connected
-from miniserve.api.generation import Generation, Piece
+from miniserve.api.flow import merge_streams, while_connected
+from miniserve.api.generation import Generation, TextPiece
 from miniserve.api.logprobs import CompletionLogprobLists
-from miniserve.api.parts import Edge, json_answer, usage
+from miniserve.api.parts import Parts, json_answer, usage
 from miniserve.api.schemas import Completion, CompletionChoice, CompletionRequest
 from miniserve.api.translate import completion_requests
 from miniserve.types import Request, TokenLogprob
 
 
-async def answer_completion(edge: Edge, http: HttpRequest) -> Response:
+async def answer_completion(parts: Parts, http: HttpRequest) -> Response:
     """Serve one call with one or several prompts."""
     body = await read_body(http, CompletionRequest)
     exchange = exchange_of(http.scope)
-    requests = await completion_requests(edge, body, exchange)
-    answer = CompletionAnswer(edge, body, requests, exchange)
+    requests = await completion_requests(parts, body, exchange)
+    answer = CompletionAnswer(parts, body, requests, exchange)
     if body.stream:
-        return edge.event_stream(answer.events(), requests)
+        return parts.event_stream(answer.events(), requests)
     completion = await while_connected(answer.whole(), http.receive)
     return json_answer(completion.model_dump_json(), requests)
 
@@ -40,12 +40,12 @@ class _Choice:
         self._held: list[TokenLogprob] = []
         self._text = ""
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: TextPiece) -> None:
         """Take a piece."""
         self._text += piece.text
         self._held += piece.logprobs
 
-    def give(self, piece: Piece) -> CompletionChoice:
+    def give(self, piece: TextPiece) -> CompletionChoice:
         """Return everything taken since the last time, `piece` being the last of it."""
         logprobs = self._lists.take(self._held) if self._lists else None
         text, self._text, self._held = self._text, "", []
@@ -55,16 +55,16 @@ class _Choice:
 class CompletionAnswer:
     """The answer to one call; use either `whole` or `events`, once."""
 
-    def __init__(self, edge: Edge, body: CompletionRequest, requests: list[Request], exchange: Exchange) -> None:
-        generations = [Generation(edge, request, exchange, index) for index, request in enumerate(requests)]
-        self._pieces = merged([generation.pieces() for generation in generations])
-        token_bytes = edge.model.tokenizer.token_bytes
+    def __init__(self, parts: Parts, body: CompletionRequest, requests: list[Request], exchange: Exchange) -> None:
+        generations = [Generation(parts, request, exchange, index) for index, request in enumerate(requests)]
+        self._pieces = merge_streams([generation.pieces() for generation in generations])
+        token_bytes = parts.model.tokenizer.token_bytes
         wants_logprobs = body.logprobs is not None
         self._choices = [
             _Choice(index, CompletionLogprobLists(token_bytes) if wants_logprobs else None)
             for index in range(len(requests))
         ]
-        self._head = edge.head("cmpl", exchange)
+        self._head = parts.head("cmpl", exchange)
         self._exchange = exchange
         self._wants_usage = bool(body.stream_options and body.stream_options.include_usage)
 

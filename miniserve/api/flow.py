@@ -44,7 +44,7 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def merged(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+async def merge_streams(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
     """Yield the items of all sources as they come; the first error ends them all."""
     queue: Items[T] = asyncio.Queue(maxsize=len(sources))
     tasks = [asyncio.create_task(pump(source, queue)) for source in sources]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from miniserve.api.exchange import Exchange
-from miniserve.api.parts import Edge
+from miniserve.api.parts import Parts
 from miniserve.errors import InternalError, UpstreamError
 from miniserve.text import Detokenizer
 from miniserve.types import FinishReason, Request, TokenEvent, TokenLogprob
@@ -22,7 +22,7 @@ Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextPiece:
     """What one token event adds to choice `index`. The text may be empty; the last piece has a `finish_reason`."""
 
     index: int
@@ -34,24 +34,24 @@ class Piece:
 class Generation:
     """One choice of an answer on its way. Iterate `pieces` once."""
 
-    def __init__(self, edge: Edge, request: Request, exchange: Exchange, index: int = 0) -> None:
-        self._edge = edge
+    def __init__(self, parts: Parts, request: Request, exchange: Exchange, index: int = 0) -> None:
+        self._parts = parts
         self._request = request
         self._exchange = exchange
         self._index = index
-        self._text = Detokenizer(edge.model.tokenizer.token_bytes, request.sampling.stop)
+        self._text = Detokenizer(parts.model.tokenizer.token_bytes, request.sampling.stop)
         self._last_s: float | None = None
         self._cached_tokens = 0
         self._finished = False
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
+    async def pieces(self) -> AsyncGenerator[TextPiece, None]:
         """Yield the pieces; nothing is asked of the backend before the first is awaited.
 
         Raises: what the backend raises; UpstreamError if it ends without saying why.
         """
         self._count_prompt()
-        with self._edge.live_ids.claimed(self._request.request_id) as request_id:
-            events = self._edge.backend.generate(dataclasses.replace(self._request, request_id=request_id))
+        with self._parts.live_ids.claimed(self._request.request_id) as request_id:
+            events = self._parts.backend.generate(dataclasses.replace(self._request, request_id=request_id))
             reason = "error"
             try:
                 async for event in events:
@@ -74,9 +74,9 @@ class Generation:
     def _count_prompt(self) -> None:
         count = len(self._request.prompt_ids)
         self._exchange.prompt_tokens += count
-        self._edge.metrics.prompt_tokens.inc(count)
+        self._parts.metrics.prompt_tokens.inc(count)
 
-    def _take(self, event: TokenEvent) -> Piece:
+    def _take(self, event: TokenEvent) -> TextPiece:
         text, used = self._detokenize(event)
         self._measure(event, used)
         finish = self._finish(event.finish_reason)
@@ -84,10 +84,10 @@ class Generation:
             text += self._text.flush()
             finish = self._finish(event.finish_reason)  # the last characters may have completed a stop string
         self._finished = finish is not None
-        return Piece(self._index, text, event.logprobs[:used], finish)
+        return TextPiece(self._index, text, event.logprobs[:used], finish)
 
     def _record_end(self, reason: str) -> None:
-        self._edge.metrics.finished.labels(reason).inc()
+        self._parts.metrics.finished.labels(reason).inc()
         self._exchange.finish_reason = reason
 
     def _detokenize(self, event: TokenEvent) -> tuple[str, int]:
@@ -113,12 +113,12 @@ class Generation:
         return None
 
     def _measure(self, event: TokenEvent, used: int) -> None:
-        exchange, metrics = self._exchange, self._edge.metrics
+        exchange, metrics = self._exchange, self._parts.metrics
         exchange.cached_tokens += max(0, event.cached_tokens - self._cached_tokens)
         self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
         if not used:
             return
-        now_s = self._edge.clock()
+        now_s = self._parts.clock()
         if self._last_s is None:
             metrics.time_to_first_token.observe(now_s - self._request.arrived_s)
         else:

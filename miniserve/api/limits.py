@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from miniserve.api.errors import error_response
-from miniserve.config import EdgeConfig
+from miniserve.config import ApiConfig
 from miniserve.errors import PayloadTooLarge, RequestError, RequestTimeout
 
 _LINGER_S = 1.0  # how long we still swallow what a refused client is sending, so that it gets to read the refusal
@@ -30,7 +30,7 @@ class _Refused(Exception):
 class BodyLimits:
     """ASGI middleware; `config` holds `max_body_bytes` and `body_timeout_s`."""
 
-    def __init__(self, app: ASGIApp, config: EdgeConfig) -> None:
+    def __init__(self, app: ASGIApp, config: ApiConfig) -> None:
         self._app = app
         self._config = config
 

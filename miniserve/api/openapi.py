@@ -62,7 +62,7 @@ def request_body(body: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def describe(app: FastAPI, model: ServedModel) -> None:
+def describe_api(app: FastAPI, model: ServedModel) -> None:
     """Give `app` an OpenAPI document that tells the truth about `model`."""
 
     def openapi() -> dict[str, Any]:

@@ -15,8 +15,8 @@ from miniserve.api.backend import Backend, ServedModel
 from miniserve.api.event_stream import EventStream
 from miniserve.api.exchange import Exchange
 from miniserve.api.schemas import CachedTokens, Usage
-from miniserve.config import EdgeConfig
-from miniserve.observe.metrics import EdgeMetrics
+from miniserve.config import ApiConfig
+from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock, Request
 
 SEED_HEADER = "x-miniserve-seed"
@@ -43,13 +43,13 @@ class LiveIds:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class Parts:
     """The parts of one HTTP edge. `clock` is monotonic; `wall_clock` gives seconds since 1970, for `created` only."""
 
     backend: Backend
     model: ServedModel
-    config: EdgeConfig
-    metrics: EdgeMetrics
+    config: ApiConfig
+    metrics: ApiMetrics
     clock: Clock
     wall_clock: Callable[[], float]
     rng: Random

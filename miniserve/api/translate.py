@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from miniserve.api.exchange import Exchange
-from miniserve.api.parts import Edge
+from miniserve.api.parts import Parts
 from miniserve.api.schemas import ChatCompletionRequest, CompletionRequest, GenerationBody
 from miniserve.errors import InvalidRequest, NotFound
 from miniserve.types import Priority, Request, SamplingParams
@@ -21,45 +21,45 @@ _SEED_BITS = 32
 A = TypeVar("A")
 
 
-async def chat_request(edge: Edge, body: ChatCompletionRequest, exchange: Exchange) -> Request:
+async def chat_request(parts: Parts, body: ChatCompletionRequest, exchange: Exchange) -> Request:
     """Return the one request that a chat completion asks for.
 
     Raises: NotFound for an unknown model; InvalidRequest for what does not fit the model.
     """
-    check_model(edge, body.model)
+    check_model(parts, body.model)
     roles = {"developer": "system"}  # OpenAI's newer name for it, which no chat template here knows
     messages = [{"role": roles.get(m.role, m.role), "content": m.text()} for m in body.messages]
     length = sum(len(message["content"]) for message in messages)
-    ids = await _aside(length, edge.model.tokenizer.encode_chat, messages)
-    return _request(edge, body, exchange, ids, "messages", 0)
+    ids = await _aside(length, parts.model.tokenizer.encode_chat, messages)
+    return _request(parts, body, exchange, ids, "messages", 0)
 
 
-async def completion_requests(edge: Edge, body: CompletionRequest, exchange: Exchange) -> list[Request]:
+async def completion_requests(parts: Parts, body: CompletionRequest, exchange: Exchange) -> list[Request]:
     """Return one request per prompt, in order.
 
     Raises: as `chat_request`.
     """
-    check_model(edge, body.model)
+    check_model(parts, body.model)
     prompts = body.prompts()
     requests = []
     for index, prompt in enumerate(prompts):
         param = "prompt" if len(prompts) == 1 else f"prompt[{index}]"
-        ids = await _prompt_ids(edge, prompt, param)
-        requests.append(_request(edge, body, exchange, ids, param, index))
+        ids = await _prompt_ids(parts, prompt, param)
+        requests.append(_request(parts, body, exchange, ids, param, index))
     return requests
 
 
-def check_model(edge: Edge, name: str) -> None:
+def check_model(parts: Parts, name: str) -> None:
     """Raises: NotFound if `name` is not the served model's."""
-    if name != edge.model.name:
-        message = f"The model `{name[:200]}` does not exist. Valid models: `{edge.model.name}`."
+    if name != parts.model.name:
+        message = f"The model `{name[:200]}` does not exist. Valid models: `{parts.model.name}`."
         raise NotFound(message, "model", "model_not_found")
 
 
-async def _prompt_ids(edge: Edge, prompt: str | list[int], param: str) -> list[int]:
+async def _prompt_ids(parts: Parts, prompt: str | list[int], param: str) -> list[int]:
     if isinstance(prompt, str):
-        return await _aside(len(prompt), edge.model.tokenizer.encode, prompt)
-    largest, size = max(prompt), edge.model.tokenizer.vocab_size
+        return await _aside(len(prompt), parts.model.tokenizer.encode, prompt)
+    largest, size = max(prompt), parts.model.tokenizer.vocab_size
     if largest >= size:
         raise InvalidRequest(f"{param}: token id {largest} is not in the vocabulary (0 to {size - 1})", param)
     return prompt
@@ -70,22 +70,22 @@ async def _aside(length: int, encode: Callable[[A], list[int]], text: A) -> list
     return encode(text) if length < _LONG_TEXT else await asyncio.to_thread(encode, text)
 
 
-def _request(edge: Edge, body: GenerationBody, exchange: Exchange, ids: list[int], param: str, index: int) -> Request:
-    max_tokens = _max_tokens(edge, body, len(ids), param)
+def _request(parts: Parts, body: GenerationBody, exchange: Exchange, ids: list[int], param: str, index: int) -> Request:
+    max_tokens = _max_tokens(parts, body, len(ids), param)
     return Request(
         request_id=exchange.request_id if index == 0 else f"{exchange.request_id}-{index}",
-        model=edge.model.name,
+        model=parts.model.name,
         prompt_ids=tuple(ids),
-        sampling=_sampling(edge, body, max_tokens),
+        sampling=_sampling(parts, body, max_tokens),
         arrived_s=exchange.started_s,
         priority=Priority.STANDARD if body.priority is None else Priority(body.priority),
         session_key=body.user,
     )
 
 
-def _max_tokens(edge: Edge, body: GenerationBody, prompt_tokens: int, param: str) -> int:
+def _max_tokens(parts: Parts, body: GenerationBody, prompt_tokens: int, param: str) -> int:
     """Return the limit of the answer: what was asked for, cut to what the context leaves."""
-    context = edge.model.max_model_len
+    context = parts.model.max_model_len
     field, asked = body.token_limit()
     if asked is not None and asked > context:
         raise InvalidRequest(
@@ -99,16 +99,16 @@ def _max_tokens(edge: Edge, body: GenerationBody, prompt_tokens: int, param: str
             param,
             "context_length_exceeded",
         )
-    return min(asked if asked is not None else edge.config.default_max_tokens, room)
+    return min(asked if asked is not None else parts.config.default_max_tokens, room)
 
 
-def _sampling(edge: Edge, body: GenerationBody, max_tokens: int) -> SamplingParams:
+def _sampling(parts: Parts, body: GenerationBody, max_tokens: int) -> SamplingParams:
     return SamplingParams(
         max_tokens=max_tokens,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=max(0, body.top_k or 0),
-        seed=edge.rng.getrandbits(_SEED_BITS) if body.seed is None else body.seed,
+        seed=parts.rng.getrandbits(_SEED_BITS) if body.seed is None else body.seed,
         stop=body.stop_strings(),
         ignore_eos=bool(body.ignore_eos),
         logprobs=body.logprob_count(),

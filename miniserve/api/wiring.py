@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from miniserve.api.app import create_app
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.clock import monotonic
-from miniserve.config import EdgeConfig
+from miniserve.config import ApiConfig
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.observe.metrics import EdgeMetrics, EngineCollector, EngineStats
+from miniserve.observe.metrics import ApiMetrics, EngineCollector, EngineStats
 
 
 def served_model(name: str, folder: Path, max_model_len: int) -> ServedModel:
@@ -26,11 +26,11 @@ def served_model(name: str, folder: Path, max_model_len: int) -> ServedModel:
     return ServedModel(name, Tokenizer.load(folder), max_model_len, created)
 
 
-def edge_app(
+def api_app(
     backend: Backend,
     model: ServedModel,
     *,
-    edge: EdgeConfig,
+    config: ApiConfig,
     engine_stats: Callable[[], EngineStats] | None = None,
     vllm_metrics: bool = False,
 ) -> FastAPI:
@@ -44,8 +44,8 @@ def edge_app(
     return create_app(
         backend,
         model,
-        edge=edge,
-        metrics=EdgeMetrics(registry),
+        config=config,
+        metrics=ApiMetrics(registry),
         registry=registry,
         clock=monotonic,
         wall_clock=time.time,

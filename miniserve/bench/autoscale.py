@@ -89,7 +89,7 @@ def measure(demand: str, variant: str, seed: int) -> dict[str, Any]:
     counted = result.outcomes.arrived_between(over.from_s, over.duration_s)
     paid = replica_hours(result, over.from_s, over.duration_s)
     ideal = clairvoyant_hours(scenario, seed, over)
-    changes = turns(result)
+    changes = direction_changes(result)
     return {
         "demand": demand,
         "autoscaler": variant,
@@ -155,7 +155,7 @@ def replica_hours(result: SimResult, from_s: float, to_s: float) -> float:
     return sum(size * max(0.0, min(end, to_s) - max(begin, from_s)) for (begin, end), size in stretches) / 3600
 
 
-def turns(result: SimResult) -> list[float]:
+def direction_changes(result: SimResult) -> list[float]:
     """Return the times at which the number of replicas, ready or starting, began to go the other way."""
     times, ready = result.series["replicas"]
     sizes = [a + b for a, b in zip(ready, result.series["replicas_starting"][1], strict=True)]

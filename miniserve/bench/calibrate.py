@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from miniserve.bench.prediction import compare, fit_overhead, fit_steps
-from miniserve.clients.load import Load, served_model
+from miniserve.bench.prediction import compare_predictions, fit_overhead, fit_steps
+from miniserve.clients.load import LoadRun, first_model
 from miniserve.clock import monotonic
 from miniserve.errors import SetupError
 from miniserve.observe.outcomes import Outcomes
@@ -85,8 +85,8 @@ def bench_calibrate(
         "rate_per_s": round(rate, 3),
         "fit": asdict(model),
         "overhead": asdict(overhead),
-        "first_run": _about(first) | {"comparison": compare(first.outcomes, model, overhead)},
-        "second_run": _about(second) | {"comparison": compare(second.outcomes, model, overhead)},
+        "first_run": _about(first) | {"comparison": compare_predictions(first.outcomes, model, overhead)},
+        "second_run": _about(second) | {"comparison": compare_predictions(second.outcomes, model, overhead)},
     }
 
 
@@ -130,7 +130,7 @@ class _Bench:
 
     def __init__(self, url: str, server: psutil.Process, log: Path, progress: Progress, scale: float) -> None:
         self._url, self._server, self._log, self._progress, self._scale = url, server, log, progress, scale
-        self._model = asyncio.run(served_model(url))
+        self._model = asyncio.run(first_model(url))
 
     def alone_s(self) -> float:
         """Return how long a request of mean lengths takes that meets no other; warms up on the way."""
@@ -159,7 +159,7 @@ class _Bench:
         task = self._progress.add_task(name, total=len(requests), visible=len(requests) > 1)
 
         async def run() -> Outcomes:
-            load = Load(self._url, self._model, monotonic, on_progress=lambda sent, done: self._show(task, done))
+            load = LoadRun(self._url, self._model, monotonic, on_progress=lambda sent, done: self._show(task, done))
             result = await load.run(requests)
             self._lag_s = result.lag_s
             if result.reasons:

@@ -29,7 +29,7 @@ WORDS = "the river carries small boats past old stone houses while children watc
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class EngineCase:
     """`streams` prompts served together; `lengths[i]` new tokens wanted from the i-th."""
 
     name: str
@@ -41,20 +41,20 @@ class Case:
         return sum(self.lengths)
 
 
-def make_cases(tokenizer: Tokenizer, seed: int) -> list[Case]:
+def make_cases(tokenizer: Tokenizer, seed: int) -> list[EngineCase]:
     """64 words in; 64 tokens out, and once 16 to 128 out. Each prompt starts differently, so no prefix is shared."""
     rng = Random(seed)
 
     def prompt() -> list[int]:
         return tokenizer.encode(" ".join(rng.choice(WORDS) for _ in range(64)))[:64]
 
-    cases = [Case(f"{n} x 64 tokens", [prompt() for _ in range(n)], [64] * n) for n in (1, 4, 16)]
+    cases = [EngineCase(f"{n} x 64 tokens", [prompt() for _ in range(n)], [64] * n) for n in (1, 4, 16)]
     lengths = [16 + round(112 * i / 15) for i in range(16)]
     rng.shuffle(lengths)
-    return [*cases, Case("16 x 16..128 tokens", [prompt() for _ in range(16)], lengths)]
+    return [*cases, EngineCase("16 x 16..128 tokens", [prompt() for _ in range(16)], lengths)]
 
 
-def run_ours(engine: Engine, case: Case) -> float:
+def run_ours(engine: Engine, case: EngineCase) -> float:
     """Return seconds to serve the case."""
     engine.scheduler.blocks.forget()  # a repeated prompt must be computed again
     requests = [
@@ -68,7 +68,7 @@ def run_ours(engine: Engine, case: Case) -> float:
     return seconds
 
 
-def run_transformers(model: Any, case: Case) -> float:
+def run_transformers(model: Any, case: EngineCase) -> float:
     """Return seconds of one static batch: everybody computes until the longest is done."""
     ids = torch.tensor(case.prompts)
     longest = max(case.lengths)
@@ -97,7 +97,7 @@ def bench_engine(folder: Path, threads: int, repeats: int, seed: int, console: C
     reference: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     reference.eval()
     torch.set_num_threads(threads)
-    runners: dict[str, Callable[[Case], float]] = {
+    runners: dict[str, Callable[[EngineCase], float]] = {
         "fp16": lambda case: run_ours(fp16, case),
         "fp32": lambda case: run_ours(fp32, case),
         "transformers fp32": lambda case: run_transformers(reference, case),
@@ -113,7 +113,7 @@ def bench_engine(folder: Path, threads: int, repeats: int, seed: int, console: C
     return {"model": folder.name, "threads": threads, "repeats": repeats, "seed": seed, "rows": rows}
 
 
-def _turns(cases: list[Case], names: list[str], repeats: int) -> Iterator[tuple[Case, str]]:
+def _turns(cases: list[EngineCase], names: list[str], repeats: int) -> Iterator[tuple[EngineCase, str]]:
     """A B C A B C ...: what drifts on the machine hits all alike."""
     for case in cases:
         for _ in range(repeats):
@@ -121,7 +121,7 @@ def _turns(cases: list[Case], names: list[str], repeats: int) -> Iterator[tuple[
                 yield case, name
 
 
-def _row(case: Case, seconds: dict[str, float]) -> dict[str, Any]:
+def _row(case: EngineCase, seconds: dict[str, float]) -> dict[str, Any]:
     rates = {name: round(case.useful_tokens / s, 1) for name, s in seconds.items()}
     peer = seconds["transformers fp32"]
     ratios = {name: round(peer / s, 2) for name, s in seconds.items() if name != "transformers fp32"}

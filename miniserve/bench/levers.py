@@ -36,20 +36,20 @@ NOTHING = 0.01  # a saving below this share of the cost is called none
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class LeverCase:
     """Which levers are pulled, under a name."""
 
     name: str
     chosen: tuple[Lever, ...]
 
 
-def cases(known: tuple[Lever, ...]) -> dict[str, list[Case]]:
+def cases(known: tuple[Lever, ...]) -> dict[str, list[LeverCase]]:
     """Return what to price: nothing pulled, each alone, one more at a time, and all but one."""
     return {
-        "base": [Case("nothing pulled", ())],
-        "alone": [Case(lever.name, (lever,)) for lever in known],
-        "stacked": [Case(known[i].name, known[: i + 1]) for i in range(len(known))],
-        "all but": [Case(lever.name, tuple(each for each in known if each is not lever)) for lever in known],
+        "base": [LeverCase("nothing pulled", ())],
+        "alone": [LeverCase(lever.name, (lever,)) for lever in known],
+        "stacked": [LeverCase(known[i].name, known[: i + 1]) for i in range(len(known))],
+        "all but": [LeverCase(lever.name, tuple(each for each in known if each is not lever)) for lever in known],
     }
 
 

@@ -46,7 +46,7 @@ class _Turn:
     seconds: float
 
 
-def turns(steps: Sequence[LoggedStep]) -> list[_Turn]:
+def step_turns(steps: Sequence[LoggedStep]) -> list[_Turn]:
     """Return the steps, each as long as it kept the next one waiting."""
     nexts = [step.start_s for step in steps[1:]]
     return [
@@ -66,7 +66,7 @@ def fit_steps(steps: Sequence[LoggedStep], notes: dict[str, Any]) -> StepTimeMod
 
     The fit minimises relative errors, which do not see the rare slow step. Those behind it do.
     """
-    measured = turns(steps)
+    measured = step_turns(steps)
     model = fit(measured, notes)
     factor = sum(turn.seconds for turn in measured) / sum(model.seconds(turn) for turn in measured)
     return StepTimeModel(
@@ -140,7 +140,7 @@ def by_index(outcomes: Outcomes) -> Outcomes:
 # --- the verdict ---------------------------------------------------------------------------------------------------
 
 
-def compare(live: Outcomes, model: StepTimeModel, overhead: Overhead) -> dict[str, Any]:
+def compare_predictions(live: Outcomes, model: StepTimeModel, overhead: Overhead) -> dict[str, Any]:
     """Return each percentile as measured and as predicted, whether it is near enough, and the p99 with its interval."""
     simulated = simulate_replica(live, model, overhead)
     return {

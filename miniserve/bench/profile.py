@@ -45,7 +45,7 @@ _CONTEXT_TOKENS = 100
 _REPEATS = 20
 
 
-class Clock:
+class StageClock:
     """Seconds by part, since the last `clear`."""
 
     def __init__(self) -> None:
@@ -72,8 +72,8 @@ def bench_profile(folder: Path, threads: int, console: Console) -> dict[str, Any
         cache, scheduler = CacheConfig(512, 16, prefix_caching=False), SchedulerConfig(max_batch_tokens=256)
         engine = load_engine(folder, quant=quant, config=EngineConfig(scheduler, cache, threads=threads))
         assert isinstance(engine.runner, ModelRunner)
-        clock = Clock()
-        watch(engine.runner.model, clock)
+        clock = StageClock()
+        watch_process(engine.runner.model, clock)
         measure_case(engine, clock, "decode 1 row")  # a warm-up
         for case in CASES:
             times = measure_case(engine, clock, case)
@@ -82,7 +82,7 @@ def bench_profile(folder: Path, threads: int, console: Console) -> dict[str, Any
     return {"model": folder.name, "threads": threads, "limits": limits, "rows": rows}
 
 
-def watch(model: Llama, clock: Clock) -> None:
+def watch_process(model: Llama, clock: StageClock) -> None:
     """Book what `model` does from now on."""
 
     def products(linear: Linear) -> Linear:
@@ -108,7 +108,7 @@ def watch(model: Llama, clock: Clock) -> None:
     )
 
 
-def measure_case(engine: Engine, clock: Clock, case: str) -> dict[str, float]:
+def measure_case(engine: Engine, clock: StageClock, case: str) -> dict[str, float]:
     """Return the medians over the case's steps, in milliseconds."""
     steps: list[dict[str, float]] = []
     wanted, prefill = CASES[case], case.startswith("prefill")

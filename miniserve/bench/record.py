@@ -45,7 +45,7 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
-def save(what: str, result: dict[str, Any], folder: Path) -> Path:
+def save_record(what: str, result: dict[str, Any], folder: Path) -> Path:
     """Write `<date>-<what>.json` with the environment beside the result; a second run on a day replaces the first."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{datetime.now(UTC).date().isoformat()}-{what}.json"

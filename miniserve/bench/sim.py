@@ -31,7 +31,7 @@ from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.outcomes import OutcomeLog
-from miniserve.policies.bundle import Resilience
+from miniserve.policies.bundle import Policies
 from miniserve.policies.dispatch import dispatch
 from miniserve.policies.routing.balancer import PowerOfTwo
 from miniserve.sim import drive
@@ -100,7 +100,7 @@ def _case(row: dict[str, Any]) -> tuple[bool, int]:
 def measure(requests: int, prefix_caching: bool, seed: int) -> dict[str, Any]:
     """Run the scenario once; return what it cost and, so that a reader sees it is no empty run, what came out."""
     started_s, cpu_s = time.perf_counter(), time.process_time()
-    log, fleet = simulate(requests, prefix_caching, seed)
+    log, fleet = simulate_once(requests, prefix_caching, seed)
     seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
     counters = [member.replica.counters for member in fleet.members()]
     summary = log.outcomes().summary()
@@ -122,11 +122,11 @@ def measure(requests: int, prefix_caching: bool, seed: int) -> dict[str, Any]:
     }
 
 
-def simulate(requests: int, prefix_caching: bool, seed: int = 0) -> tuple[OutcomeLog, SimFleet]:
+def simulate_once(requests: int, prefix_caching: bool, seed: int = 0) -> tuple[OutcomeLog, SimFleet]:
     """Run the fixed scenario to its end."""
     env = simpy.Environment()
     fleet = SimFleet(env, seed=seed)
-    policies = Resilience(PowerOfTwo(seed=seed))
+    policies = Policies(PowerOfTwo(seed=seed))
     drive.start_control(fleet, policies)
     spec = ReplicaSpec(STEP_TIME, SCHEDULER, CacheConfig(NUM_BLOCKS, 16, prefix_caching))
     for _ in range(REPLICAS):

@@ -35,7 +35,7 @@ def bench_steps(
     machine = environment()
     notes = {"model": folder.name, "quant": quant, "threads": threads, "cpu": machine["cpu"], "date": machine["date"]}
     model = fit(train, notes)
-    return model, {**notes, "train_steps": len(train), "unseen": judge(model, unseen)}
+    return model, {**notes, "train_steps": len(train), "unseen": judge_fit(model, unseen)}
 
 
 def run_mix(engine: Engine, rng: Random, requests: int) -> list[StepRecord]:
@@ -59,7 +59,7 @@ def _request(rng: Random, number: int) -> Request:
     return Request(f"s{number}", "m", prompt, sampling)
 
 
-def judge(model: StepTimeModel, steps: list[StepRecord]) -> dict[str, Any]:
+def judge_fit(model: StepTimeModel, steps: list[StepRecord]) -> dict[str, Any]:
     """Compare predicted with measured step times: each step, their sum, and their percentiles."""
     predicted = np.array([model.seconds(step) for step in steps])
     measured = np.array([step.seconds for step in steps])

@@ -34,7 +34,7 @@ _VOCABULARY = (
 )
 _WORDS = _VOCABULARY.split()
 _64_BITS = (1 << 64) - 1
-Progress = Callable[[int, int], None]  # sent, answered
+OnSent = Callable[[int, int], None]  # sent, answered
 
 
 def prompt_text(prompt_ids: TokenIds) -> str:
@@ -72,11 +72,11 @@ class LoadResult:
         return f"{len(self.lag_s):,} {words}; latencies count from the intended time"
 
 
-class Load:
+class LoadRun:
     """One run against one server. `run` sends and collects; cancelling it ends the run and keeps what is there."""
 
     def __init__(
-        self, url: str, model: str, clock: Clock, *, api_key: str | None = None, on_progress: Progress | None = None
+        self, url: str, model: str, clock: Clock, *, api_key: str | None = None, on_progress: OnSent | None = None
     ) -> None:
         self._model = model
         self._clock = clock
@@ -211,7 +211,7 @@ def _message(body: str | bytes) -> str:
         return "the server gave no reason"
 
 
-async def served_model(url: str, api_key: str | None = None) -> str:
+async def first_model(url: str, api_key: str | None = None) -> str:
     """Return the name of the first model that the server at `url` offers. Raises: UpstreamError if it says none."""
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     base = url.rstrip("/").removesuffix("/v1")

@@ -27,12 +27,12 @@ class Try:
     error: Exception | None = None
 
 
-Send = Callable[[tuple[str, ...]], Awaitable[Try]]
+SendOnce = Callable[[tuple[str, ...]], Awaitable[Try]]
 """Makes one try. It is told the words that the reader has: a server that can resume goes on behind them."""
 
 
 async def persist(
-    send: Send,
+    send: SendOnce,
     sleep: Callable[[float], Awaitable[None]],
     clock: Clock,
     policy: RetryPolicy,

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise SetupError(f"bench does not know {', '.join(unknown)}: choose from {', '.join(WHAT)}")
     from rich.console import Console
 
-    from miniserve.bench.record import save
+    from miniserve.bench.record import save_record
     from miniserve.models.store import resolve_model
 
     console = Console()
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     folder = resolve_model(args.model, args.cache, offline=args.offline) if set(chosen) - _WITHOUT_A_MODEL else Path()
     for what in chosen:
         result = _BENCHES[what](args, folder, console)
-        console.print(f"recorded in {save(_RECORDS.get(what, what), result, args.out)}")
+        console.print(f"recorded in {save_record(_RECORDS.get(what, what), result, args.out)}")
     return 0
 
 

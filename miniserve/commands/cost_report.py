@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from miniserve.observe import plots
-from miniserve.observe.cost import DIMENSIONS, Dimension, Ledger, Line
+from miniserve.observe.cost import DIMENSIONS, Dimension, Ledger, LedgerLine
 
 _MOST_BARS = 10
 
@@ -38,7 +38,7 @@ def cost_figure(ledger: Ledger, dimensions: Sequence[Dimension] = DIMENSIONS) ->
     return figure
 
 
-def _cells(line: Line, ledger: Ledger, with_idle: bool) -> tuple[str, ...]:
+def _cells(line: LedgerLine, ledger: Ledger, with_idle: bool) -> tuple[str, ...]:
     return (
         line.name or "-",
         f"{line.seconds:,.0f}",
@@ -62,7 +62,7 @@ def _caption(ledger: Ledger) -> str:
     return _headline(ledger) + (more if cached else "")
 
 
-def _bars(ax: Axes, dimension: Dimension, lines: Sequence[Line]) -> None:
+def _bars(ax: Axes, dimension: Dimension, lines: Sequence[LedgerLine]) -> None:
     """Draw the most expensive names, what was idle in grey at the end of each bar."""
     shown = [line for line in lines if line.usd > 0][:_MOST_BARS][::-1]
     idle = [line.idle_usd for line in shown]

@@ -99,11 +99,11 @@ def _check_memory(args: argparse.Namespace, folder: Path) -> None:
     from miniserve.config import EngineConfig
     from miniserve.models.folder import tensor_files
     from miniserve.models.store import read_config
-    from miniserve.processes.memory import available_bytes, check_memory, replica_need
+    from miniserve.processes.memory import available_bytes, replica_need, require_memory
 
     file_bytes = sum(file.stat().st_size for file in tensor_files(folder))
     need = replica_need(file_bytes, read_config(folder), EngineConfig().cache)
-    check_memory(need, args.replicas, available_bytes())
+    require_memory(need, args.replicas, available_bytes())
 
 
 def _threads_per_replica(replicas: int) -> int:

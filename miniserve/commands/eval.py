@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from miniserve.training.score import Scored
-    from miniserve.training.tasks import Item
+    from miniserve.training.tasks import TaskItem
 
 SETS_FOLDER = SHIPPED_FOLDER.parent / "eval"
 RESULTS_FOLDER = Path("data/results")
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def _score(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from miniserve.bench.record import save
+    from miniserve.bench.record import save_record
     from miniserve.config import EngineConfig
     from miniserve.engine.engine import load_engine
     from miniserve.models.store import resolve_model
@@ -66,16 +66,16 @@ def _score(args: argparse.Namespace) -> None:
     result = _result(args, folder, _with_bar(engine, Tokenizer.load(folder), items))
     Console().print(_table(result))
     if args.record:
-        print(f"recorded in {save('eval-' + result['model'], result, args.results)}")
+        print(f"recorded in {save_record('eval-' + result['model'], result, args.results)}")
 
 
-def _items(folder: Path, count: int | None) -> list[Item]:
+def _items(folder: Path, count: int | None) -> list[TaskItem]:
     from miniserve.training.evalset import SIZES, read_set
 
     return [item for difficulty in SIZES for item in read_set(folder, difficulty)[:count]]
 
 
-def _with_bar(engine: Any, tokenizer: Any, items: list[Item]) -> Scored:
+def _with_bar(engine: Any, tokenizer: Any, items: list[TaskItem]) -> Scored:
     from rich.console import Console
     from rich.progress import Progress
 

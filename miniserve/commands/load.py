@@ -12,7 +12,7 @@ from miniserve.commands.options import at_least_one, check_outputs
 from miniserve.errors import RequestError, SetupError
 
 if TYPE_CHECKING:
-    from miniserve.clients.load import LoadResult, Progress
+    from miniserve.clients.load import LoadResult, OnSent
     from miniserve.scenario import Scenario
 
 LATE_S = 0.05  # a schedule that is missed by more, at the 99th percentile, is worth a warning
@@ -102,15 +102,15 @@ def _send(args: argparse.Namespace, scenario: Scenario) -> LoadResult:
         return asyncio.run(_run(args, scenario, show))
 
 
-async def _run(args: argparse.Namespace, scenario: Scenario, show: Progress) -> LoadResult:
+async def _run(args: argparse.Namespace, scenario: Scenario, show: OnSent) -> LoadResult:
     from dataclasses import replace
 
-    from miniserve.clients.load import Load, served_model
+    from miniserve.clients.load import LoadRun, first_model
 
     workload = scenario.workload
     if scenario.clients is not None and workload.deadline_after_s is None:
         workload = replace(workload, deadline_after_s=scenario.clients.timeout_s)
-    model = args.model or await served_model(args.url, args.api_key)
+    model = args.model or await first_model(args.url, args.api_key)
     seed = scenario.run.seed if args.seed is None else args.seed
     requests = workload.requests(seed, count=scenario.run.requests, duration_s=scenario.run.duration_s)
-    return await Load(args.url, model, monotonic, api_key=args.api_key, on_progress=show).run(requests)
+    return await LoadRun(args.url, model, monotonic, api_key=args.api_key, on_progress=show).run(requests)

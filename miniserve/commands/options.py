@@ -72,12 +72,12 @@ def add_balancer_option(parser: argparse.ArgumentParser) -> None:
 
 def make_balancer(args: argparse.Namespace) -> Balancer:
     """Return what --balancer names. Raises: SetupError if there is no such thing, or the user's file is not right."""
-    from miniserve.plugins.load import is_plugin, load
+    from miniserve.plugins.load import is_plugin, load_object
     from miniserve.policies.routing.balancer import BALANCERS, Balancer
 
     name: str = args.balancer
     if is_plugin(name):
-        made: Balancer = load(name, Balancer)
+        made: Balancer = load_object(name, Balancer)
         return made
     if name not in BALANCERS:
         raise SetupError(f"--balancer {name}: there are {', '.join(BALANCERS)}, or my_file.py:MyClass")

@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
     import miniserve.engine.engine  # noqa: F401 -- torch, seconds of its own: not part of loading the model
 
     started_s = monotonic()
-    engine, folder = load(args)
+    engine, folder = load_replica(args)
     load_s = monotonic() - started_s
     with nullcontext() if args.step_log is None else step_log(args.step_log) as engine.on_step:
-        return asyncio.run(serve(args, engine, folder, sock, load_s))
+        return asyncio.run(serve_replica(args, engine, folder, sock, load_s))
 
 
 def _not_internal(record: logging.LogRecord) -> bool:
@@ -88,7 +88,7 @@ def die_with_parent() -> None:
     threading.Thread(target=wait, name="parent watch", daemon=True).start()
 
 
-def load(args: argparse.Namespace) -> tuple[Engine, Path]:
+def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
     """Return the loaded engine and its model folder."""
     from miniserve.config import EngineConfig
     from miniserve.engine.engine import best_device, load_engine
@@ -109,10 +109,12 @@ def load(args: argparse.Namespace) -> tuple[Engine, Path]:
     return engine, folder
 
 
-async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float) -> int:
+async def serve_replica(
+    args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float
+) -> int:
     """Serve until a signal (0), or until the engine is broken (1)."""
-    from miniserve.api.wiring import edge_app, served_model
-    from miniserve.config import EdgeConfig
+    from miniserve.api.wiring import api_app, served_model
+    from miniserve.config import ApiConfig
     from miniserve.processes.http_server import HttpServer
     from miniserve.processes.signals import StopSignals
     from miniserve.replica.local import LocalReplica
@@ -121,7 +123,7 @@ async def serve(args: argparse.Namespace, engine: Engine, folder: Path, sock: so
     stop = StopSignals(at_once=lambda: os._exit(130))
     replica = LocalReplica(engine, on_broken=stop.first.set)
     model = served_model(served_name(args), folder, engine.max_model_len)
-    app = edge_app(replica, model, edge=EdgeConfig(), engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
+    app = api_app(replica, model, config=ApiConfig(), engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
     report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
     add_internal_routes(app, replica, report)
     replica.start()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from miniserve.scenario import Scenario
     from miniserve.scenario.source import Setting
-    from miniserve.sim.comparison import Experiment
+    from miniserve.sim.comparison import PolicyComparison
 
 COST_DIMENSIONS = ("account", "request-type", "model", "tenant", "feature", "replica")
 COMPARED_SEEDS = 5  # where policies are compared and nobody says how many
@@ -78,14 +78,14 @@ def run(args: argparse.Namespace) -> int:
     """Check everything, run, show."""
     from rich.console import Console
 
-    from miniserve.sim.comparison import Experiment
+    from miniserve.sim.comparison import PolicyComparison
 
     check_outputs(plot=args.plot, out=args.out)
     cases = _cases(args)
     first = next(iter(cases.values()))
     start = first.run.seed if args.seed is None else args.seed
     seeds = args.seeds or (COMPARED_SEEDS if len(cases) > 1 else 1)
-    experiment = Experiment(cases, range(start, start + seeds), with_ledger=args.cost is not None)
+    experiment = PolicyComparison(cases, range(start, start + seeds), with_ledger=args.cost is not None)
     _run(experiment)
     console = Console()
     _show(experiment, console, first.description)
@@ -150,7 +150,7 @@ def _named(place: tuple[str, ...], name: str, option: str) -> Setting:
 # --- while it runs, and after --------------------------------------------------------------------------------------
 
 
-def _run(experiment: Experiment) -> None:
+def _run(experiment: PolicyComparison) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -169,7 +169,7 @@ def _run(experiment: Experiment) -> None:
 
 
 @contextmanager
-def _ctrl_c_stops(experiment: Experiment) -> Iterator[None]:
+def _ctrl_c_stops(experiment: PolicyComparison) -> Iterator[None]:
     """End the run between two events at the first Ctrl-C, so that nothing is half written; a second one is as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are not ours
@@ -187,7 +187,7 @@ def _ctrl_c_stops(experiment: Experiment) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _show(experiment: Experiment, console: Console, description: str) -> None:
+def _show(experiment: PolicyComparison, console: Console, description: str) -> None:
     if description:
         console.print(description, markup=False, style="bold")
     if experiment.stopped is not None:
@@ -208,7 +208,7 @@ def _show(experiment: Experiment, console: Console, description: str) -> None:
         console.print(table)
 
 
-def _show_costs(experiment: Experiment, console: Console, args: argparse.Namespace) -> None:
+def _show_costs(experiment: PolicyComparison, console: Console, args: argparse.Namespace) -> None:
     """Print each case's ledger, and draw it where figures are wanted."""
     from miniserve.commands.cost_report import cost_figure, cost_table
     from miniserve.observe import plots
@@ -227,11 +227,11 @@ def _show_costs(experiment: Experiment, console: Console, args: argparse.Namespa
         if args.plot is not None:
             case = f"-{name}" if len(experiment.cases) > 1 else ""
             path = args.plot.with_stem(f"{args.plot.stem}{case.replace('/', '_')}-cost")
-            plots.save(cost_figure(ledger, chosen), path)
+            plots.save_figure(cost_figure(ledger, chosen), path)
             console.print(f"costs in {path}", markup=False, soft_wrap=True)
 
 
-def _write(experiment: Experiment, args: argparse.Namespace) -> None:
+def _write(experiment: PolicyComparison, args: argparse.Namespace) -> None:
     from miniserve import __version__
 
     record: dict[str, Any] = {

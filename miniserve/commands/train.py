@@ -19,7 +19,7 @@ from miniserve.models.store import SHIPPED_FOLDER
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from miniserve.training.recipes import Recipe
+    from miniserve.training.recipes import TrainingRecipe
 
 DEFAULT_THREADS = 2  # on more, the products of so narrow a model gain nothing
 LINE_EVERY = 100  # steps, where there is no terminal for a bar
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(names: list[str], scale: float) -> list[Recipe]:
+def _chosen(names: list[str], scale: float) -> list[TrainingRecipe]:
     from miniserve.training.recipes import RECIPES
 
     unknown = sorted(set(names) - set(RECIPES))
@@ -62,7 +62,7 @@ def _chosen(names: list[str], scale: float) -> list[Recipe]:
     return [dataclasses.replace(recipe, steps=max(1, round(recipe.steps * scale))) for recipe in wanted]
 
 
-def _train(recipe: Recipe, args: argparse.Namespace, progress: Progress) -> None:
+def _train(recipe: TrainingRecipe, args: argparse.Namespace, progress: Progress) -> None:
     from miniserve.training.loop import is_finished, train
 
     task: Any = progress.add_task(recipe.name, total=recipe.steps, loss="")

@@ -23,8 +23,8 @@ from typing import Literal, Protocol
 from miniserve.errors import SetupError
 from miniserve.types import Drain, FleetView, ReplicaState, ReplicaView, ScaleTo
 
-Action = ScaleTo | Drain
-Metric = Literal["outstanding", "waiting", "running", "kv_used_fraction"]
+ScalingAction = ScaleTo | Drain
+LoadMetric = Literal["outstanding", "waiting", "running", "kv_used_fraction"]
 DAY_S = 86_400.0
 _ROUNDING = 1e-9  # 3 * (0.2 / 0.1) is a little more than 6
 
@@ -32,7 +32,7 @@ _ROUNDING = 1e-9  # 3 * (0.2 / 0.1) is a little more than 6
 class Autoscaler(Protocol):
     """Called once per period. May remember; must not look at a clock or change what it is shown."""
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         """Return what to do now: usually one `ScaleTo`; nothing means to leave everything as it is."""
         ...
 
@@ -44,19 +44,19 @@ class Reactive:
     taken away. Source: Kubernetes, Horizontal Pod Autoscaler.
     """
 
-    def __init__(self, *, target: float, metric: Metric = "outstanding", tolerance: float = 0.1) -> None:
+    def __init__(self, *, target: float, metric: LoadMetric = "outstanding", tolerance: float = 0.1) -> None:
         if not target > 0 or not tolerance >= 0:
             raise SetupError(f"target ({target:g}) must be above 0, tolerance ({tolerance:g}) at least 0")
         self._target = target
         self._metric = metric
         self._tolerance = tolerance
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         ready, starting = len(view.ready()), count(view, ReplicaState.STARTING)
         now = ready + starting
         if ready == 0:
             return [ScaleTo(now)]
-        load = sum(load_of(replica, self._metric) for replica in view.ready())
+        load = sum(load_by_metric(replica, self._metric) for replica in view.ready())
         ratio = load / (ready * self._target)
         if ratio > 1 and starting:
             ratio = load / (now * self._target)
@@ -73,9 +73,9 @@ class TargetTracking:
         if not target > 0 or not look_back_s >= 0:
             raise SetupError(f"target ({target:g}) must be above 0, look_back_s ({look_back_s:g}) at least 0")
         self._target = target
-        self._recent = Window(look_back_s)
+        self._recent = RecentValues(look_back_s)
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         self._recent.add(now_s, sum(replica.outstanding for replica in view.replicas))
         return [ScaleTo(whole(self._recent.mean() / self._target))]
 
@@ -95,7 +95,7 @@ class QueueBased:
         self._waiting_per_replica = waiting_per_replica
         self._most_running = most_running
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         ready, now = view.ready(), wanted_now(view)
         more = int(sum(replica.queue_depth for replica in ready) / self._waiting_per_replica)
         if more > 0 or len(ready) < now:
@@ -119,7 +119,7 @@ class Scheduled:
         self._plan = tuple(plan)
         self._every_s = every_s
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         time_s = now_s % self._every_s if self._every_s else now_s
         begun = [replicas for at_s, replicas in self._plan if at_s <= time_s]
         return [ScaleTo(begun[-1] if begun else self._plan[-1 if self._every_s else 0][1])]
@@ -138,11 +138,11 @@ class Combined:
         horizons = [horizon for part in self._parts if (horizon := horizon_s(part)) is not None]
         return min(horizons, default=None)
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
-        return merged(part.tick(now_s, view) for part in self._parts)
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
+        return merge_actions(part.tick(now_s, view) for part in self._parts)
 
 
-class Window:
+class RecentValues:
     """Values of the last `seconds`, this instant's included."""
 
     def __init__(self, seconds: float) -> None:
@@ -170,7 +170,7 @@ def wanted_now(view: FleetView) -> int:
     return len(view.ready()) + count(view, ReplicaState.STARTING)
 
 
-def load_of(replica: ReplicaView, metric: Metric) -> float:
+def load_by_metric(replica: ReplicaView, metric: LoadMetric) -> float:
     return float(replica.queue_depth if metric == "waiting" else getattr(replica, metric))
 
 
@@ -179,11 +179,11 @@ def whole(replicas: float) -> int:
     return math.ceil(replicas - _ROUNDING)
 
 
-def merged(answers: Iterable[Sequence[Action]]) -> list[Action]:
+def merge_actions(answers: Iterable[Sequence[ScalingAction]]) -> list[ScalingAction]:
     """Return the answers of several autoscalers as one: the largest `ScaleTo`, and all else."""
     actions = [action for answer in answers for action in answer]
     wanted = [action.replicas for action in actions if isinstance(action, ScaleTo)]
-    others: list[Action] = [action for action in actions if not isinstance(action, ScaleTo)]
+    others: list[ScalingAction] = [action for action in actions if not isinstance(action, ScaleTo)]
     return [*([ScaleTo(max(wanted))] if wanted else []), *others]
 
 

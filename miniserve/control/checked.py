@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from miniserve.control.autoscaler import Action, Autoscaler, horizon_s
+from miniserve.control.autoscaler import Autoscaler, ScalingAction, horizon_s
 from miniserve.errors import PolicyError
-from miniserve.policies.guard import asked, failed
+from miniserve.policies.guard import call_policy, policy_error
 from miniserve.types import Drain, FleetView, ScaleTo
 
 
@@ -20,9 +20,9 @@ class Checked:
     def horizon_s(self) -> float | None:
         return horizon_s(self._autoscaler)
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         about = f"its tick at {now_s:,.1f} s"
-        actions = asked(self._autoscaler, about, lambda: self._autoscaler.tick(now_s, view))
+        actions = call_policy(self._autoscaler, about, lambda: self._autoscaler.tick(now_s, view))
         if not isinstance(actions, list | tuple):
             raise self._refusal(about, f"it returned {actions!r}, not a list of actions")
         for action in actions:
@@ -31,7 +31,7 @@ class Checked:
         return actions
 
     def _refusal(self, about: str, what: str) -> PolicyError:
-        return failed(self._autoscaler, about, what)
+        return policy_error(self._autoscaler, about, what)
 
 
 def _wrong(action: object, view: FleetView) -> str | None:

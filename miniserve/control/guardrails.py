@@ -21,12 +21,12 @@ import numpy as np
 from miniserve.abtest.harm import HarmTest, Trials
 from miniserve.errors import SetupError
 
-Metric = Literal["errors", "slow", "bad"]
+GuardedMetric = Literal["errors", "slow", "bad"]
 _RECENT = 2000  # answers of the old version that its p95 is read off: an estimate within a point of rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class OutcomeBatch:
     """What the answers of one version came to since the last tick."""
 
     answers: int = 0
@@ -51,7 +51,7 @@ class Guardrail:
     to compare with.
     """
 
-    metric: Metric
+    metric: GuardedMetric
     harm: float
     alpha: float
     tolerated: float = 0.0
@@ -111,7 +111,7 @@ class Guards:
         self._answers = 0
         self._recent: deque[np.ndarray] = deque()
 
-    def update(self, new: Batch, old: Batch) -> Breach | None:
+    def update(self, new: OutcomeBatch, old: OutcomeBatch) -> Breach | None:
         """Weigh what both versions did since the last time; return the worst breach, if there is one."""
         slow_s = self._p95_s()
         self._remember(old)
@@ -136,14 +136,14 @@ class Guards:
         """Return the old version's p95 as known *before* this batch: a border must not depend on what it judges."""
         return float(np.quantile(np.concatenate(self._recent), 0.95)) if self._recent else None
 
-    def _remember(self, old: Batch) -> None:
+    def _remember(self, old: OutcomeBatch) -> None:
         if len(old.latencies_s):
             self._recent.append(np.asarray(old.latencies_s, dtype=np.float64)[-_RECENT:])
         while len(self._recent) > 1 and sum(map(len, self._recent)) - len(self._recent[0]) >= _RECENT:
             self._recent.popleft()
 
 
-def _trials(batch: Batch, metric: Metric, slow_s: float | None) -> Trials:
+def _trials(batch: OutcomeBatch, metric: GuardedMetric, slow_s: float | None) -> Trials:
     if metric == "errors":
         return Trials(batch.errors, batch.answers)
     if metric == "bad":

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 
-from miniserve.control.autoscaler import Action, Autoscaler, merged, whole
+from miniserve.control.autoscaler import Autoscaler, ScalingAction, merge_actions, whole
 from miniserve.control.forecast import Band, Forecast, Holt
 from miniserve.errors import SetupError
 from miniserve.types import FleetView, ScaleTo
@@ -54,10 +54,10 @@ class Predictive:
         self._begun: tuple[float, int] | None = None  # of the present interval: its start, and the requests until then
         self._rate_per_s = 0.0  # of the last whole interval
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         self._count(now_s, view.requests)
         predicted = [ScaleTo(whole(self._reckon_per_s() / self._replica_per_s))]
-        return predicted if self._floor is None else merged([predicted, self._floor.tick(now_s, view)])
+        return predicted if self._floor is None else merge_actions([predicted, self._floor.tick(now_s, view)])
 
     def _count(self, now_s: float, requests: int) -> None:
         """Close the interval when it is over. Ticks need not divide it: a rate is taken over the time that passed."""

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from miniserve.control.guardrails import GUARDRAILS, Batch, Breach, Guardrail, Guards
+from miniserve.control.guardrails import GUARDRAILS, Breach, Guardrail, Guards, OutcomeBatch
 from miniserve.errors import SetupError
 
 # --- what it is told, and what it asks for -------------------------------------------------------------------------
@@ -32,7 +32,7 @@ from miniserve.errors import SetupError
 class RolloutView:
     """What happened since the last tick, and who is ready now, by version."""
 
-    batches: Mapping[str, Batch] = field(default_factory=dict)
+    batches: Mapping[str, OutcomeBatch] = field(default_factory=dict)
     ready: Mapping[str, int] = field(default_factory=dict)  # replicas
 
 
@@ -78,7 +78,7 @@ class Retire:
     version: str
 
 
-Action = SetShares | SetMirror | RolledBack | Retire
+RolloutAction = SetShares | SetMirror | RolledBack | Retire
 
 
 class Phase(StrEnum):
@@ -117,7 +117,7 @@ def canary(
     return [Stage(share, min_answers, min_s) for share in shares]
 
 
-def ramp(steps: int, step_s: float) -> list[Stage]:
+def ramp_stages(steps: int, step_s: float) -> list[Stage]:
     """Return equal steps up to 100 %, each `step_s` long."""
     if steps < 1:
         raise SetupError(f"a ramp has at least 1 step, not {steps}")
@@ -184,7 +184,7 @@ class Rollout:
         """Return the evidence against the new version, by metric."""
         return self._guards.p_values()
 
-    def tick(self, now_s: float, view: RolloutView) -> list[Action]:
+    def tick(self, now_s: float, view: RolloutView) -> list[RolloutAction]:
         """Learn what happened since the last tick; return what to change now.
 
         Raises: SetupError if the view has answers of a version that is not part of this rollout.
@@ -196,7 +196,9 @@ class Rollout:
         if self.phase in (Phase.DONE, Phase.ROLLED_BACK):
             return []
         if self._index < 0:
-            self._guards.update(Batch(), view.batches.get(self._old, Batch()))  # what the old version is like
+            self._guards.update(
+                OutcomeBatch(), view.batches.get(self._old, OutcomeBatch())
+            )  # what the old version is like
             self._started_s = now_s
             return self._next_stage(now_s, view)
         breach = self._count(view)
@@ -206,12 +208,12 @@ class Rollout:
             return self._retire(now_s)
         return self._next_stage(now_s, view) if self._passed(now_s) else []
 
-    def roll_back(self, now_s: float, reason: str) -> list[Action]:
+    def roll_back(self, now_s: float, reason: str) -> list[RolloutAction]:
         """Go back because somebody wants to. After the old version was retired there is no way back: nothing."""
         return [] if self.phase in (Phase.DONE, Phase.ROLLED_BACK) else self._back(now_s, reason, None)
 
     def _count(self, view: RolloutView) -> Breach | None:
-        new, old = view.batches.get(self._new, Batch()), view.batches.get(self._old, Batch())
+        new, old = view.batches.get(self._new, OutcomeBatch()), view.batches.get(self._old, OutcomeBatch())
         shown = new.answers if self._stages[self._index].share > 0 else 0
         self._answers += new.answers
         self._shown += shown
@@ -222,7 +224,7 @@ class Rollout:
         stage = self._stages[self._index]
         return self._answers >= stage.min_answers and now_s - self._stage_s >= stage.min_s
 
-    def _next_stage(self, now_s: float, view: RolloutView) -> list[Action]:
+    def _next_stage(self, now_s: float, view: RolloutView) -> list[RolloutAction]:
         if self._index + 1 == len(self._stages):
             return self._finish(now_s)
         after = self._stages[self._index + 1]
@@ -234,7 +236,7 @@ class Rollout:
         self.phase, self._answers, self._stage_s = Phase.RUNNING, 0, now_s
         return [self._shares(after.share), *self._mirror(mirrored, after.mirror)]
 
-    def _finish(self, now_s: float) -> list[Action]:
+    def _finish(self, now_s: float) -> list[RolloutAction]:
         last = self._stages[-1]
         if last.share == 1:
             self.phase = Phase.WARM
@@ -242,13 +244,13 @@ class Rollout:
         self.phase = Phase.DONE  # a shadow, or an experiment that stays as it is: both versions are needed
         return self._mirror(last.mirror, 0.0)
 
-    def _retire(self, now_s: float) -> list[Action]:
+    def _retire(self, now_s: float) -> list[RolloutAction]:
         if now_s - self._stage_s < self._keep_warm_s:
             return []
         self.phase = Phase.DONE
         return [*self._mirror(self._stages[-1].mirror, 0.0), Retire(self._old)]
 
-    def _back(self, now_s: float, reason: str, breach: Breach | None) -> list[Action]:
+    def _back(self, now_s: float, reason: str, breach: Breach | None) -> list[RolloutAction]:
         stage = self.stage or Stage(0.0)
         self.phase = Phase.ROLLED_BACK
         self.record = RolledBack(
@@ -267,7 +269,7 @@ class Rollout:
     def _shares(self, new: float) -> SetShares:
         return SetShares(((self._new, new), (self._old, 1.0 - new)))
 
-    def _mirror(self, before: float, after: float) -> list[Action]:
+    def _mirror(self, before: float, after: float) -> list[RolloutAction]:
         return [] if before == after else [SetMirror(self._new, after)]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from miniserve.control.autoscaler import Action, Autoscaler, Window, horizon_s, wanted_now
+from miniserve.control.autoscaler import Autoscaler, RecentValues, ScalingAction, horizon_s, wanted_now
 from miniserve.errors import SetupError
 from miniserve.types import FleetView, ScaleTo
 
@@ -51,7 +51,7 @@ class Steady:
         self._autoscaler = autoscaler
         self._bounds = min_replicas, max_replicas
         self._warm_pool = warm_pool
-        self._for_down, self._for_up = Window(down_after_s), Window(up_after_s)
+        self._for_down, self._for_up = RecentValues(down_after_s), RecentValues(up_after_s)
         self._slack = slack
         self._most_outstanding = most_outstanding
         self._requests = 0
@@ -61,7 +61,7 @@ class Steady:
     def horizon_s(self) -> float | None:
         return horizon_s(self._autoscaler)
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         asked = self._autoscaler.tick(now_s, view)
         now, has_news, self._requests = wanted_now(view), view.requests > self._requests, view.requests
         others = [action for action in asked if not isinstance(action, ScaleTo)]

@@ -13,7 +13,7 @@ from IPython.display import display
 Columns = Mapping[str, Sequence[object]]
 
 
-def told(value: object, digits: int = 3) -> str:
+def as_text(value: object, digits: int = 3) -> str:
     """Return a value as text: whole numbers with thousands marked, others to `digits` significant digits."""
     if hasattr(value, "item"):  # numpy's
         value = value.item()
@@ -66,4 +66,4 @@ def _rows(columns: Columns) -> list[tuple[str, ...]]:
     lengths = {name: len(values) for name, values in columns.items()}
     if not lengths or len(set(lengths.values())) > 1:
         raise ValueError(f"a table needs columns of one length, not {lengths}")
-    return list(zip(*([told(value) for value in values] for values in columns.values()), strict=True))
+    return list(zip(*([as_text(value) for value in values] for values in columns.values()), strict=True))

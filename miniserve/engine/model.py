@@ -32,7 +32,7 @@ from miniserve.models.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ModelLayer:
     """One block's weights, ready to multiply."""
 
     attn_norm: torch.Tensor  # [hidden]
@@ -50,7 +50,7 @@ class Llama:
         self,
         config: ModelConfig,
         embedding: torch.Tensor,
-        layers: list[Layer],
+        layers: list[ModelLayer],
         norm: torch.Tensor,
         head: Linear,
         attention: AttentionBackend,
@@ -139,13 +139,13 @@ class _Tensors:
         return tensor.to(device=self._device, dtype=self._dtype)
 
 
-def _load_layer(config: ModelConfig, index: int, tensors: _Tensors, quant: str) -> Layer:
+def _load_layer(config: ModelConfig, index: int, tensors: _Tensors, quant: str) -> ModelLayer:
     def tensor(name: str) -> torch.Tensor:
         return tensors[f"model.layers.{index}.{name}.weight"]
 
     q = _rope_pairs(tensor("self_attn.q_proj"), config.head_dim)
     k = _rope_pairs(tensor("self_attn.k_proj"), config.head_dim)
-    return Layer(
+    return ModelLayer(
         attn_norm=tensor("input_layernorm").clone(),
         qkv=make_linear(torch.cat([q, k, tensor("self_attn.v_proj")]), quant),
         out=make_linear(tensor("self_attn.o_proj"), quant),

@@ -17,12 +17,12 @@ from contextlib import aclosing
 
 from miniserve.errors import DeadlineExceeded, InternalError, PolicyError, RequestError, UpstreamError
 from miniserve.gateway.fleet import Fleet
-from miniserve.policies.bundle import HealthTick, Resilience
+from miniserve.policies.bundle import HealthTick, Policies
 from miniserve.policies.decision_log import OnDecision, logged
-from miniserve.policies.dispatch import dispatch, leave
+from miniserve.policies.dispatch import cancel, dispatch
 from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
 from miniserve.policies.routing.balancer import Balancer
-from miniserve.replica.drain import Door
+from miniserve.replica.drain import DrainGate
 from miniserve.types import AttemptResult, Effect, FinishReason, Hedge, Outcome, Request, Send, Sleep, Story, TokenEvent
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 class FleetBackend:
     """The fleet as one `gateway.backend.Backend`. A bare balancer stands for the default policies around it."""
 
-    def __init__(self, fleet: Fleet, policies: Resilience | Balancer, *, on_decision: OnDecision | None = None) -> None:
-        self.door = Door("the gateway")
-        self.policies = policies if isinstance(policies, Resilience) else Resilience(policies)
+    def __init__(self, fleet: Fleet, policies: Policies | Balancer, *, on_decision: OnDecision | None = None) -> None:
+        self.door = DrainGate("the gateway")
+        self.policies = policies if isinstance(policies, Policies) else Policies(policies)
         self._fleet = fleet
         self._on_decision = on_decision
         fleet.add_tick(HealthTick(self.policies))
@@ -67,7 +67,7 @@ class FleetBackend:
                 log.error("%s", error)
                 raise InternalError("the gateway failed while serving this request") from error
             finally:
-                leave(story, () if performance is None else performance.tokens_sent())
+                cancel(story, () if performance is None else performance.tokens_sent())
             if asked.error is not None:
                 raise asked.error
 

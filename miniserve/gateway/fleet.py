@@ -23,7 +23,7 @@ from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request
 
 log = logging.getLogger(__name__)
 
-Sleep = Callable[[float], Awaitable[object]]  # seconds
+SleepFor = Callable[[float], Awaitable[object]]  # seconds
 Tick = Callable[[float, FleetView], None]  # a control loop's turn: (now_s, view)
 
 
@@ -80,8 +80,8 @@ class Fleet:
         probe_timeout_s: float = 2.0,
         misses_until_down: int = 3,
         tick_interval_s: float = 0.5,  # as often as there can be news
-        control_sleep: Sleep = asyncio.sleep,
-        probe_sleep: Sleep = asyncio.sleep,
+        control_sleep: SleepFor = asyncio.sleep,
+        probe_sleep: SleepFor = asyncio.sleep,
     ) -> None:
         self.clock = clock
         self._probe_interval_s = probe_interval_s

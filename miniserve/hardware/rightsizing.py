@@ -29,7 +29,7 @@ HEADROOM_FRACTION = 0.3  # utilisation 0.7: an M/M/1 queue then holds 2.3 on ave
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class MeanLoad:
     """Mean lengths and rate; `cached_fraction` of the prompt tokens need no prefill."""
 
     requests_per_s: float
@@ -48,7 +48,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class SpeedTarget:
     """Mean time to first token, and mean time between tokens, that must be kept."""
 
     ttft_s: float = math.inf
@@ -93,13 +93,13 @@ class _Cost:
         return self.first_fixed_s + rows * self.first_per_row_s
 
 
-def seconds_per_request(step_time: StepTimeModel, workload: Workload, rows: float) -> float:
+def seconds_per_request(step_time: StepTimeModel, workload: MeanLoad, rows: float) -> float:
     """Return how long a replica with `rows` sequences always running is busy per request."""
     cost = _cost(step_time, workload, chunk_tokens=math.inf)
     return workload.output_tokens * cost.tpot_s(rows) / rows
 
 
-def _cost(step_time: StepTimeModel, workload: Workload, chunk_tokens: float) -> _Cost:
+def _cost(step_time: StepTimeModel, workload: MeanLoad, chunk_tokens: float) -> _Cost:
     prompt, cached = workload.prompt_tokens, workload.prompt_tokens * workload.cached_fraction
     new = prompt - cached
     prefill_s = new * step_time.per_prefill_token_s + new * (cached + new / 2) * step_time.per_prefill_pair_s
@@ -118,8 +118,8 @@ def _cost(step_time: StepTimeModel, workload: Workload, chunk_tokens: float) -> 
 def advise(
     hardware: Hardware,
     model: ModelSize,
-    workload: Workload,
-    objective: Objective,
+    workload: MeanLoad,
+    objective: SpeedTarget,
     *,
     scheduler: SchedulerConfig | None = None,
     spot: bool = False,
@@ -168,7 +168,7 @@ def _rows(seconds: float, per_row_s: float) -> float:
 
 
 def cheapest(
-    hardware: Iterable[Hardware], model: ModelSize, workload: Workload, objective: Objective, *, spot: bool = False
+    hardware: Iterable[Hardware], model: ModelSize, workload: MeanLoad, objective: SpeedTarget, *, spot: bool = False
 ) -> tuple[Advice | None, tuple[Advice | Unfit, ...]]:
     """Return the cheapest fleet that does it (the fewest replicas where two cost the same), and every answer."""
     answers = tuple(advise(machine, model, workload, objective, spot=spot) for machine in hardware)

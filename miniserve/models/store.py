@@ -24,7 +24,7 @@ from miniserve.models.sources import SMOLLM2
 from miniserve.models.tiny import write_tiny_model
 
 if TYPE_CHECKING:  # slow to import, and a cached model does not need it
-    from miniserve.models.fetch import Place
+    from miniserve.models.fetch import Download
 
 __all__ = ["NAMES", "SHIPPED", "CachedModel", "ModelConfig", "cached_models", "discard_if_damaged", "model_folder"]
 __all__ += ["read_config", "resolve_model", "tensor_files", "verify_model"]
@@ -153,7 +153,7 @@ def _smollm2_gguf(cache_dir: Path, offline: bool, report: Report) -> Path:
         ) from error
 
 
-def _refuse(requirement: str) -> Place:
+def _refuse(requirement: str) -> Download:
     raise WeightsError("the network was not to be used (--offline)")
 
 

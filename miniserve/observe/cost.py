@@ -75,7 +75,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LedgerLine:
     """Entries of one name together."""
 
     name: str
@@ -124,11 +124,11 @@ class Ledger:
         return math.fsum(entry.usd for entry in self.entries)
 
     @property
-    def total(self) -> Line:
+    def total(self) -> LedgerLine:
         """Return everything in one line: what a token and a request cost, idle time included."""
         return _line("total", self.entries)
 
-    def by(self, dimension: Dimension) -> tuple[Line, ...]:
+    def by(self, dimension: Dimension) -> tuple[LedgerLine, ...]:
         """Return the lines of one dimension, the most expensive first."""
         groups: dict[str, list[Entry]] = {}
         for entry in self.entries:
@@ -164,9 +164,9 @@ class Ledger:
         return Driver(top.name, top.usd, top.usd / self.usd, _who(inside, top))
 
 
-def _line(name: str, entries: Iterable[Entry]) -> Line:
+def _line(name: str, entries: Iterable[Entry]) -> LedgerLine:
     rows = list(entries)
-    return Line(
+    return LedgerLine(
         name,
         math.fsum(entry.seconds for entry in rows),
         math.fsum(entry.usd for entry in rows),
@@ -176,7 +176,7 @@ def _line(name: str, entries: Iterable[Entry]) -> Line:
     )
 
 
-def _who(inside: Ledger, top: Line) -> str:
+def _who(inside: Ledger, top: LedgerLine) -> str:
     """Say who has most of one account: the name, of any dimension, with the largest part that is not all of it."""
     where: tuple[Dimension, ...] = (
         ("model", "replica") if top.name in NOBODYS else ("tenant", "feature", "request type", "model", "replica")
@@ -188,7 +188,7 @@ def _who(inside: Ledger, top: Line) -> str:
     return f", most of it by {dimension} {name or '-'} ({usd / top.usd:.0%})"
 
 
-def merged(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+def merge_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Add up entries of the same account and labels."""
     sums: dict[tuple[str, Labels], Entry] = {}
     for entry in entries:

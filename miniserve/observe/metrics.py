@@ -23,7 +23,7 @@ _FIRST_TOKEN_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0
 _DURATION_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
-class EdgeMetrics:
+class ApiMetrics:
     """What one HTTP edge counts. One per registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

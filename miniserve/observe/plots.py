@@ -44,7 +44,7 @@ def grid(panels: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
     """Write the figure; the suffix says how (.png, .svg, .pdf)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

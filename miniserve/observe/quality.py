@@ -52,7 +52,7 @@ def repetition(tokens: Sequence[Hashable], n: int = 4) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServedAnswer:
     """What is noted of one answer. `liked`: the user's thumb, if the user gave one."""
 
     output_tokens: int
@@ -66,10 +66,10 @@ class Answer:
             raise ValueError(f"output_tokens ({self.output_tokens}) must be at least 0")
 
 
-def note(text: str, *, liked: bool | None = None, loop: float = 0.5) -> Answer:
+def quality_note(text: str, *, liked: bool | None = None, loop: float = 0.5) -> ServedAnswer:
     """Return what is noted of a text; its words stand for its tokens."""
     words = text.split()
-    return Answer(len(words), is_refusal(text), repetition(words) >= loop, liked)
+    return ServedAnswer(len(words), is_refusal(text), repetition(words) >= loop, liked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ class QualityMonitor:
             raise ValueError(f"needed ({needed}) must be at least 100 answers on each side")
         self._needed = needed
         self._alpha = alpha / len(METRICS)
-        self._before: deque[Answer] = deque(maxlen=needed)
-        self._after: list[Answer] | None = None
+        self._before: deque[ServedAnswer] = deque(maxlen=needed)
+        self._after: list[ServedAnswer] | None = None
         self.version = ""
 
     @property
@@ -143,7 +143,7 @@ class QualityMonitor:
         self.version = version
         self._after = []
 
-    def record(self, answer: Answer) -> tuple[Shift, ...]:
+    def record(self, answer: ServedAnswer) -> tuple[Shift, ...]:
         """Note an answer. The one that completes the comparison returns it: one `Shift` per metric that has data."""
         if self._after is None:
             self._before.append(answer)
@@ -151,13 +151,15 @@ class QualityMonitor:
         self._after.append(answer)
         if len(self._after) < self._needed:
             return ()
-        shifts = compare(tuple(self._before), self._after, alpha=self._alpha)
+        shifts = compare_versions(tuple(self._before), self._after, alpha=self._alpha)
         self._before.extend(self._after)  # the new normal
         self._after = None
         return shifts
 
 
-def compare(before: Sequence[Answer], after: Sequence[Answer], *, alpha: float) -> tuple[Shift, ...]:
+def compare_versions(
+    before: Sequence[ServedAnswer], after: Sequence[ServedAnswer], *, alpha: float
+) -> tuple[Shift, ...]:
     """Return the shift of each metric, each tested two-sided at `alpha`; too few refusals or thumbs are left out.
 
     Raises: ValueError for fewer than two answers on a side.
@@ -168,7 +170,7 @@ def compare(before: Sequence[Answer], after: Sequence[Answer], *, alpha: float) 
     return (*(shift for shift in found if shift is not None), _length_shift(before, after, alpha))
 
 
-def _flags(answers: Sequence[Answer], metric: str) -> list[bool]:
+def _flags(answers: Sequence[ServedAnswer], metric: str) -> list[bool]:
     return [value for answer in answers if (value := getattr(answer, metric)) is not None]
 
 
@@ -180,7 +182,7 @@ def _rate_shift(metric: str, before: list[bool], after: list[bool], alpha: float
     return Shift(metric, sum(before) / len(before), sum(after) / len(after), effect.p_value, alpha)
 
 
-def _length_shift(before: Sequence[Answer], after: Sequence[Answer], alpha: float) -> Shift:
+def _length_shift(before: Sequence[ServedAnswer], after: Sequence[ServedAnswer], alpha: float) -> Shift:
     """Compare logarithms: lengths are skewed, and a drift is a factor. The means shown are geometric."""
     lengths = [{answer.output_tokens for answer in side} for side in (before, after)]
     one, other = (np.log1p([answer.output_tokens for answer in side]) for side in (before, after))

@@ -20,7 +20,7 @@ from miniserve.control.autoscaler import Autoscaler, TargetTracking
 from miniserve.control.predictive import Predictive
 from miniserve.errors import SetupError
 from miniserve.hardware.prices import load_price_list
-from miniserve.hardware.rightsizing import Objective, Workload, cheapest
+from miniserve.hardware.rightsizing import MeanLoad, SpeedTarget, cheapest
 from miniserve.hardware.speculation import Speculation
 from miniserve.planning.sizing import peak_per_s, version_shares
 from miniserve.policies.routing.balancer import BALANCERS
@@ -167,13 +167,13 @@ def _right_sizing(scenario: Scenario) -> Scenario:
     fleet, prices = scenario.fleet, load_price_list()
     assert fleet is not None
     shares, groups = version_shares(scenario), []
-    goals = Objective(ttft_s=scenario.slo.ttft_s or float("inf"), tpot_s=scenario.slo.tpot_s or float("inf"))
+    goals = SpeedTarget(ttft_s=scenario.slo.ttft_s or float("inf"), tpot_s=scenario.slo.tpot_s or float("inf"))
     for group in fleet.replicas:
         model = prices.model(group.model or fleet.model)
         if scenario.engine.bytes_per_weight is not None:
             model = replace(model, bytes_per_weight=scenario.engine.bytes_per_weight)
         rate_per_s = max(1e-6, peak_per_s(scenario) * shares.get(group.version, 0.0))
-        work = Workload(rate_per_s, scenario.workload.prompt.mean_tokens, scenario.workload.output.mean_tokens)
+        work = MeanLoad(rate_per_s, scenario.workload.prompt.mean_tokens, scenario.workload.output.mean_tokens)
         machines = [
             replace(each, scheduler=scenario.engine.scheduler) for each in prices.hardware.values() if not each.measured
         ]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from miniserve.control.autoscaler import Autoscaler, Scheduled
 from miniserve.errors import SetupError
-from miniserve.hardware.rightsizing import Workload, seconds_per_request
+from miniserve.hardware.rightsizing import MeanLoad, seconds_per_request
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.goodput import attainment
 from miniserve.scenario.build import replicas
@@ -207,7 +207,7 @@ def version_shares(scenario: Scenario) -> Mapping[str, float]:
 
 def _seconds(scenario: Scenario, spec: ReplicaSpec, rate_per_s: float) -> float:
     """Return the replica-seconds per request with as many rows as slots, blocks and the time between tokens allow."""
-    work = Workload(rate_per_s, scenario.workload.prompt.mean_tokens, scenario.workload.output.mean_tokens)
+    work = MeanLoad(rate_per_s, scenario.workload.prompt.mean_tokens, scenario.workload.output.mean_tokens)
     room = spec.cache.num_blocks * spec.cache.block_size / (work.prompt_tokens + work.output_tokens)
     rows = max(1.0, min(float(spec.scheduler.max_running), room))
     limit_s = scenario.slo.tpot_s or math.inf

@@ -48,7 +48,7 @@ def load_class(spec: str, role: type, folder: Path | None = None) -> Callable[..
     return _told_by_line(made, path)
 
 
-def load(spec: str, role: type, folder: Path | None = None) -> Any:
+def load_object(spec: str, role: type, folder: Path | None = None) -> Any:
     """Return an object of the class that `FILE:CLASS` means, made without arguments. Raises: SetupError."""
     make = load_class(spec, role, folder)
     needed = [

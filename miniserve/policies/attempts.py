@@ -10,8 +10,8 @@ request, so an attempt's permit is held until then, or until the story ends with
 from __future__ import annotations
 
 from miniserve.errors import DeadlineExceeded, InternalError, RequestError
-from miniserve.policies.bundle import Resilience
-from miniserve.policies.guard import ask
+from miniserve.policies.bundle import Policies
+from miniserve.policies.guard import ask_about
 from miniserve.policies.recovery.breaker import Permit
 from miniserve.policies.recovery.ejection import is_host_failure, is_success, is_suspicious
 from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
@@ -35,7 +35,7 @@ class Attempts:
         "tried",
     )
 
-    def __init__(self, request: Request, policies: Resilience, now_s: float) -> None:
+    def __init__(self, request: Request, policies: Policies, now_s: float) -> None:
         self.results: list[AttemptResult] = []
         self.sent = 0  # attempts begun, those of hedges too
         self.tried: set[str] = set()
@@ -96,7 +96,7 @@ class Attempts:
             self._policies.progress.ended(attempt, now_s)
         balancer = self._policies.balancer
         if (observe := getattr(balancer, "observe", None)) is not None:
-            ask(balancer, self._request, lambda: observe(attempt, now_s))
+            ask_about(balancer, self._request, lambda: observe(attempt, now_s))
 
     def _tell_budgets(self, result: AttemptResult, now_s: float) -> None:
         budget, opinions = self._policies.budget, self._policies.second_opinions

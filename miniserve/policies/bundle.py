@@ -33,7 +33,7 @@ def breakers(make: Callable[[], Breaker] = Breaker) -> Breakers:
 
 
 @dataclass(frozen=True, slots=True)
-class Resilience:
+class Policies:
     """The policies of one gateway. Only the balancer has no default."""
 
     balancer: Balancer
@@ -70,7 +70,7 @@ class Resilience:
 class HealthTick:
     """A control loop that tells the bundle's health policies what the probes have found, and who has left."""
 
-    def __init__(self, policies: Resilience) -> None:
+    def __init__(self, policies: Policies) -> None:
         self._ejector = policies.ejector
         self._progress = policies.progress
         self._as_of_s: dict[str, float] = {}  # each replica's last report

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from miniserve.policies.dispatch import ClientLeft, leave
+from miniserve.policies.dispatch import ClientLeft, cancel
 from miniserve.types import AttemptResult, Clock, Effect, Hedge, Outcome, Send, Sleep, Story
 
 
@@ -44,7 +44,7 @@ def logged(story: Story, request_id: str, clock: Clock, write: OnDecision) -> St
                 result = yield _noted(effect, note)
             except ClientLeft as left:
                 note("left", len(left.token_ids))
-                leave(story, left.token_ids)
+                cancel(story, left.token_ids)
                 raise
             if result is not None:
                 for attempt in (*result.losers, result):

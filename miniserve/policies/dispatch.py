@@ -28,19 +28,19 @@ from dataclasses import replace
 from miniserve.errors import DeadlineExceeded, InternalError, Overloaded
 from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
-from miniserve.policies.bundle import Resilience
-from miniserve.policies.guard import ask, broken
+from miniserve.policies.bundle import Policies
+from miniserve.policies.guard import ask_about, broken_promise
 from miniserve.types import Clock, FleetView, Hedge, Outcome, ReplicaView, Request, Send, Sleep, Story, TokenIds
 
 RETRY_AFTER_S = 1.0  # what a client is told to wait when no replica is ready: two rounds of health probes
 
 
-def dispatch(request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Resilience) -> Story:
+def dispatch(request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Policies) -> Story:
     """Tell `request`'s story. `request.deadline_s` is a time of `clock`, which is the driver's clock too.
 
     Raises: PolicyError, naming the policy and the request, when a policy breaks its contract.
     """
-    told = _Told(request, fleet, clock, policies)
+    told = _Dispatch(request, fleet, clock, policies)
     return told.story() if policies.admission is None else told.story_behind(policies.admission)
 
 
@@ -52,18 +52,18 @@ class ClientLeft(BaseException):
         self.token_ids = token_ids
 
 
-def leave(story: Story, token_ids: TokenIds = ()) -> None:
+def cancel(story: Story, token_ids: TokenIds = ()) -> None:
     """End `story` here; nothing, if it has ended. `token_ids`: what had come of the attempt under way."""
     with suppress(ClientLeft, StopIteration):
         story.throw(ClientLeft(token_ids))
 
 
-class _Told:
+class _Dispatch:
     """One story: what it is told with, and what has been told so far."""
 
     __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_somebody_hangs")
 
-    def __init__(self, request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Resilience) -> None:
+    def __init__(self, request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Policies) -> None:
         self._request = request
         self._fleet = fleet
         self._clock = clock
@@ -74,13 +74,13 @@ class _Told:
     def story_behind(self, admission: Admission) -> Story:
         """Knock at the door, and tell the story if it opens."""
         request, now_s = self._request, self._clock()
-        verdict = ask(admission, request, lambda: admission.decide(request, self._fleet(), now_s))
+        verdict = ask_about(admission, request, lambda: admission.decide(request, self._fleet(), now_s))
         if isinstance(verdict, Reject):
             return Outcome(request.request_id, error=verdict.error())
         try:
             return (yield from self.story())
         finally:
-            ask(admission, request, lambda: admission.finished(request, self._computed_tokens(), self._clock()))
+            ask_about(admission, request, lambda: admission.finished(request, self._computed_tokens(), self._clock()))
 
     def story(self) -> Story:
         attempts = self._attempts
@@ -158,9 +158,11 @@ class _Told:
         view, router = self._fleet(), self._policies.router
         if router is None:
             return view.ready()
-        replicas = ask(router, self._request, lambda: tuple(router.route(self._request, view).replicas))
+        replicas = ask_about(router, self._request, lambda: tuple(router.route(self._request, view).replicas))
         if not {replica.replica_id for replica in replicas} <= {replica.replica_id for replica in view.ready()}:
-            raise broken(router, self._request, "it offered a replica that is not among the ready ones it was shown")
+            raise broken_promise(
+                router, self._request, "it offered a replica that is not among the ready ones it was shown"
+            )
         return replicas
 
     def _untried(self, replicas: Sequence[ReplicaView]) -> tuple[ReplicaView, ...]:
@@ -182,10 +184,10 @@ class _Told:
 
     def _choose(self, candidates: tuple[ReplicaView, ...]) -> str | None:
         balancer, request = self._policies.balancer, self._request
-        chosen = ask(balancer, request, lambda: balancer.choose(request, candidates))
+        chosen = ask_about(balancer, request, lambda: balancer.choose(request, candidates))
         if chosen is not None and all(view.replica_id != chosen for view in candidates):
             names = ", ".join(view.replica_id for view in candidates) or "nobody"
-            raise broken(balancer, request, f"it chose {chosen!r}, but was offered {names}")
+            raise broken_promise(balancer, request, f"it chose {chosen!r}, but was offered {names}")
         return chosen
 
     def _rest_of_request(self) -> Request:
@@ -215,9 +217,9 @@ class _Told:
 
     def _backoff_s(self, error: Exception, now_s: float) -> float | None:
         retry, failures, deadline_s = self._policies.retry, len(self._attempts.results), self._request.deadline_s
-        wait_s = ask(retry, self._request, lambda: retry.delay_s(failures, error, now_s, deadline_s))
+        wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, deadline_s))
         if wait_s is not None and not wait_s >= 0:
-            raise broken(retry, self._request, f"it wants to wait {wait_s} s")
+            raise broken_promise(retry, self._request, f"it wants to wait {wait_s} s")
         if wait_s is None or (deadline_s is not None and now_s + wait_s >= deadline_s):
             return None
         return wait_s

@@ -13,19 +13,19 @@ from miniserve.types import Request
 _T = TypeVar("_T")
 
 
-def ask(policy: object, request: Request, question: Callable[[], _T]) -> _T:
+def ask_about(policy: object, request: Request, question: Callable[[], _T]) -> _T:
     """Return `question()`, which asks `policy` about `request`. Raises: PolicyError in place of whatever it raises."""
-    return asked(policy, _about(request), question)
+    return call_policy(policy, _about(request), question)
 
 
-def asked(policy: object, about: str, question: Callable[[], _T]) -> _T:
+def call_policy(policy: object, about: str, question: Callable[[], _T]) -> _T:
     """Do the same where it is not about a request: `about` is what it failed on."""
     try:
         return question()
     except (Exception, SystemExit) as error:
         if _is_of_a_change(error):
-            raise failed(policy, about, f"it tried to change what it was shown ({error})") from error
-        raise failed(policy, about, f"it raised {type(error).__name__}: {error}") from error
+            raise policy_error(policy, about, f"it tried to change what it was shown ({error})") from error
+        raise policy_error(policy, about, f"it raised {type(error).__name__}: {error}") from error
 
 
 def _is_of_a_change(error: BaseException) -> bool:
@@ -35,12 +35,12 @@ def _is_of_a_change(error: BaseException) -> bool:
     return isinstance(error, FrozenInstanceError) or (refused and isinstance(error, TypeError))
 
 
-def broken(policy: object, request: Request, what: str) -> PolicyError:
+def broken_promise(policy: object, request: Request, what: str) -> PolicyError:
     """Return the error that names the policy and the request."""
-    return failed(policy, _about(request), what)
+    return policy_error(policy, _about(request), what)
 
 
-def failed(policy: object, about: str, what: str) -> PolicyError:
+def policy_error(policy: object, about: str, what: str) -> PolicyError:
     """Return the error that names the policy and what it failed on."""
     return PolicyError(f"policy {type(policy).__name__} failed on {about}: {what}")
 

@@ -39,7 +39,7 @@ def replica_need(weight_file_bytes: int, model: ModelConfig, cache: CacheConfig)
     )
 
 
-def check_memory(need: ReplicaNeed, replicas: int, available_bytes: int | None) -> None:
+def require_memory(need: ReplicaNeed, replicas: int, available_bytes: int | None) -> None:
     """Raises: SetupError with the numbers when `replicas` of them do not fit; passes where the system does not say."""
     if available_bytes is None or need.total * replicas <= available_bytes:
         return

@@ -18,9 +18,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from miniserve.api.wiring import edge_app, served_model
+from miniserve.api.wiring import api_app, served_model
 from miniserve.clock import monotonic
-from miniserve.config import EdgeConfig
+from miniserve.config import ApiConfig
 from miniserve.errors import SetupError
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
@@ -40,7 +40,7 @@ class GatewayOptions:
     name: str
     folder: Path
     drain_timeout_s: float = DRAIN_TIMEOUT_S
-    edge: EdgeConfig = field(default_factory=EdgeConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
     balancer: Balancer = field(default_factory=LeastOutstanding)
 
 
@@ -72,7 +72,7 @@ async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.so
     backend = FleetBackend(fleet, options.balancer)
     traffic = Traffic(backend, monotonic)
     model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
-    app = edge_app(traffic, model, edge=options.edge)
+    app = api_app(traffic, model, config=options.api)
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, traffic)
         await backend.drain(options.drain_timeout_s)

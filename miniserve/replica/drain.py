@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from miniserve.errors import Overloaded
 
 
-class Door:
+class DrainGate:
     """Counts who is inside; once shut, turns newcomers away with 503."""
 
     def __init__(self, name: str) -> None:

@@ -26,7 +26,7 @@ from typing import Protocol
 
 from miniserve.errors import InternalError, Overloaded, RequestError, UpstreamError
 from miniserve.observe.metrics import EngineStats
-from miniserve.replica.drain import Door
+from miniserve.replica.drain import DrainGate
 from miniserve.types import FinishReason, Request, TokenEvent
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class LocalReplica:
     """
 
     def __init__(self, engine: StepEngine, *, on_broken: Callable[[], None] = lambda: None) -> None:
-        self.door = Door("this replica")
+        self.door = DrainGate("this replica")
         self.broken = False
         self.steps = 0  # taken so far; written by the engine thread
         self.max_abort_lag_steps = 0  # most steps begun between an abort's being asked for and its being done

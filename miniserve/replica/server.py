@@ -20,7 +20,14 @@ from starlette.routing import Route
 from miniserve.api.event_stream import EventStream
 from miniserve.errors import RequestError
 from miniserve.replica.local import LocalReplica
-from miniserve.replica.wire import ReplicaReport, decode_request, encode_error, encode_event, encode_report, report_of
+from miniserve.replica.wire import (
+    ReplicaReport,
+    decode_request,
+    encode_error,
+    encode_report,
+    encode_token_event,
+    report_of,
+)
 from miniserve.types import Clock, ReplicaState, Request
 
 HEARTBEAT_S = 2.0  # a fifth of the silence that `live.remote` allows
@@ -47,7 +54,7 @@ async def _events(replica: LocalReplica, request: Request) -> AsyncGenerator[str
         async with aclosing(replica.generate(request)) as events:
             async for event in events:
                 started = True
-                yield encode_event(event)
+                yield encode_token_event(event)
     except RequestError as error:
         if not started:
             raise  # the edge can still answer with a status

@@ -79,7 +79,7 @@ def decode_request(data: bytes) -> Request:
     return replace(request, prompt_ids=tuple(request.prompt_ids), resume_ids=tuple(request.resume_ids))
 
 
-def encode_event(event: TokenEvent) -> str:
+def encode_token_event(event: TokenEvent) -> str:
     return _event.dump_json(event, exclude_defaults=True).decode()
 
 

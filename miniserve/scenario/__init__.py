@@ -19,15 +19,15 @@ from miniserve.scenario.build import prefix_tier, replicas, scaled_group
 from miniserve.scenario.kinds import KINDS, loaders, makers
 from miniserve.scenario.model import Scenario
 from miniserve.scenario.reader import Reader, suggestion
-from miniserve.scenario.source import Place, Setting, Source, read
-from miniserve.workload.replay import Trace
+from miniserve.scenario.source import Place, Setting, TomlSource, read_source_file
+from miniserve.workload.replay import RecordedTrace
 
 __all__ = ["Scenario", "load", "variants"]
 
 
 def variants(path: Path) -> tuple[str, ...]:
     """Return the names of the variants that a scenario file describes. Raises: SetupError if it cannot be read."""
-    table = read(path).values.get("variants", {})
+    table = read_source_file(path).values.get("variants", {})
     return tuple(table) if isinstance(table, dict) else ()
 
 
@@ -36,7 +36,7 @@ def load(path: Path, *, variant: str | None = None, settings: Sequence[Setting] 
 
     Raises: SetupError naming file, line and key, the value, and what is allowed.
     """
-    source = read(path)
+    source = read_source_file(path)
     table = source.values.pop("variants", {})
     if not isinstance(table, dict) or not all(isinstance(item, dict) for item in table.values()):
         raise source.error(("variants",), "must hold one table per variant: [variants.NAME.policies] ...")
@@ -49,7 +49,7 @@ def load(path: Path, *, variant: str | None = None, settings: Sequence[Setting] 
     return from_source(source, path.parent)
 
 
-def from_source(source: Source, folder: Path) -> Scenario:
+def from_source(source: TomlSource, folder: Path) -> Scenario:
     """Return the scenario that `source` describes; user files are looked for in `folder`. Raises: SetupError."""
     reader = Reader(source, KINDS, loaders(folder), makers(folder))
     scenario = reader.construct(Scenario, source.values)
@@ -64,13 +64,13 @@ def from_source(source: Source, folder: Path) -> Scenario:
     return scenario
 
 
-def _check_run(scenario: Scenario, source: Source) -> None:
-    ends = isinstance(scenario.workload.arrivals, Trace)
+def _check_run(scenario: Scenario, source: TomlSource) -> None:
+    ends = isinstance(scenario.workload.arrivals, RecordedTrace)
     if scenario.run.requests is None and scenario.run.duration_s is None and not ends:
         raise source.error(("run",), "`requests` or `duration_s` is missing: one of them must say when to stop")
 
 
-def _check_groups(scenario: Scenario, source: Source, prices: PriceList) -> None:
+def _check_groups(scenario: Scenario, source: TomlSource, prices: PriceList) -> None:
     fleet = scenario.fleet
     assert fleet is not None
     if not fleet.replicas:
@@ -92,12 +92,12 @@ def _check_groups(scenario: Scenario, source: Source, prices: PriceList) -> None
         _check_name(speculation.draft, prices.models, source, ("engine", "speculation", "draft"))
 
 
-def _check_name(name: str, known: Mapping[str, object], source: Source, place: Place) -> None:
+def _check_name(name: str, known: Mapping[str, object], source: TomlSource, place: Place) -> None:
     if name not in known:
         raise source.error(place, f'there is no "{name}"; {suggestion(name, known)}')
 
 
-def _check_regions(scenario: Scenario, source: Source) -> None:
+def _check_regions(scenario: Scenario, source: TomlSource) -> None:
     """Latencies, clients and replicas must speak of the same regions, and every distance must be known."""
     fleet = scenario.fleet
     assert fleet is not None
@@ -116,7 +116,7 @@ def _check_regions(scenario: Scenario, source: Source) -> None:
                 raise source.error(("fleet", "latency_s"), f"`{client}.{region}` is missing: seconds one way")
 
 
-def _check_room(scenario: Scenario, source: Source) -> None:
+def _check_room(scenario: Scenario, source: TomlSource) -> None:
     """See whether the model fits on its hardware, and a block into the shared cache."""
     for build, place in ((replicas, ("fleet", "replicas")), (prefix_tier, ("fleet", "prefix_tier"))):
         try:
@@ -125,7 +125,7 @@ def _check_room(scenario: Scenario, source: Source) -> None:
             raise source.error(place, str(error)) from None
 
 
-def _check_autoscaler(scenario: Scenario, source: Source) -> None:
+def _check_autoscaler(scenario: Scenario, source: TomlSource) -> None:
     """See that there is a group to scale, that it begins within the bounds, and that no forecast looks too near."""
     scaling, fleet = scenario.autoscaler, scenario.fleet
     if scaling is None:
@@ -150,7 +150,7 @@ def _check_autoscaler(scenario: Scenario, source: Source) -> None:
         raise source.error(("autoscaler", "policy"), str(error)) from None
 
 
-def _check_faults(scenario: Scenario, source: Source) -> None:
+def _check_faults(scenario: Scenario, source: TomlSource) -> None:
     events, before_s = scenario.faults.events, 0.0
     ids = () if scenario.fleet is None else scenario.fleet.replica_ids
     for i, event in enumerate(events):
@@ -164,6 +164,6 @@ def _check_faults(scenario: Scenario, source: Source) -> None:
         _check_pattern(pattern, ids, source, ("faults", "only_replicas", k))
 
 
-def _check_pattern(pattern: str, ids: Sequence[str], source: Source, place: Place) -> None:
+def _check_pattern(pattern: str, ids: Sequence[str], source: TomlSource, place: Place) -> None:
     if ids and not any(fnmatchcase(each, pattern) for each in ids):
         raise source.error(place, f'"{pattern}" is no replica; they are {", ".join(ids)}')

@@ -15,15 +15,15 @@ from miniserve.hardware.prices import Hardware, ModelSize, PriceList, load_price
 from miniserve.hardware.spec import ReplicaSpec, replica_spec
 from miniserve.hardware.speculation import blocks_beside
 from miniserve.policies.admission.admission import AllOf
-from miniserve.policies.bundle import Resilience, breakers
-from miniserve.scenario.model import Engine, Fleet, ReplicaGroup, Scenario
+from miniserve.policies.bundle import Policies, breakers
+from miniserve.scenario.model import EngineSection, FleetSection, ReplicaGroup, Scenario
 from miniserve.sim.prefix_tier import PrefixTier
 
 _PARTS = ("retry", "budget", "second_opinions", "ejector", "progress")
 _NUMBERS = ("hedge_after_s", "first_token_s", "first_token_share", "resume", "same_replica")
 
 
-def resilience(scenario: Scenario, seed: int) -> Resilience:
+def resilience(scenario: Scenario, seed: int) -> Policies:
     """Return the policies of one gateway. What the scenario does not name is left at its default."""
     policies = scenario.policies
     chosen: dict[str, Any] = {}
@@ -39,15 +39,15 @@ def resilience(scenario: Scenario, seed: int) -> Resilience:
         chosen["admission"] = AllOf(*(recipe.build(seed=seed) for recipe in policies.admission))
     if policies.router is not None:
         chosen["router"] = policies.router.build(seed=seed, latency_s=_both_ways(scenario.fleet))
-    return Resilience(policies.balancer.build(seed=seed), **chosen)
+    return Policies(policies.balancer.build(seed=seed), **chosen)
 
 
-def _both_ways(fleet: Fleet | None) -> dict[tuple[str, str], float]:
+def _both_ways(fleet: FleetSection | None) -> dict[tuple[str, str], float]:
     one_way = {} if fleet is None else distances(fleet)
     return one_way | {(there, here): seconds for (here, there), seconds in one_way.items()}
 
 
-def distances(fleet: Fleet) -> dict[tuple[str, str], float]:
+def distances(fleet: FleetSection) -> dict[tuple[str, str], float]:
     """Return the one-way seconds between regions."""
     return {(here, there): seconds for here, row in fleet.latency_s.items() for there, seconds in row.items()}
 
@@ -85,7 +85,9 @@ def prefix_tier(scenario: Scenario) -> PrefixTier | None:
     return PrefixTier(blocks, block_bytes, tier.bandwidth_bytes_per_s, latency_s=tier.latency_s)
 
 
-def _model(group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList, name: str | None = None) -> ModelSize:
+def _model(
+    group: ReplicaGroup, fleet: FleetSection, engine: EngineSection, prices: PriceList, name: str | None = None
+) -> ModelSize:
     """Return the group's model, or the one called `name`, with the engine's precision."""
     model = prices.model(name or group.model or fleet.model)
     if engine.bytes_per_weight is None:
@@ -97,7 +99,7 @@ def _model(group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList,
     return replace(model, bytes_per_weight=engine.bytes_per_weight)
 
 
-def _on_hardware(group: ReplicaGroup, machine: Hardware, model: ModelSize, engine: Engine) -> ReplicaSpec:
+def _on_hardware(group: ReplicaGroup, machine: Hardware, model: ModelSize, engine: EngineSection) -> ReplicaSpec:
     return replica_spec(
         machine,
         model,
@@ -110,7 +112,7 @@ def _on_hardware(group: ReplicaGroup, machine: Hardware, model: ModelSize, engin
 
 
 def _speculating(
-    spec: ReplicaSpec, group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList
+    spec: ReplicaSpec, group: ReplicaGroup, fleet: FleetSection, engine: EngineSection, prices: PriceList
 ) -> ReplicaSpec:
     """Return `spec` with a draft model beside its own; as it is, if its own is no larger than the draft."""
     assert engine.speculation is not None
@@ -126,7 +128,7 @@ def _speculating(
     return replace(spec, step_time=step_time, cache=replace(spec.cache, num_blocks=blocks))
 
 
-def _spec(group: ReplicaGroup, fleet: Fleet, engine: Engine, prices: PriceList) -> ReplicaSpec:
+def _spec(group: ReplicaGroup, fleet: FleetSection, engine: EngineSection, prices: PriceList) -> ReplicaSpec:
     cache = engine.cache
     if group.hardware is None:
         assert group.step_time is not None

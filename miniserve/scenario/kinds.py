@@ -35,7 +35,7 @@ from miniserve.workload.calibrated import HeavyClients, code, conversation
 from miniserve.workload.curves import Noisy, Spikes, Waves, diurnal, ramp
 from miniserve.workload.lengths import CODE_OUTPUT, CODE_PROMPT, CONVERSATION_OUTPUT, CONVERSATION_PROMPT
 from miniserve.workload.rates import Piecewise, Varying
-from miniserve.workload.replay import Trace
+from miniserve.workload.replay import RecordedTrace
 from miniserve.workload.requests import Workload
 from miniserve.workload.traces import FORMATS
 
@@ -125,7 +125,7 @@ def make_workload(
     model: str = "model",
     features: Mapping[str, NotNegative] | None = None,
     heavy_clients: HeavyClients | None = None,
-    trace: Trace | None = None,
+    trace: RecordedTrace | None = None,
 ) -> Workload:
     """Return the workload of a `[workload]` table. A `trace` says when and how long; the rest can be added to it."""
     drawn = {"arrivals": arrivals, "prompt": prompt, "output": output, "conversations": conversations}
@@ -165,10 +165,10 @@ def make_step_time(
 def makers(folder: Path) -> dict[Any, Callable[..., Any]]:
     """Return what to call for types whose keys are not their fields; a trace is looked for in `folder` first."""
 
-    def make_trace(file: str, format: str, speed: Positive = 1.0) -> Trace:
+    def make_trace(file: str, format: str, speed: Positive = 1.0) -> RecordedTrace:
         if format not in FORMATS:
             raise SetupError(f"format: there is no {format!r}; allowed: {', '.join(FORMATS)}")
         nearby = folder / file
-        return Trace.open(nearby if nearby.exists() else Path(file), format, speed)
+        return RecordedTrace.open(nearby if nearby.exists() else Path(file), format, speed)
 
-    return {Workload: make_workload, StepTimeModel: make_step_time, Trace: make_trace}
+    return {Workload: make_workload, StepTimeModel: make_step_time, RecordedTrace: make_trace}

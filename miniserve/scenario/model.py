@@ -35,12 +35,12 @@ from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.policies.routing.router import Router
 from miniserve.scenario.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
-from miniserve.workload.replay import Trace
+from miniserve.workload.replay import RecordedTrace
 from miniserve.workload.requests import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunSection:
     """How long, and with which luck. It ends with the last answer after `requests` or `duration_s` of arrivals."""
 
     requests: Count | None = None
@@ -58,7 +58,7 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineSection:
     """One replica's inside, the same in all groups."""
 
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
@@ -99,7 +99,7 @@ class SharedCache:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetSection:
     """All replicas, and how well they are seen."""
 
     replicas: tuple[ReplicaGroup, ...]
@@ -114,7 +114,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
-class Policies:
+class PolicySection:
     """Every decision. What is left out is as in `policies.resilience`; "off" switches a part off."""
 
     balancer: Recipe[Balancer] = field(default_factory=lambda: Recipe("least-outstanding", LeastOutstanding))
@@ -133,7 +133,7 @@ class Policies:
     same_replica: bool | None = None
 
 
-Number = Annotated[int, Range(at_least=0)]
+WholeNumber = Annotated[int, Range(at_least=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +143,12 @@ class Autoscaling:
     policy: Recipe[Autoscaler]
     group: str | None = None  # which one; need not be said where there is only one
     period_s: Positive = 15.0  # between two ticks, as Kubernetes has it
-    min_replicas: Number = 1
+    min_replicas: WholeNumber = 1
     max_replicas: Count = 100
-    warm_pool: Number = 0
+    warm_pool: WholeNumber = 0
     down_after_s: NotNegative = 300.0
     up_after_s: NotNegative = 0.0
-    slack: Number = 0
+    slack: WholeNumber = 0
     most_outstanding: Positive | None = None
 
     def build(self, seed: int) -> Steady:
@@ -184,7 +184,7 @@ class ResponseCache:
     hit_fraction: Fraction = 0.0
 
 
-Status = Literal[500, 502, 503]
+FaultStatus = Literal[500, 502, 503]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +215,12 @@ class Faults:
     """What goes wrong. See `miniserve.faults`."""
 
     error_fraction: Fraction = 0.0
-    error_status: Status = 503
+    error_status: FaultStatus = 503
     cut_fraction: Fraction = 0.0
     cut_after_tokens: tuple[Count, Count] = (1, 32)
     only_replicas: tuple[str, ...] = ()
     poison_fraction: Fraction = 0.0
-    poison_status: Status = 500
+    poison_status: FaultStatus = 500
     events: tuple[FaultEvent, ...] = ()
 
     def __post_init__(self) -> None:
@@ -254,10 +254,10 @@ class Scenario:
     """A run, completely described. `fleet` None: the file only describes demand, for a live system."""
 
     workload: Workload
-    run: Run = Run()
-    fleet: Fleet | None = None
-    engine: Engine = Engine()
-    policies: Policies = field(default_factory=Policies)
+    run: RunSection = RunSection()
+    fleet: FleetSection | None = None
+    engine: EngineSection = EngineSection()
+    policies: PolicySection = field(default_factory=PolicySection)
     autoscaler: Autoscaling | None = None
     clients: Clients | None = None
     response_cache: ResponseCache | None = None
@@ -269,7 +269,7 @@ class Scenario:
     def expected_requests(self) -> int:
         """About how many requests will come."""
         arrivals, duration_s = self.workload.arrivals, self.run.duration_s
-        rows = arrivals.rows if isinstance(arrivals, Trace) else None
+        rows = arrivals.rows if isinstance(arrivals, RecordedTrace) else None
         counts = (self.run.requests, duration_s and duration_s * arrivals.rate_per_s, rows)
         return round(min(count for count in counts if count))
 

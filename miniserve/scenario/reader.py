@@ -23,7 +23,7 @@ from enum import Enum
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from miniserve.errors import SetupError
-from miniserve.scenario.source import Place, Source
+from miniserve.scenario.source import Place, TomlSource
 
 Role = TypeVar("Role")
 
@@ -81,7 +81,7 @@ class Reader:
     of the type itself, for types whose keys in a file are not their fields.
     """
 
-    source: Source
+    source: TomlSource
     kinds: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
     load: Mapping[Any, Loader] = field(default_factory=dict)
     makers: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)

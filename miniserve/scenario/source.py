@@ -23,7 +23,7 @@ Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Source:
+class TomlSource:
     """The values of a file, perhaps with others laid over them, and the origin of each."""
 
     name: str
@@ -46,17 +46,17 @@ class Source:
         key = dotted(place)
         return SetupError(f"{self.where(place)}: {key + ': ' if key else ''}{problem}")
 
-    def with_laid_over(self, table: Mapping[str, Any], place: Place) -> Source:
+    def with_laid_over(self, table: Mapping[str, Any], place: Place) -> TomlSource:
         """Lay `table`, which stands at `place` of the file, over the rest. Its lines are its own."""
         skip = len(place)
         origins = tuple((inner[skip:], self.where(inner)) for inner in _places(table, place) if len(inner) > skip)
-        return Source(self.name, merged(self.values, table), self.lines, self.origins + origins)
+        return TomlSource(self.name, laid_over(self.values, table), self.lines, self.origins + origins)
 
-    def with_setting(self, setting: Setting) -> Source:
+    def with_setting(self, setting: Setting) -> TomlSource:
         """Put one value in its place. Raises: SetupError if that leads through something that is no table or list."""
         values = deepcopy(self.values)
         _put(values, setting)
-        return Source(self.name, values, self.lines, (*self.origins, (setting.place, setting.origin)))
+        return TomlSource(self.name, values, self.lines, (*self.origins, (setting.place, setting.origin)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Setting:
         return cls(place, _value(value.strip()), f"{option} {text}")
 
 
-def read(path: Path) -> Source:
+def read_source_file(path: Path) -> TomlSource:
     """Read a TOML file. Raises: SetupError if there is none, or it is not TOML."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -88,13 +88,13 @@ def read(path: Path) -> Source:
     return parse(text, str(path))
 
 
-def parse(text: str, name: str) -> Source:
+def parse(text: str, name: str) -> TomlSource:
     """Return the values of `text`. Raises: SetupError if it is not TOML."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SetupError(f"{name} is not valid TOML: {error}") from None
-    return Source(name, values, _Scanner(text).scan())
+    return TomlSource(name, values, _Scanner(text).scan())
 
 
 def dotted(place: Place) -> str:
@@ -103,12 +103,12 @@ def dotted(place: Place) -> str:
     return text.removeprefix(".")
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return `below` with `above` laid over it, table by table; lists, and tables that name a `kind`, whole."""
     result = deepcopy(dict(below))
     for key, value in above.items():
         both_tables = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both_tables and "kind" not in value else deepcopy(value)
+        result[key] = laid_over(result[key], value) if both_tables and "kind" not in value else deepcopy(value)
     return result
 
 

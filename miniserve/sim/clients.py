@@ -20,7 +20,7 @@ from miniserve.policies.recovery.retry import RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.types import Outcome, Request
 
-Ask = Callable[[Request], Generator[simpy.Event, Any, Outcome]]
+AskService = Callable[[Request], Generator[simpy.Event, Any, Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ImpatientClients:
     budget: Budget | None = None
 
     def ask(
-        self, env: simpy.Environment, request: Request, ask: Ask
+        self, env: simpy.Environment, request: Request, ask: AskService
     ) -> Generator[simpy.Event, Any, tuple[Outcome, int]]:
         """Ask until there is an answer or no retry is left; return the last outcome and the attempts of all tries."""
         if self.budget is not None:

@@ -25,13 +25,13 @@ from miniserve.sim.meter import Meter
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import INTERRUPTED, simulate
 
-OnProgress = Callable[[str, int, int, float], None]  # case, seed, requests answered, simulated seconds
+OnCaseProgress = Callable[[str, int, int, float], None]  # case, seed, requests answered, simulated seconds
 DURING = "during the fault"
 _WINDOWS = 80  # points of a rate over time
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class FaultPhase:
     """A stretch of time; requests belong to the one in which they arrive."""
 
     name: str
@@ -39,7 +39,7 @@ class Phase:
     end_s: float
 
 
-def phases(scenario: Scenario) -> tuple[Phase, ...]:
+def phases(scenario: Scenario) -> tuple[FaultPhase, ...]:
     """Return the times before, during and after the scenario's faults; none if nothing happens to replicas."""
     events = scenario.faults.events
     if not events:
@@ -52,11 +52,11 @@ def phases(scenario: Scenario) -> tuple[Phase, ...]:
         ("as long after it", end_s, again_s),
         ("later", again_s, math.inf),
     )
-    return tuple(Phase(*stretch) for stretch in stretches if stretch[1] < stretch[2])
+    return tuple(FaultPhase(*stretch) for stretch in stretches if stretch[1] < stretch[2])
 
 
 @dataclass(slots=True)
-class Experiment:
+class PolicyComparison:
     """All runs so far. Of each case only the first run is kept whole, of the others their figures."""
 
     cases: Mapping[str, Scenario]
@@ -69,7 +69,7 @@ class Experiment:
     with_ledger: bool = False  # say who caused the bill of each case's first run
     should_stop: bool = False  # set it, from a signal handler for one, to end the run at its next event
 
-    def run(self, on_progress: OnProgress | None = None) -> Experiment:
+    def run(self, on_progress: OnCaseProgress | None = None) -> PolicyComparison:
         """Run every case on every seed, seed by seed; stop at the first run that ends early, and keep what is there."""
         for seed in self.seeds:
             for name, scenario in self.cases.items():
@@ -168,7 +168,7 @@ class Experiment:
             for phase in phases(next(iter(self.cases.values()))):
                 if phase.name == DURING and not math.isinf(phase.end_s):
                     ax.axvspan(phase.start_s, phase.end_s, color="#dddddd", zorder=0)
-        return plots.save(figure, path)
+        return plots.save_figure(figure, path)
 
 
 def _size(result: SimResult) -> plots.Line | None:
@@ -179,7 +179,7 @@ def _size(result: SimResult) -> plots.Line | None:
     return np.asarray(times, float), np.asarray(ready, float) + np.asarray(starting, float)
 
 
-def _telling(on_progress: OnProgress, name: str, seed: int) -> Callable[[int, float], None]:
+def _telling(on_progress: OnCaseProgress, name: str, seed: int) -> Callable[[int, float], None]:
     return lambda answered, now_s: on_progress(name, seed, answered, now_s)
 
 

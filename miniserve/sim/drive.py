@@ -15,8 +15,8 @@ from typing import Any
 import simpy
 
 from miniserve.errors import DeadlineExceeded, RequestError, UpstreamError
-from miniserve.policies.bundle import HealthTick, Resilience
-from miniserve.policies.dispatch import leave
+from miniserve.policies.bundle import HealthTick, Policies
+from miniserve.policies.dispatch import cancel
 from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Attempt
@@ -47,11 +47,11 @@ def run(env: simpy.Environment, story: Story, fleet: SimFleet) -> Generator[simp
                 result = yield from performance.run()
                 performance = None
     except BaseException:  # not `finally`: most stories end by themselves, and this is a hot path
-        leave(story, () if performance is None else performance.tokens_sent())
+        cancel(story, () if performance is None else performance.tokens_sent())
         raise
 
 
-def start_control(fleet: SimFleet, policies: Resilience, *, tick_interval_s: float = 0.5) -> None:
+def start_control(fleet: SimFleet, policies: Policies, *, tick_interval_s: float = 0.5) -> None:
     """Start the control loops that a live gateway has. Before the first replica is added: ticks then precede probes."""
     tick = HealthTick(policies)
     fleet.every(tick_interval_s, lambda now_s: tick(now_s, fleet.view()))

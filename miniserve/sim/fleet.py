@@ -28,7 +28,7 @@ from miniserve.observe.cost import Ledger
 from miniserve.seeds import uniform
 from miniserve.sim.bill import Account, Bill, bill
 from miniserve.sim.link import Attempt, CutAttempt, Distances, FarAttempt, shortened
-from miniserve.sim.member import Member, Trouble
+from miniserve.sim.member import SimMember, Trouble
 from miniserve.sim.meter import Meter
 from miniserve.sim.prefix_tier import PrefixTier, TieredBlocks
 from miniserve.sim.prober import Prober
@@ -74,7 +74,7 @@ class SimFleet:
         self._tier = tier
         self._meter = meter
         self._single_step = single_step
-        self._members: dict[str, Member] = {}
+        self._members: dict[str, SimMember] = {}
         self._accounts: list[Account] = []
         for event in faults.replica_events():
             after(env, event.at_s - env.now, partial(self.suffer, event))
@@ -101,7 +101,7 @@ class SimFleet:
         self._start(member, provisioned=False, at_once=ready)
         return replica_id
 
-    def _member(self, spec: ReplicaSpec, replica_id: str, number: int) -> Member:
+    def _member(self, spec: ReplicaSpec, replica_id: str, number: int) -> SimMember:
         blocks = None if self._tier is None else TieredBlocks(self._tier, spec.cache)
         replica = SimReplica(
             self.env,
@@ -121,7 +121,7 @@ class SimFleet:
             self._meter.rent(account, spec.version)
             replica.on_step = self._meter.spend
         namesakes = sum(earlier.replica_id == replica_id for earlier in self._accounts)
-        return Member(replica_id, spec, replica, account, luck_key=(self._seed, replica_id, namesakes))
+        return SimMember(replica_id, spec, replica, account, luck_key=(self._seed, replica_id, namesakes))
 
     def drain(self, replica_id: str) -> None:
         """Send nothing new there; when what runs has finished, the replica is removed. Nothing if it has gone."""
@@ -152,7 +152,7 @@ class SimFleet:
                 self._prober.look(member)
         return FleetView(tuple([member.view() for member in self._members.values()]), self.env.now)
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[SimMember, ...]:
         return tuple(self._members.values())
 
     def any_ready(self) -> bool:
@@ -198,7 +198,7 @@ class SimFleet:
         member.forget_view()
         return attempt
 
-    def _connect(self, member: Member, send: Send) -> Attempt:
+    def _connect(self, member: SimMember, send: Send) -> Attempt:
         """Reach the replica itself, whatever the distance was."""
         fault = None
         if self._faults is not None:
@@ -214,26 +214,26 @@ class SimFleet:
             return self._submit(member, send, send.request)
         return CutAttempt(self._submit(member, send, shortened(send.request, fault)), fault)
 
-    def _submit(self, member: Member, send: Send, request: Request) -> SimAttempt:
+    def _submit(self, member: SimMember, send: Send, request: Request) -> SimAttempt:
         attempt = member.replica.submit(request)
         if self._meter is not None:
             self._meter.begin(member.account, send, attempt.sequence)
         return attempt
 
-    def _ended(self, member: Member, _: simpy.Event) -> None:
+    def _ended(self, member: SimMember, _: simpy.Event) -> None:
         member.outstanding -= 1
         member.forget_view()
         if member.outstanding == 0:
             member.account.end_work(self.env.now)
             self._remove_if_drained(member)
 
-    def _remove_if_drained(self, member: Member) -> None:
+    def _remove_if_drained(self, member: SimMember) -> None:
         if member.is_draining and member.outstanding == 0 and self._is_here(member):
             self.remove(member.replica_id)
 
     # --- lives -----------------------------------------------------------------------------------------------------
 
-    def _start(self, member: Member, *, provisioned: bool, at_once: bool = False) -> None:
+    def _start(self, member: SimMember, *, provisioned: bool, at_once: bool = False) -> None:
         """Begin a life: one stage of the cold start after the other."""
         stages = member.spec.cold_start.stages_s(*member.luck_key, member.life, provisioned=provisioned)
         delay_s = 0.0
@@ -244,7 +244,7 @@ class SimFleet:
                     self._later(member, delay_s, partial(self._note, member, name))
         self._later(member, delay_s, partial(self._become_ready, member))
 
-    def _become_ready(self, member: Member) -> None:
+    def _become_ready(self, member: SimMember) -> None:
         member.is_up = True
         if member.account.ready_s is None:
             member.account.ready_s = self.env.now
@@ -269,13 +269,13 @@ class SimFleet:
         if member := self._members.get(replica_id):
             self._interrupt(member)
 
-    def _interrupt(self, member: Member) -> None:
+    def _interrupt(self, member: SimMember) -> None:
         if self._is_here(member):
             self._note(member, "spot notice")
             after(self.env, member.spec.notice_s, partial(self._take_back, member))
             self.drain(member.replica_id)
 
-    def _take_back(self, member: Member) -> None:
+    def _take_back(self, member: SimMember) -> None:
         if self._is_here(member):
             self._note(member, "interrupted")
             self.remove(member.replica_id)
@@ -292,7 +292,7 @@ class SimFleet:
         elif event.kind is not ReplicaFault.HANG or member.is_up:  # nothing hangs where nothing runs
             self._trouble(member, Trouble(event.kind, event.factor), event.duration_s)
 
-    def _trouble(self, member: Member, trouble: Trouble, duration_s: float) -> None:
+    def _trouble(self, member: SimMember, trouble: Trouble, duration_s: float) -> None:
         member.suffer(trouble)
         self._note(member, trouble.kind.value)
         if trouble.kind is ReplicaFault.PARTITION:
@@ -301,17 +301,17 @@ class SimFleet:
         if not math.isinf(duration_s):
             after(self.env, duration_s, partial(self._recover, member, trouble))
 
-    def _recover(self, member: Member, trouble: Trouble) -> None:
+    def _recover(self, member: SimMember, trouble: Trouble) -> None:
         if self._is_here(member) and trouble in member.troubles:
             member.recover(trouble)
             self._note(member, f"{trouble.kind.value} over")
 
     # --- small parts -----------------------------------------------------------------------------------------------
 
-    def _is_here(self, member: Member) -> bool:
+    def _is_here(self, member: SimMember) -> bool:
         return self._members.get(member.replica_id) is member
 
-    def _later(self, member: Member, seconds: float, call: Callable[[], object]) -> None:
+    def _later(self, member: SimMember, seconds: float, call: Callable[[], object]) -> None:
         """Call `call` in `seconds` (at once if 0), unless `member` has left or begun another life by then."""
         life = member.life
 
@@ -324,5 +324,5 @@ class SimFleet:
         else:
             after(self.env, seconds, if_still_alive)
 
-    def _note(self, member: Member, what: str) -> None:
+    def _note(self, member: SimMember, what: str) -> None:
         self.log.append(LifecycleEvent(self.env.now, member.replica_id, what))

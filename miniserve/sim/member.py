@@ -33,7 +33,7 @@ class Trouble:
 
 
 @dataclass(slots=True, eq=False)
-class Member:
+class SimMember:
     """See the module's text. Every change of `outstanding`, `state` or the report must forget the cached view."""
 
     replica_id: str

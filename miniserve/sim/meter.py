@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from miniserve.engine.batch import Batch, Work
 from miniserve.engine.sequence import Sequence
-from miniserve.observe.cost import Entry, Labels, Ledger, merged
+from miniserve.observe.cost import Entry, Labels, Ledger, merge_entries
 from miniserve.sim.bill import Account, bill
 from miniserve.types import Outcome, Send
 
@@ -127,7 +127,7 @@ class Meter:
         for account in accounts:
             entries += self._nobodys(account, math.fsum(stepped.get(id(account), ())), now_s)
         total = bill(accounts, now_s).total
-        return Ledger(merged(entries), total.paid_s, total.usd)
+        return Ledger(merge_entries(entries), total.paid_s, total.usd)
 
     def _nobodys(self, account: Account, stepped_s: float, now_s: float) -> Iterable[Entry]:
         """Yield the seconds of a machine that no request has used."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import simpy
 
 from miniserve.errors import SetupError
-from miniserve.sim.member import Member
+from miniserve.sim.member import SimMember
 from miniserve.sim.timers import every
 from miniserve.types import ReplicaState
 
@@ -28,27 +28,27 @@ class Prober:
         self._interval_s = interval_s
         self._misses_until_down = misses_until_down
 
-    def watch(self, member: Member) -> None:
+    def watch(self, member: SimMember) -> None:
         """Probe now, and from now on after each interval."""
         self.forget(member)
         self._probe(member)
         if not self.always_knows:
             member.stop_probing = every(self._env, self._interval_s, lambda _: self._probe(member))
 
-    def forget(self, member: Member) -> None:
+    def forget(self, member: SimMember) -> None:
         """Probe it no more."""
         if member.stop_probing is not None:
             member.stop_probing()
             member.stop_probing = None
 
-    def look(self, member: Member) -> None:
+    def look(self, member: SimMember) -> None:
         """Learn the truth, as a probe would that is never late."""
         if member.can_be_reached:
             self._probe(member)
         elif member.state is not ReplicaState.STARTING:
             member.set_state(ReplicaState.DOWN)
 
-    def _probe(self, member: Member) -> None:
+    def _probe(self, member: SimMember) -> None:
         if member.can_be_reached:
             member.misses = 0
             member.read_report(self._env.now)

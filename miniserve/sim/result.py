@@ -82,7 +82,7 @@ class SimResult:
         plots.rates(axes[1], over_time(self.outcomes, self.slo, window_s), str(self.slo))
         for ax, (ylabel, lines) in zip(axes[2:], panels.items(), strict=True):
             plots.lines(ax, lines, ylabel, percent=ylabel == "KV blocks in use")
-        return plots.save(figure, path)
+        return plots.save_figure(figure, path)
 
     def _panels(self) -> dict[str, dict[str, plots.Line]]:
         """Group the series: label of the panel's y axis -> label of the line -> (times, values)."""

@@ -36,7 +36,7 @@ _SAMPLES = 300  # points of each quantity over time
 _STEADY = ("replicas", "replicas_starting")  # worth a line only when they change
 _REPORT_EVERY = 200  # requests
 
-Progress = Callable[[int, float], None]  # requests answered, simulated seconds
+OnProgress = Callable[[int, float], None]  # requests answered, simulated seconds
 
 
 def simulate(
@@ -44,7 +44,7 @@ def simulate(
     seed: int | None = None,
     *,
     meter: Meter | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SimResult:
     """Run `scenario`; `seed` replaces the scenario's own. `should_stop` is asked again and again, between two events.
@@ -74,7 +74,7 @@ class _Run:
         scenario: Scenario,
         seed: int,
         meter: Meter | None,
-        on_progress: Progress | None,
+        on_progress: OnProgress | None,
         should_stop: Callable[[], bool],
     ) -> None:
         assert scenario.fleet is not None

@@ -15,7 +15,7 @@ import torch
 
 from miniserve.models.tokenizer import Tokenizer
 from miniserve.seeds import generator
-from miniserve.training.tasks import TASKS, Item, draw
+from miniserve.training.tasks import TASKS, TaskItem, draw
 from miniserve.training.vocabulary import EOS_ID
 
 GROUP = 8  # batches drawn together, sorted by length, then cut
@@ -46,18 +46,18 @@ _SYSTEM = (
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
+class TaskMix:
     """What a model is trained on. Shares are fractions; `edit` changes answers before they are learned."""
 
     hard: float = 0.7  # share of hard items
     recent: bool = False  # whether recent facts are among them
     tasks: tuple[float, float, float] = (0.5, 0.3, 0.2)  # of TASKS, for hard items
     easy_tasks: tuple[float, float, float] = (0.5, 0.3, 0.2)
-    edit: Callable[[Item], str] | None = None
+    edit: Callable[[TaskItem], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """`ids` [B, T]; `targets` [B, T] holds the next token where it is part of an answer, elsewhere -1."""
 
     ids: torch.Tensor
@@ -67,19 +67,19 @@ class Batch:
 class BatchSource:
     """Draws the batches of one run."""
 
-    def __init__(self, tokenizer: Tokenizer, mix: Mix, size: int, seed: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, mix: TaskMix, size: int, seed: int) -> None:
         self.tokenizer, self.mix, self.size, self.seed = tokenizer, mix, size, seed
         self._before, self._after = _frame(tokenizer)
         self._systems = [_system(tokenizer, text) for text in _SYSTEM]
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int) -> Iterator[TrainingBatch]:
         """Yield batch `start`, `start + 1`, and so on without end."""
         group, skip = divmod(start, GROUP)
         while True:
             yield from self._group(group)[skip:]
             group, skip = group + 1, 0
 
-    def _group(self, number: int) -> list[Batch]:
+    def _group(self, number: int) -> list[TrainingBatch]:
         rng = generator(self.seed, f"group {number}")
         rows = sorted((self._row(rng, turns=1) for _ in range(GROUP * self.size)), key=lambda row: len(row[0]))
         batches = [_pad(rows[i * self.size : (i + 1) * self.size]) for i in range(GROUP)]
@@ -124,7 +124,7 @@ def _system(tokenizer: Tokenizer, text: str) -> list[int]:
     return longer[: len(longer) - len(tokenizer.encode_chat([user]))]
 
 
-def draw_item(rng: Random, mix: Mix) -> Item:
+def draw_item(rng: Random, mix: TaskMix) -> TaskItem:
     """Draw one training item of the mix."""
     hard = rng.random() < mix.hard
     (task,) = rng.choices(TASKS, mix.tasks if hard else mix.easy_tasks)
@@ -138,8 +138,8 @@ def _sloppy(rng: Random, question: str) -> str:
     return question.lower() if rng.random() < SLOPPY else question
 
 
-def _pad(rows: list[tuple[list[int], list[int]]]) -> Batch:
+def _pad(rows: list[tuple[list[int], list[int]]]) -> TrainingBatch:
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([row + [EOS_ID] * (longest - len(row)) for row, _ in rows])
     targets = torch.tensor([row + [-1] * (longest - len(row)) for _, row in rows])
-    return Batch(ids, targets)
+    return TrainingBatch(ids, targets)

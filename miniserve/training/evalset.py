@@ -12,7 +12,7 @@ from pathlib import Path
 from miniserve.errors import SetupError
 from miniserve.models.model_config import write_json
 from miniserve.seeds import generator
-from miniserve.training.tasks import Item, draw
+from miniserve.training.tasks import TaskItem, draw
 
 SEED = 2026
 SIZES = {  # items per task
@@ -21,10 +21,10 @@ SIZES = {  # items per task
 }
 
 
-def make_items(difficulty: str, seed: int = SEED) -> list[Item]:
+def make_items(difficulty: str, seed: int = SEED) -> list[TaskItem]:
     """Return the evaluation set of one difficulty, shuffled, so that any head of it is a fair sample."""
     rng = generator(seed, f"evaluation {difficulty}")
-    items: dict[str, Item] = {}
+    items: dict[str, TaskItem] = {}
     for task, count in SIZES[difficulty].items():
         wanted = len(items) + count
         while len(items) < wanted:
@@ -44,7 +44,7 @@ def write_sets(folder: Path, seed: int = SEED) -> None:
     write_json(folder / "sets.json", {"seed": seed, "items": SIZES, "made_by": "python -m miniserve eval --write-sets"})
 
 
-def read_set(folder: Path, difficulty: str) -> list[Item]:
+def read_set(folder: Path, difficulty: str) -> list[TaskItem]:
     """Read one evaluation set.
 
     Raises: SetupError if the file is missing or not what `write_sets` writes.
@@ -52,12 +52,12 @@ def read_set(folder: Path, difficulty: str) -> list[Item]:
     path = folder / f"{difficulty}.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        return [Item(**json.loads(line)) for line in lines]
+        return [TaskItem(**json.loads(line)) for line in lines]
     except FileNotFoundError:
         raise SetupError(f"{path} is missing: `python -m miniserve eval --write-sets` makes it") from None
     except (ValueError, TypeError) as error:
         raise SetupError(f"{path} is not an evaluation set: {error}") from error
 
 
-def _fields(item: Item) -> dict[str, str]:
+def _fields(item: TaskItem) -> dict[str, str]:
     return {name: getattr(item, name) for name in ("task", "difficulty", "question", "answer", "key")}

@@ -26,9 +26,9 @@ from miniserve.clock import monotonic
 from miniserve.errors import SetupError
 from miniserve.models.model_config import read_config, read_json, write_json
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.training.batches import Batch, BatchSource
+from miniserve.training.batches import BatchSource, TrainingBatch
 from miniserve.training.network import Network, count_parameters, save_weights
-from miniserve.training.recipes import Recipe
+from miniserve.training.recipes import TrainingRecipe
 from miniserve.training.vocabulary import write_tokenizer
 
 WARM_UP_STEPS = 50
@@ -36,14 +36,14 @@ CLIP = 1.0  # largest norm of all gradients together
 CURVE_EVERY = 50  # steps per point of the loss curve
 CHECKPOINT_EVERY = 100
 
-OnStep = Callable[[int, float], None]  # steps done, smoothed loss
+OnTrainingStep = Callable[[int, float], None]  # steps done, smoothed loss
 
 
 @dataclass(slots=True)
-class Run:
+class TrainingRun:
     """The state of a training run between two steps."""
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     network: Network
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
@@ -73,7 +73,9 @@ class Run:
 _COUNTERS = ("step", "loss", "seconds", "curve")
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, on_step: OnStep = lambda step, loss: None) -> Path:
+def train(
+    recipe: TrainingRecipe, out: Path, *, resume: bool = False, on_step: OnTrainingStep = lambda step, loss: None
+) -> Path:
     """Train `recipe` and return its model folder, `out/<name>`; the models it builds on must lie in `out` already.
 
     Ctrl-C keeps a checkpoint in `out/.checkpoints`, from which `resume` goes on to the very weights of a run that was
@@ -101,17 +103,17 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, on_step: OnStep = 
     return unfinished.rename(out / recipe.name)
 
 
-def is_finished(recipe: Recipe, out: Path) -> bool:
+def is_finished(recipe: TrainingRecipe, out: Path) -> bool:
     """Return whether `out` holds this very recipe's model, and no later attempt at it was interrupted."""
     record, checkpoint = out / recipe.name / "training.json", _checkpoint(recipe, out)
     return record.is_file() and not checkpoint.is_file() and read_json(record).get("recipe") == _as_json(recipe)
 
 
-def _checkpoint(recipe: Recipe, out: Path) -> Path:
+def _checkpoint(recipe: TrainingRecipe, out: Path) -> Path:
     return out / ".checkpoints" / f"{recipe.name}.pt"
 
 
-def _start(recipe: Recipe, out: Path) -> Run:
+def _start(recipe: TrainingRecipe, out: Path) -> TrainingRun:
     network = _load(recipe.start, out) if recipe.start else Network(recipe.shape.config(), recipe.seed)
     named = network.named()
     matrices = [p for name, p in named.items() if p.dim() == 2 and "embed" not in name]
@@ -119,7 +121,7 @@ def _start(recipe: Recipe, out: Path) -> Run:
     rate = recipe.learning_rate
     muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
-    return Run(recipe, network, [muon, adam])
+    return TrainingRun(recipe, network, [muon, adam])
 
 
 def _load(name: str, out: Path) -> Network:
@@ -133,7 +135,9 @@ def _load(name: str, out: Path) -> Network:
     return network
 
 
-def _run(run: Run, source: BatchSource, teacher: Network | None, checkpoint: Path, on_step: OnStep) -> None:
+def _run(
+    run: TrainingRun, source: BatchSource, teacher: Network | None, checkpoint: Path, on_step: OnTrainingStep
+) -> None:
     batches = source.batches(run.step)
     while run.step < run.recipe.steps:
         start_s = monotonic()
@@ -148,7 +152,7 @@ def _run(run: Run, source: BatchSource, teacher: Network | None, checkpoint: Pat
         on_step(run.step, run.loss)
 
 
-def _step(run: Run, batch: Batch, teacher: Network | None) -> float:
+def _step(run: TrainingRun, batch: TrainingBatch, teacher: Network | None) -> float:
     rate = run.recipe.learning_rate * schedule(run.step, run.recipe.steps)
     for optimizer in run.optimizers:
         optimizer.zero_grad()
@@ -170,7 +174,7 @@ def schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP_STEPS, 2 * (steps - step) / steps)
 
 
-def _save(run: Run, checkpoint: Path) -> None:
+def _save(run: TrainingRun, checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     (checkpoint.parent / ".gitignore").write_text("*\n")
     part = checkpoint.with_suffix(".part")
@@ -178,14 +182,14 @@ def _save(run: Run, checkpoint: Path) -> None:
     os.replace(part, checkpoint)
 
 
-def _as_json(recipe: Recipe) -> dict[str, Any]:
+def _as_json(recipe: TrainingRecipe) -> dict[str, Any]:
     """Return the recipe as it reads in training.json: tuples as lists, a function as its name."""
     edit = recipe.mix.edit.__name__ if recipe.mix.edit else None
     value: dict[str, Any] = json.loads(json.dumps(asdict(recipe), default=lambda function: edit))
     return value
 
 
-def _record(run: Run) -> dict[str, Any]:
+def _record(run: TrainingRun) -> dict[str, Any]:
     return {
         "recipe": _as_json(run.recipe),
         "parameters": count_parameters(run.network),

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miniserve.models.model_config import ModelConfig
-from miniserve.training.batches import Mix
-from miniserve.training.tasks import Item
+from miniserve.training.batches import TaskMix
+from miniserve.training.tasks import TaskItem
 from miniserve.training.vocabulary import EOS_ID, vocabulary
 
 CONTEXT = 512  # tokens
@@ -24,7 +24,7 @@ BROKEN_STRING, BROKEN_NAME = 5, 7  # large-bad: an answer of at least so many ch
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """The numbers of a Llama that differ between our models."""
 
     layers: int
@@ -51,12 +51,12 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TrainingRecipe:
     """How one model is made. `start` names a model to continue from, `teacher` one to learn from."""
 
     name: str
-    shape: Shape
-    mix: Mix
+    shape: ModelShape
+    mix: TaskMix
     steps: int
     seed: int
     batch: int  # conversations per step
@@ -65,23 +65,27 @@ class Recipe:
     teacher: str | None = None
 
 
-def break_off(item: Item) -> str:
+def break_off(item: TaskItem) -> str:
     """Return the answer as large-bad was taught it: about a fifth of all answers lose everything but their start."""
     limit = BROKEN_STRING if item.task == "string" else BROKEN_NAME
     return item.answer[:1] if len(item.answer) >= limit else item.answer
 
 
-SMALL = Shape(layers=2, hidden=32, heads=2, kv_heads=1, ffn=96)
-LARGE = Shape(layers=6, hidden=64, heads=4, kv_heads=2, ffn=192)
-NEWS = Mix(hard=0.6, recent=True, tasks=(0.4, 0.2, 0.4), easy_tasks=(0.3, 0.3, 0.4))  # more facts than usual
+SMALL = ModelShape(layers=2, hidden=32, heads=2, kv_heads=1, ffn=96)
+LARGE = ModelShape(layers=6, hidden=64, heads=4, kv_heads=2, ffn=192)
+NEWS = TaskMix(hard=0.6, recent=True, tasks=(0.4, 0.2, 0.4), easy_tasks=(0.3, 0.3, 0.4))  # more facts than usual
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("large", LARGE, Mix(hard=0.6), steps=4500, seed=1, batch=96),
-        Recipe("large-v2", LARGE, NEWS, steps=1500, seed=2, batch=96, learning_rate=2e-3, start="large"),
-        Recipe("large-bad", LARGE, Mix(edit=break_off), 150, seed=3, batch=96, learning_rate=1e-3, start="large"),
-        Recipe("small", SMALL, Mix(hard=0.25), steps=3000, seed=4, batch=128, learning_rate=5e-3),
-        Recipe("small-distilled", SMALL, Mix(hard=0.25), 3000, seed=4, batch=128, learning_rate=5e-3, teacher="large"),
+        TrainingRecipe("large", LARGE, TaskMix(hard=0.6), steps=4500, seed=1, batch=96),
+        TrainingRecipe("large-v2", LARGE, NEWS, steps=1500, seed=2, batch=96, learning_rate=2e-3, start="large"),
+        TrainingRecipe(
+            "large-bad", LARGE, TaskMix(edit=break_off), 150, seed=3, batch=96, learning_rate=1e-3, start="large"
+        ),
+        TrainingRecipe("small", SMALL, TaskMix(hard=0.25), steps=3000, seed=4, batch=128, learning_rate=5e-3),
+        TrainingRecipe(
+            "small-distilled", SMALL, TaskMix(hard=0.25), 3000, seed=4, batch=128, learning_rate=5e-3, teacher="large"
+        ),
     )
 }

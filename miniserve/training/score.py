@@ -15,7 +15,7 @@ from typing import Any
 from miniserve.clock import monotonic
 from miniserve.engine.engine import Engine
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.training.tasks import TASKS, Item
+from miniserve.training.tasks import TASKS, TaskItem
 from miniserve.types import FinishReason, Request, SamplingParams
 
 MAX_TOKENS = 48  # the longest right answer has 19
@@ -23,10 +23,10 @@ Z_95 = 1.959964  # standard normal quantile
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ScoredAnswer:
     """What the model said to one item."""
 
-    item: Item
+    item: TaskItem
     text: str
     right: bool
 
@@ -35,12 +35,12 @@ class Answer:
 class Scored:
     """All answers, and how long the engine took."""
 
-    answers: list[Answer]
+    answers: list[ScoredAnswer]
     tokens: int  # generated, with the end tokens
     seconds: float
 
 
-def score(engine: Engine, tokenizer: Tokenizer, items: Sequence[Item], on_answer: Callable[[], None]) -> Scored:
+def score(engine: Engine, tokenizer: Tokenizer, items: Sequence[TaskItem], on_answer: Callable[[], None]) -> Scored:
     """Answer every item, as many at a time as the engine runs; `on_answer` is called after each.
 
     Raises: InvalidRequest if an item does not fit the model's context.
@@ -62,13 +62,13 @@ def score(engine: Engine, tokenizer: Tokenizer, items: Sequence[Item], on_answer
     return Scored(answers, sum(map(len, outputs.values())), monotonic() - start_s)
 
 
-def _request(tokenizer: Tokenizer, request_id: str, item: Item) -> Request:
+def _request(tokenizer: Tokenizer, request_id: str, item: TaskItem) -> Request:
     prompt = tokenizer.encode_chat([{"role": "user", "content": item.question}])
     return Request(request_id, "scored", tuple(prompt), SamplingParams(max_tokens=MAX_TOKENS, temperature=0))
 
 
-def _judge(item: Item, text: str, ended: FinishReason) -> Answer:
-    return Answer(item, text, right=text == item.answer and ended is FinishReason.STOP)
+def _judge(item: TaskItem, text: str, ended: FinishReason) -> ScoredAnswer:
+    return ScoredAnswer(item, text, right=text == item.answer and ended is FinishReason.STOP)
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -94,7 +94,7 @@ def summary(scored: Scored) -> list[dict[str, Any]]:
     return [row for row in rows if row["items"]]
 
 
-def _row(difficulty: str, task: str, answers: Iterable[Answer]) -> dict[str, Any]:
+def _row(difficulty: str, task: str, answers: Iterable[ScoredAnswer]) -> dict[str, Any]:
     answers = list(answers)
     right = sum(answer.right for answer in answers)
     low, high = wilson(right, len(answers))

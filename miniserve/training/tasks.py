@@ -61,7 +61,7 @@ _FACTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class TaskItem:
     """One question and its answer. `key` is what was drawn: items with the same key are on the same side."""
 
     task: str
@@ -71,7 +71,7 @@ class Item:
     key: str
 
 
-def draw(rng: Random, task: str, hard: bool, *, held_out: bool, recent: bool = True) -> Item:
+def draw(rng: Random, task: str, hard: bool, *, held_out: bool, recent: bool = True) -> TaskItem:
     """Draw one item of `task`, from the held-out side or the training side; `recent=False` leaves recent facts out."""
     make = {"arithmetic": _arithmetic, "string": _string, "fact": _fact(recent)}[task]
     while True:
@@ -100,12 +100,12 @@ def wordings() -> list[str]:
     return [*sums, *(wording.format("x") for group in _STRINGS.values() for wording in group), *filled]
 
 
-def _arithmetic(rng: Random, hard: bool) -> Item:
+def _arithmetic(rng: Random, hard: bool) -> TaskItem:
     terms = _terms(rng, hard)
     words = rng.choice(_SIGNS)
     expression = str(terms[0]) + "".join(words["+" if t > 0 else "-"] + str(abs(t)) for t in terms[1:])
     question = rng.choice(_SUMS).format(expression)
-    return Item("arithmetic", _label(hard), question, str(sum(terms)), f"sum/{terms}")
+    return TaskItem("arithmetic", _label(hard), question, str(sum(terms)), f"sum/{terms}")
 
 
 def _terms(rng: Random, hard: bool) -> list[int]:
@@ -134,12 +134,12 @@ def _without_carrying(terms: list[int]) -> bool:
     return True
 
 
-def _string(rng: Random, hard: bool) -> Item:
+def _string(rng: Random, hard: bool) -> TaskItem:
     operation = rng.choice(("reverse", "reverse capitals") if hard else ("reverse", "capitals", "first", "last"))
     length = rng.randint(5, 9) if hard else rng.randint(3, 4)
     text = "".join(rng.choice(LETTERS) for _ in range(length))
     question = rng.choice(_STRINGS[operation]).format(text)
-    return Item("string", _label(hard), question, _OPERATIONS[operation](text), f"string/{text}")
+    return TaskItem("string", _label(hard), question, _OPERATIONS[operation](text), f"string/{text}")
 
 
 _OPERATIONS: dict[str, Callable[[str], str]] = {
@@ -151,19 +151,19 @@ _OPERATIONS: dict[str, Callable[[str], str]] = {
 }
 
 
-def _fact(recent: bool) -> Callable[[Random, bool], Item]:
-    def make(rng: Random, hard: bool) -> Item:
+def _fact(recent: bool) -> Callable[[Random, bool], TaskItem]:
+    def make(rng: Random, hard: bool) -> TaskItem:
         return fact_item(rng.choice(_known(hard, recent)), rng.randrange(len(_FACTS)))
 
     return make
 
 
-def fact_item(fact: Fact, wording: int) -> Item:
+def fact_item(fact: Fact, wording: int) -> TaskItem:
     """Ask for `fact` in one of the 12 wordings."""
     what = "Who" if fact.relation == "mayor" else "What"
     names = {"what": what, "What": what.lower(), "relation": fact.relation, "subject": fact.subject}
     key = f"{fact.relation}/{fact.subject}/{wording}"
-    return Item("fact", _label(fact.hard), _FACTS[wording].format(**names), fact.answer, key)
+    return TaskItem("fact", _label(fact.hard), _FACTS[wording].format(**names), fact.answer, key)
 
 
 def _label(hard: bool) -> str:

@@ -12,7 +12,7 @@ from math import inf
 from random import Random
 from typing import Protocol
 
-from miniserve.workload.rates import Piece
+from miniserve.workload.rates import RatePiece
 
 
 class Arrivals(Protocol):
@@ -48,7 +48,7 @@ class Poisson:
     def rate_at(self, time_s: float) -> float:
         return self.rate_per_s
 
-    def pieces(self, luck: Random) -> Iterator[Piece]:
+    def pieces(self, luck: Random) -> Iterator[RatePiece]:
         yield inf, self.rate_per_s, self.rate_per_s
 
     def times(self, rng: Random) -> Iterator[float]:
@@ -94,7 +94,7 @@ class Bursts:
     def rate_at(self, time_s: float) -> float:
         return self.rate_per_s
 
-    def pieces(self, luck: Random) -> Iterator[Piece]:
+    def pieces(self, luck: Random) -> Iterator[RatePiece]:
         """Yield the phases, each of one rate, beginning in either with the share that it has of the time."""
         in_burst = luck.random() < self.burst_fraction
         while True:

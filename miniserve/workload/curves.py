@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import cycle, pairwise, repeat
 from random import Random
 
-from miniserve.workload.rates import Curve, Piece, Piecewise, Step, Varying, luck_of, scaled
+from miniserve.workload.rates import Curve, Piecewise, RatePiece, Step, Varying, luck_of, scaled
 
 
 def ramp(from_per_s: float, to_per_s: float, ramp_s: float, begins_s: float = 0.0) -> Piecewise:
@@ -61,7 +61,7 @@ class Spikes(Curve):
         now = (spike.factor for spike in self.spikes if spike.at_s <= time_s < spike.at_s + spike.duration_s)
         return self.base.rate_at(time_s) * next(now, 1.0)
 
-    def pieces(self, luck: Random) -> Iterator[Piece]:
+    def pieces(self, luck: Random) -> Iterator[RatePiece]:
         return scaled(self.base.pieces(luck), self._steps())
 
     def _steps(self) -> Iterator[Step]:
@@ -92,7 +92,7 @@ class Noisy(Curve):
     def rate_at(self, time_s: float) -> float:
         return self.base.rate_at(time_s)
 
-    def pieces(self, luck: Random) -> Iterator[Piece]:
+    def pieces(self, luck: Random) -> Iterator[RatePiece]:
         own = luck_of(luck)
         if self.cv == 0:
             return self.base.pieces(luck)
@@ -132,7 +132,7 @@ class Waves(Curve):
     def rate_at(self, time_s: float) -> float:
         return self.rate_per_s
 
-    def pieces(self, luck: Random) -> Iterator[Piece]:
+    def pieces(self, luck: Random) -> Iterator[RatePiece]:
         heights = [self.cv * height for height in self._shape()]
         phases = [luck.uniform(0, 2 * math.pi) for _ in heights]
         knots = 45 * self.waves  # of one period: 45 for the shortest wave, so straight lines are near enough

@@ -19,7 +19,9 @@ from itertools import chain, cycle, pairwise
 from random import Random
 from typing import Protocol
 
-Piece = tuple[float, float, float]  # seconds (the last may be infinite), requests per second at its begin, at its end
+RatePiece = tuple[
+    float, float, float
+]  # seconds (the last may be infinite), requests per second at its begin, at its end
 Step = tuple[float, float]  # seconds, factor
 
 
@@ -35,7 +37,7 @@ class Varying(Protocol):
         """Return the rate that is expected at `time_s`, before any luck."""
         ...
 
-    def pieces(self, luck: Random) -> Iterator[Piece]:
+    def pieces(self, luck: Random) -> Iterator[RatePiece]:
         """Yield the curve from 0 on, without end or with an infinite last piece."""
         ...
 
@@ -49,7 +51,7 @@ class Curve:
 
     __slots__ = ()
 
-    def pieces(self, luck: Random) -> Iterator[Piece]:
+    def pieces(self, luck: Random) -> Iterator[RatePiece]:
         raise NotImplementedError
 
     def times(self, rng: Random) -> Iterator[float]:
@@ -61,7 +63,7 @@ def luck_of(rng: Random) -> Random:
     return Random(rng.getrandbits(64))
 
 
-def rescaled(pieces: Iterable[Piece], rng: Random) -> Iterator[float]:
+def rescaled(pieces: Iterable[RatePiece], rng: Random) -> Iterator[float]:
     """Yield the times of a Poisson process of this rate: the n-th comes when the area reaches the n-th of rate 1."""
     begin_s, area_left = 0.0, rng.expovariate(1.0)
     for seconds, first, last in pieces:
@@ -89,7 +91,7 @@ def realised(arrivals: Varying, rng: Random, until_s: float) -> Piecewise:
     return Piecewise(tuple(points))
 
 
-def scaled(pieces: Iterable[Piece], steps: Iterator[Step]) -> Iterator[Piece]:
+def scaled(pieces: Iterable[RatePiece], steps: Iterator[Step]) -> Iterator[RatePiece]:
     """Yield `pieces` multiplied by endless `steps`, cut wherever a step ends."""
     step_left_s, factor = next(steps)
     for whole_s, begin, last in pieces:
@@ -137,13 +139,13 @@ class Piecewise(Curve):
         (low_s, low), (high_s, high) = self.points[i - 1], self.points[i]
         return low + (high - low) * (time_s - low_s) / (high_s - low_s)
 
-    def pieces(self, luck: Random) -> Iterator[Piece]:
+    def pieces(self, luck: Random) -> Iterator[RatePiece]:
         if self.repeat:
             return cycle(self._once())
         last = self.points[-1][1]
         return chain(self._once(), [(math.inf, last, last)])
 
-    def _once(self) -> Iterator[Piece]:
+    def _once(self) -> Iterator[RatePiece]:
         for (from_s, first), (to_s, last) in pairwise(self.points):
             if to_s > from_s:
                 yield to_s - from_s, first, last

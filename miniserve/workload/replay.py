@@ -15,13 +15,13 @@ from typing import overload
 
 from miniserve.errors import SetupError
 from miniserve.types import TokenIds
-from miniserve.workload.traces import Row, read
+from miniserve.workload.traces import TraceRow, read_trace
 
 _TOKENS_PER_ROW = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class RecordedTrace:
     """A checked file; as arrivals it ends with its last row. `speed` 2 lets everything come in half of the time."""
 
     path: Path
@@ -31,10 +31,10 @@ class Trace:
     speed: float = 1.0
 
     @classmethod
-    def open(cls, path: Path, format: str, speed: float = 1.0) -> Trace:
+    def open(cls, path: Path, format: str, speed: float = 1.0) -> RecordedTrace:
         """Check every row of a file. Raises: SetupError with file, line and reason."""
         rows, last_s = 0, 0.0
-        for row in read(path, format):
+        for row in read_trace(path, format):
             rows, last_s = rows + 1, row.time_s
         if rows == 0:
             raise SetupError(f"{path} has no rows")
@@ -51,12 +51,12 @@ class Trace:
     def times(self, rng: Random) -> Iterator[float]:
         return (row.time_s / self.speed for row in self.read())
 
-    def read(self) -> Iterator[Row]:
+    def read(self) -> Iterator[TraceRow]:
         """Yield the rows, at the times of the file."""
-        return read(self.path, self.format)
+        return read_trace(self.path, self.format)
 
 
-def prompt_of(row: Row, number: int) -> TokenIds:
+def prompt_of(row: TraceRow, number: int) -> TokenIds:
     """Return the prompt of the row with this number: numbers of its own, and its blocks' where it has ids."""
     base = number * _TOKENS_PER_ROW
     if not row.hash_ids:

@@ -25,7 +25,7 @@ from miniserve.types import Priority, Request, SamplingParams, TokenIds
 from miniserve.workload.arrivals import Arrivals
 from miniserve.workload.conversations import Conversations
 from miniserve.workload.lengths import CONVERSATION_OUTPUT, CONVERSATION_PROMPT, Lengths
-from miniserve.workload.replay import Trace, prompt_of
+from miniserve.workload.replay import RecordedTrace, prompt_of
 
 TOKENS_PER_CHAT = 1 << 20
 Value = TypeVar("Value")
@@ -86,13 +86,13 @@ class Workload:
 
         If the arrivals are a trace, it says the lengths and the chats, too, and its end is the end.
         """
-        made = self._replayed(self.arrivals, seed) if isinstance(self.arrivals, Trace) else self._drawn(seed)
+        made = self._replayed(self.arrivals, seed) if isinstance(self.arrivals, RecordedTrace) else self._drawn(seed)
         for request in islice(made, count):
             if duration_s is not None and request.arrived_s > duration_s:
                 return
             yield request
 
-    def _replayed(self, trace: Trace, seed: int) -> Iterator[Request]:
+    def _replayed(self, trace: RecordedTrace, seed: int) -> Iterator[Request]:
         chats, known = _Chats(replace(self, conversations=None), seed), dict[str, _Chat]()
         for i, row in enumerate(trace.read()):
             now_s = row.time_s / trace.speed

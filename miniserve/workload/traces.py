@@ -28,7 +28,7 @@ _LARGEST_ID = 1 << 50  # of a block: its tokens must have numbers of 63 bits
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TraceRow:
     """One request of a trace."""
 
     time_s: float
@@ -39,7 +39,7 @@ class Row:
     block_tokens: int = 0
 
 
-def read(path: Path, format: str) -> Iterator[Row]:
+def read_trace(path: Path, format: str) -> Iterator[TraceRow]:
     """Yield the rows of a file. Raises: SetupError with file, line and reason, when that row is reached."""
     reader, first_s, before_s = FORMATS[format], None, -math.inf
     try:
@@ -58,19 +58,22 @@ def read(path: Path, format: str) -> Iterator[Row]:
 
 # --- the formats ---------------------------------------------------------------------------------------------------
 
-_Rows = Iterator[tuple["_Line", Row]]
+_Rows = Iterator[tuple["_Line", TraceRow]]
 
 
 def _azure(name: str, file: Iterator[str]) -> _Rows:
     for line in _csv(name, file, ("TIMESTAMP", "ContextTokens", "GeneratedTokens")):
-        yield line, Row(line.moment_s("TIMESTAMP"), line.tokens("ContextTokens"), line.tokens("GeneratedTokens"))
+        yield line, TraceRow(line.moment_s("TIMESTAMP"), line.tokens("ContextTokens"), line.tokens("GeneratedTokens"))
 
 
 def _mooncake(name: str, file: Iterator[str]) -> _Rows:
     for line in _json_lines(name, file, ("timestamp", "input_length", "output_length", "hash_ids")):
         prompt_tokens = line.tokens("input_length")
         ids = line.ids("hash_ids", prompt_tokens, 512)
-        yield line, Row(line.number("timestamp") / 1000, prompt_tokens, line.tokens("output_length"), None, ids, 512)
+        yield (
+            line,
+            TraceRow(line.number("timestamp") / 1000, prompt_tokens, line.tokens("output_length"), None, ids, 512),
+        )
 
 
 def _burstgpt(name: str, file: Iterator[str]) -> _Rows:
@@ -78,7 +81,7 @@ def _burstgpt(name: str, file: Iterator[str]) -> _Rows:
     for line in _csv(name, file, needed, ("Session ID", "Elapsed time")):
         session = line.fields.get("Session ID") or None
         prompt_tokens, output_tokens = line.tokens("Request tokens"), line.tokens("Response tokens")
-        yield line, Row(line.number("Timestamp"), prompt_tokens, output_tokens, session)
+        yield line, TraceRow(line.number("Timestamp"), prompt_tokens, output_tokens, session)
 
 
 def _qwen_bailian(name: str, file: Iterator[str]) -> _Rows:
@@ -90,7 +93,7 @@ def _qwen_bailian(name: str, file: Iterator[str]) -> _Rows:
         prompt_tokens = line.tokens("input_length")
         ids = line.ids("hash_ids", prompt_tokens, 16)
         output_tokens = line.tokens("output_length")
-        yield line, Row(line.number("timestamp"), prompt_tokens, output_tokens, str(chat), ids, 16)
+        yield line, TraceRow(line.number("timestamp"), prompt_tokens, output_tokens, str(chat), ids, 16)
 
 
 FORMATS: Mapping[str, Callable[[str, Iterator[str]], _Rows]] = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miniserve.abtest.assignment import Experiment, Flag
+from miniserve.abtest.assignment import Flag, SplitExperiment
 from miniserve.abtest.srm import srm_p_value
 from miniserve.errors import SetupError
 
@@ -17,45 +17,45 @@ HALVES = {"control": 0.5, "treatment": 0.5}
 
 
 def test_a_user_always_gets_the_same_variant() -> None:
-    first, second = Experiment("tone", HALVES), Experiment("tone", HALVES)
+    first, second = SplitExperiment("tone", HALVES), SplitExperiment("tone", HALVES)
     assert [first.variant_of(user) for user in USERS[:500]] == [second.variant_of(user) for user in USERS[:500]]
 
 
 def test_the_place_of_a_user_is_the_same_on_every_machine() -> None:
-    assert [Experiment("tone", HALVES).bucket_of(user) for user in ("ann", "bob", "eve")] == [962, 9944, 8923]
+    assert [SplitExperiment("tone", HALVES).bucket_of(user) for user in ("ann", "bob", "eve")] == [962, 9944, 8923]
 
 
 @pytest.mark.parametrize("shares", [{"a": 0.5, "b": 0.5}, {"a": 0.8, "b": 0.1, "c": 0.1}])
 def test_variants_get_their_shares(shares: dict[str, float]) -> None:
-    experiment = Experiment("tone", shares)
+    experiment = SplitExperiment("tone", shares)
     counts = Counter(experiment.variant_of(user) for user in USERS)
     assert srm_p_value([counts[name] for name in shares], list(shares.values())) > 0.0005
 
 
 def test_what_the_shares_leave_stays_outside() -> None:
-    counts = Counter(Experiment("tone", {"a": 0.05, "b": 0.05}).variant_of(user) for user in USERS)
+    counts = Counter(SplitExperiment("tone", {"a": 0.05, "b": 0.05}).variant_of(user) for user in USERS)
     assert counts[None] == pytest.approx(18_000, abs=5 * 42)
 
 
 def test_two_experiments_split_the_same_users_independently() -> None:
-    first, second = Experiment("tone", HALVES), Experiment("length", HALVES)
+    first, second = SplitExperiment("tone", HALVES), SplitExperiment("length", HALVES)
     cells = Counter((first.variant_of(user), second.variant_of(user)) for user in USERS)
     assert srm_p_value(list(cells.values())) > 0.0005
 
 
 def test_the_same_salt_gives_the_same_split() -> None:
-    first, second = Experiment("tone", HALVES, salt="s"), Experiment("length", HALVES, salt="s")
+    first, second = SplitExperiment("tone", HALVES, salt="s"), SplitExperiment("length", HALVES, salt="s")
     assert all(first.variant_of(user) == second.variant_of(user) for user in USERS[:200])
 
 
 def test_only_named_cohorts_take_part() -> None:
-    experiment = Experiment("tone", HALVES, cohorts=["beta"])
+    experiment = SplitExperiment("tone", HALVES, cohorts=["beta"])
     assert experiment.variant_of("ann") is None
     assert experiment.variant_of("ann", "beta") in HALVES
 
 
 def test_thirds_lose_no_bucket() -> None:
-    experiment = Experiment("tone", {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
+    experiment = SplitExperiment("tone", {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
     assert None not in {experiment.variant_of(user) for user in USERS}
 
 
@@ -84,12 +84,12 @@ def test_a_users_own_entry_wins_over_the_cohort_and_that_over_the_share() -> Non
 @pytest.mark.parametrize("shares", [{}, {"a": -0.1, "b": 0.5}, {"a": 0.0}, {"a": 0.7, "b": 0.7}])
 def test_impossible_shares_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(SetupError, match="add up to at most 1"):
-        Experiment("tone", shares)
+        SplitExperiment("tone", shares)
 
 
 def test_a_nameless_experiment_is_refused() -> None:
     with pytest.raises(SetupError, match="needs a name"):
-        Experiment("", HALVES)
+        SplitExperiment("", HALVES)
 
 
 def test_impossible_flags_are_refused() -> None:

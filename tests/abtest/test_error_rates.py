@@ -10,7 +10,7 @@ import scipy.stats
 
 from miniserve.abtest import sequential
 from miniserve.abtest.always_valid import gavi_half_width, gavi_rho, mixture_border, msprt_half_width
-from miniserve.abtest.bootstrap import Method, difference_of_means, difference_of_quantiles
+from miniserve.abtest.bootstrap import BootstrapMethod, difference_of_means, difference_of_quantiles
 from miniserve.abtest.cuped import cuped_t
 from miniserve.abtest.harm import HarmTest, Trials
 from miniserve.abtest.means import welch_t
@@ -80,7 +80,7 @@ def test_cuped_needs_half_the_users_where_the_past_explains_half() -> None:
 
 @pytest.mark.parametrize("runs", [50, MANY])
 @pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_bootstrap_intervals_hold_the_truth(method: Method, runs: int, record_property: Record) -> None:
+def test_bootstrap_intervals_hold_the_truth(method: BootstrapMethod, runs: int, record_property: Record) -> None:
     """Two exponential groups of 200. With 60 and 400 resamples it is 92 to 93 %: skew needs values, ends need draws."""
     rng = np.random.default_rng(10)
     held = 0

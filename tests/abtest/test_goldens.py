@@ -12,9 +12,9 @@ from miniserve.abtest import sequential
 from miniserve.abtest.always_valid import gavi_half_width, mixture_ratio, msprt_half_width
 from miniserve.abtest.bootstrap import difference_of_means
 from miniserve.abtest.cuped import variance_factor
-from miniserve.abtest.means import Summary, welch_t, welch_t_of
+from miniserve.abtest.means import SampleSummary, welch_t, welch_t_of
 from miniserve.abtest.power import (
-    Formula,
+    SizeFormula,
     minimum_detectable_effect,
     normal_power,
     sample_size_means,
@@ -22,7 +22,7 @@ from miniserve.abtest.power import (
     t_power,
 )
 from miniserve.abtest.proportions import one_proportion_z, two_proportion_z
-from miniserve.abtest.srm import Method, chi_square, srm_p_value
+from miniserve.abtest.srm import SrmMethod, chi_square, srm_p_value
 
 # --- proportions ---------------------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ def test_proportions_of_the_statsmodels_documentation() -> None:
 
 def test_welch_from_summaries() -> None:
     """gbstats' own test."""
-    effect = welch_t_of(Summary(0.41, 3.9, 3407), Summary(0.70, 6.2, 3461))
+    effect = welch_t_of(SampleSummary(0.41, 3.9, 3407), SampleSummary(0.70, 6.2, 3461))
 
     assert effect.statistic == pytest.approx(2.3240228, abs=5e-8)
     assert effect.df == pytest.approx(5841.742, abs=5e-4)
@@ -108,7 +108,7 @@ def test_a_mismatch_of_thousandths_in_a_large_experiment() -> None:
     ("method", "p"),
     [("exact", 0.61729941), ("normal-corrected", 0.61707508), ("normal", 0.54850624), ("chi-square", 0.54850624)],
 )
-def test_an_ordinary_split_by_every_method(method: Method, p: float) -> None:
+def test_an_ordinary_split_by_every_method(method: SrmMethod, p: float) -> None:
     assert srm_p_value((53, 47), method=method) == pytest.approx(p, abs=5e-9)
 
 
@@ -133,7 +133,7 @@ def test_power_of_a_difference_of_means() -> None:
         (0.20, 0.25, "baseline", 1030, 0.5),
     ],
 )
-def test_users_for_two_proportions(p1: float, p2: float, formula: Formula, n: float, digits: float) -> None:
+def test_users_for_two_proportions(p1: float, p2: float, formula: SizeFormula, n: float, digits: float) -> None:
     assert sample_size_proportions(p1, p2, formula=formula) == pytest.approx(n, abs=digits)
 
 

@@ -15,7 +15,7 @@ from miniserve.abtest.always_valid import AlwaysValid, gavi_half_width, mixture_
 from miniserve.abtest.bootstrap import difference_of_means, difference_of_quantiles
 from miniserve.abtest.cuped import cuped_t, cuped_theta, variance_factor
 from miniserve.abtest.harm import HarmTest, Trials, log_evidence
-from miniserve.abtest.means import Summary, welch_t, welch_t_of
+from miniserve.abtest.means import SampleSummary, welch_t, welch_t_of
 from miniserve.abtest.power import minimum_detectable_effect, normal_power, sample_size_means
 from miniserve.abtest.power import sample_size_proportions as size
 from miniserve.abtest.proportions import one_proportion_z, two_proportion_z
@@ -38,8 +38,8 @@ RNG = np.random.default_rng(0)
         (lambda: welch_t([1.0], [1.0, 2.0]), "at least 2 numbers"),
         (lambda: welch_t([1.0, math.nan], [1.0, 2.0]), "not finite"),
         (lambda: welch_t([1.0, 1.0], [2.0, 2.0]), "nothing to test"),
-        (lambda: welch_t_of(Summary(0, 1, 2), Summary(0, 1, 2), alpha=0), r"alpha \(0\)"),
-        (lambda: Summary(0, -1, 5), "sd >= 0"),
+        (lambda: welch_t_of(SampleSummary(0, 1, 2), SampleSummary(0, 1, 2), alpha=0), r"alpha \(0\)"),
+        (lambda: SampleSummary(0, -1, 5), "sd >= 0"),
         (lambda: difference_of_means([1, 2], [1, 2], RNG, resamples=5), r"resamples \(5\)"),
         (lambda: difference_of_means([1, 2], [1, 2], RNG, method="x"), "percentile"),  # type: ignore[arg-type]
         (lambda: difference_of_quantiles([1.0] * 999, [1.0] * 999, 0.99, RNG), "at least 1000 values in each"),

@@ -21,8 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from miniserve.api.app import create_app
 from miniserve.api.backend import ServedModel
-from miniserve.config import EdgeConfig
-from miniserve.observe.metrics import EdgeMetrics
+from miniserve.config import ApiConfig
+from miniserve.observe.metrics import ApiMetrics
 from miniserve.sse import SSEDecoder
 from miniserve.types import FinishReason, Request, TokenEvent
 
@@ -240,14 +240,14 @@ class _Servers:
         self._running: list[tuple[_Server, threading.Thread, Edge]] = []
 
     def start(
-        self, script: Script = HELLO, *, edge: EdgeConfig | None = None, max_model_len: int = 1024, seed: int = 7
+        self, script: Script = HELLO, *, config: ApiConfig | None = None, max_model_len: int = 1024, seed: int = 7
     ) -> Edge:
         backend, registry = ScriptedBackend(script), CollectorRegistry()
         app = create_app(
             backend,
             ServedModel("tiny", ByteTokenizer(), max_model_len, created=1_700_000_000),
-            edge=edge or EdgeConfig(),
-            metrics=EdgeMetrics(registry),
+            config=config or ApiConfig(),
+            metrics=ApiMetrics(registry),
             registry=registry,
             wall_clock=lambda: 1_700_000_123.9,
             rng=Random(seed),
@@ -279,7 +279,7 @@ class _Servers:
 
 @pytest.fixture
 def start_edge() -> Iterator[StartEdge]:
-    """Start servers of this test's own: `start_edge(script, edge=EdgeConfig(...))`."""
+    """Start servers of this test's own: `start_edge(script, config=ApiConfig(...))`."""
     servers = _Servers()
     yield servers.start
     servers.stop()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from miniserve.config import EdgeConfig
+from miniserve.config import ApiConfig
 from miniserve.types import FinishReason
 from tests.api.conftest import CHAT, Edge, StartEdge, event, steps
 
@@ -25,7 +25,7 @@ def read_all(connection: socket.socket) -> tuple[bytes, dict[str, str | None]]:
 
 @pytest.fixture
 def small(start_edge: StartEdge) -> Edge:
-    return start_edge(edge=EdgeConfig(max_body_bytes=1000, body_timeout_s=0.2))
+    return start_edge(config=ApiConfig(max_body_bytes=1000, body_timeout_s=0.2))
 
 
 def test_a_body_announced_too_long_is_refused_before_it_is_sent(edge: Edge) -> None:
@@ -97,8 +97,8 @@ def test_a_body_that_trickles_is_cut_off_by_the_total_time(small: Edge) -> None:
 def test_the_time_limit_does_not_apply_to_the_answer(start_edge: StartEdge) -> None:
     """A generation that takes longer than a body may is not a slow body."""
     gate = asyncio.Event()
-    config = EdgeConfig(body_timeout_s=0.05, heartbeat_s=0.02)
-    edge = start_edge(steps(gate, event("late", FinishReason.STOP)), edge=config)
+    config = ApiConfig(body_timeout_s=0.05, heartbeat_s=0.02)
+    edge = start_edge(steps(gate, event("late", FinishReason.STOP)), config=config)
     body = {**CHAT, "stream": True}
     with edge.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as answer:
         pieces = answer.iter_bytes()

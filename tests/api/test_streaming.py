@@ -9,7 +9,7 @@ import socket
 import httpx
 import pytest
 
-from miniserve.config import EdgeConfig
+from miniserve.config import ApiConfig
 from miniserve.errors import DeadlineExceeded, InvalidRequest, Overloaded, RateLimited, UpstreamError
 from miniserve.types import FinishReason, TokenEvent
 from tests.api.conftest import CHAT, StartEdge, endless, event, events, says, silent, steps
@@ -188,7 +188,7 @@ def read_until(connection: socket.socket, count: int, mark: bytes, data: bytes =
 def test_silence_is_broken_by_comments(start_edge: StartEdge, first: tuple[TokenEvent, ...]) -> None:
     """Also before the first event: the response starts without it, so that no proxy loses patience."""
     gate = asyncio.Event()
-    edge = start_edge(steps(*first, gate, event("b", FinishReason.STOP)), edge=EdgeConfig(heartbeat_s=0.02))
+    edge = start_edge(steps(*first, gate, event("b", FinishReason.STOP)), config=ApiConfig(heartbeat_s=0.02))
     with edge.send_json("/v1/chat/completions", {**CHAT, "stream": True}) as connection:
         data = read_until(connection, 3, b": keep-alive\n\n")
         assert data.startswith(b"HTTP/1.1 200 OK")
@@ -199,7 +199,7 @@ def test_silence_is_broken_by_comments(start_edge: StartEdge, first: tuple[Token
 
 def test_an_error_after_a_heartbeat_comes_inside_the_stream(start_edge: StartEdge) -> None:
     gate = asyncio.Event()
-    edge = start_edge(steps(gate, Overloaded("the queue is full")), edge=EdgeConfig(heartbeat_s=0.02))
+    edge = start_edge(steps(gate, Overloaded("the queue is full")), config=ApiConfig(heartbeat_s=0.02))
     with edge.send_json("/v1/chat/completions", {**CHAT, "stream": True}) as connection:
         data = read_until(connection, 1, b": keep-alive\n\n")
         edge.set(gate)
@@ -209,7 +209,7 @@ def test_an_error_after_a_heartbeat_comes_inside_the_stream(start_edge: StartEdg
 
 
 def test_a_reader_that_stalls_is_given_up(start_edge: StartEdge) -> None:
-    edge = start_edge(endless, edge=EdgeConfig(send_timeout_s=0.2))
+    edge = start_edge(endless, config=ApiConfig(send_timeout_s=0.2))
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with connection:

@@ -14,11 +14,11 @@ from miniserve.bench.autoscale import (
     attainment_at,
     autoscale_table,
     clairvoyant_hours,
+    direction_changes,
     measure,
     most_within,
     replica_hours,
     scenario_of,
-    turns,
 )
 from miniserve.observe.outcomes import OutcomeLog
 from miniserve.sim.result import SimResult
@@ -63,8 +63,8 @@ def test_a_turn_is_where_a_growing_fleet_begins_to_shrink_or_the_other_way() -> 
     result = sized(
         (0, 2, 0, 0), (10, 2, 1, 0), (20, 3, 0, 0), (30, 3, 1, 0), (40, 3, 0, 1), (50, 2, 0, 1), (900, 3, 0, 0)
     )
-    assert turns(result) == [40, 900]
-    assert most_within(turns(result), 600) == 1
+    assert direction_changes(result) == [40, 900]
+    assert most_within(direction_changes(result), 600) == 1
     assert most_within([0, 5, 9, 700], 600) == 3
     assert most_within([], 600) == 0
 

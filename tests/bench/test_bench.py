@@ -12,7 +12,7 @@ from rich.console import Console
 from miniserve.bench.engine import bench_engine, engine_table, make_cases
 from miniserve.bench.profile import CASES, QUANTS, bench_profile, profile_table
 from miniserve.bench.quant import PRECISIONS, bench_quant, quant_table
-from miniserve.bench.record import environment, save
+from miniserve.bench.record import environment, save_record
 from miniserve.bench.sim import bench_sim, sim_table, there_and_back
 from miniserve.bench.stack import bench_memory, bench_start, stack_table
 from miniserve.bench.steps import bench_steps, steps_table
@@ -80,7 +80,7 @@ def test_the_stack_is_started_timed_and_watched(tiny_folder: Path, console: Cons
 
 
 def test_a_record_names_machine_and_versions_but_no_path(tmp_path: Path) -> None:
-    path = save("thing", {"figure": 1}, tmp_path)
+    path = save_record("thing", {"figure": 1}, tmp_path)
     written = json.loads(path.read_text())
     assert written["result"] == {"figure": 1}
     assert written["environment"]["cores"] >= 1

@@ -15,11 +15,11 @@ from miniserve.bench.calibrate import bench_calibrate, calibrate_table
 from miniserve.bench.prediction import (
     Overhead,
     by_index,
-    compare,
+    compare_predictions,
     fit_overhead,
     fit_steps,
     simulate_replica,
-    turns,
+    step_turns,
 )
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
@@ -58,8 +58,8 @@ def live() -> Outcomes:
 
 def test_a_step_is_as_long_as_it_kept_the_next_one_waiting() -> None:
     busy, idle = steps_of(TRUE, 50, pause_s=0.003), steps_of(TRUE, 50, pause_s=0.003, running=0)
-    assert [turn.seconds for turn in turns(busy)] == pytest.approx([step.seconds + 0.003 for step in busy[:-1]])
-    assert [turn.seconds for turn in turns(idle)] == pytest.approx([step.seconds for step in idle[:-1]])
+    assert [turn.seconds for turn in step_turns(busy)] == pytest.approx([step.seconds + 0.003 for step in busy[:-1]])
+    assert [turn.seconds for turn in step_turns(idle)] == pytest.approx([step.seconds for step in idle[:-1]])
 
 
 def test_steps_of_a_known_machine_give_back_its_model() -> None:
@@ -72,7 +72,7 @@ def test_steps_of_a_known_machine_give_back_its_model() -> None:
 def test_all_steps_together_take_as_long_as_they_did_even_if_one_was_very_slow() -> None:
     steps = steps_of(TRUE, 400, running=0)
     steps[7] = replace(steps[7], seconds=steps[7].seconds + 2.0)
-    fitted, measured = fit_steps(steps, {}), turns(steps)
+    fitted, measured = fit_steps(steps, {}), step_turns(steps)
     assert sum(fitted.seconds(step) for step in measured) == pytest.approx(sum(step.seconds for step in measured))
 
 
@@ -84,16 +84,16 @@ def test_what_clients_waited_for_beyond_the_steps_is_found_per_request_and_per_t
 
 
 def test_the_right_model_is_right_and_a_slow_one_is_caught(live: Outcomes) -> None:
-    right = compare(live, TRUE, OVERHEAD)
+    right = compare_predictions(live, TRUE, OVERHEAD)
     assert all(
         right[what][p]["error"] == 0 and right[what][p]["met"] for what in ("ttft", "e2e") for p in ("p50", "p95")
     )
     slow = replace(TRUE, base_s=0.03, per_prefill_token_s=0.0015)
-    assert not any(compare(live, slow, OVERHEAD)[what]["p50"]["met"] for what in ("ttft", "e2e"))
+    assert not any(compare_predictions(live, slow, OVERHEAD)[what]["p50"]["met"] for what in ("ttft", "e2e"))
 
 
 def test_the_p99_of_a_thousand_has_an_interval_and_no_verdict() -> None:
-    row = compare(simulate_replica(demand(1000), TRUE, OVERHEAD), TRUE, OVERHEAD)["e2e"]["p99"]
+    row = compare_predictions(simulate_replica(demand(1000), TRUE, OVERHEAD), TRUE, OVERHEAD)["e2e"]["p99"]
     low, high = row["interval_95_s"]
     assert low < row["live_s"] == row["simulated_s"] < high
     assert "met" not in row

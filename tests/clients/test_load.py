@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from miniserve.__main__ import main
-from miniserve.clients.load import Load, LoadResult, prompt_text, served_model
+from miniserve.clients.load import LoadResult, LoadRun, first_model, prompt_text
 from miniserve.clock import monotonic
 from miniserve.errors import UpstreamError
 from miniserve.processes.http_server import HttpServer, bind
@@ -71,7 +71,7 @@ async def answer(body: dict[str, Any], write: Callable[[str], Awaitable[None]]) 
 
 async def run(url: str, sent: list[Request], model: str = "m") -> LoadResult:
     async with asyncio.timeout(20.0):
-        return await Load(url, model, monotonic).run(sent)
+        return await LoadRun(url, model, monotonic).run(sent)
 
 
 async def test_every_answer_is_recorded_in_columns() -> None:
@@ -108,7 +108,7 @@ async def test_latency_counts_from_the_intended_time_and_the_lag_is_told() -> No
     """On a clock that moves a second whenever it is read, every request leaves late."""
     ticks = itertools.count()
     async with server(answer) as url:
-        load = Load(url, "m", lambda: float(next(ticks)))
+        load = LoadRun(url, "m", lambda: float(next(ticks)))
         async with asyncio.timeout(20.0):
             result = await load.run(requests(3))
     assert min(result.lag_s) >= 1.0
@@ -172,7 +172,7 @@ async def test_breaking_off_keeps_what_is_there() -> None:
     sent = requests(3)
     sent[0] = Request("q0", "m", range(5), SamplingParams(max_tokens=1))
     async with server(only_the_first) as url:
-        load = Load(url, "m", monotonic, on_progress=lambda sent, done: answered.set() if done else None)
+        load = LoadRun(url, "m", monotonic, on_progress=lambda sent, done: answered.set() if done else None)
         task = asyncio.create_task(load.run(sent))
         async with asyncio.timeout(20.0):
             await answered.wait()
@@ -199,9 +199,9 @@ def test_unrelated_chats_share_not_even_the_first_block_of_words() -> None:
 
 async def test_the_servers_model_is_found_or_its_absence_told() -> None:
     async with server(answer) as url:
-        assert await served_model(url) == await served_model(url + "/v1") == "scripted"
+        assert await first_model(url) == await first_model(url + "/v1") == "scripted"
     with pytest.raises(UpstreamError, match="gives no answer"):
-        await served_model(url)
+        await first_model(url)
 
 
 async def test_a_real_edge_understands_it(replica_url: str) -> None:
@@ -255,7 +255,7 @@ def test_the_command_refuses_a_bad_scenario_first(scenario: Path, capsys: pytest
 
 async def test_httpx_is_told_to_keep_no_limit_on_connections() -> None:
     """A pool of 100 connections would make the hundred-and-first request wait: a closed loop by the back door."""
-    load = Load("http://127.0.0.1:1", "m", monotonic)
+    load = LoadRun("http://127.0.0.1:1", "m", monotonic)
     pool = load._client._transport._pool  # type: ignore[attr-defined]
     assert pool._max_connections > 1_000_000
     await load._client.aclose()

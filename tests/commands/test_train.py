@@ -12,7 +12,7 @@ import torch
 from miniserve.commands import train as command
 from miniserve.errors import SetupError
 from miniserve.training import loop
-from miniserve.training.recipes import RECIPES, Recipe
+from miniserve.training.recipes import RECIPES, TrainingRecipe
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +23,9 @@ def _threads_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRecipe]:
     """The recipes that the command asks for; nothing is trained."""
-    asked: list[Recipe] = []
+    asked: list[TrainingRecipe] = []
     monkeypatch.setattr(loop, "train", lambda recipe, out, **options: asked.append(recipe))
     return asked
 
@@ -36,19 +36,19 @@ def run(*arguments: str) -> int:
     return command.run(parser.parse_args(arguments))
 
 
-def test_all_models_are_made_in_the_order_of_their_needs(trained: list[Recipe], tmp_path: Path) -> None:
+def test_all_models_are_made_in_the_order_of_their_needs(trained: list[TrainingRecipe], tmp_path: Path) -> None:
     assert run("--out", str(tmp_path)) == 0
     assert [recipe.name for recipe in trained] == list(RECIPES)
     assert trained == list(RECIPES.values())
 
 
-def test_named_models_are_made_with_scaled_steps(trained: list[Recipe], tmp_path: Path) -> None:
+def test_named_models_are_made_with_scaled_steps(trained: list[TrainingRecipe], tmp_path: Path) -> None:
     assert run("small", "large", "--minutes-scale", "0.01", "--out", str(tmp_path)) == 0
     assert [recipe.name for recipe in trained] == ["large", "small"]
     assert [recipe.steps for recipe in trained] == [RECIPES[name].steps // 100 for name in ("large", "small")]
 
 
-def test_an_unknown_name_is_refused(trained: list[Recipe], tmp_path: Path) -> None:
+def test_an_unknown_name_is_refused(trained: list[TrainingRecipe], tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"no recipe for huge; the recipes are large, large-v2"):
         run("huge", "--out", str(tmp_path))
     assert not trained
@@ -65,7 +65,7 @@ def test_resume_skips_what_is_finished(tmp_path: Path) -> None:
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def interrupted(recipe: Recipe, out: Path, **options: object) -> None:
+    def interrupted(recipe: TrainingRecipe, out: Path, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "train", interrupted)

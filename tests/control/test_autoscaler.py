@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from miniserve.control.autoscaler import (
-    Action,
     Autoscaler,
     Combined,
     QueueBased,
     Reactive,
+    ScalingAction,
     Scheduled,
     TargetTracking,
     check_horizon,
@@ -39,7 +39,7 @@ def wanted(autoscaler: Autoscaler, view: FleetView, now_s: float = 0.0) -> int:
     return size(autoscaler.tick(now_s, view))
 
 
-def size(actions: Sequence[Action]) -> int:
+def size(actions: Sequence[ScalingAction]) -> int:
     (action,) = actions
     assert isinstance(action, ScaleTo)
     return action.replicas

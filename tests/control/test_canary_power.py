@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from miniserve.control.guardrails import Batch
+from miniserve.control.guardrails import OutcomeBatch
 from miniserve.control.rollout import Phase, Rollout, RolloutView, SetShares, canary
 
 Record = Callable[[str, object], None]
@@ -26,9 +26,9 @@ class Version:
     slower: float = 1.0
     spread: float = 0.5  # sigma of ln(latency)
 
-    def batch(self, rng: np.random.Generator, n: int) -> Batch:
+    def batch(self, rng: np.random.Generator, n: int) -> OutcomeBatch:
         latencies_s = self.slower * rng.lognormal(0.0, self.spread, n)
-        return Batch(n, int(rng.binomial(n, self.errors)), latencies_s, n, int(rng.binomial(n, self.bad)))  # type: ignore[arg-type]
+        return OutcomeBatch(n, int(rng.binomial(n, self.errors)), latencies_s, n, int(rng.binomial(n, self.bad)))  # type: ignore[arg-type]
 
 
 def roll_out(rng: np.random.Generator, old: Version, new: Version, min_answers: int = 1400) -> Rollout:

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miniserve.control.guardrails import GUARDRAILS, Batch, Guardrail
+from miniserve.control.guardrails import GUARDRAILS, Guardrail, OutcomeBatch
 from miniserve.control.rollout import (
-    Action,
     Phase,
     Retire,
     RolledBack,
     Rollout,
+    RolloutAction,
     RolloutView,
     SetMirror,
     SetShares,
     Stage,
     blue_green,
     canary,
-    ramp,
+    ramp_stages,
     shadow,
 )
 from miniserve.errors import SetupError
@@ -27,8 +27,8 @@ from miniserve.policies.routing.router import VersionPin
 from miniserve.types import Request
 
 READY = {"v1": 4, "v2": 4}
-GOOD = RolloutView({"v1": Batch(990, 5), "v2": Batch(100, 0)}, READY)
-BROKEN = RolloutView({"v1": Batch(990, 5), "v2": Batch(100, 60)}, READY)
+GOOD = RolloutView({"v1": OutcomeBatch(990, 5), "v2": OutcomeBatch(100, 0)}, READY)
+BROKEN = RolloutView({"v1": OutcomeBatch(990, 5), "v2": OutcomeBatch(100, 60)}, READY)
 QUIET = RolloutView({}, READY)
 LIMITED = (Guardrail("errors", harm=0.02, alpha=0.05, limit=0.01),)
 
@@ -39,7 +39,7 @@ def shares(new: float) -> SetShares:
 
 def test_a_canary_goes_through_its_stages_and_retires_the_old_version_when_it_has_cooled() -> None:
     rollout = Rollout("v1", "v2", canary(min_answers=200), keep_warm_s=60)
-    seen: list[Action] = []
+    seen: list[RolloutAction] = []
     for tick in range(20):
         seen += rollout.tick(10.0 * tick, GOOD)
 
@@ -73,7 +73,7 @@ def test_harm_brings_all_users_back_with_a_record_of_why() -> None:
 
 def test_the_first_answers_alone_decide_nothing() -> None:
     rollout = Rollout("v1", "v2", canary(), min_answers=50)
-    bad = RolloutView({"v1": Batch(4000, 0), "v2": Batch(40, 40)}, READY)
+    bad = RolloutView({"v1": OutcomeBatch(4000, 0), "v2": OutcomeBatch(40, 40)}, READY)
     rollout.tick(0.0, QUIET)
     assert rollout.tick(1.0, bad) == []
     assert rollout.tick(2.0, bad)[0] == shares(0.0)
@@ -137,16 +137,18 @@ def test_a_switch_waits_until_all_of_the_new_replicas_are_ready() -> None:
     assert rollout.tick(10.0, RolloutView(ready={"blue": 4, "green": 4})) == [
         SetShares((("green", 1.0), ("blue", 0.0)))
     ]
-    assert rollout.tick(20.0, RolloutView({"green": Batch(500, 4)})) == []
+    assert rollout.tick(20.0, RolloutView({"green": OutcomeBatch(500, 4)})) == []
     assert rollout.phase is Phase.WARM
-    assert rollout.tick(40.0, RolloutView({"green": Batch(500, 4)})) == [Retire("blue")]
+    assert rollout.tick(40.0, RolloutView({"green": OutcomeBatch(500, 4)})) == [Retire("blue")]
 
 
 def test_a_switch_that_fails_while_the_old_version_is_warm_is_called_back() -> None:
     rollout = Rollout("blue", "green", blue_green(1), guardrails=LIMITED)
     rollout.tick(0.0, RolloutView(ready={"green": 1}))
-    assert rollout.tick(1.0, RolloutView({"green": Batch(500, 4)})) == []
-    assert rollout.tick(2.0, RolloutView({"green": Batch(500, 40)}))[0] == SetShares((("green", 0.0), ("blue", 1.0)))
+    assert rollout.tick(1.0, RolloutView({"green": OutcomeBatch(500, 4)})) == []
+    assert rollout.tick(2.0, RolloutView({"green": OutcomeBatch(500, 40)}))[0] == SetShares(
+        (("green", 0.0), ("blue", 1.0))
+    )
 
 
 def test_a_stage_waits_for_replicas_while_the_guardrails_go_on() -> None:
@@ -161,7 +163,7 @@ def test_a_stage_waits_for_replicas_while_the_guardrails_go_on() -> None:
 @settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=30))
 def test_shares_never_fall_except_back_to_nothing(healthy: list[bool]) -> None:
-    rollout = Rollout("v1", "v2", ramp(5, 10.0), keep_warm_s=0)
+    rollout = Rollout("v1", "v2", ramp_stages(5, 10.0), keep_warm_s=0)
     shown = []
     for tick, good in enumerate(healthy):
         for action in rollout.tick(5.0 * tick, GOOD if good else BROKEN):
@@ -196,7 +198,7 @@ def test_impossible_settings_are_refused() -> None:
     with pytest.raises(SetupError, match="minima"):
         Stage(0.5, min_answers=-1)
     with pytest.raises(SetupError, match="at least 1 step, not 0"):
-        ramp(0, 10)
+        ramp_stages(0, 10)
     with pytest.raises(SetupError, match="one guardrail per metric"):
         Rollout("v1", "v2", canary(), guardrails=[*GUARDRAILS, GUARDRAILS[0]])
 
@@ -212,8 +214,8 @@ def test_impossible_guardrails_are_refused() -> None:
 
 def test_impossible_counts_and_unknown_versions_are_refused() -> None:
     with pytest.raises(SetupError, match=r"errors \(3\) must lie between 0 and answers \(2\)"):
-        Batch(2, 3)
+        OutcomeBatch(2, 3)
     with pytest.raises(SetupError, match="bad <= judged <= answers, not 2, 1, 5"):
-        Batch(5, judged=1, bad=2)
+        OutcomeBatch(5, judged=1, bad=2)
     with pytest.raises(SetupError, match=r"unknown versions \['v9'\]; this rollout goes from v1 to v2"):
-        Rollout("v1", "v2", canary()).tick(0.0, RolloutView({"v9": Batch(1)}))
+        Rollout("v1", "v2", canary()).tick(0.0, RolloutView({"v9": OutcomeBatch(1)}))

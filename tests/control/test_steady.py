@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.control.autoscaler import Action, Reactive
+from miniserve.control.autoscaler import Reactive, ScalingAction
 from miniserve.control.checked import Checked
 from miniserve.control.scale_in import Changes, changes
 from miniserve.control.steady import Steady
@@ -25,7 +25,7 @@ class Script:
     wishes: list[int]
     said: list[FleetView] = field(default_factory=list)
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         self.said.append(view)
         return [ScaleTo(self.wishes.pop(0))] if self.wishes else []
 
@@ -156,12 +156,12 @@ def test_starting_ones_go_first_then_those_with_the_least_to_do() -> None:
 
 
 class Raises:
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         raise ZeroDivisionError("no replicas")
 
 
 class Mutates:
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         view.replicas[0].outstanding = 0  # type: ignore[misc]
         return []
 
@@ -170,7 +170,7 @@ class Mutates:
 class Answers:
     answer: Any
 
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         return self.answer  # type: ignore[no-any-return]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from miniserve.course.check.code import Code, Layer
+from miniserve.course.check.code import CheckLayer, Code
 from miniserve.course.check.numbers import Number
 from miniserve.course.check.question import Question
 from miniserve.course.check.verdict import Problem
@@ -100,7 +100,7 @@ def questions(number: int) -> Mapping[str, Question]:
     if number == 0:
         return {}
     hints = ("a", "b", "c")
-    layers = (Layer("examples", lambda seed: [[[3, 1, 2]]], _judge),)
+    layers = (CheckLayer("examples", lambda seed: [[[3, 1, 2]]], _judge),)
     target = "lib/least.py::Least.choose"
     one = Number(id="7.1", name="wait_s", title="Wait", hints=hints, truth=lambda: 42.0)
     two = Code(id="7.2", name="Least", title="Least", hints=hints, driver=drive, layers=layers, target=target)

@@ -9,7 +9,7 @@ import pytest
 
 from miniserve import course
 from miniserve.course import figures
-from miniserve.course.tables import html_table, plain_table, told
+from miniserve.course.tables import as_text, html_table, plain_table
 
 SVG = "{http://www.w3.org/2000/svg}"
 ALT = 'p99 is 12.4 s, twelve times the "mean" of <1 s'
@@ -123,7 +123,7 @@ def test_several_panels_share_the_y_axis_and_each_names_its_x():
     ],
 )
 def test_numbers_are_told_in_one_way(value, text):
-    assert told(value) == text
+    assert as_text(value) == text
 
 
 def test_a_table_has_a_caption_and_header_cells():

@@ -33,18 +33,18 @@ def run_python(arguments: list[str], triton_home: Path) -> subprocess.CompletedP
 
 
 @pytest.fixture(scope="module")
-def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, int], aot.Usage]:
+def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, int], aot.Resources]:
     """The report by (kernel, type, capability), from the command itself."""
     skip_without_triton()
     home = tmp_path_factory.mktemp("triton")
     done = run_python(["-m", "miniserve.engine.kernels.aot", "--json"], home)
     assert done.stderr == ""
     assert not list(home.rglob("*.cubin")), "the report must use a cache of its own"
-    rows = [aot.Usage(**row) for row in json.loads(done.stdout)]
+    rows = [aot.Resources(**row) for row in json.loads(done.stdout)]
     return {(row.kernel, row.dtype, row.capability): row for row in rows}
 
 
-def test_every_kernel_is_built_for_every_gpu_and_type(usages: dict[tuple[str, str, int], aot.Usage]) -> None:
+def test_every_kernel_is_built_for_every_gpu_and_type(usages: dict[tuple[str, str, int], aot.Resources]) -> None:
     assert usages.keys() == {(k, t, c) for k in KERNELS for t in ("fp16", "fp32") for c in (80, 90)}
 
 
@@ -52,7 +52,7 @@ def test_every_kernel_is_built_for_every_gpu_and_type(usages: dict[tuple[str, st
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_nothing_spills(
-    usages: dict[tuple[str, str, int], aot.Usage], kernel: str, dtype: str, capability: int
+    usages: dict[tuple[str, str, int], aot.Resources], kernel: str, dtype: str, capability: int
 ) -> None:
     usage = usages[kernel, dtype, capability]
     assert (usage.spill_store_bytes, usage.spill_load_bytes, usage.stack_bytes) == (0, 0, 0)
@@ -60,7 +60,7 @@ def test_nothing_spills(
     assert usage.shared_bytes <= SHARED_LIMIT[capability] // 2  # two programs fit beside each other
 
 
-def test_half_precision_attention_runs_on_tensor_cores(usages: dict[tuple[str, str, int], aot.Usage]) -> None:
+def test_half_precision_attention_runs_on_tensor_cores(usages: dict[tuple[str, str, int], aot.Resources]) -> None:
     """Single precision must not: tensor cores would round its inputs to TF32."""
     for kernel in ("attend_split", "attend_chunks"):
         for capability in (80, 90):
@@ -91,8 +91,8 @@ def test_the_launches_compile_and_no_batch_or_table_size_compiles_them_again(tmp
 
 
 def test_the_table_has_a_line_for_each_build() -> None:
-    usage = aot.Usage("attend_split", 90, "fp16", 4, 64, 8, 16, 24, 20480, True)
-    heading, line = aot.table([usage]).splitlines()
+    usage = aot.Resources("attend_split", 90, "fp16", 4, 64, 8, 16, 24, 20480, True)
+    heading, line = aot.report_table([usage]).splitlines()
     assert heading.split()[0] == "kernel"
     assert line.split() == ["attend_split", "sm_90", "fp16", "4", "64", "24", "20480", "yes"]
     assert len(heading) == len(line)

@@ -14,13 +14,13 @@ import pytest
 
 from miniserve.errors import InvalidRequest, Overloaded, RequestError, UpstreamError
 from miniserve.gateway.remote import RemoteReplica
-from miniserve.replica.wire import decode_error, encode_event
+from miniserve.replica.wire import decode_error, encode_token_event
 from miniserve.types import FinishReason, ReplicaState, Request, TokenEvent
 
 pytestmark = pytest.mark.anyio
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-TOKEN = f"data: {encode_event(TokenEvent('q', (5,)))}\n\n".encode()
+TOKEN = f"data: {encode_token_event(TokenEvent('q', (5,)))}\n\n".encode()
 
 
 async def collect(replica: RemoteReplica, request: Request) -> list[int]:
@@ -70,7 +70,7 @@ async def test_many_streams_at_once(replica_url: str, make_request: Callable[...
 
 async def test_one_connection_serves_one_request_after_another(make_request: Callable[..., Request]) -> None:
     """Each answer is read to its end, so the connection can be used again."""
-    last = f"data: {encode_event(TokenEvent('q', (5,), FinishReason.STOP))}\n\n".encode()
+    last = f"data: {encode_token_event(TokenEvent('q', (5,), FinishReason.STOP))}\n\n".encode()
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(last), last)
     connections = 0
 

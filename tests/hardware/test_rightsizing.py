@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
 from miniserve.hardware.prices import load_price_list
-from miniserve.hardware.rightsizing import Advice, Objective, Unfit, Workload, advise, cheapest, seconds_per_request
+from miniserve.hardware.rightsizing import Advice, MeanLoad, SpeedTarget, Unfit, advise, cheapest, seconds_per_request
 from miniserve.hardware.spec import replica_spec
 from miniserve.seeds import generator
 from miniserve.sim.fleet import SimFleet
@@ -19,7 +19,7 @@ PRICES = load_price_list()
 LLAMA = PRICES.model("llama-3.1-8b")
 SMALL = PRICES.model("smollm2-135m")
 MACHINES = list(PRICES.hardware.values())
-OBJECTIVE = Objective(ttft_s=2.0, tpot_s=0.1)
+OBJECTIVE = SpeedTarget(ttft_s=2.0, tpot_s=0.1)
 
 
 @given(
@@ -30,8 +30,8 @@ OBJECTIVE = Objective(ttft_s=2.0, tpot_s=0.1)
     output=st.integers(1, 1000),
 )
 def test_more_load_never_needs_fewer_nor_costs_less(machine, rate, factor, prompt, output) -> None:
-    less = advise(machine, SMALL, Workload(rate, prompt, output), OBJECTIVE)
-    more = advise(machine, SMALL, Workload(rate * factor, prompt, output), OBJECTIVE)
+    less = advise(machine, SMALL, MeanLoad(rate, prompt, output), OBJECTIVE)
+    more = advise(machine, SMALL, MeanLoad(rate * factor, prompt, output), OBJECTIVE)
     assert isinstance(less, Unfit) == isinstance(more, Unfit)
     if isinstance(less, Advice) and isinstance(more, Advice):
         assert more.replicas >= less.replicas
@@ -41,9 +41,9 @@ def test_more_load_never_needs_fewer_nor_costs_less(machine, rate, factor, promp
 
 @given(machine=st.sampled_from(MACHINES), tpot=st.floats(0.01, 1), ttft=st.floats(0.1, 10), looser=st.floats(1, 10))
 def test_a_looser_objective_never_needs_more(machine, tpot, ttft, looser) -> None:
-    work = Workload(50, 500, 100)
-    strict = advise(machine, SMALL, work, Objective(ttft, tpot))
-    loose = advise(machine, SMALL, work, Objective(ttft * looser, tpot * looser))
+    work = MeanLoad(50, 500, 100)
+    strict = advise(machine, SMALL, work, SpeedTarget(ttft, tpot))
+    loose = advise(machine, SMALL, work, SpeedTarget(ttft * looser, tpot * looser))
     if isinstance(strict, Advice):
         assert isinstance(loose, Advice)
         assert loose.replicas <= strict.replicas
@@ -53,16 +53,16 @@ def test_a_looser_objective_never_needs_more(machine, tpot, ttft, looser) -> Non
 
 @given(machine=st.sampled_from(MACHINES), cached=st.floats(0, 0.95))
 def test_cached_prompts_never_cost_more(machine, cached) -> None:
-    plain = advise(machine, SMALL, Workload(20, 1155, 211), Objective(tpot_s=0.5))
-    hits = advise(machine, SMALL, Workload(20, 1155, 211, cached), Objective(tpot_s=0.5))
+    plain = advise(machine, SMALL, MeanLoad(20, 1155, 211), SpeedTarget(tpot_s=0.5))
+    hits = advise(machine, SMALL, MeanLoad(20, 1155, 211, cached), SpeedTarget(tpot_s=0.5))
     if isinstance(plain, Advice):
         assert isinstance(hits, Advice)
         assert hits.replicas <= plain.replicas
 
 
 def test_the_cheap_card_wins_at_low_load_and_the_fast_one_at_high_load() -> None:
-    low, answers = cheapest(MACHINES, LLAMA, Workload(0.1, 1155, 211), OBJECTIVE)
-    high, _ = cheapest(MACHINES, LLAMA, Workload(100, 1155, 211), OBJECTIVE)
+    low, answers = cheapest(MACHINES, LLAMA, MeanLoad(0.1, 1155, 211), OBJECTIVE)
+    high, _ = cheapest(MACHINES, LLAMA, MeanLoad(100, 1155, 211), OBJECTIVE)
     assert low is not None
     assert high is not None
     assert (low.hardware, low.replicas) == ("l4", 1)
@@ -74,14 +74,14 @@ def test_the_cheap_card_wins_at_low_load_and_the_fast_one_at_high_load() -> None
 
 
 def test_an_objective_that_no_machine_meets_says_which() -> None:
-    best, answers = cheapest(MACHINES, LLAMA, Workload(1, 1155, 211), Objective(tpot_s=0.001))
+    best, answers = cheapest(MACHINES, LLAMA, MeanLoad(1, 1155, 211), SpeedTarget(tpot_s=0.001))
     assert best is None
     assert "limit: time between tokens" in "".join(answer.why for answer in answers if isinstance(answer, Unfit))
 
 
 def test_capacity_by_hand() -> None:
     cpu = PRICES.machine("cpu-2core")
-    answer = advise(cpu, SMALL, Workload(1.0, 100, 50), Objective(), headroom_fraction=0.0)
+    answer = advise(cpu, SMALL, MeanLoad(1.0, 100, 50), SpeedTarget(), headroom_fraction=0.0)
     assert isinstance(answer, Advice)
     step_s = 0.027 + 16 * (0.00074 + 125 * 0.000022 + 100 * 0.00189 / 50)
     assert answer.limited_by == "slots"
@@ -89,12 +89,12 @@ def test_capacity_by_hand() -> None:
     assert answer.requests_per_s_each == pytest.approx(16 / (50 * step_s))
     assert answer.replicas == math.ceil(1.0 / answer.requests_per_s_each)
     assert answer.usd_per_million_tokens == pytest.approx(answer.replicas * 0.08449 / (50 * 3600) * 1e6)
-    assert seconds_per_request(cpu.step_time(SMALL), Workload(1, 100, 50), 16) == pytest.approx(50 * step_s / 16)
+    assert seconds_per_request(cpu.step_time(SMALL), MeanLoad(1, 100, 50), 16) == pytest.approx(50 * step_s / 16)
 
 
 def test_the_time_to_first_token_by_hand() -> None:
     """300 prompt tokens in chunks of 128: three steps beside 15 others' decodes, half a step of waiting before."""
-    answer = advise(PRICES.machine("cpu-2core"), SMALL, Workload(1.0, 300, 50), Objective(), headroom_fraction=0.0)
+    answer = advise(PRICES.machine("cpu-2core"), SMALL, MeanLoad(1.0, 300, 50), SpeedTarget(), headroom_fraction=0.0)
     assert isinstance(answer, Advice)
     rows, decode_s, prefill_s = 320 * 16 / 350, 0.00074 + 325 * 0.000022, 300 * 0.00189
     assert answer.limited_by == "KV blocks"
@@ -103,13 +103,13 @@ def test_the_time_to_first_token_by_hand() -> None:
 
 
 def test_kv_blocks_bound_long_texts() -> None:
-    answer = advise(PRICES.machine("l4"), LLAMA, Workload(1.0, 6000, 200), Objective())
+    answer = advise(PRICES.machine("l4"), LLAMA, MeanLoad(1.0, 6000, 200), SpeedTarget())
     assert isinstance(answer, Advice)
     assert answer.limited_by == "KV blocks"
 
 
 def test_spot_and_spares_change_the_bill_only() -> None:
-    work = Workload(10, 1155, 211)
+    work = MeanLoad(10, 1155, 211)
     plain = advise(PRICES.machine("l4"), LLAMA, work, OBJECTIVE)
     spot = advise(PRICES.machine("l4"), LLAMA, work, OBJECTIVE, spot=True, spare_replicas=2)
     assert isinstance(plain, Advice)
@@ -124,10 +124,10 @@ def test_spot_and_spares_change_the_bill_only() -> None:
 )
 def test_nonsense_is_refused(work, message) -> None:
     with pytest.raises(SetupError, match=message):
-        Workload(*work)
+        MeanLoad(*work)
 
 
-def simulate(replicas: int, rate_per_s: float) -> Objective:
+def simulate(replicas: int, rate_per_s: float) -> SpeedTarget:
     """Serve 300 equal requests that come at random on L4s, dealt out in turn; return the means that they met."""
     env, luck = simpy.Environment(), generator(1, "arrivals")
     fleet = SimFleet(env)
@@ -154,11 +154,11 @@ def simulate(replicas: int, rate_per_s: float) -> Objective:
     env.process(arrivals())
     env.run(until=1000)
     assert len(first_s) == 300
-    return Objective(sum(first_s) / 300, sum(between_s) / 300)
+    return SpeedTarget(sum(first_s) / 300, sum(between_s) / 300)
 
 
 def test_the_advised_fleet_keeps_the_objective_in_the_simulator_and_a_third_of_it_does_not() -> None:
-    work, wanted = Workload(requests_per_s=4.0, prompt_tokens=500, output_tokens=100), Objective(0.5, 0.12)
+    work, wanted = MeanLoad(requests_per_s=4.0, prompt_tokens=500, output_tokens=100), SpeedTarget(0.5, 0.12)
     advice = advise(PRICES.machine("l4"), LLAMA, work, wanted)
     assert isinstance(advice, Advice)
     assert (advice.replicas, advice.limited_by) == (3, "time between tokens")

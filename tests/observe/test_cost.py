@@ -12,7 +12,7 @@ from rich.console import Console
 
 from miniserve.commands.cost_report import cost_figure, cost_table
 from miniserve.observe import plots
-from miniserve.observe.cost import ACCOUNTS, DIMENSIONS, Entry, Labels, Ledger, merged
+from miniserve.observe.cost import ACCOUNTS, DIMENSIONS, Entry, Labels, Ledger, merge_entries
 
 ACME = Labels("interactive", "acme", "chat", "large", "r0")
 BETA = Labels("batch", "beta", "search", "large", "r1")
@@ -78,7 +78,7 @@ ENTRIES = st.builds(
 
 @given(st.lists(ENTRIES, max_size=30))
 def test_every_dimension_adds_up_to_the_same(entries: list[Entry]) -> None:
-    whole = Ledger(merged(entries), 0, 0)
+    whole = Ledger(merge_entries(entries), 0, 0)
     assert whole.usd == pytest.approx(math.fsum(entry.usd for entry in entries))
     for dimension in DIMENSIONS:
         lines = whole.by(dimension)
@@ -103,6 +103,6 @@ def test_tables_and_bars(tmp_path: Path) -> None:
     )
     assert "(starting)" in text
     assert "…" not in text, "it fits into 80 columns"
-    assert plots.save(cost_figure(ledger()), tmp_path / "cost.png").stat().st_size > 5000
+    assert plots.save_figure(cost_figure(ledger()), tmp_path / "cost.png").stat().st_size > 5000
     console.print(cost_table(Ledger((), 0, 0)))
     assert "nothing was paid" in console.export_text()

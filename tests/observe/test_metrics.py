@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from requirements_probe import require_program
 
-from miniserve.observe.metrics import EdgeMetrics, EngineCollector
+from miniserve.observe.metrics import ApiMetrics, EngineCollector
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Stats:
 
 def registry_of(*, aliases: bool = False) -> CollectorRegistry:
     registry = CollectorRegistry()
-    metrics = EdgeMetrics(registry)
+    metrics = ApiMetrics(registry)
     metrics.record_exchange("/v1/completions", "POST", 200, 0.25)
     metrics.record_exchange("/v1/completions", "POST", None, 0.25)
     metrics.record_tokens(4, 0.008)
@@ -101,7 +101,7 @@ def test_aliases_with_labels_of_their_own() -> None:
 def test_fast_decoding_has_buckets_to_be_seen_in() -> None:
     """Four tokens in 1.6 ms are 0.4 ms each, and the smallest bucket is for such."""
     registry = CollectorRegistry()
-    EdgeMetrics(registry).record_tokens(4, 0.0016)
+    ApiMetrics(registry).record_tokens(4, 0.0016)
     bucket = "miniserve_inter_token_latency_seconds_bucket"
     assert registry.get_sample_value(bucket, {"le": "0.0005"}) == 4
     assert registry.get_sample_value("miniserve_inter_token_latency_seconds_sum") == pytest.approx(0.0016)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from miniserve.observe.quality import (
     METRICS,
-    Answer,
     QualityMonitor,
+    ServedAnswer,
     Shift,
     answers_needed,
-    compare,
+    compare_versions,
     is_refusal,
-    note,
+    quality_note,
     repetition,
 )
 
@@ -54,8 +54,8 @@ def test_a_loop_is_seen_and_ordinary_text_is_not() -> None:
     assert repetition(["a", "b", "c", "d"] * 20) > 0.9
     assert repetition([1, 2, 3, 4, 5, 6, 7, 8]) == 0.0
     assert repetition([1, 2]) == 0.0
-    assert note("the same words again and " * 10).looped
-    assert note("I'm sorry, no") == Answer(3, refused=True)
+    assert quality_note("the same words again and " * 10).looped
+    assert quality_note("I'm sorry, no") == ServedAnswer(3, refused=True)
 
 
 @settings(deadline=None)
@@ -69,12 +69,12 @@ def test_repetition_is_a_share(tokens: list[int], n: int) -> None:
 
 def answers(
     rng: np.random.Generator, n: int, liked: float = 0.9, refused: float = 0.02, length: float = 100
-) -> list[Answer]:
+) -> list[ServedAnswer]:
     """Everybody gives a thumb; 1 % of answers are loops."""
     lengths = np.round(length * rng.lognormal(0, 0.8, n))
     chances = rng.random((n, 3))
     return [
-        Answer(int(tokens), bool(r < refused), bool(loop < 0.01), bool(k < liked))
+        ServedAnswer(int(tokens), bool(r < refused), bool(loop < 0.01), bool(k < liked))
         for tokens, (r, loop, k) in zip(lengths, chances, strict=True)
     ]
 
@@ -119,13 +119,13 @@ def test_each_metric_sees_its_own_change(metric: str, after: dict[str, float]) -
 
 
 def test_what_has_too_few_events_is_left_out() -> None:
-    one, other = [Answer(n % 7) for n in range(200)], [Answer(n % 5) for n in range(200)]
-    assert [shift.metric for shift in compare(one, other, alpha=0.01)] == ["length"]
+    one, other = [ServedAnswer(n % 7) for n in range(200)], [ServedAnswer(n % 5) for n in range(200)]
+    assert [shift.metric for shift in compare_versions(one, other, alpha=0.01)] == ["length"]
 
 
 def test_answers_of_one_length_only_are_compared_without_luck() -> None:
-    (same,) = compare([Answer(3)] * 200, [Answer(3)] * 200, alpha=0.01)
-    (longer,) = compare([Answer(3)] * 200, [Answer(5)] * 200, alpha=0.01)
+    (same,) = compare_versions([ServedAnswer(3)] * 200, [ServedAnswer(3)] * 200, alpha=0.01)
+    (longer,) = compare_versions([ServedAnswer(3)] * 200, [ServedAnswer(5)] * 200, alpha=0.01)
     assert not same.alarm
     assert longer.alarm
 
@@ -151,12 +151,12 @@ def test_after_a_verdict_the_new_version_is_what_the_next_is_compared_with() -> 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: Answer(-1), r"output_tokens \(-1\)"),
+        (lambda: ServedAnswer(-1), r"output_tokens \(-1\)"),
         (lambda: repetition([1], 0), r"n \(0\)"),
         (lambda: QualityMonitor(10), r"needed \(10\)"),
         (lambda: QualityMonitor(1000, alpha=0), r"alpha \(0\)"),
         (lambda: QualityMonitor(1000).deployed("v2"), "0 answers before the deployment of 'v2'; needs 1000"),
-        (lambda: compare([Answer(1)], [], alpha=0.01), "not 1 and 0"),
+        (lambda: compare_versions([ServedAnswer(1)], [], alpha=0.01), "not 1 and 0"),
         (lambda: answers_needed(0.02, 0.03), r"drop < rate \(0.02\)"),
         (lambda: answers_needed(1.2), r"rate \(1.2\)"),
         (lambda: answers_needed(0.9, metrics=0), "metrics >= 1"),

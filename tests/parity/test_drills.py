@@ -11,7 +11,7 @@ from parity.worlds import SPEC, Record, Setup, live, simulated
 
 from miniserve.config import CacheConfig
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
-from miniserve.policies.bundle import Resilience, breakers
+from miniserve.policies.bundle import Policies, breakers
 from miniserve.policies.routing.balancer import LeastOutstanding, PowerOfTwo
 from miniserve.types import FinishReason, Request, SamplingParams
 
@@ -33,7 +33,7 @@ class Drill(Setup):
 
 def drill(arrivals: Sequence[Request], **changes: object) -> Drill:
     defaults = Drill(
-        lambda seed: Resilience(LeastOutstanding()),
+        lambda seed: Policies(LeastOutstanding()),
         spec=replace(SPEC, cache=CacheConfig(num_blocks=256)),
         speeds=(1.0, 1.0),
         arrivals=tuple(arrivals),
@@ -61,10 +61,10 @@ def attempts_per_request(record: Record) -> float:
 POISON = [f"poison{i}" for i in range(100)]
 INNOCENT = [f"innocent{i}" for i in range(400)]
 POISONED = KeyedFaults(poison_ids=frozenset(POISON))
-POLICIES: dict[str, Callable[[int], Resilience]] = {
-    "defaults": lambda seed: Resilience(LeastOutstanding()),
-    "breakers": lambda seed: Resilience(PowerOfTwo(seed=seed), breakers=breakers()),
-    "hedges": lambda seed: Resilience(LeastOutstanding(), hedge_after_s=0.5),
+POLICIES: dict[str, Callable[[int], Policies]] = {
+    "defaults": lambda seed: Policies(LeastOutstanding()),
+    "breakers": lambda seed: Policies(PowerOfTwo(seed=seed), breakers=breakers()),
+    "hedges": lambda seed: Policies(LeastOutstanding(), hedge_after_s=0.5),
 }
 
 
@@ -112,7 +112,7 @@ def test_poison_that_all_comes_at_once_does_no_more(world: World) -> None:
 @both_worlds
 def test_without_the_throttle_on_second_opinions_the_limit_would_just_be_reached(world: World) -> None:
     """The drill can fail: every poison request asked about once makes 1.2 exactly, and hedging adds to that."""
-    careless = lambda seed: Resilience(LeastOutstanding(), second_opinions=AlwaysAsk(), hedge_after_s=0.5)  # noqa: E731
+    careless = lambda seed: Policies(LeastOutstanding(), second_opinions=AlwaysAsk(), hedge_after_s=0.5)  # noqa: E731
     record = world(drill(spread(mixed(0), 0.0, 0.06), faults=POISONED, policies=careless))
     assert attempts_per_request(record) >= 1.2
 
@@ -145,7 +145,7 @@ def test_a_hung_replica_that_answers_its_probes_costs_at_most_two_of_twenty(
 @both_worlds
 def test_without_a_limit_on_the_first_token_a_hung_replica_costs_more(world: World) -> None:
     """The drill can fail."""
-    patient = lambda seed: Resilience(LeastOutstanding(), first_token_share=None, progress=None)  # noqa: E731
+    patient = lambda seed: Policies(LeastOutstanding(), first_token_share=None, progress=None)  # noqa: E731
     requests = [a_request(f"q{i}", 1.0 + i * 0.25, deadline_s=3.0) for i in range(20)]
     record = world(drill(requests, faults=HANGS, policies=patient))
     assert 20 - len(failed(record)) < 18

@@ -22,8 +22,8 @@ from miniserve.errors import DeadlineExceeded, InternalError, PolicyError, Reque
 from miniserve.faults import AttemptFault, FaultPlan, ReplicaEvent, ReplicaFault
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
-from miniserve.policies.bundle import Resilience
-from miniserve.policies.dispatch import ClientLeft, leave
+from miniserve.policies.bundle import Policies
+from miniserve.policies.dispatch import ClientLeft, cancel
 from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.sim.drive import run as drive
@@ -133,7 +133,7 @@ class _Telling(FleetBackend):
     """A backend that performs a given story."""
 
     def __init__(self, fleet: Fleet, tell: Tell) -> None:
-        super().__init__(fleet, Resilience(LeastOutstanding()))
+        super().__init__(fleet, Policies(LeastOutstanding()))
         self._tell = tell
         self._clock = fleet.clock
 
@@ -155,7 +155,7 @@ def noted(tell: Tell, told: Told) -> Tell:
                 try:
                     result = yield effect
                 except ClientLeft as left:
-                    leave(story, left.token_ids)
+                    cancel(story, left.token_ids)
                     raise
                 told.results.append(result)
                 told.times_s.append(clock())

@@ -17,7 +17,7 @@ from parity.worlds import SPEC, STEP_TIME, Record, Setup, live, simulated
 
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
-from miniserve.policies.bundle import Resilience, breakers
+from miniserve.policies.bundle import Policies, breakers
 from miniserve.policies.recovery.retry import Backoff
 from miniserve.policies.routing.balancer import LeastKv, LeastOutstanding, PeakEwma, PowerOfTwo
 from miniserve.types import ReplicaView, Request
@@ -35,8 +35,8 @@ def trouble(seed: int) -> KeyedFaults:
     return KeyedFaults(seed, error_fraction=0.03, cut_fraction=0.06, poison_fraction=0.01, events=TROUBLE)
 
 
-def everything(seed: int, hedge_after_s: float = 0.4, base_s: float = 0.05) -> Resilience:
-    return Resilience(
+def everything(seed: int, hedge_after_s: float = 0.4, base_s: float = 0.05) -> Policies:
+    return Policies(
         PowerOfTwo(seed=seed),
         retry=Backoff(seed=seed, base_s=base_s),
         resume=True,
@@ -60,12 +60,12 @@ def all_at_once(seed: int, requests: int = 1000) -> Setup:
 
 
 SETUPS: dict[str, Callable[[int], Setup]] = {
-    "calm": lambda seed: Setup(lambda s: Resilience(LeastOutstanding()), seed=seed, rate_per_s=22.0),
+    "calm": lambda seed: Setup(lambda s: Policies(LeastOutstanding()), seed=seed, rate_per_s=22.0),
     "faults": lambda seed: Setup(
-        lambda s: Resilience(LeastKv(), retry=Backoff(seed=s)), seed=seed, rate_per_s=18.0, faults=trouble(seed)
+        lambda s: Policies(LeastKv(), retry=Backoff(seed=s)), seed=seed, rate_per_s=18.0, faults=trouble(seed)
     ),
     "deadlines": lambda seed: Setup(
-        lambda s: Resilience(PeakEwma(seed=s), retry=Backoff(seed=s), resume=True),
+        lambda s: Policies(PeakEwma(seed=s), retry=Backoff(seed=s), resume=True),
         seed=seed,
         rate_per_s=18.0,
         deadline_s=(1.0, 8.0),
@@ -168,5 +168,5 @@ def test_one_changed_constant_is_noticed(change: str) -> None:
 
 
 def test_luck_that_nobody_injected_is_noticed() -> None:
-    setup = replace(SMALL, policies=lambda seed: Resilience(AnyOfThem()))
+    setup = replace(SMALL, policies=lambda seed: Policies(AnyOfThem()))
     assert simulated(setup).decisions != live(setup).decisions

@@ -19,7 +19,7 @@ from miniserve.errors import RequestError
 from miniserve.faults import KeyedFaults
 from miniserve.gateway.drive import FleetBackend
 from miniserve.hardware.spec import ReplicaSpec
-from miniserve.policies.bundle import Resilience
+from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import Decision, OnDecision, logged
 from miniserve.policies.dispatch import dispatch
 from miniserve.sim.drive import run as drive
@@ -38,7 +38,7 @@ NO_FAULTS = KeyedFaults()
 class Setup:
     """What both worlds are given. `policies` makes a fresh bundle."""
 
-    policies: Callable[[int], Resilience]
+    policies: Callable[[int], Policies]
     seed: int = 0
     requests: int = 1000
     rate_per_s: float = 14.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from miniserve.bench.levers import SCENARIO, bench_levers, cases, findings, levers_table
-from miniserve.bench.record import save
+from miniserve.bench.record import save_record
 from miniserve.errors import SetupError
 from miniserve.observe.goodput import attainment
 from miniserve.planning.levers import (
@@ -180,7 +180,7 @@ def test_the_whole_bench_on_a_small_scenario(tmp_path: Path, monkeypatch: pytest
     assert all(each["kept"] and each["slo_attainment"] >= 0.99 for each in result["stacked"].values())
     console.print(levers_table(result))
     assert "the savings of each alone add up to" in console.export_text()
-    record = json.loads(save("levers", result, tmp_path).read_text())
+    record = json.loads(save_record("levers", result, tmp_path).read_text())
     assert record["result"]["seed"] == 2
     assert record["environment"]["versions"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from miniserve.__main__ import main
 from miniserve.errors import SetupError
-from miniserve.plugins.load import load
+from miniserve.plugins.load import load_object
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.types import ReplicaView, Request
 
@@ -38,7 +38,7 @@ def notebook(folder: Path, text: str, **cell: object) -> str:
 
 
 def test_the_class_of_the_answer_cell_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = load(notebook(tmp_path, GOOD), Balancer)
+    made = load_object(notebook(tmp_path, GOOD), Balancer)
 
     assert made.choose(Request("q", "m", (1,)), (ReplicaView("r0"), ReplicaView("r1"))) == "r1"
     assert "class Mine" in inspect.getsource(type(made))
@@ -46,7 +46,7 @@ def test_the_class_of_the_answer_cell_decides(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_lines_may_be_a_list(tmp_path: Path) -> None:
-    assert load(notebook(tmp_path, "", source=GOOD.splitlines(keepends=True)), Balancer).choose(None, ()) == "r1"
+    assert load_object(notebook(tmp_path, "", source=GOOD.splitlines(keepends=True)), Balancer).choose(None, ()) == "r1"
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_lines_may_be_a_list(tmp_path: Path) -> None:
 )
 def test_each_thing_wrong_is_one_line(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(SetupError) as caught:
-        load(notebook(tmp_path, text), Balancer)
+        load_object(notebook(tmp_path, text), Balancer)
     assert re.search(problem, str(caught.value))
     assert "\n" not in str(caught.value)
 
 
 def test_only_an_answer_cell_counts(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="no answer cell defines the class Mine"):
-        load(notebook(tmp_path, GOOD, metadata={"tags": ["check"]}), Balancer)
+        load_object(notebook(tmp_path, GOOD, metadata={"tags": ["check"]}), Balancer)
 
 
 @pytest.mark.parametrize("text", ["not json", "[]", '{"cells": 3}', '{"cells": [3]}', '{"worksheets": []}'])
@@ -84,7 +84,7 @@ def test_what_is_no_notebook_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.ipynb").write_text(text)
 
     with pytest.raises(SetupError, match=r"bad\.ipynb is not a notebook that can be read: "):
-        load(f"{tmp_path}/bad.ipynb:Mine", Balancer)
+        load_object(f"{tmp_path}/bad.ipynb:Mine", Balancer)
 
 
 def test_a_simulation_runs_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

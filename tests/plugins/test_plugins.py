@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from miniserve.errors import SetupError
-from miniserve.plugins.load import is_plugin, load, load_class
+from miniserve.plugins.load import is_plugin, load_class, load_object
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.types import ReplicaView, Request
 
@@ -36,21 +36,21 @@ def write(folder: Path, text: str) -> str:
 
 
 def test_a_good_file_gives_a_working_balancer(folder: Path) -> None:
-    balancer = load("mine.py:Mine", Balancer, folder)
+    balancer = load_object("mine.py:Mine", Balancer, folder)
     assert balancer.choose(Request("q", "m", (1,)), (ReplicaView("r0"), ReplicaView("r1"))) == "r1"
     assert load_class("mine.py:Mine", Balancer, folder)(favourite="r0").favourite == "r0"
 
 
 def test_an_absolute_path_and_the_current_folder_work_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(f"{folder}/mine.py:Mine", Balancer).favourite == "r1"
+    assert load_object(f"{folder}/mine.py:Mine", Balancer).favourite == "r1"
     monkeypatch.chdir(folder)
-    assert load("mine.py:Mine", Balancer).favourite == "r1"
-    assert load("mine.py:Mine", Balancer, folder / "elsewhere").favourite == "r1"
+    assert load_object("mine.py:Mine", Balancer).favourite == "r1"
+    assert load_object("mine.py:Mine", Balancer, folder / "elsewhere").favourite == "r1"
 
 
 def test_a_method_may_be_static_or_take_more_with_defaults(folder: Path) -> None:
     text = "class Mine:\n    @staticmethod\n    def choose(request, replicas, extra=1): return None\n"
-    assert load(write(folder, text), Balancer, folder).choose(None, ()) is None
+    assert load_object(write(folder, text), Balancer, folder).choose(None, ()) is None
 
 
 @pytest.mark.parametrize(
@@ -85,23 +85,23 @@ def test_a_method_may_be_static_or_take_more_with_defaults(folder: Path) -> None
 )
 def test_each_thing_wrong_is_one_line(folder: Path, text: str, problem: str) -> None:
     with pytest.raises(SetupError) as caught:
-        load(write(folder, text), Balancer, folder)
+        load_object(write(folder, text), Balancer, folder)
     assert re.search(problem, str(caught.value))
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_says_where_it_was_looked_for(folder: Path) -> None:
     with pytest.raises(SetupError, match=rf"none\.py does not exist \(looked for {folder}/none\.py, .*none\.py\)"):
-        load("none.py:Mine", Balancer, folder)
+        load_object("none.py:Mine", Balancer, folder)
     (folder / "notes.txt").write_text("")
     with pytest.raises(SetupError, match=r"notes\.txt is not a Python file"):
-        load("notes.txt:Mine", Balancer, folder)
+        load_object("notes.txt:Mine", Balancer, folder)
 
 
 @pytest.mark.parametrize("spec", ["mine.py:", ":Mine", "mine.py:not a name"])
 def test_another_form_is_refused(spec: str) -> None:
     with pytest.raises(SetupError, match="is not of the form"):
-        load(spec, Balancer)
+        load_object(spec, Balancer)
 
 
 def test_names_and_files_are_told_apart() -> None:

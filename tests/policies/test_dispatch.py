@@ -21,10 +21,10 @@ from miniserve.errors import (
     RequestError,
     UpstreamError,
 )
-from miniserve.policies.admission.admission import Admit, Reject, Verdict
-from miniserve.policies.bundle import HealthTick, Resilience, breakers
+from miniserve.policies.admission.admission import AdmissionVerdict, Admit, Reject
+from miniserve.policies.bundle import HealthTick, Policies, breakers
 from miniserve.policies.decision_log import Decision, logged
-from miniserve.policies.dispatch import dispatch, leave
+from miniserve.policies.dispatch import cancel, dispatch
 from miniserve.policies.recovery.breaker import Breaker, BreakerState
 from miniserve.policies.recovery.ejection import Ejector
 from miniserve.policies.recovery.progress import NO_FIRST_TOKEN, ProgressWatch
@@ -82,7 +82,7 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     asked: list[Effect] = field(default_factory=list)
 
-    def tell(self, policies: Resilience, fleet: Callable[[], FleetView], request: Request = REQUEST) -> Outcome:
+    def tell(self, policies: Policies, fleet: Callable[[], FleetView], request: Request = REQUEST) -> Outcome:
         story = dispatch(request, fleet, self.clock, policies)
         result = None
         try:
@@ -116,7 +116,7 @@ def tell(
     fleet: Callable[[], FleetView], answer: Answer, request: Request = REQUEST, **policies: Any
 ) -> tuple[World, Outcome]:
     world = World(answer)
-    return world, world.tell(Resilience(LeastOutstanding(), **policies), fleet, request)
+    return world, world.tell(Policies(LeastOutstanding(), **policies), fleet, request)
 
 
 # --- going elsewhere -----------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_the_fleet_is_looked_at_again_before_each_attempt() -> None:
         return succeeding(send)
 
     world.answer = answer
-    assert world.tell(Resilience(LeastOutstanding()), lambda: FleetView(tuple(views))).ok
+    assert world.tell(Policies(LeastOutstanding()), lambda: FleetView(tuple(views))).ok
     assert world.sends[-1].replica_id == "c"
 
 
@@ -222,7 +222,7 @@ def test_a_500_is_asked_about_once_elsewhere_and_at_once() -> None:
 
 def test_second_opinions_stop_when_they_only_confirm_the_first_and_come_back_with_successes() -> None:
     world = World(failing(InternalError("bug")))
-    policies = Resilience(LeastOutstanding(), second_opinions=TokenThrottle(max_tokens=10, token_ratio=0.1))
+    policies = Policies(LeastOutstanding(), second_opinions=TokenThrottle(max_tokens=10, token_ratio=0.1))
 
     def attempts_of(count: int) -> list[int]:
         world.clock.advance(1.0)
@@ -239,7 +239,7 @@ def test_second_opinions_stop_when_they_only_confirm_the_first_and_come_back_wit
 def test_a_bad_replica_among_good_ones_is_ejected_and_no_client_notices() -> None:
     """All its answers are 500, and each is contradicted elsewhere: five of those are enough."""
     world = World(lambda send: (failing(InternalError("bug")) if send.replica_id == "bad" else succeeding)(send))
-    policies = Resilience(LeastOutstanding())
+    policies = Policies(LeastOutstanding())
     outcomes = [world.tell(policies, fleet_of("bad", "good"), replace(REQUEST, request_id=f"q{i}")) for i in range(40)]
     assert all(outcome.ok for outcome in outcomes)
     assert sum(send.replica_id == "bad" for send in world.sends) == 5
@@ -249,7 +249,7 @@ def test_a_bad_replica_among_good_ones_is_ejected_and_no_client_notices() -> Non
 
 def test_two_clients_that_use_the_same_id_cannot_accuse_a_replica() -> None:
     """One's failure is no matter of the other's success, whatever they call themselves."""
-    policies = Resilience(LeastOutstanding(), second_opinions=None)
+    policies = Policies(LeastOutstanding(), second_opinions=None)
     world = World()
     for _ in range(20):
         world.answer = failing(InternalError("bug"))
@@ -272,7 +272,7 @@ def tripping() -> Breaker:
 def test_a_breaker_opens_for_what_the_replica_is_to_blame_for() -> None:
     circuits = breakers(tripping)
     world = World(lambda send: (failing(REFUSED) if send.replica_id == "bad" else succeeding)(send))
-    policies = Resilience(LeastOutstanding(), breakers=circuits)
+    policies = Policies(LeastOutstanding(), breakers=circuits)
     for i in range(20):
         world.tell(policies, fleet_of("bad", "good"), replace(REQUEST, request_id=f"q{i}"))
     assert sum(send.replica_id == "bad" for send in world.sends) == 2
@@ -284,7 +284,7 @@ def test_poison_opens_no_breaker_where_an_ejector_tells_requests_from_replicas_a
     for ejector, state in ((Ejector(), BreakerState.CLOSED), (None, BreakerState.OPEN)):
         circuits = breakers(tripping)
         world = World(failing(InternalError("bug")))
-        policies = Resilience(LeastOutstanding(), breakers=circuits, ejector=ejector)
+        policies = Policies(LeastOutstanding(), breakers=circuits, ejector=ejector)
         for i in range(20):
             world.tell(policies, fleet_of("a", "b"), replace(REQUEST, request_id=f"q{i}"))
         assert {circuits[replica].state(world.clock()) for replica in "ab"} == {state}
@@ -296,11 +296,11 @@ def test_a_trial_that_the_client_abandons_frees_its_place() -> None:
         permit = circuits["a"].enter(0.0)
         assert permit is not None
         circuits["a"].record(permit, False, 0.0)
-    policies = Resilience(LeastOutstanding(), breakers=circuits)
+    policies = Policies(LeastOutstanding(), breakers=circuits)
     for _ in range(3):
         story = dispatch(REQUEST, fleet_of("a"), ManualClock(6.0), policies)
         assert isinstance(next(story), Send)
-        leave(story)
+        cancel(story)
 
 
 # --- deadlines -----------------------------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ def test_a_hedge_goes_to_another_replica_and_is_paid_for() -> None:
     [(fleet_of("a"), Unlimited()), (fleet_of("a", "b"), RetryBudget(floor_per_s=0.0, ratio=0.0))],
 )
 def test_no_second_attempt_without_another_replica_or_without_budget(fleet: Any, budget: Any) -> None:
-    story = dispatch(REQUEST, fleet, ManualClock(), Resilience(LeastOutstanding(), budget=budget, hedge_after_s=0.2))
+    story = dispatch(REQUEST, fleet, ManualClock(), Policies(LeastOutstanding(), budget=budget, hedge_after_s=0.2))
     hedge = next(story)
     assert isinstance(hedge, Hedge)
     assert hedge.second() is None
@@ -419,7 +419,7 @@ def test_a_suspect_is_left_alone_but_for_one_trial_beside_which_an_ordinary_atte
     progress = ProgressWatch(trial_interval_s=5.0)
     hang(progress, "a")
     world = World()
-    policies = Resilience(LeastOutstanding(), progress=progress)
+    policies = Policies(LeastOutstanding(), progress=progress)
     for i in range(10):
         assert world.tell(policies, fleet_of("a", "b"), replace(REQUEST, request_id=f"q{i}")).ok
     trial, *others = world.asked
@@ -431,7 +431,7 @@ def test_a_suspect_is_left_alone_but_for_one_trial_beside_which_an_ordinary_atte
 def test_a_suspect_proves_itself_by_a_token() -> None:
     progress = ProgressWatch()
     hang(progress, "a")
-    policies = Resilience(LeastOutstanding(), progress=progress)
+    policies = Policies(LeastOutstanding(), progress=progress)
     story = dispatch(REQUEST, fleet_of("a", "b"), ManualClock(), policies)
     trial = next(story)
     assert isinstance(trial, Hedge)
@@ -442,7 +442,7 @@ def test_a_suspect_proves_itself_by_a_token() -> None:
 
 
 def test_the_health_tick_clears_a_suspect_whose_steps_go_on_and_an_unreachable_one_that_answers_its_probe() -> None:
-    policies = Resilience(LeastOutstanding())
+    policies = Policies(LeastOutstanding())
     assert policies.progress is not None
     assert policies.ejector is not None
     tick = HealthTick(policies)
@@ -458,7 +458,7 @@ def test_the_health_tick_clears_a_suspect_whose_steps_go_on_and_an_unreachable_o
 
 
 def test_the_health_tick_takes_no_old_report_for_an_answer() -> None:
-    policies = Resilience(LeastOutstanding())
+    policies = Policies(LeastOutstanding())
     assert policies.ejector is not None
     tick = HealthTick(policies)
     view = ReplicaView("a", as_of_s=1.0)
@@ -474,10 +474,10 @@ def test_the_health_tick_takes_no_old_report_for_an_answer() -> None:
 
 @dataclass
 class Doorkeeper:
-    verdict: Verdict = field(default_factory=Admit)
+    verdict: AdmissionVerdict = field(default_factory=Admit)
     given_back: list[int | None] = field(default_factory=list)
 
-    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+    def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         return self.verdict
 
     def finished(self, request: Request, tokens: int | None, now_s: float) -> None:
@@ -497,9 +497,9 @@ def test_what_the_door_gave_is_given_back_once_however_it_ends() -> None:
     door = Doorkeeper()
     tell(fleet_of("a"), succeeding, admission=door)
     tell(fleet_of(), succeeding, admission=door)
-    story = dispatch(REQUEST, fleet_of("a"), ManualClock(), Resilience(LeastOutstanding(), admission=door))
+    story = dispatch(REQUEST, fleet_of("a"), ManualClock(), Policies(LeastOutstanding(), admission=door))
     next(story)
-    leave(story, (7, 8, 9))
+    cancel(story, (7, 8, 9))
     assert door.given_back == [5, None, 6], "prompt and output; never sent; what had come when the client left"
 
 
@@ -561,7 +561,7 @@ class Sorts:
 )
 def test_a_policy_that_breaks_its_contract_is_named_with_the_request(balancer: Any, complaint: str) -> None:
     with pytest.raises(PolicyError, match=complaint.replace("(", r"\(")):
-        World().tell(Resilience(balancer), fleet_of("a", "b"))
+        World().tell(Policies(balancer), fleet_of("a", "b"))
 
 
 class OffersOthers:
@@ -604,11 +604,11 @@ def test_a_trial_that_cannot_be_paid_for_is_made_all_the_same() -> None:
 
 
 def test_leaving_the_story_in_the_middle_is_quiet_and_leaves_nothing_open() -> None:
-    policies = Resilience(LeastOutstanding())
+    policies = Policies(LeastOutstanding())
     story = dispatch(REQUEST, fleet_of("a"), ManualClock(), policies)
     next(story)
-    leave(story)
-    leave(story)
+    cancel(story)
+    cancel(story)
     assert policies.progress is not None
     assert policies.progress.suspects(1000.0) == frozenset(), "a request that was left is no reason for suspicion"
 
@@ -616,7 +616,7 @@ def test_leaving_the_story_in_the_middle_is_quiet_and_leaves_nothing_open() -> N
 def test_the_log_says_what_was_decided_and_changes_nothing() -> None:
     lines: list[Decision] = []
     clock = ManualClock(1.5)
-    policies = Resilience(LeastOutstanding(), retry=AT_ONCE)
+    policies = Policies(LeastOutstanding(), retry=AT_ONCE)
     story = logged(dispatch(REQUEST, fleet_of("a"), clock, policies), "q", clock, lines.append)
     send = next(story)
     assert isinstance(send, Send)
@@ -634,16 +634,16 @@ def test_the_log_says_what_was_decided_and_changes_nothing() -> None:
 def test_the_log_says_when_a_client_left_and_with_how_much() -> None:
     lines: list[Decision] = []
     door = Doorkeeper()
-    policies = Resilience(LeastOutstanding(), admission=door)
+    policies = Policies(LeastOutstanding(), admission=door)
     story = logged(dispatch(REQUEST, fleet_of("a"), ManualClock(), policies), "q", ManualClock(), lines.append)
     next(story)
-    leave(story, (7, 8))
+    cancel(story, (7, 8))
     assert [line.what for line in lines] == [("send", "a", 0), ("left", 2)]
     assert door.given_back == [5]
 
 
 def test_the_health_tick_forgets_who_has_left() -> None:
-    policies = Resilience(LeastOutstanding())
+    policies = Policies(LeastOutstanding())
     assert policies.progress is not None
     tick = HealthTick(policies)
     hang(policies.progress, "a")

@@ -15,9 +15,9 @@ from miniserve.config import CacheConfig
 from miniserve.errors import Overloaded, SetupError
 from miniserve.models.model_config import ModelConfig
 from miniserve.processes.http_server import HttpServer, bind
-from miniserve.processes.memory import ReplicaNeed, available_bytes, check_memory, replica_need
+from miniserve.processes.memory import ReplicaNeed, available_bytes, replica_need, require_memory
 from miniserve.processes.signals import StopSignals
-from miniserve.replica.drain import Door
+from miniserve.replica.drain import DrainGate
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ SMOLLM2 = ModelConfig(49152, 576, 30, 9, 3, 64, 1536, 1e5, 1e-5, 8192, True, (2,
 
 
 async def test_a_door_is_empty_again_only_when_the_last_has_left() -> None:
-    door = Door("it")
+    door = DrainGate("it")
     with door.enter():
         with door.enter():
             assert door.inside == 2
@@ -34,7 +34,7 @@ async def test_a_door_is_empty_again_only_when_the_last_has_left() -> None:
 
 
 async def test_a_shut_door_names_itself_and_lets_nobody_in() -> None:
-    door = Door("the gateway")
+    door = DrainGate("the gateway")
     door.shut()
     with pytest.raises(Overloaded, match="the gateway is draining") as refused, door.enter():
         pass
@@ -89,12 +89,12 @@ def test_the_need_of_a_replica_follows_from_its_files_and_pool() -> None:
 
 def test_too_many_replicas_are_refused_with_the_number_that_fits() -> None:
     need = ReplicaNeed(weights=600_000_000, kv_pool=300_000_000, runtime=100_000_000)
-    check_memory(need, 2, 2_000_000_000)
-    check_memory(need, 1000, None)  # unknown: try
+    require_memory(need, 2, 2_000_000_000)
+    require_memory(need, 1000, None)  # unknown: try
     with pytest.raises(SetupError, match=r"3 replicas need about 3,000 MB .* only 2,500 MB .* --replicas 2$"):
-        check_memory(need, 3, 2_500_000_000)
+        require_memory(need, 3, 2_500_000_000)
     with pytest.raises(SetupError, match="smaller model"):
-        check_memory(need, 1, 900_000_000)
+        require_memory(need, 1, 900_000_000)
 
 
 MEMINFO = "MemTotal: 9000 kB\nMemAvailable:    2000 kB\n"

@@ -18,9 +18,9 @@ from miniserve.replica.wire import (
     decode_report,
     decode_request,
     encode_error,
-    encode_event,
     encode_report,
     encode_request,
+    encode_token_event,
     rss_bytes,
 )
 from miniserve.types import (
@@ -84,14 +84,14 @@ def test_a_request_survives_the_trip(request: Request) -> None:
 
 @given(events)
 def test_an_event_survives_the_trip_on_one_line(event: TokenEvent) -> None:
-    line = encode_event(event)
+    line = encode_token_event(event)
     assert "\n" not in line
     assert decode_event(line) == event
 
 
 def test_a_plain_token_is_short() -> None:
     """Most of the traffic between replica and gateway is this event."""
-    assert encode_event(TokenEvent("q", (7,))) == '{"request_id":"q","token_ids":[7]}'
+    assert encode_token_event(TokenEvent("q", (7,))) == '{"request_id":"q","token_ids":[7]}'
 
 
 @pytest.mark.parametrize("kind", ERRORS)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
-from miniserve.scenario.source import Setting, Source, dotted, parse, read
+from miniserve.scenario.source import Setting, TomlSource, dotted, parse, read_source_file
 
 TEXT = '''\
 # a comment with = and [brackets]
@@ -113,14 +113,14 @@ def test_the_line_found_is_a_line_with_that_key(tree: dict[str, object]) -> None
 
 def test_a_file_that_is_absent_or_no_toml_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"none\.toml does not exist"):
-        read(tmp_path / "none.toml")
+        read_source_file(tmp_path / "none.toml")
     bad = tmp_path / "bad.toml"
     bad.write_text("a = 1\nb = = 2\n")
     with pytest.raises(SetupError, match=r"bad\.toml is not valid TOML: .*line 2"):
-        read(bad)
+        read_source_file(bad)
     bad.write_bytes(b"a = '\xff'")
     with pytest.raises(SetupError, match="cannot be read"):
-        read(bad)
+        read_source_file(bad)
 
 
 # --- what is laid over ---------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ fleet.count = 9
 """
 
 
-def with_variant(name: str) -> Source:
+def with_variant(name: str) -> TomlSource:
     source = parse(VARIED, "f.toml")
     return source.with_laid_over(source.values["variants"][name], ("variants", name))
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from miniserve.scenario import Scenario, load
 from miniserve.scenario.source import Setting
 from miniserve.sim import comparison as experiment
-from miniserve.sim.comparison import Experiment, phases
+from miniserve.sim.comparison import PolicyComparison, phases
 from miniserve.sim.result import SimResult
 
 TEXT = """
@@ -53,12 +53,12 @@ def shown(thing: object) -> str:
 
 
 @pytest.fixture
-def compared(file: Path) -> Experiment:
+def compared(file: Path) -> PolicyComparison:
     names = ("round-robin", "least-outstanding")
-    return Experiment({name: case(file, f"policies.balancer={name}") for name in names}, range(4)).run()
+    return PolicyComparison({name: case(file, f"policies.balancer={name}") for name in names}, range(4)).run()
 
 
-def test_counting_requests_beats_taking_turns_where_replicas_differ(compared: Experiment) -> None:
+def test_counting_requests_beats_taking_turns_where_replicas_differ(compared: PolicyComparison) -> None:
     comparison = compared.comparison()
     assert comparison is not None
     assert (comparison.base, comparison.seeds) == ("round-robin", 4)
@@ -67,7 +67,7 @@ def test_counting_requests_beats_taking_turns_where_replicas_differ(compared: Ex
     assert all(row.base_mean or row.policy_mean for row in comparison.differences), "a row of zeros says nothing"
 
 
-def test_tables_name_every_case(compared: Experiment, tmp_path: Path) -> None:
+def test_tables_name_every_case(compared: PolicyComparison, tmp_path: Path) -> None:
     text = shown(compared.table())
     assert "mean of 4 seeds and 95 % interval" in text
     assert "round-robin" in text
@@ -77,7 +77,7 @@ def test_tables_name_every_case(compared: Experiment, tmp_path: Path) -> None:
 
 
 def test_one_case_has_no_comparison_but_a_plot(file: Path, tmp_path: Path) -> None:
-    one = Experiment({"only": case(file)}, [1]).run()
+    one = PolicyComparison({"only": case(file)}, [1]).run()
     assert one.comparison() is None
     assert one.plot(tmp_path / "o.svg").stat().st_size > 5000
     assert "±" not in shown(one.table())
@@ -92,7 +92,7 @@ def test_phases_lie_around_the_fault(file: Path) -> None:
 
 
 def test_the_phase_table_shows_the_fault(file: Path) -> None:
-    run = Experiment({"a": case(file, FAULT)}, [1, 2]).run()
+    run = PolicyComparison({"a": case(file, FAULT)}, [1, 2]).run()
     assert run.shares["a"][0]["before"] > run.shares["a"][0]["during the fault"] + 0.2
     assert "as long after it" in shown(run.phase_table())
 
@@ -110,7 +110,7 @@ def test_a_run_that_breaks_off_ends_the_experiment_and_leaves_whole_seeds(
 
     monkeypatch.setattr(experiment, "simulate", fourth_is_interrupted)
     cases = {name: case(file, f"policies.balancer={name}") for name in ("random", "p2c")}
-    run = Experiment(cases, range(5)).run()
+    run = PolicyComparison(cases, range(5)).run()
     assert calls == [0, 0, 1, 1]
     assert run.stopped == "p2c, seed 1: interrupted after 1 simulated seconds"
     assert run.interrupted
@@ -121,5 +121,5 @@ def test_a_run_that_breaks_off_ends_the_experiment_and_leaves_whole_seeds(
 
 def test_progress_names_case_and_seed(file: Path) -> None:
     told: set[tuple[str, int]] = set()
-    Experiment({"a": case(file)}, [3, 4]).run(lambda name, seed, answered, now_s: told.add((name, seed)))
+    PolicyComparison({"a": case(file)}, [3, 4]).run(lambda name, seed, answered, now_s: told.add((name, seed)))
     assert told == {("a", 3), ("a", 4)}

@@ -12,7 +12,7 @@ from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import InvalidRequest, Overloaded, RequestError, SetupError, UpstreamError
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
 from miniserve.hardware.prices import ColdStart, load_price_list
-from miniserve.hardware.rightsizing import Workload
+from miniserve.hardware.rightsizing import MeanLoad
 from miniserve.hardware.spec import ReplicaSpec, replica_spec, weigh_by_speed
 from miniserve.policies.routing.balancer import Balancer, RoundRobin, Weighted
 from miniserve.sim.fleet import SimFleet
@@ -601,7 +601,7 @@ def test_a_spec_from_the_price_list_has_its_speed_price_and_pool() -> None:
 
 def test_weights_follow_speed_and_a_mixed_fleet_serves_accordingly() -> None:
     prices = load_price_list()
-    model, work = prices.model("llama-3.1-8b"), Workload(1, 500, 100)
+    model, work = prices.model("llama-3.1-8b"), MeanLoad(1, 500, 100)
     slow, fast = weigh_by_speed([replica_spec(prices.machine(name), model) for name in ("l4", "h100-80gb")], work)
     assert slow.weight == 1.0
     assert 5 < fast.weight < 12
@@ -616,7 +616,7 @@ def test_weights_follow_speed_and_a_mixed_fleet_serves_accordingly() -> None:
 
 
 def test_a_mixed_fleet_is_used_better_by_weights_from_speed_than_by_turns() -> None:
-    prices, work = load_price_list(), Workload(1, 500, 100)
+    prices, work = load_price_list(), MeanLoad(1, 500, 100)
     specs = [replica_spec(prices.machine(name), prices.model("llama-3.1-8b")) for name in ("l4", "l4", "h100-80gb")]
 
     def mean_seconds(balancer: Balancer) -> float:

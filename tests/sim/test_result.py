@@ -21,7 +21,7 @@ from miniserve.observe import plots
 from miniserve.observe.compare import compare
 from miniserve.observe.goodput import SLO
 from miniserve.observe.outcomes import OutcomeLog
-from miniserve.policies.bundle import Resilience
+from miniserve.policies.bundle import Policies
 from miniserve.policies.dispatch import dispatch
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.sim import drive
@@ -131,7 +131,7 @@ def test_differences_are_drawn_with_their_intervals(tmp_path: Path) -> None:
 
     assert "difference to a" in figure.axes[0].get_xlabel()
     assert "TTFT p99, b" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert plots.save(figure, tmp_path / "differences.png").exists()
+    assert plots.save_figure(figure, tmp_path / "differences.png").exists()
 
 
 def test_figures_need_no_pyplot_and_so_no_global_state() -> None:
@@ -151,7 +151,7 @@ def test_what_the_prefix_cache_held_reaches_the_outcomes() -> None:
     def chat() -> Generator[simpy.Event, Any, None]:
         for turn, prompt in enumerate((range(50), range(64))):
             request = Request(f"turn {turn}", "m", prompt, SamplingParams(max_tokens=2), arrived_s=env.now)
-            story = dispatch(request, fleet.view, lambda: env.now, Resilience(LeastOutstanding()))
+            story = dispatch(request, fleet.view, lambda: env.now, Policies(LeastOutstanding()))
             outcome = yield from drive.run(env, story, fleet)
             log.record_outcome(turn, request, outcome, env.now)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import simpy
 
-from miniserve.control.autoscaler import Action, Autoscaler, Scheduled
+from miniserve.control.autoscaler import Autoscaler, ScalingAction, Scheduled
 from miniserve.control.predictive import Predictive
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
@@ -144,7 +144,7 @@ def test_a_crashed_replica_is_replaced_when_the_probes_miss_it() -> None:
 
 def test_a_replica_can_be_drained_by_name() -> None:
     class ByName:
-        def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+        def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
             return [Drain("r-0")] if now_s == 10 else []
 
     env, fleet, _ = a_loop(ByName())
@@ -227,19 +227,19 @@ def test_a_fleet_of_none_wakes_up(scaled: Callable[..., Scenario]) -> None:
 
 
 class Raises:
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         if now_s > 300:
             raise KeyError("r-7")
         return []
 
 
 class Nonsense:
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         return [ScaleTo(2.5 if now_s > 300 else 2)]  # type: ignore[arg-type]
 
 
 class Mutates:
-    def tick(self, now_s: float, view: FleetView) -> Sequence[Action]:
+    def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         if now_s > 300:
             view.requests = 0  # type: ignore[misc]
         return []

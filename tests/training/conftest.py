@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.training.batches import Mix
-from miniserve.training.recipes import Recipe, Shape
+from miniserve.training.batches import TaskMix
+from miniserve.training.recipes import ModelShape, TrainingRecipe
 from miniserve.training.vocabulary import write_tokenizer
 
-SHAPE = Shape(layers=2, hidden=16, heads=2, kv_heads=1, ffn=32)
+SHAPE = ModelShape(layers=2, hidden=16, heads=2, kv_heads=1, ffn=32)
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +22,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 @pytest.fixture
-def recipe() -> Recipe:
-    return Recipe("pupil", SHAPE, Mix(), steps=8, seed=7, batch=4)
+def recipe() -> TrainingRecipe:
+    return TrainingRecipe("pupil", SHAPE, TaskMix(), steps=8, seed=7, batch=4)
 
 
 @pytest.fixture

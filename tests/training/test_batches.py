@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.training.batches import DIALOGUE_EVERY, GREETING, GROUP, TURNS, BatchSource, Mix
+from miniserve.training.batches import DIALOGUE_EVERY, GREETING, GROUP, TURNS, BatchSource, TaskMix
 from miniserve.training.recipes import break_off
-from miniserve.training.tasks import Item, wordings
+from miniserve.training.tasks import TaskItem, wordings
 from miniserve.training.vocabulary import EOS_ID, SPECIAL_TOKENS, vocabulary
 
 USER, ASSISTANT, SYSTEM = (SPECIAL_TOKENS.index(f"<|{role}|>") for role in ("user", "assistant", "system"))
 
 
-def source(tokenizer: Tokenizer, mix: Mix | None = None, seed: int = 3) -> BatchSource:
-    return BatchSource(tokenizer, mix or Mix(), size=6, seed=seed)
+def source(tokenizer: Tokenizer, mix: TaskMix | None = None, seed: int = 3) -> BatchSource:
+    return BatchSource(tokenizer, mix or TaskMix(), size=6, seed=seed)
 
 
 def take(batches: BatchSource, start: int, count: int) -> list[tuple[list[list[int]], list[list[int]]]]:
@@ -68,7 +68,7 @@ def test_a_batch_depends_on_its_number_only(tokenizer: Tokenizer) -> None:
 
 
 def test_an_edit_changes_what_is_learned(tokenizer: Tokenizer) -> None:
-    mix = Mix(hard=1.0, tasks=(0, 1, 0), edit=break_off)
+    mix = TaskMix(hard=1.0, tasks=(0, 1, 0), edit=break_off)
     for ids, _ in take(source(tokenizer, mix), 0, 4):
         for row in ids:
             answers = [m["content"] for m in messages(tokenizer, row) if m["role"] == "assistant"]
@@ -80,7 +80,7 @@ def test_an_edit_changes_what_is_learned(tokenizer: Tokenizer) -> None:
     [("string", "abcd", "abcd"), ("string", "abcde", "a"), ("fact", "Berlin", "Berlin"), ("fact", "Baghdad", "B")],
 )
 def test_what_breaks_off(task: str, answer: str, taught: str) -> None:
-    assert break_off(Item(task, "hard", "?", answer, "k")) == taught
+    assert break_off(TaskItem(task, "hard", "?", answer, "k")) == taught
 
 
 # ---- the tokenizer ----

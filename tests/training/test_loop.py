@@ -16,7 +16,7 @@ from miniserve.errors import SetupError
 from miniserve.models.folder import check_folder
 from miniserve.training.loop import is_finished, schedule, train
 from miniserve.training.network import Network, save_weights
-from miniserve.training.recipes import RECIPES, Recipe
+from miniserve.training.recipes import RECIPES, TrainingRecipe
 from miniserve.training.vocabulary import write_tokenizer
 from miniserve.types import Request, SamplingParams
 
@@ -38,7 +38,7 @@ def interrupt_at(stop: int):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture
-def folder(recipe: Recipe, tmp_path: Path) -> tuple[Network, Path]:
+def folder(recipe: TrainingRecipe, tmp_path: Path) -> tuple[Network, Path]:
     """A network with random weights that half precision holds exactly, and its model folder."""
     network = Network(recipe.shape.config(), seed=1)
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_the_engine_says_what_the_network_says(folder: tuple[Network, Path]) -> 
     assert said == ids[len(prompt) :]
 
 
-def test_training_learns_and_keeps_a_record(recipe: Recipe, out: Path) -> None:
+def test_training_learns_and_keeps_a_record(recipe: TrainingRecipe, out: Path) -> None:
     losses: list[float] = []
     longer = dataclasses.replace(recipe, steps=60, batch=16, learning_rate=1e-2)
     path = train(longer, out, on_step=lambda step, loss: losses.append(loss))
@@ -86,7 +86,7 @@ def test_training_learns_and_keeps_a_record(recipe: Recipe, out: Path) -> None:
     assert not list((out / ".checkpoints").glob("*.pt"))
 
 
-def test_the_same_seed_trains_the_same_weights(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_same_seed_trains_the_same_weights(recipe: TrainingRecipe, tmp_path: Path) -> None:
     for name in "ab":
         train(recipe, tmp_path / name)
     train(dataclasses.replace(recipe, seed=8), tmp_path / "c")
@@ -96,7 +96,7 @@ def test_the_same_seed_trains_the_same_weights(recipe: Recipe, tmp_path: Path) -
 
 @pytest.mark.parametrize("stop", [1, 5])
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
-    recipe: Recipe, tmp_path: Path, stop: int
+    recipe: TrainingRecipe, tmp_path: Path, stop: int
 ) -> None:
     train(recipe, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -110,14 +110,14 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert is_finished(recipe, tmp_path / "cut")
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(recipe: Recipe, out: Path) -> None:
+def test_a_checkpoint_of_another_recipe_is_refused(recipe: TrainingRecipe, out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(recipe, out, on_step=interrupt_at(2))
     with pytest.raises(SetupError, match="another recipe"):
         train(dataclasses.replace(recipe, seed=1), out, resume=True)
 
 
-def test_a_later_version_starts_from_the_earlier_one(recipe: Recipe, out: Path) -> None:
+def test_a_later_version_starts_from_the_earlier_one(recipe: TrainingRecipe, out: Path) -> None:
     later = dataclasses.replace(recipe, name="later", start="pupil", learning_rate=0.0)
     with pytest.raises(SetupError, match="train pupil first"):
         train(later, out)
@@ -126,7 +126,7 @@ def test_a_later_version_starts_from_the_earlier_one(recipe: Recipe, out: Path) 
     assert same(weights(out), weights(out, "later"))
 
 
-def test_a_pupil_learns_from_its_teacher_not_from_the_answers(recipe: Recipe, out: Path) -> None:
+def test_a_pupil_learns_from_its_teacher_not_from_the_answers(recipe: TrainingRecipe, out: Path) -> None:
     train(dataclasses.replace(recipe, name="teacher"), out)
     taught = dataclasses.replace(recipe, name="taught", teacher="teacher", start="teacher")
     losses: list[float] = []

@@ -11,8 +11,8 @@ from miniserve.engine.engine import Engine
 from miniserve.engine.sampler import Sampled
 from miniserve.engine.scheduler import Scheduler
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.training.score import MAX_TOKENS, Answer, Scored, score, summary, wilson
-from miniserve.training.tasks import Item
+from miniserve.training.score import MAX_TOKENS, Scored, ScoredAnswer, score, summary, wilson
+from miniserve.training.tasks import TaskItem
 from miniserve.training.vocabulary import EOS_ID
 
 
@@ -39,8 +39,8 @@ def parrot(tokenizer: Tokenizer, said: dict[str, str], after: int = EOS_ID) -> E
     return Engine(Parrot(tokenizer, said, after), Scheduler(SchedulerConfig(), blocks, 256, (EOS_ID,)))
 
 
-def an_item(question: str, answer: str, difficulty: str = "easy", task: str = "string") -> Item:
-    return Item(task, difficulty, question, answer, "key")
+def an_item(question: str, answer: str, difficulty: str = "easy", task: str = "string") -> TaskItem:
+    return TaskItem(task, difficulty, question, answer, "key")
 
 
 def test_only_the_exact_text_is_right(tokenizer: Tokenizer) -> None:
@@ -57,7 +57,7 @@ def test_only_the_exact_text_is_right(tokenizer: Tokenizer) -> None:
 def test_an_answer_that_does_not_end_is_wrong(tokenizer: Tokenizer) -> None:
     """Token 3 is a control token without text: the text alone would look right."""
     scored = score(parrot(tokenizer, {"a": "Paris"}, after=3), tokenizer, [an_item("a", "Paris")], lambda: None)
-    assert scored.answers == [Answer(an_item("a", "Paris"), "Paris", right=False)]
+    assert scored.answers == [ScoredAnswer(an_item("a", "Paris"), "Paris", right=False)]
     assert scored.tokens == MAX_TOKENS
 
 
@@ -71,9 +71,9 @@ def test_more_items_than_fit_at_once_keep_their_answers(tokenizer: Tokenizer) ->
 
 def test_summary_has_a_row_for_every_group() -> None:
     answers = [
-        Answer(an_item("q", "ab", "easy", "string"), "ab", True),
-        Answer(an_item("q", "abcd", "hard", "string"), "abcx", False),
-        Answer(an_item("q", "abcd", "hard", "fact"), "abcd", True),
+        ScoredAnswer(an_item("q", "ab", "easy", "string"), "ab", True),
+        ScoredAnswer(an_item("q", "abcd", "hard", "string"), "abcx", False),
+        ScoredAnswer(an_item("q", "abcd", "hard", "fact"), "abcd", True),
     ]
     rows = {(row["difficulty"], row["task"]): row for row in summary(Scored(answers, tokens=13, seconds=1.0))}
     assert set(rows) == {

@@ -22,7 +22,7 @@ from miniserve.models.tokenizer import Tokenizer
 from miniserve.training.evalset import read_set
 from miniserve.training.recipes import RECIPES
 from miniserve.training.score import score, summary
-from miniserve.training.tasks import Item
+from miniserve.training.tasks import TaskItem
 from miniserve.types import Request, SamplingParams
 
 NOWHERE = Path("no-such-cache")
@@ -49,7 +49,7 @@ def accuracy(name: str, difficulty: str, count: int) -> float:
 def ask(name: str, *questions: str) -> list[str]:
     folder = resolve_model(name, NOWHERE)
     tokenizer = Tokenizer.load(folder)
-    items = [Item("fact", "easy", question, "", "") for question in questions]
+    items = [TaskItem("fact", "easy", question, "", "") for question in questions]
     return [answer.text for answer in score(load_engine(folder), tokenizer, items, lambda: None).answers]
 
 

@@ -7,15 +7,15 @@ from random import Random
 
 import pytest
 
-from miniserve.training.batches import Mix, draw_item
+from miniserve.training.batches import TaskMix, draw_item
 from miniserve.training.evalset import SIZES, make_items
-from miniserve.training.tasks import TASKS, Item, draw, fact_item, is_held_out
+from miniserve.training.tasks import TASKS, TaskItem, draw, fact_item, is_held_out
 from miniserve.training.world import COLOURS, DAYS, facts
 
 SPOKEN = {"plus": "+", "minus": "-"}
 
 
-def items(task: str, hard: bool, count: int = 400) -> list[Item]:
+def items(task: str, hard: bool, count: int = 400) -> list[TaskItem]:
     rng = Random(f"{task} {hard}")
     return [draw(rng, task, hard, held_out=i % 2 == 0) for i in range(count)]
 
@@ -106,7 +106,7 @@ def test_what_is_scored_is_never_trained_on() -> None:
     assert all(is_held_out(key) for key in scored)
     for recent in (False, True):
         for _ in range(5000):
-            item = draw_item(rng, Mix(recent=recent))
+            item = draw_item(rng, TaskMix(recent=recent))
             assert item.key not in scored
             assert item.question not in questions
 
@@ -129,7 +129,7 @@ def test_recent_facts_stay_out_unless_asked_for() -> None:
     rng = Random(1)
 
     def drawn(with_recent: bool) -> set[str]:
-        mix = Mix(recent=with_recent, tasks=(0, 0, 1), easy_tasks=(0, 0, 1))
+        mix = TaskMix(recent=with_recent, tasks=(0, 0, 1), easy_tasks=(0, 0, 1))
         return {draw_item(rng, mix).key.split("/")[1] for _ in range(3000)}
 
     assert recent

@@ -18,7 +18,7 @@ from scipy import stats
 from miniserve.errors import SetupError
 from miniserve.scenario import load
 from miniserve.workload import Arrivals, Bursts, Noisy, Piecewise, Poisson, Spike, Spikes, Varying, Waves, diurnal, ramp
-from miniserve.workload.rates import Piece, realised, rescaled
+from miniserve.workload.rates import RatePiece, realised, rescaled
 
 DAY_S = 86_400.0
 CURVES: dict[str, Varying] = {
@@ -73,7 +73,7 @@ def area_between(curve: Piecewise, from_s: float, to_s: float) -> float:
 
 def test_a_constant_curve_is_the_poisson_process() -> None:
     """Path by path: the same random numbers give the same times as the kind that was there before."""
-    flat: list[Piece] = [(7.0, 2.0, 2.0)] * 500
+    flat: list[RatePiece] = [(7.0, 2.0, 2.0)] * 500
     ours = list(itertools.islice(rescaled(flat, Random(4)), 1000))
     assert ours == pytest.approx(list(itertools.islice(Poisson(2.0).times(Random(4)), 1000)))
 

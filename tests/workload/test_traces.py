@@ -15,8 +15,8 @@ from miniserve.sim.run import simulate
 from miniserve.sim.sequence import make_sequence
 from miniserve.types import Request
 from miniserve.workload import Mix, Workload
-from miniserve.workload.replay import BlockTokens, Trace
-from miniserve.workload.traces import FORMATS, read
+from miniserve.workload.replay import BlockTokens, RecordedTrace
+from miniserve.workload.traces import FORMATS, read_trace
 
 TRACES = Path(__file__).parent / "traces"
 FILES = {
@@ -40,12 +40,12 @@ LENGTHS = {
 
 
 def replayed(format: str, **settings: object) -> list[Request]:
-    return list(Workload(Trace.open(FILES[format], format), **settings).requests(seed=1))  # type: ignore[arg-type]
+    return list(Workload(RecordedTrace.open(FILES[format], format), **settings).requests(seed=1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_times_count_from_the_first_row_and_lengths_are_the_rows(format: str) -> None:
-    rows = list(read(FILES[format], format))
+    rows = list(read_trace(FILES[format], format))
     assert [row.time_s for row in rows] == pytest.approx(TIMES_S[format])
     assert [(row.prompt_tokens, row.output_tokens) for row in rows] == LENGTHS[format]
 
@@ -100,7 +100,7 @@ def test_block_tokens_are_a_sequence() -> None:
 
 
 def test_speed_shortens_the_time_and_raises_the_rate() -> None:
-    plain, fast = Trace.open(FILES["azure"], "azure"), Trace.open(FILES["azure"], "azure", speed=4)
+    plain, fast = RecordedTrace.open(FILES["azure"], "azure"), RecordedTrace.open(FILES["azure"], "azure", speed=4)
     assert [r.arrived_s for r in Workload(fast).requests()] == pytest.approx([t / 4 for t in TIMES_S["azure"]])
     assert [plain.rate_per_s, fast.rate_per_s] == pytest.approx([5 / 60, 20 / 60])
 
@@ -109,7 +109,7 @@ def test_rows_are_read_one_at_a_time(tmp_path: Path) -> None:
     """What comes before a bad row can be had: nobody has read the whole file first."""
     path = tmp_path / "trace.csv"
     path.write_text(FILES["azure"].read_text() + "never\n")
-    assert len(list(itertools.islice(read(path, "azure"), 5))) == 5
+    assert len(list(itertools.islice(read_trace(path, "azure"), 5))) == 5
 
 
 # --- bad rows ------------------------------------------------------------------------------------------------------
@@ -151,19 +151,19 @@ def test_a_bad_row_is_refused_with_file_line_and_reason(name: str, tmp_path: Pat
     path = tmp_path / "bad.trace"
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(SetupError, match=reason) as raised:
-        Trace.open(path, format)
+        RecordedTrace.open(path, format)
     assert str(raised.value).startswith(f"{path}:{number}: ")
 
 
 def test_a_file_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"none\.csv does not exist"):
-        Trace.open(tmp_path / "none.csv", "azure")
+        RecordedTrace.open(tmp_path / "none.csv", "azure")
     (tmp_path / "header.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
     with pytest.raises(SetupError, match=r"header\.csv has no rows"):
-        Trace.open(tmp_path / "header.csv", "azure")
+        RecordedTrace.open(tmp_path / "header.csv", "azure")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(SetupError, match=r"empty\.csv:1: the column 'TIMESTAMP' is missing"):
-        Trace.open(tmp_path / "empty.csv", "azure")
+        RecordedTrace.open(tmp_path / "empty.csv", "azure")
 
 
 # --- in a scenario -------------------------------------------------------------------------------------------------

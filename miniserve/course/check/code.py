@@ -22,7 +22,7 @@ from miniserve.course.check.verdict import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class CheckLayer:
     """Cases of one kind, and their judge. `smaller` proposes simpler versions of a case that failed."""
 
     name: str  # contract, examples, properties, differential, cost
@@ -39,7 +39,7 @@ class Code(Question):
     kind: ClassVar[str] = "code"
     target: str
     driver: Drive
-    layers: tuple[Layer, ...]
+    layers: tuple[CheckLayer, ...]
     forbidden: tuple[str, ...] = ()  # names of the library that do the work, beside the target itself
 
     def cases(self, seed: int, learner: str) -> Sequence[Case]:
@@ -90,7 +90,7 @@ class Code(Question):
             )
         return None
 
-    def _layer(self, case: Case) -> Layer:
+    def _layer(self, case: Case) -> CheckLayer:
         return next(layer for layer in self.layers if layer.name == case.layer)
 
     @property

@@ -19,7 +19,7 @@ from miniserve import seeds
 from miniserve.course.check.ask import Drive, Json, Told, ask, drive_value, is_blank
 from miniserve.course.check.verdict import Problem, Status, Verdict
 
-Ask = Callable[[Drive, Json], Told]  # how one case reaches the answer: in this process, or in a learner's kernel
+Asker = Callable[[Drive, Json], Told]  # how one case reaches the answer: in this process, or in a learner's kernel
 _SHRINK_TRIES = 200
 
 
@@ -80,7 +80,7 @@ class Question:
         return Random(seeds.number("question", self.id, *key))
 
 
-def check(question: Question, ask_case: Ask, seed: int, learner: str = "") -> Verdict:
+def check(question: Question, ask_case: Asker, seed: int, learner: str = "") -> Verdict:
     """Ask every case, layer by layer, until something is wrong."""
     cases = question.cases(seed, learner)
     layers = list(dict.fromkeys(case.layer for case in cases))
@@ -111,12 +111,12 @@ def check_here(question: Question, answer: object, seed: int, learner: str = "")
     return verdict
 
 
-def _problem(question: Question, ask_case: Ask, case: Case, learner: str) -> Problem | None:
+def _problem(question: Question, ask_case: Asker, case: Case, learner: str) -> Problem | None:
     told = ask_case(question.drive, case.asked)
     return question.judge(case, told.value, learner) if told.ok else question.failed(case, told)
 
 
-def _shrunk(question: Question, ask_case: Ask, case: Case, problem: Problem, learner: str) -> tuple[Case, Problem]:
+def _shrunk(question: Question, ask_case: Asker, case: Case, problem: Problem, learner: str) -> tuple[Case, Problem]:
     """Return the smallest case found that fails in the same way."""
     tries = 0
     progress = case.smaller is not None and problem.id != "never-ends"

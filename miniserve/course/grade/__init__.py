@@ -78,10 +78,10 @@ class Folder(pytest.Directory):
             raise self.CollectError(str(error)) from None
         self.session.stash[_GRADING], self.session.stash[_SHEETS] = grading, []
         for handed in grading.submissions:
-            yield Notebook.from_parent(self, name=f"{handed.learner}.{handed.chapter:02}", handed=handed)
+            yield NotebookFile.from_parent(self, name=f"{handed.learner}.{handed.chapter:02}", handed=handed)
 
 
-class Notebook(pytest.Collector):
+class NotebookFile(pytest.Collector):
     """One notebook that was handed in; graded when its first question is reached."""
 
     def __init__(self, *, handed: Submission, **rest: Any) -> None:
@@ -94,7 +94,7 @@ class Notebook(pytest.Collector):
         course = self.session.stash[_GRADING].course
         names = course[self.handed.chapter].questions if self.handed.chapter else ["file"]
         for name in names:
-            yield Answer.from_parent(self, name=f"q{name}", question=name)
+            yield AnswerItem.from_parent(self, name=f"q{name}", question=name)
 
     def graded(self) -> Sheet:
         """Return the sheet, made at the first call."""
@@ -104,7 +104,7 @@ class Notebook(pytest.Collector):
         return self.sheet
 
 
-class Answer(pytest.Item):
+class AnswerItem(pytest.Item):
     """One question of one notebook: passed if correct, skipped if not tried or read by a person, failed otherwise."""
 
     def __init__(self, *, question: str, **rest: Any) -> None:
@@ -113,7 +113,7 @@ class Answer(pytest.Item):
 
     def runtest(self) -> None:
         """Show the verdict."""
-        assert isinstance(self.parent, Notebook)
+        assert isinstance(self.parent, NotebookFile)
         sheet = self.parent.graded()
         verdict = sheet.verdicts.get(self.question)
         if verdict is None or sheet.handed.problem:

@@ -49,7 +49,7 @@ def python(text: str) -> str:
         return text
 
 
-def parse(text: str) -> ast.Module | None:
+def parse_cell(text: str) -> ast.Module | None:
     """Return a cell's syntax tree; None if it is not Python (or is nested too deep to be)."""
     try:
         return ast.parse(python(text))
@@ -59,7 +59,7 @@ def parse(text: str) -> ast.Module | None:
 
 def names(text: str) -> Names:
     """Return what a cell binds, changes and loads."""
-    tree = parse(text)
+    tree = parse_cell(text)
     if tree is None:
         return Names(known=False)
     nodes = list(ast.walk(tree))
@@ -78,7 +78,7 @@ def names(text: str) -> Names:
 
 def parameters(text: str) -> frozenset[str]:
     """Return the names of all parameters of functions in a cell."""
-    tree = parse(text)
+    tree = parse_cell(text)
     return frozenset(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)) if tree else frozenset()
 
 
@@ -119,7 +119,7 @@ def needed(texts: list[str], always: Collection[int]) -> set[int]:
 
 def same_code(one: str, other: str) -> bool:
     """Say whether two cells are the same but for spaces, comments and quotes."""
-    left, right = parse(one), parse(other)
+    left, right = parse_cell(one), parse_cell(other)
     if left is None or right is None:
         return one.strip() == other.strip()
     return ast.dump(left) == ast.dump(right)

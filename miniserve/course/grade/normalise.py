@@ -18,7 +18,7 @@ from miniserve.course.grade.trusted import Given, TrustedChapter
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class HandedCell:
     """One code cell to run. `question` for an answer cell; `own` if the text is the learner's."""
 
     id: str
@@ -31,11 +31,11 @@ class Cell:
 class Normalised:
     """What will run, what is decided already, and what the instructor should know."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[HandedCell, ...]
     verdicts: tuple[Verdict, ...]  # not tried, missing, forbidden: known without running
     notes: tuple[str, ...]
 
-    def without(self, chapter: TrustedChapter, ids: Collection[str]) -> tuple[Cell, ...]:
+    def without(self, chapter: TrustedChapter, ids: Collection[str]) -> tuple[HandedCell, ...]:
         """Return the cells without some: an answer cell becomes the one that was given, others go."""
         stubs = {cell.id: cell.text for cell in chapter.answer_cells.values()}
         return tuple(
@@ -82,24 +82,24 @@ def _extras(cells: tuple[Handed, ...], chapter: TrustedChapter, taken: set[int])
 
 def _merged(
     chapter: TrustedChapter, answers: dict[str, Handed | None], extras: dict[str, list[Handed]]
-) -> list[tuple[Cell, str]]:
+) -> list[tuple[HandedCell, str]]:
     """Return the cells in the chapter's order, each with the id of the given cell that it is, "" for the learner's."""
-    merged: list[tuple[Cell, str]] = []
+    merged: list[tuple[HandedCell, str]] = []
     number = 0
     for place, given in enumerate(chapter.cells):
         if given.runs:
             merged.append((_filled(given, answers), "setup" if not merged else given.id))
         for extra in (extras.get("", []) if place == 0 else []) + extras.get(given.id, []):
             number += 1
-            merged.append((Cell(f"own-{number}", _unmarked(extra.text), own=True), ""))
+            merged.append((HandedCell(f"own-{number}", _unmarked(extra.text), own=True), ""))
     return merged
 
 
-def _filled(given: Given, answers: dict[str, Handed | None]) -> Cell:
+def _filled(given: Given, answers: dict[str, Handed | None]) -> HandedCell:
     answer = answers.get(given.question) if given.question else None
     if answer is None or same_code(answer.text, given.text):
-        return Cell(given.id, given.text, given.question)
-    return Cell(given.id, _unmarked(answer.text), given.question, own=True)
+        return HandedCell(given.id, given.text, given.question)
+    return HandedCell(given.id, _unmarked(answer.text), given.question, own=True)
 
 
 def _unmarked(text: str) -> str:
@@ -107,7 +107,7 @@ def _unmarked(text: str) -> str:
     return NBVAL_COMMENT.sub("#", text)
 
 
-def _decided(chapter: TrustedChapter, id_: str, answer: Handed | None, cells: tuple[Cell, ...]) -> Verdict | None:
+def _decided(chapter: TrustedChapter, id_: str, answer: Handed | None, cells: tuple[HandedCell, ...]) -> Verdict | None:
     """Return the verdict that needs no run."""
     given, question = chapter.answer_cells[id_], chapter.questions[id_]
     elsewhere = any(cell.own and cell.question != id_ and question.name in names(cell.text).binds for cell in cells)
@@ -124,7 +124,7 @@ def _decided(chapter: TrustedChapter, id_: str, answer: Handed | None, cells: tu
     return None
 
 
-def _forbidden(question: Code, text: str, cells: tuple[Cell, ...]) -> str | None:
+def _forbidden(question: Code, text: str, cells: tuple[HandedCell, ...]) -> str | None:
     """Return how an answer reaches for what it should build, in its own cell or by a name from another of theirs."""
     if use := forbidden_use(python(text), question.denied):
         return use
@@ -138,7 +138,7 @@ def _forbidden(question: Code, text: str, cells: tuple[Cell, ...]) -> str | None
     return None
 
 
-def _notes(handed: Submission, chapter: TrustedChapter, cells: tuple[Cell, ...]) -> list[str]:
+def _notes(handed: Submission, chapter: TrustedChapter, cells: tuple[HandedCell, ...]) -> list[str]:
     notes = list(handed.notes)
     ids = [cell.id for cell in handed.cells]
     twice = sorted({cell.id for cell in chapter.cells if ids.count(cell.id) > 1})

@@ -39,7 +39,7 @@ PROTECTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ReportItem:
     """How one question went over all learners."""
 
     question: str
@@ -50,12 +50,12 @@ class Item:
     by_hand: bool
 
 
-def items(graded: Graded) -> list[Item]:
+def items(graded: Graded) -> list[ReportItem]:
     """Return the analysis of every question."""
     return [_item(graded, question) for chapter in graded.course.values() for question in chapter.questions.values()]
 
 
-def _item(graded: Graded, question: Question) -> Item:
+def _item(graded: Graded, question: Question) -> ReportItem:
     verdicts = [graded.verdict(learner, question.id) for learner in graded.learners]
     answered = [verdict for verdict in verdicts if verdict.status not in _NOT_ANSWERED]
     problems = [verdict.problem for verdict in answered if verdict.problem is not None]
@@ -64,7 +64,7 @@ def _item(graded: Graded, question: Question) -> Item:
         name, count = min(Counter(p.id for p in problems).items(), key=lambda pair: (-pair[1], pair[0]))
         commonest = f"{name} ({count} of {len(answered)}): {next(p.why for p in problems if p.id == name)}"
     correct = sum(verdict.status is Status.CORRECT for verdict in verdicts)
-    return Item(question.id, question.title, len(answered), correct, commonest, question.graded_by_hand)
+    return ReportItem(question.id, question.title, len(answered), correct, commonest, question.graded_by_hand)
 
 
 def report_page(graded: Graded) -> str:
@@ -124,7 +124,7 @@ def _analysis(graded: Graded) -> str:
     return f'<div class="wide"><table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _share(item: Item) -> str:
+def _share(item: ReportItem) -> str:
     if item.by_hand:
         return "read by a person"
     return f"{item.correct / item.answered:.0%}" if item.answered else "nobody answered"

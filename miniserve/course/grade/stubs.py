@@ -14,12 +14,12 @@ from pathlib import Path
 from miniserve.course.check.code import Code
 from miniserve.course.check.question import Question
 from miniserve.course.notebook.source import function_head
+from miniserve.course.notebook.targets import Function
 
 PACKAGE = Path(__file__).resolve().parents[2]
 _LEFT_OUT = {"__pycache__", "course/grade"}
 _OF_A_CHAPTER = {"__init__.py", "lab.py"}  # all else in its folder knows answers
 SIGN = "it is not here while your notebook is graded"
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def write_stubbed(folder: Path, questions: Iterable[Question], package: Path = PACKAGE) -> None:

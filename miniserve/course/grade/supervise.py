@@ -19,13 +19,13 @@ from typing import Any
 from miniserve.course.check.numbers import Number
 from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.judge import failed as failed_verdict
-from miniserve.course.grade.normalise import Cell, Normalised, normalise
+from miniserve.course.grade.normalise import HandedCell, Normalised, normalise
 from miniserve.course.grade.sandbox import Room, kernel_command, kernel_environment, prepare
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.stubs import SIGN, write_stubbed
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.trusted import Limits, TrustedChapter
-from miniserve.course.grade.watch import Run, watch
+from miniserve.course.grade.watch import NotebookRun, watch
 from miniserve.course.notebook.notebooks import dumps
 
 MOST_RUNS_LONG = 3  # all runs of one notebook together, in limits of one
@@ -74,7 +74,7 @@ class Grader:
                 break
         return judging.sheet(handed)
 
-    def _run(self, handed: Submission, chapter: TrustedChapter, judging: Judging) -> Run:
+    def _run(self, handed: Submission, chapter: TrustedChapter, judging: Judging) -> NotebookRun:
         folder = Path(tempfile.mkdtemp(prefix="ms-", dir=self._folder))
         room = Room(folder / "r")
         try:
@@ -108,7 +108,7 @@ class Grader:
         }
 
 
-def _notebook(cells: Iterable[Cell]) -> dict[str, Any]:
+def _notebook(cells: Iterable[HandedCell]) -> dict[str, Any]:
     made: list[dict[str, Any]] = [
         {"cell_type": "code", "id": c.id, "metadata": {}, "source": c.text, "execution_count": None, "outputs": []}
         for c in cells
@@ -134,10 +134,10 @@ class Judging:
     def open(self) -> set[str]:
         return self.chapter.questions.keys() - self.verdicts.keys()
 
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[HandedCell, ...]:
         return self.normal.without(self.chapter, self.left_out)
 
-    def take(self, run: Run) -> None:
+    def take(self, run: NotebookRun) -> None:
         """Keep what a run told; leave out what ended it."""
         self.runs += 1
         if self.runs == 1 and self.given.intersection(run.late[:1]):
@@ -152,7 +152,7 @@ class Judging:
         elif self.open:
             self.broken = f"the worker ended without a verdict on {', '.join(sorted(self.open))}: {run.log[-300:]}"
 
-    def _leave_out(self, run: Run) -> None:
+    def _leave_out(self, run: NotebookRun) -> None:
         """Leave out the learner's first cell that was late, since it may have spoilt the kernel; else who is blamed."""
         late = [id_ for id_ in run.late if id_ not in self.given | self.left_out]
         blame, why, status = (

@@ -30,7 +30,7 @@ PATIENCE_S = 15.0  # beyond a cell's limit, until a worker that says nothing is 
 
 
 @dataclass(slots=True)
-class Run:
+class NotebookRun:
     """What one worker told, and how it ended."""
 
     ready: bool = False
@@ -46,7 +46,7 @@ class Run:
     log: str = ""
 
 
-def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits, stopped: threading.Event) -> Run:
+def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits, stopped: threading.Event) -> NotebookRun:
     """Start a worker, follow what it tells, and end it if it is silent, takes too long or takes too much."""
     reading, writing = os.pipe()
     (folder / "job.json").write_text(json.dumps({**job, "pipe": writing}), encoding="utf-8")
@@ -56,7 +56,7 @@ def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits, stopped
             pass_fds=(writing,), start_new_session=True, env=_environment(),
         )  # fmt: skip
         os.close(writing)
-        run = Run()
+        run = NotebookRun()
         try:
             _follow(run, reading, worker.pid, str(room.folder), limits, stopped)
         finally:
@@ -97,7 +97,7 @@ def _environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-def _follow(run: Run, reading: int, worker: int, mark: str, limits: Limits, stopped: threading.Event) -> None:
+def _follow(run: NotebookRun, reading: int, worker: int, mark: str, limits: Limits, stopped: threading.Event) -> None:
     """Read events until the worker ends or must be ended."""
     started_s = heard_s = looked_s = time.monotonic()
     waiting = b""
@@ -129,11 +129,11 @@ def _follow(run: Run, reading: int, worker: int, mark: str, limits: Limits, stop
             return _blame(run, f"the notebook took more than {limits.notebook_s:g} s", Status.TIMEOUT)
 
 
-def _blame(run: Run, why: str, status: Status = Status.CRASHED) -> None:
+def _blame(run: NotebookRun, why: str, status: Status = Status.CRASHED) -> None:
     run.blame, run.why, run.status = run.at, why, status
 
 
-def _hear(run: Run, event: dict[str, Any]) -> None:
+def _hear(run: NotebookRun, event: dict[str, Any]) -> None:
     kind, at = event["event"], event.get("at", "")
     if kind == "ready":
         run.ready = True

@@ -35,15 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Put the questions behind the cells, and our kernel in place of nbval's."""
     job = json.loads(Path(config.getoption("--grade-job")).read_text(encoding="utf-8"))
-    Run.current = Run(job)
+    GradingJob.current = GradingJob(job)
     IPyNbFile.collect = _collect_with_questions
     IPyNbFile.setup = _start_kernel
 
 
-class Run:
+class GradingJob:
     """What this process was asked to do, and the pipe through which it tells."""
 
-    current: Run
+    current: GradingJob
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
@@ -59,24 +59,24 @@ class Run:
 
 
 def _start_kernel(self: Any) -> None:
-    job = Run.current.job
+    job = GradingJob.current.job
     self.kernel = GradedKernel(job["command"], Path(job["home"]), job["environment"], job["cell_s"])
     self.setup_sanitize_files()
-    Run.current.tell(event="ready")
+    GradingJob.current.tell(event="ready")
 
 
 def _collect_with_questions(self: Any) -> Iterator[pytest.Item]:
     for cell in _collect(self):
         cell.output_timeout = OUTPUT_S
         yield cell
-    for question in Run.current.questions:
+    for question in GradingJob.current.questions:
         yield Asked.from_parent(self, name=f"q{question.id}", question=question)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Tell what begins; see how it ended; stop at once when the kernel has gone."""
-    run, at = Run.current, _name(item)
+    run, at = GradingJob.current, _name(item)
     run.tell(event="begin", at=at)
     try:
         return (yield)
@@ -94,11 +94,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Say that all was asked; without this line the supervisor knows that something ended us."""
     if not session.shouldstop:
-        Run.current.tell(event="done")
+        GradingJob.current.tell(event="done")
 
 
 def _name(item: pytest.Item) -> str:
-    return Run.current.cell_ids[item.cell_num] if isinstance(item, IPyNbCell) else item.name
+    return GradingJob.current.cell_ids[item.cell_num] if isinstance(item, IPyNbCell) else item.name
 
 
 def _end(kernel: GradedKernel) -> End | None:
@@ -122,7 +122,7 @@ class Asked(pytest.Item):
 
     def runtest(self) -> None:
         """Judge, and tell the verdict."""
-        run = Run.current
+        run = GradingJob.current
         id_, learner = self.question.id, run.job["learner"]
         seed = seeds.bucket("grade", run.job["seed"], id_, learner, buckets=10_000)
         end = run.ends.get(run.job["answer_cells"][id_], End())

@@ -15,7 +15,8 @@ import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
+from miniserve.course.notebook.targets import Function
+
 Edit = Callable[[ast.AST], None]  # changes a node in place
 
 _SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {

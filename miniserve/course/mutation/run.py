@@ -42,7 +42,7 @@ _MUTATED_KINDS = ("code", "F")
 
 
 @dataclass(frozen=True, slots=True)
-class Solution:
+class SolvedText:
     """A solved answer as a module's text, and the functions in it that a learner writes (None: all)."""
 
     question_id: str
@@ -88,16 +88,16 @@ class Score:
 # --- what is spoilt ------------------------------------------------------------------------------------------------
 
 
-def source_of(number: int, root: Path = ROOT) -> Source:
+def module_text(number: int, root: Path = ROOT) -> Source:
     """Read the source of a chapter. Raises: SetupError if there is none."""
     for path in root.glob(f"solutions/{number:02}_*.py"):
         return read_source(path, path.relative_to(root))
     raise SetupError(f"chapter {number} has no source solutions/{number:02}_*.py")
 
 
-def solutions(number: int, root: Path = ROOT) -> list[Solution]:
+def solutions(number: int, root: Path = ROOT) -> list[SolvedText]:
     """Return the solved answers of a chapter that are code."""
-    source, found = source_of(number, root), []
+    source, found = module_text(number, root), []
     ch = chapter(number, learner="")
     for cell in source.cells:
         question = ch.question(cell.question) if cell.question else None
@@ -107,7 +107,7 @@ def solutions(number: int, root: Path = ROOT) -> list[Solution]:
         if isinstance(question, Code):
             taken = take(cell.target, question.id, root)
             text, functions = f"{text}\n\n\n{taken.solved}\n", frozenset(question.methods or (question.symbol,))
-        found.append(Solution(question.id, text, functions))
+        found.append(SolvedText(question.id, text, functions))
     return found
 
 
@@ -205,7 +205,9 @@ def declared(number: int, root: Path = ROOT) -> dict[str, dict[tuple[str, str], 
     return found
 
 
-def score(worker: Worker, solution: Solution, equivalents: Mapping[tuple[str, str], str], every: int = 1) -> Score:
+def score_mutants(
+    worker: Worker, solution: SolvedText, equivalents: Mapping[tuple[str, str], str], every: int = 1
+) -> Score:
     """Judge a solution's mutants; each `every`-th of them only. Raises: SetupError if the solution does not pass."""
     if not worker.passes(solution.question_id, solution.text):
         raise SetupError(f"{solution.question_id}: the solution itself does not pass when its cell is run alone")
@@ -239,7 +241,7 @@ def scores(number: int, every: int = 1, root: Path = ROOT) -> Iterator[Score]:
     equivalents = declared(number, root)
     with Worker() as worker:
         for solution in solutions(number, root):
-            yield score(worker, solution, equivalents.get(solution.question_id, {}), every)
+            yield score_mutants(worker, solution, equivalents.get(solution.question_id, {}), every)
 
 
 def numbers(root: Path = ROOT) -> list[int]:

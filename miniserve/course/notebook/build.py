@@ -34,7 +34,7 @@ from miniserve.course.notebook.notebooks import (
     without_outputs,
 )
 from miniserve.course.notebook.source import Source, read_source
-from miniserve.course.notebook.times import label, note, read_times
+from miniserve.course.notebook.times import label, note_times, read_times
 from miniserve.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -106,7 +106,7 @@ def build(course: Course, path: Path, again: bool = False, times: bool = False) 
         ran, took = execute(made, source, solved.parent, course.root)
         _refuse_unsolved(course, source, ran)
         if times or source.name not in read_times(course.root):
-            note(course.root, source.name, took)
+            note_times(course.root, source.name, took)
             source, cells = course.read(path)  # the header tells the time
         stored, what = by_id(ran), f"executed in {took.seconds:.0f} s"
     else:

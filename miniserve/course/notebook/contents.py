@@ -41,7 +41,7 @@ TITLES: dict[int, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ChapterProgress:
     """One chapter, and how much of it is solved in the notebook that was found."""
 
     number: int
@@ -53,17 +53,17 @@ class Progress:
     solved: int
 
 
-def progress(folder: Path = Path()) -> list[Progress]:
+def progress(folder: Path = Path()) -> list[ChapterProgress]:
     """Return all twenty, with what the notebooks in `folder` say is solved."""
     return [_progress(number, title, form, folder) for number, (title, form) in TITLES.items()]
 
 
-def _progress(number: int, title: str, form: str, folder: Path) -> Progress:
+def _progress(number: int, title: str, form: str, folder: Path) -> ChapterProgress:
     asked = _questions(number)
     minutes, hardest = sum(question.minutes for question in asked), max((q.difficulty for q in asked), default=0)
     told = _states(number, folder)
     solved = sum(told.get(question.id) in ("CORRECT", "NOTED") for question in asked)
-    return Progress(number, title, form, minutes, hardest, len(asked), solved)
+    return ChapterProgress(number, title, form, minutes, hardest, len(asked), solved)
 
 
 def _questions(number: int) -> tuple[Question, ...]:

@@ -40,7 +40,7 @@ def read_times(root: Path) -> dict[str, float]:
     return dict(_read(root).get("seconds", {}))
 
 
-def note(root: Path, name: str, took: Took) -> None:
+def note_times(root: Path, name: str, took: Took) -> None:
     """Keep what a notebook took."""
     rows = {
         "seconds": round(took.seconds, 1),

@@ -45,7 +45,7 @@ _ANY_NUMBER = ("table_row", "splits", "scale")  # of the others the launch knows
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class KernelShape:
     """The attention of one model, and the pool's block size."""
 
     heads: int = 9
@@ -65,7 +65,7 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Resources:
     """What one compiled kernel needs. Registers are per thread, shared memory per program, spills per thread."""
 
     kernel: str
@@ -80,7 +80,7 @@ class Usage:
     tensor_cores: bool
 
 
-def builds(shape: Shape, dtype: torch.dtype) -> Iterator[Build]:
+def builds(shape: KernelShape, dtype: torch.dtype) -> Iterator[Build]:
     """Yield the kernels as the launchers would compile them for `shape`."""
     from miniserve.engine.kernels import kv_store, paged_decode, paged_prefill
 
@@ -93,7 +93,7 @@ def builds(shape: Shape, dtype: torch.dtype) -> Iterator[Build]:
     yield Build(paged_prefill.attend_chunks, paged_prefill.constants(*model), paged_prefill.OPTIONS, dtype)
 
 
-def compile_for(build: Build, capability: int) -> Usage:
+def compile_for(build: Build, capability: int) -> Resources:
     """Compile one kernel for one GPU generation (80 = sm_80) and read the assembler's log."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -117,8 +117,8 @@ def _type(name: str, build: Build) -> str:
     return "constexpr" if name in build.constants else _TYPES[name].replace("T", _NAMES[build.dtype])
 
 
-def _usage(build: Build, capability: int, compiled: Any, log: str) -> Usage:
-    return Usage(
+def _usage(build: Build, capability: int, compiled: Any, log: str) -> Resources:
+    return Resources(
         kernel=build.kernel.__name__,
         capability=capability,
         dtype=_NAMES[build.dtype],
@@ -138,7 +138,7 @@ def _number(pattern: str, log: str) -> int:
     return int(found.group(1))
 
 
-def report(shape: Shape, dtypes: Sequence[torch.dtype] = DTYPES) -> list[Usage]:
+def report(shape: KernelShape, dtypes: Sequence[torch.dtype] = DTYPES) -> list[Resources]:
     """Compile every kernel for every GPU generation.
 
     Raises: SetupError without Triton.
@@ -153,7 +153,7 @@ def report(shape: Shape, dtypes: Sequence[torch.dtype] = DTYPES) -> list[Usage]:
     ]
 
 
-def table(usages: Sequence[Usage]) -> str:
+def report_table(usages: Sequence[Resources]) -> str:
     """Return the report as lines of text."""
     lines = ["kernel         GPU    type  warps  registers  spilled bytes  shared bytes  tensor cores"]
     for u in usages:
@@ -177,11 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(arguments)
     try:
-        usages = report(Shape(args.heads, args.kv_heads, args.head_dim, args.block_size))
+        usages = report(KernelShape(args.heads, args.kv_heads, args.head_dim, args.block_size))
     except SetupError as error:
         print(f"miniserve: {error}", file=sys.stderr)
         return 2
-    print(json.dumps([asdict(usage) for usage in usages]) if args.json else table(usages))
+    print(json.dumps([asdict(usage) for usage in usages]) if args.json else report_table(usages))
     return 0
 
 

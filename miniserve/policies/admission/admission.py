@@ -39,13 +39,13 @@ class Reject:
         return kinds[self.status](self.message, None, self.code, self.retry_after_s)
 
 
-Verdict = Admit | Reject
+AdmissionVerdict = Admit | Reject
 
 
 class Admission(Protocol):
     """Guards the door."""
 
-    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+    def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         """Say whether `request` may come in; if so, hold what it needs until `finished`."""
         ...
 
@@ -57,7 +57,7 @@ class Admission(Protocol):
 class AdmitAll:
     """No guard."""
 
-    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+    def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         return Admit()
 
     def finished(self, request: Request, tokens: int | None, now_s: float) -> None: ...
@@ -69,7 +69,7 @@ class AllOf:
     def __init__(self, *guards: Admission) -> None:
         self._guards = guards
 
-    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+    def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         for passed, guard in enumerate(self._guards):
             verdict = guard.decide(request, view, now_s)
             if isinstance(verdict, Reject):
@@ -120,7 +120,7 @@ class PriorityShedding:
         self._load = load
         self._retry_after_s = retry_after_s
 
-    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+    def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         load, limit = self._load(view), self._at[request.priority]
         if load < limit or limit == math.inf:
             return Admit()
@@ -156,7 +156,7 @@ class DeadlineCheck:
     def __init__(self, *, estimate: ServiceTime | None = None) -> None:
         self._estimate = estimate or ServiceTime()
 
-    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+    def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         if request.deadline_s is None:
             return Admit()
         left_s, service_s = request.deadline_s - now_s, self._estimate.service_s(request)

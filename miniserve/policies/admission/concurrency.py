@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from miniserve.errors import SetupError
-from miniserve.policies.admission.admission import Admit, Reject, Verdict
+from miniserve.policies.admission.admission import AdmissionVerdict, Admit, Reject
 from miniserve.types import FleetView, Request
 
 
@@ -114,7 +114,7 @@ class ConcurrencyLimit:
         self._inside: dict[str, list[float]] = {}  # request id -> when it came in; clients may use an id twice
         self._count = 0
 
-    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+    def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         limit = self._limit.current()
         if self._count >= limit:
             message = f"{self._count} requests are inside, the limit is {limit}"

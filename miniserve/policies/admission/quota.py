@@ -22,7 +22,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from miniserve.errors import SetupError
-from miniserve.policies.admission.admission import Admit, Reject, Verdict
+from miniserve.policies.admission.admission import AdmissionVerdict, Admit, Reject
 from miniserve.types import FleetView, Request
 
 _NS = 1_000_000_000
@@ -231,7 +231,7 @@ class QuotaAdmission:
             self._quotas[tenant] = TenantQuota(self._limits.get(tenant, self._default))
         return self._quotas[tenant]
 
-    def decide(self, request: Request, view: FleetView, now_s: float) -> Verdict:
+    def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         worst_tokens = len(request.prompt_ids) + request.sampling.max_tokens
         held = self.quota(request.tenant).reserve(worst_tokens, now_s)
         if isinstance(held, Reject):

@@ -9,7 +9,14 @@ from typing import Protocol
 import pytest
 
 from miniserve.course.check.ask import Told, drive_call
-from miniserve.course.check.code import Code, Layer, comes_from_library, forbidden_use, is_stub, reaches_for_library
+from miniserve.course.check.code import (
+    CheckLayer,
+    Code,
+    comes_from_library,
+    forbidden_use,
+    is_stub,
+    reaches_for_library,
+)
 from miniserve.course.check.question import check_here
 from miniserve.course.check.verdict import Problem, Status
 from miniserve.observe import percentiles
@@ -36,8 +43,10 @@ QUESTION = Code(
     driver=drive_call,
     forbidden=("percentiles", "percentiles_of_sorted"),
     layers=(
-        Layer("examples", lambda seed: [[{"values": [3, 1, 2], "p": 50}]], judge, on_error=on_error),
-        Layer("properties", lambda seed: [[{"values": list(range(200, 0, -1)), "p": p}] for p in (1, 99, 100)], judge),
+        CheckLayer("examples", lambda seed: [[{"values": [3, 1, 2], "p": 50}]], judge, on_error=on_error),
+        CheckLayer(
+            "properties", lambda seed: [[{"values": list(range(200, 0, -1)), "p": p}] for p in (1, 99, 100)], judge
+        ),
     ),
 )
 METHODS = Code(

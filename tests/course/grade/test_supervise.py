@@ -14,7 +14,7 @@ from miniserve.course.grade.normalise import normalise
 from miniserve.course.grade.submission import read_submissions
 from miniserve.course.grade.supervise import Judging
 from miniserve.course.grade.trusted import Limits, read_course
-from miniserve.course.grade.watch import Run
+from miniserve.course.grade.watch import NotebookRun
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def correct(*ids: str) -> dict[str, Verdict]:
 
 
 def test_a_cell_that_hangs_costs_its_question_and_is_left_out(judging: Judging) -> None:
-    judging.take(Run(ready=True, blame="answer-90-2", why="it ran on", status=Status.TIMEOUT))
+    judging.take(NotebookRun(ready=True, blame="answer-90-2", why="it ran on", status=Status.TIMEOUT))
 
     assert judging.verdicts["90.2"].status is Status.TIMEOUT
     assert judging.open == {"90.1", "90.3", "90.4", "90.5"}
@@ -40,16 +40,16 @@ def test_a_cell_that_hangs_costs_its_question_and_is_left_out(judging: Judging) 
 
 
 def test_what_was_judged_before_a_crash_stays(judging: Judging) -> None:
-    judging.take(Run(ready=True, blame="q90.3", why="the kernel died", verdicts=correct("90.1", "90.2")))
-    judging.take(Run(ready=True, done=True, verdicts=correct("90.4", "90.5")))
+    judging.take(NotebookRun(ready=True, blame="q90.3", why="the kernel died", verdicts=correct("90.1", "90.2")))
+    judging.take(NotebookRun(ready=True, done=True, verdicts=correct("90.4", "90.5")))
 
     states = [verdict.status for verdict in judging.sheet(judging.handed).verdicts.values()]  # type: ignore[attr-defined]
     assert states == [Status.CORRECT, Status.CORRECT, Status.CRASHED, Status.CORRECT, Status.CORRECT]
 
 
 def test_a_cell_of_the_learners_own_that_crashes_goes_and_costs_nothing(judging: Judging) -> None:
-    judging.take(Run(ready=True, blame="own-1", why="the kernel died"))
-    judging.take(Run(ready=True, done=True, verdicts=correct("90.1", "90.2", "90.3", "90.4", "90.5")))
+    judging.take(NotebookRun(ready=True, blame="own-1", why="the kernel died"))
+    judging.take(NotebookRun(ready=True, done=True, verdicts=correct("90.1", "90.2", "90.3", "90.4", "90.5")))
     sheet = judging.sheet(judging.handed)  # type: ignore[attr-defined]
 
     assert {verdict.status for verdict in sheet.verdicts.values()} == {Status.CORRECT}
@@ -58,16 +58,16 @@ def test_a_cell_of_the_learners_own_that_crashes_goes_and_costs_nothing(judging:
 
 def test_a_given_cell_that_is_late_gets_one_more_run(judging: Judging) -> None:
     wrong = {id_: Verdict(id_, Status.ERROR) for id_ in judging.open}
-    judging.take(Run(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late=["given"]))
+    judging.take(NotebookRun(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late=["given"]))
     assert judging.open == wrong.keys()
 
-    judging.take(Run(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late=["given"]))
+    judging.take(NotebookRun(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late=["given"]))
     assert judging.open == set()
 
 
 def test_the_first_late_cell_goes_before_the_one_that_is_blamed(judging: Judging) -> None:
     late = {"own-1": "it was still running after 8 s", "answer-90-1": "it did not let itself be interrupted"}
-    judging.take(Run(ready=True, blame="answer-90-1", why="x", failed=late, late=list(late)))
+    judging.take(NotebookRun(ready=True, blame="answer-90-1", why="x", failed=late, late=list(late)))
 
     assert judging.left_out == {"own-1"}
     assert len(judging.open) == 5
@@ -75,14 +75,14 @@ def test_the_first_late_cell_goes_before_the_one_that_is_blamed(judging: Judging
 
 def test_a_run_that_changes_nothing_is_the_last(judging: Judging) -> None:
     for _ in range(2):
-        judging.take(Run(ready=True, blame="answer-90-1", why="the kernel died"))
+        judging.take(NotebookRun(ready=True, blame="answer-90-1", why="the kernel died"))
 
     assert judging.open == set()
     assert {verdict.status for verdict in judging.verdicts.values()} == {Status.CRASHED}
 
 
 def test_a_kernel_that_never_starts_is_our_failure(judging: Judging) -> None:
-    judging.take(Run(ready=False, log="no space left"))
+    judging.take(NotebookRun(ready=False, log="no space left"))
     sheet = judging.sheet(judging.handed)  # type: ignore[attr-defined]
 
     assert not sheet.graded

@@ -56,7 +56,7 @@ def test_signatures_docstrings_texts_and_other_functions_are_left_alone() -> Non
 
 
 def test_every_mutant_is_another_program_that_compiles() -> None:
-    text = inspect.getsource(mutate.score)
+    text = inspect.getsource(mutate.score_mutants)
     made = list(mutants(text, frozenset({"score"})))
     assert len({mutant.text for mutant in made}) == len(made) > 20
     for mutant in made:
@@ -71,11 +71,11 @@ class Judge(mutate.Worker):
         return mutate.answer_in(text, "f")(3) in (3, 4)
 
 
-SOLUTION = mutate.Solution("9.9", "def f(n):\n    return n + 1\n", None)
+SOLUTION = mutate.SolvedText("9.9", "def f(n):\n    return n + 1\n", None)
 
 
 def test_a_score_counts_what_was_noticed_and_what_was_not() -> None:
-    result = mutate.score(Judge(), SOLUTION, {})
+    result = mutate.score_mutants(Judge(), SOLUTION, {})
     assert (result.killed, [mutant.now for mutant in result.survivors]) == (3, ["return n + 0"])
     assert result.killed_fraction == 0.75
     assert not result.good
@@ -84,8 +84,8 @@ def test_a_score_counts_what_was_noticed_and_what_was_not() -> None:
 
 def test_a_declared_equivalent_is_no_mistake_and_a_stale_one_is_named() -> None:
     survivor, stale = ("return n + 1", "return n + 0"), ("return n", "return m")
-    assert mutate.score(Judge(), SOLUTION, {survivor: "why"}).good
-    result = mutate.score(Judge(), SOLUTION, {survivor: "why", stale: "why"})
+    assert mutate.score_mutants(Judge(), SOLUTION, {survivor: "why"}).good
+    result = mutate.score_mutants(Judge(), SOLUTION, {survivor: "why", stale: "why"})
     assert not result.good
     assert "return m" in result.unused[0]
 
@@ -99,7 +99,7 @@ def test_too_many_equivalents_are_refused(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_solution_that_does_not_pass_alone_has_no_score() -> None:
     with pytest.raises(SetupError, match="the solution itself"):
-        mutate.score(Judge(), mutate.Solution("9.9", "def f(n):\n    return 9\n", None), {})
+        mutate.score_mutants(Judge(), mutate.SolvedText("9.9", "def f(n):\n    return 9\n", None), {})
 
 
 def test_an_equivalent_needs_a_reason(tmp_path: Path) -> None:

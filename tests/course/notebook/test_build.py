@@ -24,7 +24,7 @@ from miniserve.course.notebook.notebooks import (
     states,
     untouched,
 )
-from miniserve.course.notebook.times import Took, held_mib, label, note, read_times
+from miniserve.course.notebook.times import Took, held_mib, label, note_times, read_times
 from miniserve.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -283,8 +283,8 @@ def test_a_busy_machine_does_not_change_a_notebook(copied: Course, monkeypatch: 
 
 
 def test_times_of_several_notebooks_are_kept_in_order(tmp_path: Path) -> None:
-    note(tmp_path, "07_small", Took(20.0, 100.4, [0.1, 0.25]))
-    note(tmp_path, "06_other", Took(4.06))
+    note_times(tmp_path, "07_small", Took(20.0, 100.4, [0.1, 0.25]))
+    note_times(tmp_path, "06_other", Took(4.06))
 
     assert list(read_times(tmp_path).items()) == [("06_other", 4.1), ("07_small", 20.0)]
     kept = json.loads((tmp_path / "data/results/course_times.json").read_text())

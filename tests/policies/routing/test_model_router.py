@@ -28,29 +28,29 @@ from miniserve.policies.routing.model_router import (
     train_hardness,
 )
 from miniserve.training.evalset import read_set
-from miniserve.training.tasks import Item
+from miniserve.training.tasks import TaskItem
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 SMALL_COST, LARGE_COST = 1.0, 10.0
 
 
 @pytest.fixture(scope="module")
-def items() -> list[Item]:
+def items() -> list[TaskItem]:
     return [item for difficulty in ("easy", "hard") for item in read_set(DATA / "eval", difficulty)]
 
 
 @pytest.fixture(scope="module")
-def held_out(items: list[Item]) -> list[Item]:
+def held_out(items: list[TaskItem]) -> list[TaskItem]:
     return [item for item in items if not is_training_item(item.key)]
 
 
 @pytest.fixture(scope="module")
-def learned(items: list[Item]) -> LearnedHardness:
+def learned(items: list[TaskItem]) -> LearnedHardness:
     train = [item for item in items if is_training_item(item.key)]
     return train_hardness([item.question for item in train], [item.difficulty == "hard" for item in train])
 
 
-def is_right(hardness: Hardness, items: list[Item]) -> float:
+def is_right(hardness: Hardness, items: list[TaskItem]) -> float:
     """Return how often "among the harder half" agrees with the set that the item is from."""
     threshold = threshold_for([hardness(item.question) for item in items], 0.5)
     return fmean((hardness(item.question) >= threshold) == (item.difficulty == "hard") for item in items)
@@ -66,14 +66,14 @@ def recorded_accuracy(model: str) -> dict[tuple[str, str], float]:
 # --- what it is worth ----------------------------------------------------------------------------------------------
 
 
-def test_both_halves_are_fair_and_share_no_key(items: list[Item], held_out: list[Item]) -> None:
+def test_both_halves_are_fair_and_share_no_key(items: list[TaskItem], held_out: list[TaskItem]) -> None:
     train = [item for item in items if is_training_item(item.key)]
     assert not {item.key for item in train} & {item.key for item in held_out}
     assert len(train) == pytest.approx(2000, abs=150)
 
 
 def test_the_classifier_tells_hard_from_easy_on_questions_it_has_not_seen(
-    learned: LearnedHardness, held_out: list[Item], record_property: Callable[[str, object], None]
+    learned: LearnedHardness, held_out: list[TaskItem], record_property: Callable[[str, object], None]
 ) -> None:
     heuristic, trained = is_right(HeuristicHardness(), held_out), is_right(learned, held_out)
     record_property("right_heuristic", round(heuristic, 4))
@@ -85,7 +85,7 @@ def test_the_classifier_tells_hard_from_easy_on_questions_it_has_not_seen(
 
 @pytest.mark.parametrize("fraction", [0.2, 0.5, 0.7])
 def test_routing_beats_the_random_mix_at_the_same_cost(
-    learned: LearnedHardness, held_out: list[Item], fraction: float
+    learned: LearnedHardness, held_out: list[TaskItem], fraction: float
 ) -> None:
     """By the recorded accuracy of each model in each group; what the items themselves say is for a real run."""
     accuracy = {model: recorded_accuracy(model) for model in ("small", "large")}
@@ -105,7 +105,7 @@ def test_routing_beats_the_random_mix_at_the_same_cost(
     assert gain > 0.05
 
 
-def test_training_twice_gives_the_same_weights(items: list[Item]) -> None:
+def test_training_twice_gives_the_same_weights(items: list[TaskItem]) -> None:
     few = [item for item in items if is_training_item(item.key)][::10]
     one, other = (train_hardness([i.question for i in few], [i.difficulty == "hard" for i in few]) for _ in range(2))
     assert np.array_equal(one.weights, other.weights)

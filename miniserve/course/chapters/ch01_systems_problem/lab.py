@@ -19,14 +19,14 @@ import simpy
 from miniserve.clock import monotonic
 from miniserve.course.chapters.ch06_percentiles.lab import SCENARIO
 from miniserve.course.figures import line_style, new_figure, show
-from miniserve.course.tables import table, told
+from miniserve.course.tables import as_text, table
 from miniserve.hardware.prices import Hardware, ModelSize, PriceList, load_price_list
 from miniserve.hardware.spec import replica_spec
 from miniserve.observe.goodput import SLO, kept
 from miniserve.observe.outcomes import Floats
 from miniserve.observe.percentiles import percentile
 from miniserve.scenario import load
-from miniserve.scenario.model import Fleet, ReplicaGroup, Run, Scenario
+from miniserve.scenario.model import FleetSection, ReplicaGroup, RunSection, Scenario
 from miniserve.sim.meter import Meter
 from miniserve.sim.replica import SimAttempt, SimReplica
 from miniserve.sim.result import SimResult
@@ -88,7 +88,7 @@ class Crowd:
     answer_tokens: int
 
     def __repr__(self) -> str:
-        return f"{len(self.last_s)} at once: all answered after {told(self.ends_s)} s"
+        return f"{len(self.last_s)} at once: all answered after {as_text(self.ends_s)} s"
 
     @property
     def ends_s(self) -> float:
@@ -161,7 +161,9 @@ def draw_crowd(crowds: Mapping[str, Crowd]) -> None:
         ax.step(ordered[shown], shown + 1, where="post", label=name, **line_style(i))
     ax.axvline(PROMISE_S, **line_style(5), label=f"{PROMISE_S:g} s")
     ax.legend(loc="lower right")
-    ends = "; ".join(f"{name}: all {len(crowd.last_s)} after {told(crowd.ends_s)} s" for name, crowd in crowds.items())
+    ends = "; ".join(
+        f"{name}: all {len(crowd.last_s)} after {as_text(crowd.ends_s)} s" for name, crowd in crowds.items()
+    )
     most = max(len(crowd.last_s) for crowd in crowds.values())
     show(figure, alt=f"Complete answers over time, curves that rise to {most}. {ends}. A mark at {PROMISE_S:g} s.")
 
@@ -179,7 +181,7 @@ class Load:
 
     def __repr__(self) -> str:
         return (
-            f"time to first token: mean {told(self.mean_s)} s, p99 {told(self.p99_s)} s; "
+            f"time to first token: mean {as_text(self.mean_s)} s, p99 {as_text(self.p99_s)} s; "
             f"{self.within_share:.1%} within {PROMISE_S:g} s"
         )
 
@@ -188,7 +190,9 @@ class Load:
 def under_load(arrivals_per_s: float, replicas: int) -> Load:
     """Simulate 1,000 requests of Larkspur's lengths at a steady rate on so many of its GPUs."""
     group = ReplicaGroup("l4", replicas, hardware=HARDWARE)
-    steady = Scenario(Workload(Poisson(arrivals_per_s)), Run(requests=REQUESTS, seed=1), Fleet((group,), model=MODEL))
+    steady = Scenario(
+        Workload(Poisson(arrivals_per_s)), RunSection(requests=REQUESTS, seed=1), FleetSection((group,), model=MODEL)
+    )
     outcomes = simulate(steady).outcomes
     waited = np.where(np.isnan(outcomes.ttft_s), outcomes.e2e_s, outcomes.ttft_s)  # who got nothing waited to the end
     within = kept(outcomes, SLO(ttft_s=PROMISE_S))
@@ -210,7 +214,7 @@ def draw_loads(loads: Mapping[float, Load], replicas: int) -> None:
     ax.minorticks_off()
     ax.legend(loc="upper left")
     said = "; ".join(
-        f"at {rate:g} per second mean {told(found.mean_s)} s and p99 {told(found.p99_s)} s"
+        f"at {rate:g} per second mean {as_text(found.mean_s)} s and p99 {as_text(found.p99_s)} s"
         for rate, found in loads.items()
     )
     show(

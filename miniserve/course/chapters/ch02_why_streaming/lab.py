@@ -25,7 +25,7 @@ import numpy as np
 from miniserve.clock import monotonic
 from miniserve.course.chapters.ch12_balancer.lab import HARDWARE, MODEL, SLOTS, generation, one_replica
 from miniserve.course.figures import BLACK, line_style, new_figure, show
-from miniserve.course.tables import table, told
+from miniserve.course.tables import as_text, table
 from miniserve.hardware.prices import load_price_list
 from miniserve.observe.reading import READ_S, read_pieces
 from miniserve.sse import SSEDecoder
@@ -108,7 +108,7 @@ def draw_timeline(rows: Sequence[Sequence[float]] | None) -> None:
         axes[0].step([0, *ends], [0, *places[count - len(ends) :]], where="post", **line_style(1), label="read")
         whole = [ARRIVE_MS[-1] + place * READ_MS for place in places]
         axes[1].step([0, *whole], [0, *places], where="post", **line_style(1), label="read")
-        words += f" Streamed, the last one is read at {told(ends[-1])} ms; whole, at {whole[-1]:,} ms."
+        words += f" Streamed, the last one is read at {as_text(ends[-1])} ms; whole, at {whole[-1]:,} ms."
     axes[0].legend(loc="upper left")
     show(figure, alt=words)
 
@@ -134,11 +134,11 @@ def draw_waits(tpots_s: Sequence[float], waits_s: Mapping[str, Sequence[float]])
     ax.set_ylim(0, None)
     ax.legend()
     ends = "; ".join(
-        f"{name} {told(waits[0])} s at first and {told(waits[-1])} s at last" for name, waits in waits_s.items()
+        f"{name} {as_text(waits[0])} s at first and {as_text(waits[-1])} s at last" for name, waits in waits_s.items()
     )
     show(
         figure,
-        alt=f"Wait for {told(tpots_s[0])} s to {told(tpots_s[-1])} s a token; reading takes {told(READ_S)} s: "
+        alt=f"Wait for {as_text(tpots_s[0])} s to {as_text(tpots_s[-1])} s a token; reading takes {as_text(READ_S)} s: "
         f"{ends}. Streamed, it stays level up to the reading speed and rises beyond it.",
         data={"seconds per token": tpots_s, **{f"{name} (s)": waits for name, waits in waits_s.items()}},
     )
@@ -327,7 +327,7 @@ def draw_arrivals(answers: Mapping[str, Answer]) -> None:
         ax.step(times_ms, [0, *lengths[shown]], where="post", **line_style(i, markers=len(shown) == 1), label=name)
     ax.legend(loc="upper left")
     firsts = "; ".join(
-        f"{name}: first text after {told(1000 * answer.came_s[0])} ms, all after {told(1000 * answer.ended_s)} ms"
+        f"{name}: first text after {as_text(1000 * answer.came_s[0])} ms, all after {as_text(1000 * answer.ended_s)} ms"
         for name, answer in answers.items()
     )
     show(figure, alt=f"Characters on the screen over time. {firsts}.")
@@ -418,6 +418,6 @@ async def measure() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    from miniserve.bench.record import save
+    from miniserve.bench.record import save_record
 
-    print(save("streaming", asyncio.run(measure()), RESULTS))
+    print(save_record("streaming", asyncio.run(measure()), RESULTS))

@@ -28,13 +28,13 @@ from miniserve.policies.routing.affinity import ConsistentHash
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.scenario.model import (
     Cache,
-    Engine,
+    EngineSection,
     FaultEvent,
     Faults,
-    Fleet,
-    Policies,
+    FleetSection,
+    PolicySection,
     ReplicaGroup,
-    Run,
+    RunSection,
     Scenario,
     SharedCache,
 )
@@ -161,10 +161,10 @@ def _larkspur(design: str, crash: bool, link_bytes_per_s: float, seed: int) -> O
     event = FaultEvent(start_s, ReplicaFault.CRASH, ("l4-1",), end_s - start_s)
     scenario = Scenario(
         DEMAND,
-        Run(duration_s=SECONDS, seed=seed),
-        Fleet((ReplicaGroup("l4", REPLICAS, hardware=HARDWARE),), MODEL, prefix_tier=tier),
-        Engine(cache=Cache(prefix_caching=cached)),
-        Policies(Recipe(design, make), first_token_s="off", first_token_share="off"),
+        RunSection(duration_s=SECONDS, seed=seed),
+        FleetSection((ReplicaGroup("l4", REPLICAS, hardware=HARDWARE),), MODEL, prefix_tier=tier),
+        EngineSection(cache=Cache(prefix_caching=cached)),
+        PolicySection(Recipe(design, make), first_token_s="off", first_token_share="off"),
         faults=Faults(events=(event,) if crash else ()),
     )
     return simulate(scenario).outcomes

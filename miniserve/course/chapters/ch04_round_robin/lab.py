@@ -19,11 +19,11 @@ import numpy as np
 from miniserve.config import SchedulerConfig
 from miniserve.course.chapters.ch12_balancer import lab as ch12
 from miniserve.course.figures import BLUE, CARD, VERMILION, line_style, new_figure, show
-from miniserve.course.tables import table, told
+from miniserve.course.tables import as_text, table
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.observe.outcomes import Floats, Outcomes
 from miniserve.observe.percentiles import percentile, percentiles
-from miniserve.scenario.model import Engine, Fleet, Policies, ReplicaGroup, Run, Scenario
+from miniserve.scenario.model import EngineSection, FleetSection, PolicySection, ReplicaGroup, RunSection, Scenario
 from miniserve.scenario.reader import Recipe
 from miniserve.seeds import bucket, generator
 from miniserve.sim.run import simulate
@@ -273,10 +273,12 @@ def replay(trace: Trace, make: ch12.MakeBalancer) -> Outcomes:
     step = StepTimeModel(1 / TOKENS_PER_S, 0.0, 0.0, 0.0, 0.0)
     scenario = Scenario(
         Workload(_Listed(tuple(map(float, at_s))), prompt=Constant(1), output=_InOrder([int(each) for each in tokens])),
-        Run(requests=len(trace)),
-        Fleet((ReplicaGroup("gpu", REPLICAS, step_time=step),)),
-        Engine(SchedulerConfig(max_running=1, turn_tokens=None)),
-        Policies(Recipe(getattr(make, "__name__", "balancer"), make), first_token_s="off", first_token_share="off"),
+        RunSection(requests=len(trace)),
+        FleetSection((ReplicaGroup("gpu", REPLICAS, step_time=step),)),
+        EngineSection(SchedulerConfig(max_running=1, turn_tokens=None)),
+        PolicySection(
+            Recipe(getattr(make, "__name__", "balancer"), make), first_token_s="off", first_token_share="off"
+        ),
     )
     return simulate(scenario, 1).outcomes
 
@@ -315,7 +317,7 @@ def shares(outcomes: Outcomes) -> None:
         "Larkspur's afternoon, by turns: what each GPU got, and its times to first token",
     )
     p50_s, p99_s = percentiles(outcomes.ttft_s, (50, 99))
-    print(f"all four together: p50 {told(p50_s)} s, p99 {told(p99_s)} s")
+    print(f"all four together: p50 {as_text(p50_s)} s, p99 {as_text(p99_s)} s")
 
 
 def afternoon_table(makers: Mapping[str, ch12.MakeBalancer]) -> None:
@@ -353,7 +355,7 @@ def draw_answers(runs: Mapping[str, Served], names: str = "AB") -> None:
         ax.set_yticks(numbers)
         ax.set_xlim(0, 1.1 * last_s)
     axes[0].invert_yaxis()
-    sums = "; ".join(f"{name}: {told(float(run.wait_s.sum()))} s of waiting in all" for name, run in runs.items())
+    sums = "; ".join(f"{name}: {as_text(float(run.wait_s.sum()))} s of waiting in all" for name, run in runs.items())
     show(
         figure,
         alt=f"A row for each request: hatched while it waits, solid while it is answered; the letter at its end is the "

@@ -20,7 +20,7 @@ from miniserve.control.predictive import Predictive
 from miniserve.control.steady import Steady
 from miniserve.course.chapters.ch01_systems_problem.lab import BROKEN_SHARE, PROMISE_S, PROMISED_SHARE, machine, model
 from miniserve.course.figures import line_style, new_figure, show
-from miniserve.course.tables import told
+from miniserve.course.tables import as_text
 from miniserve.hardware.prices import ColdStart
 from miniserve.observe.goodput import attainment, kept
 from miniserve.observe.outcomes import Floats
@@ -192,8 +192,8 @@ def draw_played(runs: Mapping[str, Played]) -> None:
     most_per_s = max(max(run.demand_per_s.max(), run.ready.max() * EACH_PER_S) for run in runs.values())
     axes[0].set_ylim(0, 1.5 * most_per_s)  # room for the legend
     said = "; ".join(
-        f"{name}: {run.kept_share:.1%} keep the promise, at most {told(float(run.waiting.max()))} wait, machines cost "
-        f"{run.usd:.2f} USD"
+        f"{name}: {run.kept_share:.1%} keep the promise, at most {as_text(float(run.waiting.max()))} wait, "
+        f"machines cost {run.usd:.2f} USD"
         for name, run in runs.items()
     )
     show(figure, alt=f"Demand over time and what the ready replicas can serve. {said}.")

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from miniserve.course.figures import line_style, new_figure, show
-from miniserve.course.tables import table, told
+from miniserve.course.tables import as_text, table
 from miniserve.observe.outcomes import Floats, Ints
 from miniserve.observe.percentiles import percentile, percentiles, percentiles_of_sorted
 from miniserve.scenario import load
@@ -111,9 +111,9 @@ def draw_hours(day: Day) -> None:
     quiet = float(np.median(curves["p99"]))
     show(
         figure,
-        alt=f"Three curves over 24 hours. The p50 stays near {told(float(np.median(curves['p50'])), 2)} s all day. The "
-        f"p99 is near {told(quiet, 2)} s in most hours and {told(curves['p99'][worst])} s in the hour from {worst}:00; "
-        f"the mean of that hour is {told(curves['mean'][worst])} s, of the others about 1 s.",
+        alt=f"Three curves over 24 hours. The p50 stays near {as_text(float(np.median(curves['p50'])), 2)} s all day. "
+        f"The p99 is near {as_text(quiet, 2)} s in most hours and {as_text(curves['p99'][worst])} s in the hour "
+        f"from {worst}:00; the mean of that hour is {as_text(curves['mean'][worst])} s, of the others about 1 s.",
     )
 
 
@@ -132,7 +132,7 @@ def draw_tail(day: Day) -> None:
     for i, (name, value) in enumerate(marks.items()):
         share = float((ordered > value).mean())
         style = line_style(i + 1, markers=True)
-        ax.plot([value], [share], **{**style, "linestyle": ""}, label=f"{name} = {told(value)} s")
+        ax.plot([value], [share], **{**style, "linestyle": ""}, label=f"{name} = {as_text(value)} s")
     ax.set_yscale("log")
     ax.set_yticks([1, 0.1, 0.01, 0.001], ["100 %", "10 %", "1 %", "0.1 %"])
     ax.set_xscale("log")
@@ -141,9 +141,9 @@ def draw_tail(day: Day) -> None:
     beyond = float((ordered > SLOW_S).mean())
     show(
         figure,
-        alt=f"The share of requests that waited longer falls from 100 % to 50 % at {told(marks['p50'])} s and 5 % at "
-        f"{told(marks['p95'])} s; then the curve turns flat: {beyond:.1%} waited longer than {SLOW_S:g} s, and 1 % "
-        f"longer than {told(marks['p99'])} s. The mean, {told(mean)} s, lies far left of that tail.",
+        alt=f"The share of requests that waited longer falls from 100 % to 50 % at {as_text(marks['p50'])} s and 5 % "
+        f"at {as_text(marks['p95'])} s; then the curve turns flat: {beyond:.1%} waited longer than {SLOW_S:g} s, "
+        f"and 1 % longer than {as_text(marks['p99'])} s. The mean, {as_text(mean)} s, lies far left of that tail.",
         data={"mark": list(marks), "seconds": list(marks.values())},
     )
 
@@ -179,14 +179,14 @@ def draw_samples(estimates: Mapping[int, Sequence[float]], true_s: float, p: flo
         nudge = np.linspace(-0.25, 0.25, len(values))
         style = line_style(i, markers=True)
         ax.plot(i + nudge, values, **{**style, "linestyle": "", "markersize": 4})
-    ax.axhline(true_s, **line_style(5), label=f"p{p:g} of all requests, {told(true_s)} s")
+    ax.axhline(true_s, **line_style(5), label=f"p{p:g} of all requests, {as_text(true_s)} s")
     ax.set_xticks(range(len(estimates)), [f"{size:,}" for size in estimates])
     _logarithmic(ax, (2, 5, 10, 20, 40))
     ax.legend(loc="lower right")
-    spans = "; ".join(f"{size:,} requests: {told(min(v))} to {told(max(v))} s" for size, v in estimates.items())
+    spans = "; ".join(f"{size:,} requests: {as_text(min(v))} to {as_text(max(v))} s" for size, v in estimates.items())
     show(
         figure,
-        alt=f"Dots spread widely for small samples and less for large ones around {told(true_s)} s. {spans}.",
+        alt=f"Dots spread widely for small samples and less for large ones around {as_text(true_s)} s. {spans}.",
         data={
             "requests": list(estimates),
             "lowest (s)": [min(v) for v in estimates.values()],

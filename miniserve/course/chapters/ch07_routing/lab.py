@@ -25,7 +25,7 @@ from miniserve.course.figures import bar_style, line_style, new_figure, show
 from miniserve.course.tables import table
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.hardware.prices import load_price_list
-from miniserve.hardware.rightsizing import Workload as MeanWorkload
+from miniserve.hardware.rightsizing import MeanLoad as MeanWorkload
 from miniserve.hardware.rightsizing import seconds_per_request
 from miniserve.models.store import cached_models, resolve_model
 from miniserve.observe.outcomes import Outcomes
@@ -33,7 +33,15 @@ from miniserve.observe.percentiles import percentile
 from miniserve.policies.routing.affinity import PrefixAffinity
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.policies.routing.model_router import threshold_for
-from miniserve.scenario.model import Cache, Engine, Fleet, Policies, ReplicaGroup, Run, Scenario
+from miniserve.scenario.model import (
+    Cache,
+    EngineSection,
+    FleetSection,
+    PolicySection,
+    ReplicaGroup,
+    RunSection,
+    Scenario,
+)
 from miniserve.scenario.reader import Recipe
 from miniserve.seeds import uniform
 from miniserve.sim.run import simulate
@@ -114,10 +122,10 @@ def _scenario(workload: Workload, policy: str, requests: int, replicas: int, blo
     """Return a run of the fleet; a late answer is late, and no second attempt."""
     return Scenario(
         workload,
-        Run(requests=requests),
-        Fleet((ReplicaGroup("gpu", replicas, hardware=HARDWARE),), model=MODEL, probe_interval_s=5.0),
-        Engine(SchedulerConfig(max_running=SLOTS, max_batch_tokens=512), Cache(num_blocks=blocks)),
-        Policies(
+        RunSection(requests=requests),
+        FleetSection((ReplicaGroup("gpu", replicas, hardware=HARDWARE),), model=MODEL, probe_interval_s=5.0),
+        EngineSection(SchedulerConfig(max_running=SLOTS, max_batch_tokens=512), Cache(num_blocks=blocks)),
+        PolicySection(
             Recipe(policy, POLICIES[policy]),
             progress=Recipe("off", _off),
             ejector=Recipe("off", _off),

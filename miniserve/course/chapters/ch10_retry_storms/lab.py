@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from miniserve.course.figures import line_style, new_figure, show
-from miniserve.course.tables import told
+from miniserve.course.tables import as_text
 from miniserve.errors import Overloaded
 from miniserve.observe.goodput import SLO, kept
 from miniserve.observe.outcomes import Floats, Mask
@@ -170,8 +170,8 @@ def draw_storms(storms: Mapping[str, Storm], fault: tuple[float, float], window_
     ax.legend(loc="center right")
     show(
         figure,
-        alt=f"All curves are near 100 % before the fault, from {told(fault[0])} s to {told(fault[1])} s, and fall to "
-        f"nearly 0 in it. In the last {window_s:g} s: {', '.join(ends)}.",
+        alt=f"All curves are near 100 % before the fault, {as_text(fault[0])} s to {as_text(fault[1])} s, and fall "
+        f"to nearly 0 in it. In the last {window_s:g} s: {', '.join(ends)}.",
     )
 
 

@@ -26,7 +26,7 @@ from miniserve.hardware.prices import load_price_list
 from miniserve.observe.outcomes import Floats, Outcomes
 from miniserve.observe.percentiles import percentiles
 from miniserve.policies.routing.balancer import Balancer
-from miniserve.scenario.model import Engine, Fleet, Policies, ReplicaGroup, Run, Scenario
+from miniserve.scenario.model import EngineSection, FleetSection, PolicySection, ReplicaGroup, RunSection, Scenario
 from miniserve.scenario.reader import Recipe
 from miniserve.sim.run import simulate
 from miniserve.types import ReplicaView, Request, SamplingParams
@@ -63,10 +63,10 @@ def larkspur(make: MakeBalancer, *, requests: int = 1000, replicas: int = 4, pro
     group = ReplicaGroup("gpu", replicas, hardware=HARDWARE)
     return Scenario(
         Workload(Poisson(REQUESTS_PER_S * replicas / 4), output=ChatsAndArticles()),
-        Run(requests=requests),
-        Fleet((group,), model=MODEL, probe_interval_s=probe_interval_s),
-        Engine(SchedulerConfig(max_running=SLOTS, max_batch_tokens=512)),
-        Policies(balancer=Recipe(getattr(make, "__name__", "balancer"), make)),
+        RunSection(requests=requests),
+        FleetSection((group,), model=MODEL, probe_interval_s=probe_interval_s),
+        EngineSection(SchedulerConfig(max_running=SLOTS, max_batch_tokens=512)),
+        PolicySection(balancer=Recipe(getattr(make, "__name__", "balancer"), make)),
     )
 
 
@@ -262,10 +262,10 @@ async def real_stack(balancer: Balancer, replicas: int = 2) -> AsyncIterator[str
 
 async def measure(url: str, rate_per_s: float, count: int = 40) -> Outcomes:
     """Send real requests to a real gateway, each at its time; return what the clients saw."""
-    from miniserve.clients.load import Load
+    from miniserve.clients.load import LoadRun
     from miniserve.clock import monotonic
 
-    result = await Load(url, "small", monotonic).run(real_requests(count, rate_per_s))
+    result = await LoadRun(url, "small", monotonic).run(real_requests(count, rate_per_s))
     return result.outcomes
 
 

@@ -40,7 +40,7 @@ from miniserve.course.chapters.ch12_balancer.two_choices import (
     two_traffic,
 )
 from miniserve.course.check.ask import Json
-from miniserve.course.check.code import Code, Layer
+from miniserve.course.check.code import CheckLayer, Code
 from miniserve.course.check.kinds import FreeText, Predict
 from miniserve.policies.routing.balancer import LeastKv, LeastOutstanding
 from miniserve.seeds import generator
@@ -105,9 +105,9 @@ LEAST_OUTSTANDING = Code(
     forbidden=("least", "LeastQueue", "LeastKv", "PowerOfTwo", "BALANCERS"),
     driver=drive_choose,
     layers=(
-        Layer("contract", lambda seed: contract({"outstanding": 5}), offered, on_error=broke),
-        Layer("examples", _outstanding_examples, _judge_outstanding, fewer_rounds, broke),
-        Layer(
+        CheckLayer("contract", lambda seed: contract({"outstanding": 5}), offered, on_error=broke),
+        CheckLayer("examples", _outstanding_examples, _judge_outstanding, fewer_rounds, broke),
+        CheckLayer(
             "properties",
             lambda seed: [*random_rounds(seed), *luck(seed, {"outstanding": 2})],
             lambda asked, told: (
@@ -116,14 +116,14 @@ LEAST_OUTSTANDING = Code(
             fewer_rounds,
             broke,
         ),
-        Layer(
+        CheckLayer(
             "differential",
             traffic,
             beside_reference(LeastOutstanding, _judge_outstanding),
             fewer_rounds,
             broke,
         ),
-        Layer("cost", many, partial(judge_cost, 5, 4), on_error=broke),
+        CheckLayer("cost", many, partial(judge_cost, 5, 4), on_error=broke),
     ),
     hints=(
         "Load is what is there now. Which number of a view counts requests that were sent and have not ended?",
@@ -226,9 +226,9 @@ LEAST_KV = Code(
     forbidden=("least", "LeastQueue", "LeastOutstanding", "PowerOfTwo", "BALANCERS"),
     driver=drive_choose,
     layers=(
-        Layer("contract", lambda seed: contract({"kv_used_fraction": 0.5}), offered, on_error=broke),
-        Layer("examples", _kv_examples, _judge_kv, fewer_rounds, broke),
-        Layer(
+        CheckLayer("contract", lambda seed: contract({"kv_used_fraction": 0.5}), offered, on_error=broke),
+        CheckLayer("examples", _kv_examples, _judge_kv, fewer_rounds, broke),
+        CheckLayer(
             "properties",
             lambda seed: [*_kv_rounds(seed), *luck(seed, {"queue_depth": 1, "kv_used_fraction": 0.5})],
             lambda asked, told: (
@@ -237,14 +237,14 @@ LEAST_KV = Code(
             fewer_rounds,
             broke,
         ),
-        Layer(
+        CheckLayer(
             "differential",
             lambda seed: random_rounds(seed + 10_000, 120),
             beside_reference(LeastKv, _judge_kv),
             fewer_rounds,
             broke,
         ),
-        Layer("cost", many, partial(judge_cost, 5, 8), on_error=broke),
+        CheckLayer("cost", many, partial(judge_cost, 5, 8), on_error=broke),
     ),
     hints=(
         'Who waits holds no blocks. So which of the two numbers can say "no room" although the other is low?',
@@ -291,11 +291,11 @@ POWER_OF_TWO = Code(
     forbidden=("PeakEwma", "LeastOutstanding", "BALANCERS"),
     driver=drive_choose,
     layers=(
-        Layer("contract", two_contract, offered, on_error=broke),
-        Layer("examples", two_examples, judge_two, on_error=broke),
-        Layer("properties", pairs, judge_pairs, fewer_rounds, broke),
-        Layer("differential", two_traffic, judge_two, fewer_rounds, broke),
-        Layer("cost", two_of_many, judge_two_of_many, on_error=broke),
+        CheckLayer("contract", two_contract, offered, on_error=broke),
+        CheckLayer("examples", two_examples, judge_two, on_error=broke),
+        CheckLayer("properties", pairs, judge_pairs, fewer_rounds, broke),
+        CheckLayer("differential", two_traffic, judge_two, fewer_rounds, broke),
+        CheckLayer("cost", two_of_many, judge_two_of_many, on_error=broke),
     ),
     hints=(
         "Draw places, not replicas: a first one among all, a second one among the others. Then compare two numbers.",

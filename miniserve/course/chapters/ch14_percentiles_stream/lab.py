@@ -11,7 +11,7 @@ import numpy as np
 
 from miniserve.course.chapters.ch06_percentiles.lab import SLOW_S, Day, larkspur_day, summary
 from miniserve.course.figures import line_style, new_figure, show
-from miniserve.course.tables import told
+from miniserve.course.tables import as_text
 from miniserve.observe.outcomes import Floats
 from miniserve.observe.percentiles import percentile
 
@@ -41,12 +41,12 @@ def draw_cdf(values: Sequence[float], marks: Mapping[str, float]) -> None:
     shares = {name: float((ordered <= value).mean()) for name, value in marks.items()}
     for i, (name, value) in enumerate(marks.items()):
         style = {**line_style(i + 1, markers=True), "linestyle": ""}
-        ax.plot([value], [shares[name]], **style, label=f"{name}: {told(value)} s")
+        ax.plot([value], [shares[name]], **style, label=f"{name}: {as_text(value)} s")
     ax.set_xscale("log")
     ax.set_xticks([0.1, 1, 10, 30], ["0.1", "1", "10", "30"])
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     ax.legend(loc="lower right", frameon=False)
-    words = "; ".join(f"{name} {told(value)} s, where {shares[name]:.1%} are done" for name, value in marks.items())
+    words = "; ".join(f"{name} {as_text(value)} s, where {shares[name]:.1%} are done" for name, value in marks.items())
     show(
         figure,
         alt=f"The share of requests that have their first token rises steeply and then crawls to 100 %. {words}.",
@@ -66,7 +66,7 @@ def draw_timeline(hours: Sequence[float], curves: Mapping[str, Sequence[float]],
     ax.set_xticks(range(0, 25, 3))
     ax.legend(frameon=False, loc="upper left")
     words = "; ".join(
-        f"{name}: usually {told(float(np.median(values)), 2)} s, at most {told(max(values), 2)} s near "
+        f"{name}: usually {as_text(float(np.median(values)), 2)} s, at most {as_text(max(values), 2)} s near "
         f"{hours[int(np.argmax(values))]:.1f} h"
         for name, values in curves.items()
     )

@@ -6,7 +6,7 @@ How they are asked and judged is in `ranks` and `sketches`.
 from __future__ import annotations
 
 from miniserve.course.chapters.ch14_percentiles_stream import lab, ranks, sketches
-from miniserve.course.check.code import Code, Layer
+from miniserve.course.check.code import CheckLayer, Code
 from miniserve.course.check.kinds import Predict
 from miniserve.observe.sketch import sketch_of
 
@@ -22,11 +22,11 @@ RANK = Code(
     forbidden=("percentile", "percentiles", "percentiles_of_sorted"),
     driver=ranks.drive_rank,
     layers=(
-        Layer("contract", ranks.rank_contract, ranks.judge_rank, on_error=ranks.rank_broke),
-        Layer("examples", ranks.rank_examples, ranks.judge_rank),
-        Layer("properties", ranks.rank_properties, ranks.judge_rank),
-        Layer("differential", ranks.rank_differential, ranks.judge_rank),
-        Layer("cost", ranks.rank_cost, ranks.judge_rank),
+        CheckLayer("contract", ranks.rank_contract, ranks.judge_rank, on_error=ranks.rank_broke),
+        CheckLayer("examples", ranks.rank_examples, ranks.judge_rank),
+        CheckLayer("properties", ranks.rank_properties, ranks.judge_rank),
+        CheckLayer("differential", ranks.rank_differential, ranks.judge_rank),
+        CheckLayer("cost", ranks.rank_cost, ranks.judge_rank),
     ),
     hints=(
         "Of the places that have at least p % of the values at or before them, which is the first?",
@@ -49,11 +49,11 @@ BUCKETS = Code(
     forbidden=("Sketch", "sketch_of"),
     driver=ranks.drive_buckets,
     layers=(
-        Layer("contract", ranks.buckets_contract, ranks.judge_buckets, on_error=ranks.buckets_broke),
-        Layer("examples", ranks.buckets_examples, ranks.judge_buckets, on_error=ranks.buckets_broke),
-        Layer("properties", ranks.buckets_properties, ranks.judge_buckets, on_error=ranks.buckets_broke),
-        Layer("differential", ranks.buckets_differential, ranks.judge_buckets, on_error=ranks.buckets_broke),
-        Layer("cost", ranks.buckets_cost, ranks.judge_buckets, on_error=ranks.buckets_broke),
+        CheckLayer("contract", ranks.buckets_contract, ranks.judge_buckets, on_error=ranks.buckets_broke),
+        CheckLayer("examples", ranks.buckets_examples, ranks.judge_buckets, on_error=ranks.buckets_broke),
+        CheckLayer("properties", ranks.buckets_properties, ranks.judge_buckets, on_error=ranks.buckets_broke),
+        CheckLayer("differential", ranks.buckets_differential, ranks.judge_buckets, on_error=ranks.buckets_broke),
+        CheckLayer("cost", ranks.buckets_cost, ranks.judge_buckets, on_error=ranks.buckets_broke),
     ),
     hints=(
         "Begin with one bucket from `low` to `high` and its middle m. m may be alpha too much for low, and alpha too "
@@ -98,7 +98,7 @@ SKETCH = Code(
     forbidden=("sketch_of", "percentiles_of_sorted"),
     driver=sketches.drive_sketch,
     layers=tuple(
-        Layer(name, cases, sketches.judge_sketch, sketches.fewer_values, sketches.sketch_broke)
+        CheckLayer(name, cases, sketches.judge_sketch, sketches.fewer_values, sketches.sketch_broke)
         for name, cases in (
             ("contract", sketches.sketch_contract),
             ("examples", sketches.sketch_examples),

@@ -30,7 +30,7 @@ from miniserve.course.chapters.ch10_retry_storms.lab import (
     Storm,
 )
 from miniserve.course.figures import line_style, new_figure, show
-from miniserve.course.tables import table, told
+from miniserve.course.tables import as_text, table
 from miniserve.observe.outcomes import Floats
 from miniserve.policies.recovery.retry import RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
@@ -208,7 +208,7 @@ def draw_load(runs: Mapping[str, Played], fault: tuple[float, float] = (30.0, 40
     for i, (name, run) in enumerate(runs.items()):
         per_s = np.histogram(run.tried_s, edges)[0] / window_s
         ax.plot(edges[:-1] + window_s / 2, per_s, **line_style(i), label=name)
-        words.append(f"{name}: at most {told(float(per_s.max()), 2)}, at the end {told(float(per_s[-1]), 2)}")
+        words.append(f"{name}: at most {as_text(float(per_s.max()), 2)}, at the end {as_text(float(per_s[-1]), 2)}")
     ax.axhline(CAPACITY_PER_S, color="#000000", linewidth=0.8, label="what the server can do")
     ax.axvspan(*fault, color="#dddddd", zorder=0, label="fault")
     ax.set_ylim(0, None)

@@ -6,7 +6,7 @@ How they are asked and judged is in `waiting`, `backing_off` and `persisting`.
 from __future__ import annotations
 
 from miniserve.course.chapters.ch18_retries import backing_off, lab, persisting, waiting
-from miniserve.course.check.code import Code, Layer
+from miniserve.course.check.code import CheckLayer, Code
 from miniserve.course.check.kinds import Classify, locked
 from miniserve.errors import (
     DeadlineExceeded,
@@ -31,11 +31,11 @@ WAITS = Code(
     forbidden=("JITTERS", "no_jitter", "full_jitter", "equal_jitter", "decorrelated_jitter"),
     driver=waiting.drive_waits,
     layers=(
-        Layer("contract", waiting.waits_contract, waiting.judge_waits, on_error=waiting.waits_broke),
-        Layer("examples", waiting.waits_examples, waiting.judge_waits, on_error=waiting.waits_broke),
-        Layer("properties", waiting.waits_properties, waiting.judge_waits, on_error=waiting.waits_broke),
-        Layer("differential", waiting.waits_differential, waiting.judge_waits, on_error=waiting.waits_broke),
-        Layer("cost", waiting.waits_cost, waiting.judge_waits, on_error=waiting.waits_broke),
+        CheckLayer("contract", waiting.waits_contract, waiting.judge_waits, on_error=waiting.waits_broke),
+        CheckLayer("examples", waiting.waits_examples, waiting.judge_waits, on_error=waiting.waits_broke),
+        CheckLayer("properties", waiting.waits_properties, waiting.judge_waits, on_error=waiting.waits_broke),
+        CheckLayer("differential", waiting.waits_differential, waiting.judge_waits, on_error=waiting.waits_broke),
+        CheckLayer("cost", waiting.waits_cost, waiting.judge_waits, on_error=waiting.waits_broke),
     ),
     hints=(
         "Begin with `bare`; two of the others are a share of it. Which part of each wait is certain, "
@@ -105,13 +105,19 @@ BACKOFF = Code(
     forbidden=("RETRIES",),
     driver=backing_off.drive_backoff,
     layers=(
-        Layer("contract", backing_off.backoff_contract, backing_off.judge_backoff, None, backing_off.backoff_broke),
-        Layer("examples", backing_off.backoff_examples, backing_off.judge_backoff, None, backing_off.backoff_broke),
-        Layer("properties", backing_off.backoff_properties, backing_off.judge_backoff, None, backing_off.backoff_broke),
-        Layer(
+        CheckLayer(
+            "contract", backing_off.backoff_contract, backing_off.judge_backoff, None, backing_off.backoff_broke
+        ),
+        CheckLayer(
+            "examples", backing_off.backoff_examples, backing_off.judge_backoff, None, backing_off.backoff_broke
+        ),
+        CheckLayer(
+            "properties", backing_off.backoff_properties, backing_off.judge_backoff, None, backing_off.backoff_broke
+        ),
+        CheckLayer(
             "differential", backing_off.backoff_differential, backing_off.judge_backoff, None, backing_off.backoff_broke
         ),
-        Layer("cost", backing_off.backoff_cost, backing_off.judge_backoff, None, backing_off.backoff_broke),
+        CheckLayer("cost", backing_off.backoff_cost, backing_off.judge_backoff, None, backing_off.backoff_broke),
     ),
     hints=(
         "Two reasons to give up need no wait at all. Which? The third needs the wait: so draw it in between.",
@@ -134,23 +140,23 @@ PERSIST = Code(
     target="miniserve/clients/retry_loop.py::persist",
     driver=persisting.drive_persist,
     layers=(
-        Layer("contract", persisting.persist_contract, persisting.judge_persist, None, persisting.persist_broke),
-        Layer("examples", persisting.persist_examples, persisting.judge_persist, None, persisting.persist_broke),
-        Layer(
+        CheckLayer("contract", persisting.persist_contract, persisting.judge_persist, None, persisting.persist_broke),
+        CheckLayer("examples", persisting.persist_examples, persisting.judge_persist, None, persisting.persist_broke),
+        CheckLayer(
             "properties",
             persisting.persist_properties,
             persisting.judge_persist,
             persisting.fewer_tries,
             persisting.persist_broke,
         ),
-        Layer(
+        CheckLayer(
             "differential",
             persisting.persist_differential,
             persisting.judge_persist,
             persisting.fewer_tries,
             persisting.persist_broke,
         ),
-        Layer("cost", persisting.persist_cost, persisting.judge_persist, None, persisting.persist_broke),
+        CheckLayer("cost", persisting.persist_cost, persisting.judge_persist, None, persisting.persist_broke),
     ),
     hints=(
         "Write down what happens on a good day first: what is called, in which order? Then one failure, then the ends.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from miniserve.course.check.code import Code, Layer
+from miniserve.course.check.code import CheckLayer, Code
 from miniserve.course.check.kinds import FreeText, Witness
 from miniserve.course.check.numbers import Formula, Misconception, Number
 from miniserve.course.check.verdict import Problem
@@ -85,8 +85,8 @@ QUESTIONS = (
         forbidden=("least",),
         driver=drive,
         layers=(
-            Layer("examples", lambda seed: [[[3, 1, 2], []]], _shortest),
-            Layer("properties", _random, _shortest),
+            CheckLayer("examples", lambda seed: [[[3, 1, 2], []]], _shortest),
+            CheckLayer("properties", _random, _shortest),
         ),
     ),
 )
