@@ -451,8 +451,8 @@ lab.compare({"1 alone": alone, "500 at once": crowd}, "The test machine, measure
 
 # %% [markdown] id="run-2"
 # Nothing about the model has changed, and the machine even writes more tokens per second than before. Yet nearly all
-# customers wait far too long, because 500 requests are 500 times the work. All of them are inside from second 0, but at
-# most sixteen are being worked on: the others are in the queue.
+# customers wait far too long, because there are 500 requests to work through. All of them are inside from second 0, but
+# at most sixteen are being worked on: the others are in the queue.
 
 # %% [markdown] id="break"
 # ## 9 Break it
