@@ -34,7 +34,7 @@ ch
 # **Larkspur** is the fictional service of this course: an assistant for a chain of garden centres. A customer asks, gets an
 # answer, asks again. Each such round is a **turn**. The model reads and writes **tokens**, pieces of words.
 #
-# A model remembers nothing between two requests. To go on with a chat, it must be shown everything said so far. Who
+# A model remembers nothing between two requests. To go on with a chat, the model must be shown everything said so far. Who
 # keeps that?
 #
 # - A **stateful** service keeps the chat in the server that began it. The next turn must go to that same server: the
@@ -486,10 +486,10 @@ ch.check("3.7", places_of_state)
 advice = """
 Let the app send the whole chat each time, so that any replica can answer and a crash loses no chat. The price is that
 earlier turns are read again, and that cost grows with the square of the turns. A prefix cache saves most of it, and one
-shared tier saves it for all replicas: in our run it cut the computed tokens by a factor of 2.4, even while a replica was
-away. Sticky sessions found about a quarter, since replicas have little room, and less in the crash; at a scale-in by
-remainder most sessions move. I would decide otherwise if the link to the tier were slower than computing, or if chats
-had only one turn.
+shared tier saves it for all replicas: in our run it cut the computed tokens by a factor of 2.4, and it found just as
+much while a replica was away. Sticky sessions found about a quarter, since replicas have little room, and less in the
+crash; at a scale-in by remainder most sessions move. I would decide otherwise if the link to the tier were slower than
+computing, or if chats had only one turn.
 """
 # END SOLUTION
 
