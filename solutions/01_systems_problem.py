@@ -122,8 +122,8 @@ print(f"mean time to the end of the answer {course.told(float(seen.e2e_s.mean())
 # stays, *from arriving to leaving*. The law assumes nothing about when requests arrive or in which order they are
 # served.
 #
-# Worked in full: 2 customers per minute come to a bakery, that is 2/60 per second, and each stays for 5 minutes, or 300
-# s. So there are 2/60 · 300 = 10 customers in the shop, on average.
+# Worked in full: 2 customers per minute, or 2/60 per second, come to a bakery, and each stays for 5 minutes, or 300 s.
+# So there are 2/60 · 300 = 10 customers in the shop, on average.
 #
 # ### Exercise 1.1: how many are inside at once
 #
@@ -178,8 +178,8 @@ if formula is not None:
 # Difficulty 2 of 5 · about 5 min
 #
 # The numbers printed below are drawn for you: how many GPUs there are, and the probability that any one of them fails
-# on a given day. How likely is a day without any failure? Give a number from 0 to 1. Check: `ch.check("1.2",
-# quiet_day)`.
+# on a given day. How likely is a day without any failure? Give a number from 0 to 1. Check:
+# `ch.check("1.2", quiet_day)`.
 
 # %% id="breaks-given"
 fleet = ch.given("1.2")
@@ -274,7 +274,7 @@ print(f"one question in a hundred has {long_tokens:,} tokens or more, {long_toke
 print(f"reading it takes about {read_s:.1f} s, with no other request there")
 
 # %% [markdown] id="promise-5"
-# If you only watch the mean, you'll hear about it from your customers. Chapter 6 is about this.
+# If you watch only the mean, you'll hear about the broken promise from your customers. Chapter 6 is about this.
 
 # %% [markdown] id="updates"
 # ## 6 Updates
@@ -509,8 +509,8 @@ lab.gpu_crowds()
 #
 # Difficulty 2 of 5 · about 6 min
 #
-# The next cell prints eight complaints about Larkspur. Label each `"model"` or `"systems"`. Check: `ch.check("1.7",
-# whose)`.
+# The next cell prints eight complaints about Larkspur. Label each `"model"` or `"systems"`. Check:
+# `ch.check("1.7", whose)`.
 
 # %% id="whose-items"
 for key, claim in lab.CLAIMS.items():

@@ -43,7 +43,7 @@ ch
 #
 # In the next cell, one replica answers a customer while it writes eleven other answers. First it must read the
 # **prompt**, everything that the model is given. The lengths come from the published log of a chat service: half of its
-# prompts are longer than this one, and one in five of its answers is longer than this one. The **scheduler**, which
+# prompts are longer than this one, and one in five of its answers is longer than this answer. The **scheduler**, which
 # decides what the GPU computes next, is the real code; only the GPU's time comes from a formula.
 
 # %% id="one-answer" tags=["nbval-check-output"]
@@ -455,8 +455,8 @@ print(f"at the end          out {watch.flush()!r}")
 # The filter held back the `<` at the end of the first piece, and released it when `b` showed that it was harmless. The
 # next one was the beginning of `<end>`, and no reader ever saw it.
 #
-# Three colleagues have each written such a filter, each with one bug. Each function returns everything that the reader
-# gets to see.
+# Three colleagues have each written such a filter, and each filter has one bug. Each function returns everything that
+# the reader gets to see.
 
 # %% id="break-bugs"
 for function in (lab.begins, lab.piece_by_piece, lab.keeps_the_rest, lab.loses_false_alarms):
@@ -606,7 +606,7 @@ print(inspect.getsource(EventStream._send_all))
 # - The reader of a streamed answer waits for the first token, and then for the part of each gap that exceeds the
 #   reading time: TTFT + (tokens - 1) · max(0, TPOT - reading time). The reader of a whole answer waits until the last
 #   token.
-# - Text that is written faster than it is read covers pauses. Readers don't notice any further speed.
+# - Text that is written faster than it is read covers pauses. Writing any faster goes unnoticed.
 # - Each piece costs bytes and time.
 # - Streaming helps people who take in text as it comes. It doesn't help a program that needs the end, an answer of one
 #   token, a wait before the first token, or anything behind a buffer.

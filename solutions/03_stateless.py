@@ -103,8 +103,8 @@ ch.check("3.1", without_cache)
 # Difficulty 3 of 5 · about 9 min
 #
 # Now the service has a cache that keeps everything, but it is lost **once**, right before turn `lost` (2 to `turns`).
-# From then on it keeps everything again. How many prompt tokens are computed in the whole chat? Check: `ch.check("3.2",
-# with_cache)`.
+# From then on it keeps everything again. How many prompt tokens are computed in the whole chat? Check:
+# `ch.check("3.2", with_cache)`.
 
 
 # %% id="answer-3.2" tags=["answer"] question="3.2"
@@ -271,7 +271,7 @@ print(
 # - *stateless*: each request goes to the least busy replica, and there is no cache;
 # - *cache per replica*: the same, but each replica has its own prefix cache;
 # - *shared tier*: the same, plus one **shared tier** behind all replicas, a large store to which they copy their
-#   blocks. What another replica has already computed, a replica fetches over the network instead of computing it.
+#   blocks. Instead of computing what another replica has already computed, a replica fetches it over the network.
 #
 # Chats are drawn at random. A **seed** fixes the draw: the same seed gives the same chats again, and another seed gives
 # other chats of the same kind. Here is the demand of a run, averaged over seeds 1 to 5:
@@ -390,8 +390,8 @@ for design, run in crashed.items():
     print(f"{design}: {len(run) - run.served.sum()} of {len(run)} answers broke off")
 
 # %% [markdown] id="away-3"
-# The customer sees an error and asks again. In a stateless service any replica can answer then, since the app still has the
-# chat. Had the only copy been in the replica, the chat would be lost.
+# The customer sees an error and asks again. In a stateless service any replica can answer then, since the app still has
+# the chat. If the only copy had been in the replica, the chat would be lost.
 
 # %% [markdown] id="break"
 # ## 8 Break it

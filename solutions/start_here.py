@@ -117,7 +117,7 @@ lab.show_steps(watched.pieces)
 #
 # To compute a token, the model needs two vectors per layer for every earlier token: a *key* and a *value*. They don't
 # change, so the engine keeps them: that is the **KV cache**. It grows with every token of every running request, and
-# usually memory for it, not arithmetic, limits how many requests can run together.
+# usually it is memory, not arithmetic, that limits how many requests can run together.
 #
 # The engine can't know in advance how long an answer will be, and reserving room for the longest possible one would
 # waste most of it. So memory is cut into **blocks** of a few tokens (here 8), and a request takes another one when it
