@@ -3,14 +3,14 @@
 #
 # **You will learn**
 #
-# - to say how many requests are inside a service at once (Little's law);
-# - how often something breaks in a fleet whose machines hardly ever do;
+# - how many requests are inside a service at once (Little's law);
+# - how often something breaks in a fleet whose machines hardly ever break;
 # - why a promise about latency is not a promise about the mean;
 # - how many customers a bad update hurts, and what one answer costs;
-# - to predict what 500 requests at once do to a machine, and to run it;
+# - to predict what 500 requests at once do to a machine, and then run them;
 # - to tell a model problem from a systems problem.
 #
-# **You need** Python, and nothing about serving. **Time**: a good hour; all cells together run in {{run_time}}.
+# **You need** Python, but no knowledge of serving. **Time**: a good hour; all cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 Larkspur · 3 How many at once · 4 Machines that break · 5 A promise ·
 # 6 Updates · 7 The bill · 8 Predict, then run · 9 Break it · 10 A real replica · 11 Whose problem? · 12 Read the real code ·
@@ -32,11 +32,12 @@ ch
 # %% [markdown] id="bite"
 # ## 1 The question that bites
 #
-# **Larkspur** is a fictional service and the running example of this course: an assistant for a chain of garden centres.
-# Customers chat with it, and staff let it draft articles. Before it opens, its developers try it on a small test machine.
+# **Larkspur** is a fictional service and the running example of this course: an assistant for a chain of garden
+# centres. Customers chat with it, and staff have it draft articles. Before it opens, its developers try it on a small
+# test machine.
 #
-# A language model reads and writes **tokens**, pieces of words. One question of 60 tokens with an answer of 40, and nobody
-# else there:
+# A language model reads and writes **tokens**, pieces of words. Here is one question of 60 tokens with an answer of 40,
+# and no other customers:
 
 # %% id="alone" tags=["nbval-check-output"]
 alone = lab.at_once(1)
@@ -45,22 +46,22 @@ print(
 )
 
 # %% [markdown] id="bite-2"
-# Good enough. On opening day 500 customers ask at the same moment. Same model, same machine. When does the last of them have
-# an answer? You will predict it in section 8 and run it. Nothing about the *model* will have changed.
+# Good enough. On opening day 500 customers ask at the same moment. Same model, same machine. When does the last of them
+# get an answer? You'll predict that in section 8, and then run it. Nothing about the *model* will have changed.
 #
-# The cell above is a simulation: the code that decides which request is worked on is the real one, and the time that each
-# piece of work takes is a formula fitted to measurements of that machine. Most chapters do this. Section 10 runs a real
-# model.
+# The cell above is a simulation: the real scheduling code decides which request is worked on, and a formula fitted to
+# measurements of that machine says how long each piece of work takes. Most chapters do it this way. Section 10 runs a
+# real model.
 #
 # **Where we are on a request's path.** A request goes from the client to the **gateway**, the door of the service. The
-# gateway passes it to one of several **replicas**: machines that each have a copy of the model. There it waits, is read,
-# and is answered token by token. This chapter looks at the whole path from above.
+# gateway passes it to one of several **replicas**: machines that each hold a copy of the model. There it waits, is
+# read, and is answered token by token. This chapter looks at the whole path from above.
 
 # %% [markdown] id="larkspur"
 # ## 2 Larkspur
 #
-# All chapters use one workload and one price list. A **GPU** is the processor that runs the model; Larkspur rents three, of
-# the type L4. What its customers ask for, and what a machine costs:
+# All chapters use one workload and one price list. A **GPU** is the processor that runs the model; Larkspur rents three
+# of type L4. Here is what its customers ask for, and what a machine costs:
 
 # %% id="larkspur-facts" tags=["nbval-check-output"]
 day = lab.scenario()
@@ -94,10 +95,11 @@ course.table(
 )
 
 # %% [markdown] id="larkspur-2"
-# The lengths are those that a large chat service has published; a question is long because the conversation so far is part of
-# it. The prices are a cloud's. A **spot** machine is cheap because it may be taken away at any moment.
+# The lengths come from data that a large chat service has published; a question is long because it includes the
+# conversation so far. The prices are a cloud provider's. A **spot** machine is cheap because the provider may take it
+# away at any moment.
 #
-# Now one simulated day. At 13:00 one of the three GPUs becomes slow for 40 minutes. Chapter 6 studies this same day.
+# Now one simulated day. At 13:00 one of the three GPUs slows down for 40 minutes. Chapter 6 studies this same day.
 
 # %% id="the-day" tags=["nbval-check-output"]
 result = lab.larkspur_day()
@@ -109,25 +111,26 @@ print(f"mean time to the end of the answer {course.as_text(float(seen.e2e_s.mean
 # %% [markdown] id="inside"
 # ## 3 How many at once
 #
-# The first thing that changes with scale is **concurrency**: how many requests are inside at the same time. Each of them
-# holds memory and a place in a queue, so this number sizes the service.
+# The first thing that changes with scale is **concurrency**: how many requests are inside at the same time. Each of
+# them takes up memory or a place in a queue, so this number decides how big the service must be.
 #
 # **Little's law** (1961) says that in the long run
 #
 # L = λ · W
 #
-# with L the mean number inside, λ (lambda) the arrivals per second, and W the mean time in seconds that each one stays,
-# *from coming to leaving*. It needs no assumption about when requests come or in which order they are served.
+# where L is the mean number inside, λ (lambda) the arrivals per second, and W the mean time in seconds that a request
+# stays, *from arriving to leaving*. The law assumes nothing about when requests arrive or in which order they are
+# served.
 #
-# Worked in full: a bakery has 2 customers per minute, that is 2/60 per second, and each stays for 5 minutes, 300 s. So
-# 2/60 · 300 = 10 customers are in the shop.
+# Worked in full: 2 customers per minute, or 2/60 per second, come to a bakery, and each stays for 5 minutes, or 300 s.
+# So there are 2/60 · 300 = 10 customers in the shop, on average.
 #
 # ### Exercise 1.1: how many are inside at once
 #
 # Difficulty 2 of 5 · about 7 min
 #
-# `per_hour` requests come per hour. Each waits for `waits_s` seconds, and is then answered for `answers_s` seconds. Write
-# how many are inside at once, on average. Your function is checked on 64 random triples.
+# `per_hour` requests arrive per hour. Each waits for `waits_s` seconds, and answering it then takes `answers_s`
+# seconds. Write a function that returns how many are inside at once, on average. It is checked on 64 random triples.
 # Check: `ch.check("1.1", in_flight)`.
 
 
@@ -144,7 +147,7 @@ def in_flight(per_hour, waits_s, answers_s):
 ch.check("1.1", in_flight)
 
 # %% [markdown] id="inside-2"
-# **Measure.** Count who is inside at each half minute of the simulated day, and compare with the law:
+# **Measure.** Count how many are inside every half minute of the simulated day, and compare with the law:
 
 # %% id="inside-measured" tags=["nbval-check-output"]
 came, left = np.sort(seen.arrived_s), np.sort(seen.ended_s)
@@ -157,24 +160,26 @@ if formula is not None:
     print(f"your formula: {formula(len(seen) / 24, first_token, rest):.2f}")
 
 # %% [markdown] id="inside-3"
-# A mean says nothing about the worst moment, which is far above it. And it feeds itself: if each stay gets longer, more are
-# inside; they share the same machines, so each stay gets longer still.
+# A mean says nothing about the worst moment, which is far above it. And concurrency feeds on itself: longer stays put
+# more requests inside, and because they share the same machines, each stay gets longer still.
 
 # %% [markdown] id="breaks"
 # ## 4 Machines that break
 #
-# One machine that fails once in a hundred days is reliable. What about many? Let each fail with chance p on a given day,
-# independently of the others. (Real failures are not always independent: machines share power and networks.)
+# A machine that fails once in a hundred days is reliable. What about many of them? Let each fail with probability p on
+# a given day, independently of the others. (Real failures are not always independent: machines share power and
+# networks.)
 #
-# Worked in full for two machines and p = 0.1. The first gets through the day with chance 0.9, and so does the second. Both do
-# with chance 0.9 · 0.9 = 0.81.
+# Worked in full for two machines and p = 0.1. The first gets through the day with probability 0.9, and so does the
+# second. Both do with probability 0.9 · 0.9 = 0.81.
 #
 # ### Exercise 1.2: a day on which nothing breaks
 #
 # Difficulty 2 of 5 · about 5 min
 #
-# Your own numbers are printed below; they are drawn for you. So many GPUs, each of which fails with that chance on a given
-# day. How likely is a day without any failure? A number from 0 to 1. Check: `ch.check("1.2", quiet_day)`.
+# The numbers printed below are drawn for you: how many GPUs there are, and the probability that any one of them fails
+# on a given day. How likely is a day without any failure? Give a number from 0 to 1. Check:
+# `ch.check("1.2", quiet_day)`.
 
 # %% id="breaks-given"
 fleet = ch.given("1.2")
@@ -189,7 +194,7 @@ quiet_day = (1 - fleet["fails_per_day"]) ** fleet["gpus"]
 ch.check("1.2", quiet_day)
 
 # %% [markdown] id="breaks-2"
-# **Measure.** A thousand days of fleets whose GPUs fail on one day in two hundred:
+# **Measure.** Here are a thousand days of fleets whose GPUs each fail on one day in two hundred:
 
 # %% id="breaks-measured" tags=["nbval-check-output"]
 from miniserve.seeds import generator
@@ -200,8 +205,8 @@ quiet = [sum(all(rng.random() >= 0.005 for _ in range(gpus)) for _ in range(1000
 course.table({"GPUs": sizes, "quiet days of 1,000": quiet}, "Days on which nothing broke")
 
 # %% [markdown] id="breaks-3"
-# With one GPU a failure is an event. With 300 it is the normal day, and what happens to the requests on the broken machine
-# must be decided beforehand. Larkspur need not be large to be there. If its three GPUs were spot machines:
+# With one GPU, a failure is an event. With 300, it is a normal day, and you must decide beforehand what happens to the
+# requests on a broken machine. Larkspur needn't be large to get there. Suppose its three GPUs were spot machines:
 
 # %% id="breaks-spot" tags=["nbval-check-output"]
 import math
@@ -211,34 +216,36 @@ print(f"one spot GPU is taken away {per_day:.1f} times per day, on average")
 print(f"chance of a day on which none of the three is: {math.exp(-per_day * replicas):.1%}")
 
 # %% [markdown] id="breaks-4"
-# (When interruptions come at random moments with mean m per day, none comes with chance e⁻ᵐ.)
+# (If interruptions come at random moments, m per day on average, a day has none with probability e⁻ᵐ.)
 
 # %% [markdown] id="promise"
 # ## 5 A promise
 #
-# A customer waits first of all for the **time to first token** (TTFT). Larkspur promises: 99 of 100 requests get theirs within
-# 4 s. Such a promise, with a figure and a share, is called an **SLA** when it stands in a contract. The **p99** is the time
-# that 99 % of all requests stay within, so the promise says: p99 at most 4 s.
+# The first thing a customer waits for is the first token; how long that takes is the **time to first token** (TTFT).
+# Larkspur promises that 99 of 100 requests get theirs within 4 s. A promise like this, with a limit and a share, is a
+# *service-level objective* (**SLO**); in a contract it becomes a *service-level agreement* (**SLA**). The **p99** is
+# the time that 99 % of all requests stay within, so the promise says: p99 at most 4 s.
 #
-# Worked in full: 100 requests, 97 of which wait 1 s and three 20 s. The mean is 0.97 · 1 + 0.03 · 20 = 1.57 s. The p99 is
-# 20 s, since only 97 % wait less. The mean is fine, and the promise is broken.
+# Worked in full: of 100 requests, 97 wait 1 s and three wait 20 s. The mean is 0.97 · 1 + 0.03 · 20 = 1.57 s. The p99
+# is 20 s, since only 97 % wait less. The mean is fine, but the promise is broken.
 #
-# `lab.under_load(arrivals_per_s, replicas)` simulates a thousand requests that come at a steady mean rate, on so many of
-# Larkspur's GPUs:
+# `lab.under_load(arrivals_per_s, replicas)` simulates a thousand requests that arrive at a steady mean rate, on that
+# many of Larkspur's GPUs:
 
 # %% id="promise-example" tags=["nbval-check-output"]
 lab.under_load(2.0, 3)
 
 # %% [markdown] id="promise-2"
-# Here everybody sees that something is wrong, the mean included.
+# Here even the mean shows that something is wrong.
 #
 # ### Exercise 1.3: a fine mean and a broken promise
 #
 # Difficulty 3 of 5 · about 8 min
 #
-# Find a load at which the **mean** TTFT is at most 2 s and yet **fewer than 95 %** of the requests get their first token within
-# 4 s: five times as many wait too long as promised. A dictionary `{"arrivals_per_s": ..., "replicas": ...}` with 0.02 to 5
-# requests per second and 1 to 4 GPUs. Try things with `lab.under_load`. Check: `ch.check("1.3", load)`.
+# Find a load at which the **mean** TTFT is at most 2 s and yet **fewer than 95 %** of the requests get their first
+# token within 4 s: more than five times as many wait too long as the promise allows. Give a dictionary
+# `{"arrivals_per_s": ..., "replicas": ...}` with 0.02 to 5 requests per second and 1 to 4 GPUs. Experiment with
+# `lab.under_load`. Check: `ch.check("1.3", load)`.
 
 # %% id="answer-1.3" tags=["answer"] question="1.3"
 # SOLUTION
@@ -256,36 +263,37 @@ if ch.yours("1.3", load) is not None:
     lab.draw_loads({rate: lab.under_load(rate, 3) for rate in (0.05, 0.5, 1.0, 1.5, 1.75, 2.0)}, replicas=3)
 
 # %% [markdown] id="promise-4"
-# The p99 leaves its limit well before the mean does. It is near it from the start, since a long question takes long to read
-# even on an idle machine. A replica reads in pieces, so that the answers of others go on meanwhile:
+# The p99 crosses its limit well before the mean does. It starts close to the limit, because a long question takes long
+# to read even on an idle machine. A replica reads it in pieces, so that other answers can go on in between:
 
 # %% id="promise-idle" tags=["nbval-check-output"]
 long_tokens, piece_tokens = day.workload.prompt.at(0.99), day.engine.scheduler.max_batch_tokens
 piece = gpu.step_time(lab.model())  # how long the reading of a piece takes
 read_s = long_tokens / piece_tokens * piece.base_s + long_tokens * piece.per_prefill_token_s
 print(f"one question in a hundred has {long_tokens:,} tokens or more, {long_tokens / piece_tokens:.0f} pieces")
-print(f"to read it takes about {read_s:.1f} s, with nobody else there")
+print(f"reading it takes about {read_s:.1f} s, with no other request there")
 
 # %% [markdown] id="promise-5"
-# Whoever watches the mean learns of it from the customers. Chapter 6 is about this.
+# If you watch only the mean, you'll hear about the broken promise from your customers. Chapter 6 is about this.
 
 # %% [markdown] id="updates"
 # ## 6 Updates
 #
-# With one user, an update is a restart. With many, each update is an experiment on them. How much harm a bad one does is
-# called its **blast radius**: how many meet it, for how long, and how much worse it is.
+# With one user, an update is a restart. With many, each update is an experiment on them. The harm that a bad one does
+# is its **blast radius**: how many users meet it, for how long, and how much worse it is.
 #
-# Worked in full: 1,000 requests per hour, of which a share of 0.2 goes to the new version, the **exposure**. After 30
-# minutes somebody notices and takes it back. So 1,000 · 0.2 · 0.5 = 100 requests met it. The old version gives a bad answer to
-# 2 % of requests, the new one to 12 %: of these 100, 2 would have been bad anyway, and **10** are bad because of the update.
+# Worked in full: of 1,000 requests per hour, a share of 0.2, the **exposure**, goes to the new version. After 30
+# minutes an engineer notices and **rolls it back**. So 1,000 · 0.2 · 0.5 = 100 requests met it. The old version answers
+# 2 % of requests badly, the new one 12 %: of these 100, 2 would have been bad anyway, and **10** are bad because of the
+# update.
 #
 # ### Exercise 1.4: how many an update hurts
 #
 # Difficulty 2 of 5 · about 6 min
 #
-# `per_hour` requests come per hour; the share `exposure` (0 to 1) of them goes to the new version for `hours` hours. The share
-# of bad answers is `bad_before` with the old and `bad_after` with the new version. Write how many requests are answered badly
-# **because of** the update. Check: `ch.check("1.4", hurt)`.
+# `per_hour` requests arrive per hour; for `hours` hours, a share `exposure` (0 to 1) of them goes to the new version.
+# The share of bad answers is `bad_before` with the old version and `bad_after` with the new one. Write a function that
+# returns how many requests are answered badly **because of** the update. Check: `ch.check("1.4", hurt)`.
 
 
 # %% id="answer-1.4" tags=["answer"] question="1.4"
@@ -301,8 +309,9 @@ def hurt(per_hour, exposure, hours, bad_before, bad_after):
 ch.check("1.4", hurt)
 
 # %% [markdown] id="updates-2"
-# **Measure.** Larkspur gets a version that breaks one answer in four where one in a hundred was bad. It is taken back after
-# two hours. Each request of the simulated day between 10:00 and 12:00 draws its version and its luck:
+# **Measure.** Larkspur rolls out a version that gives one bad answer in four; before, it was one in a hundred. The
+# version is rolled back after two hours. For each request of the simulated day between 10:00 and 12:00, the cell draws
+# at random which version answers it, and whether the answer is bad:
 
 # %% id="updates-measured" tags=["nbval-check-output"]
 from miniserve.seeds import uniform
@@ -313,7 +322,7 @@ exposures, formula = (1.0, 0.1, 0.01), ch.yours("1.4", hurt)
 
 def made_bad(exposure):
     meets = [i for i in range(during) if uniform("version", i) < exposure]
-    return sum(0.01 <= uniform("luck", i) < 0.25 for i in meets)  # below 0.01 the old version fails, too
+    return sum(0.01 <= uniform("luck", i) < 0.25 for i in meets)  # below 0.01 the old version fails as well
 
 
 columns = {"exposure": exposures, "made bad": [made_bad(share) for share in exposures]}
@@ -322,22 +331,22 @@ if formula is not None:
 course.table(columns, f"A bad update, {during} requests in two hours")
 
 # %% [markdown] id="updates-3"
-# A small exposure is the cheapest protection there is. It also shows less: with few requests it takes longer to notice.
-# Chapter 8 weighs the two.
+# A small exposure is the cheapest protection there is. It also shows you less: with few requests, you take longer to
+# notice. Chapter 8 weighs one against the other.
 
 # %% [markdown] id="bill"
 # ## 7 The bill
 #
-# A rented machine costs the same whether it works or idles. Worked in full: one machine at 0.50 USD per hour that answers
-# 2,400 requests per day. A day costs 0.50 · 24 = 12 USD, an answer 12 / 2,400 = 0.005 USD, that is 0.5 cent.
+# A rented machine costs the same whether it works or idles. Worked in full: one machine at 0.50 USD per hour answers
+# 2,400 requests per day. A day costs 0.50 · 24 = 12 USD, and an answer 12 / 2,400 = 0.005 USD, or 0.5 cents.
 #
 # ### Exercise 1.5: what one answer costs
 #
 # Difficulty 2 of 5 · about 5 min
 #
-# Your own numbers: so many machines at that price, all day long, so many requests per day, all answered, and the share of
-# time in which a machine works. What does one answer cost, in **cents** (a hundredth of a USD)?
-# Check: `ch.check("1.5", cents_per_answer)`.
+# The numbers printed below are drawn for you: how many machines run all day long, what each costs per hour, how many
+# requests per day they answer, and the share of the time that a machine is busy. What does one answer cost, in
+# **cents** (hundredths of a USD)? Check: `ch.check("1.5", cents_per_answer)`.
 
 # %% id="bill-given"
 bill = ch.given("1.5")
@@ -353,8 +362,8 @@ cents_per_answer = 100 * usd_per_day / bill["requests_per_day"]
 ch.check("1.5", cents_per_answer)
 
 # %% [markdown] id="bill-2"
-# **Measure.** The bill of the simulated day, and who caused it. The ledger is that of chapter 19: each second of each GPU is in
-# one account.
+# **Measure.** Here is the bill of the simulated day, and where the money went. The ledger is chapter 19's: it books
+# each second of each GPU to exactly one account.
 
 # %% id="bill-measured" tags=["nbval-check-output"]
 ledger = result.ledger
@@ -363,9 +372,9 @@ for line in ledger.by("account"):
     print(f"  {line.name:<9} {line.usd / ledger.usd:>6.1%}")
 
 # %% [markdown] id="bill-3"
-# *Prompt* is reading questions and *output* writing answers. *Failed* and *hedge* are work on answers that broke off, or that
-# another replica gave sooner. *Idle* is paid for and used by nobody. To run fewer machines at night would save much of it, but
-# a new machine needs time until it answers:
+# *Prompt* is reading questions, and *output* is writing answers. *Failed* is work on answers that broke off, and
+# *hedge* is work on answers that another replica gave sooner. *Idle* is time that you pay for and don't use. Running
+# fewer machines at night would save much of it, but a new machine needs time before it can answer:
 
 # %% id="bill-cold" tags=["nbval-check-output"]
 print(f"from asking for one of Larkspur's GPUs to its first request: {gpu.cold_start(lab.model()).nominal_s:.0f} s")
@@ -376,8 +385,9 @@ print(f"from asking for one of Larkspur's GPUs to its first request: {gpu.cold_s
 # %% [markdown] id="predict"
 # ## 8 Predict, then run
 #
-# Back to the test machine and its 500 customers. A model works in **steps**. In each step every request that is being worked
-# on gets one new token, or has a piece of its question read. The time of a step, measured on that machine, is a sum:
+# Back to the test machine and its 500 customers. A model works in **steps**. In each step, every request being worked
+# on either gets one new token or has a piece of its question read. The time of a step, as measured on that machine, is
+# a sum:
 
 # %% id="step-times" tags=["nbval-check-output"]
 step = lab.machine(lab.TEST_HARDWARE).step_time(lab.model(lab.TEST_MODEL))
@@ -392,7 +402,7 @@ course.table(
             "step, however many share it",
             "answer that grows",
             "token of a question",
-            "token that a row looks back on",
+            "token that a row looks back at",
         ],
     },
     "What a step takes on the test machine",
@@ -400,11 +410,12 @@ course.table(
 print(f"at most {slots} requests are worked on at the same time; the others wait in a queue")
 
 # %% [markdown] id="predict-2"
-# *Base* is reading the model's weights from memory, which must be done once per step, for one request or for sixteen. A *row*
-# is a request that gets a token in this step. It looks back on its *context*: its question and its answer so far.
+# The *base* is the time to read the model's weights from memory. The machine does that once per step, whether for one
+# request or for sixteen. A *row* is a request that gets a token in this step. It looks back at its *context*: its
+# question and its answer so far.
 #
-# Worked in full, **for one request alone**. The question of 60 tokens is read in one step, which also gives the first token.
-# Then 39 steps give one token each, and look back on 80 tokens on average (60, and half of 40):
+# Worked in full, **for one request alone**: one step reads the question of 60 tokens and gives the first token. Then 39
+# steps give one token each, and look back at 80 tokens on average (60, and half of 40):
 
 # %% id="predict-example" tags=["nbval-check-output"]
 read_s = step.base_s + 60 * step.per_prefill_token_s
@@ -416,9 +427,9 @@ print(f"{read_s:.3f} s + 39 x {token_s:.4f} s = {read_s + 39 * token_s:.3f} s; s
 #
 # Difficulty 3 of 5 · about 10 min
 #
-# 500 such requests, of 60 tokens with answers of 40, come at second 0. After how many **seconds** is the last answer
-# complete? Give `(low, high)`, with high at most one and a half times low. Pen and paper will do: what does each request pay
-# for itself, and what do those that are worked on together share? Check: `ch.check("1.6", seconds_between)`.
+# 500 such requests, of 60 tokens with answers of 40, arrive at second 0. After how many **seconds** is the last answer
+# complete? Give `(low, high)`, with high at most one and a half times low. Pen and paper will do: what does each
+# request pay for alone, and what do requests that run together share? Check: `ch.check("1.6", seconds_between)`.
 
 # %% id="answer-1.6" tags=["answer"] question="1.6"
 # SOLUTION
@@ -439,16 +450,16 @@ crowd = lab.at_once(500)
 lab.compare({"1 alone": alone, "500 at once": crowd}, "The test machine, measured step times")
 
 # %% [markdown] id="run-2"
-# Nothing about the model has changed, and the machine even makes more tokens per second than before. Still nearly everybody
-# waits far too long, because 500 requests need the work of 500. All of them are inside from second 0, and at most sixteen are worked
-# on: the others are in the queue.
+# Nothing about the model has changed, and the machine even writes more tokens per second than before. Yet nearly all
+# customers wait far too long, because there are 500 requests to work through. All of them are inside from second 0, but
+# at most sixteen are being worked on: the others are in the queue.
 
 # %% [markdown] id="break"
 # ## 9 Break it
 #
-# What if the machine worked on one request after the other, as a first program would? And what if the 500 had Larkspur's own
-# GPU and its larger model, with 16 worked on together as in the day of section 2, or with up to 256? (The GPU's step times
-# follow from published figures; nobody measured them here.)
+# What if the machine handled one request after another, as a naive server would? And what if the 500 had Larkspur's own
+# GPU and its larger model, with 16 running together as on the day of section 2, or with up to 256? (The GPU's step
+# times follow from published figures; we haven't measured them.)
 
 # %% id="break-run" tags=["nbval-check-output"]
 one_by_one = lab.at_once(500, running=1)
@@ -462,23 +473,25 @@ lab.compare(crowds, "500 requests at once")
 lab.draw_crowd(crowds)
 
 # %% [markdown] id="break-2"
-# To share steps is worth a large factor and costs no machine; that is *batching*, explained in `start_here`. On Larkspur's GPU
-# a single setting makes most of the difference. Neither is a property of the model's answers.
+# Sharing steps pays off many times over and costs no extra machine; that is *batching*, explained in `start_here`. On
+# Larkspur's GPU, a single setting makes most of the difference. Neither has anything to do with how good the model's
+# answers are.
 
 # %% [markdown] id="real"
 # ## 10 A real replica
 #
-# The same on your machine, with nothing simulated: the larger one of the two small models that come with this course,
-# one request and then 32 at once. The numbers are those of the machine on which the cell ran last; if other programs kept it busy,
-# they are in the numbers too, and running the cell again tells.
+# Now the same on your machine, with nothing simulated: the larger of the two small models that come with this course
+# answers one request, and then 32 at once. The numbers come from the machine that ran the cell last. If other programs
+# kept it busy, that is in the numbers, so run the cell again to check.
 
 # %% id="real-run" tags=["measured"]
 lab.compare({"1 alone": lab.real_crowd(1), "32 at once": lab.real_crowd(32)}, "A real replica, here and now")
 
 # %% [markdown] id="gpu-intro"
-# **If you have an NVIDIA GPU**, the next cell asks it for up to 128 answers at the same time, more than a CPU has use for; how
-# the replica looks back at earlier tokens is then computed by the kernels in `miniserve/engine/kernels/`. Without one it says
-# what is missing. No GPU has run it yet where this chapter was written, so no numbers of one are stored here.
+# **If you have an NVIDIA GPU**, the next cell asks it for up to 128 answers at the same time, more than a CPU would
+# gain from. The kernels in `miniserve/engine/kernels/` then compute *attention*, the look back at earlier tokens.
+# Without a GPU, the cell says what is missing. It hasn't run on a GPU yet where this chapter was written, so no GPU
+# numbers are stored here.
 
 # %% id="gpu-run" tags=["measured"]
 lab.gpu_crowds()
@@ -486,17 +499,18 @@ lab.gpu_crowds()
 # %% [markdown] id="whose-intro"
 # ## 11 Whose problem?
 #
-# A **model problem** lies in the answers: with a single user, one healthy machine and no hurry they would be as bad. A
-# **systems problem** comes from how many ask, from how many machines there are, or from how they are run.
+# A **model problem** lies in the answers: with a single user, one healthy machine and no hurry they would be just as
+# bad. A **systems problem** comes from how many people ask, how many machines there are, or how they are run.
 #
-# Worked in full: *"It invents opening hours"* is a model problem, it would do so for a single user. *"It is down whenever a
-# machine restarts"* is a systems problem.
+# Worked in full: *"It invents opening hours"* is a model problem: it would do so for a single user. *"It is down
+# whenever a machine restarts"* is a systems problem.
 #
 # ### Exercise 1.7: a model problem or a systems problem
 #
 # Difficulty 2 of 5 · about 6 min
 #
-# The next cell prints eight complaints about Larkspur. Give each `"model"` or `"systems"`. Check: `ch.check("1.7", whose)`.
+# The next cell prints eight complaints about Larkspur. Label each `"model"` or `"systems"`. Check:
+# `ch.check("1.7", whose)`.
 
 # %% id="whose-items"
 for key, claim in lab.CLAIMS.items():
@@ -527,19 +541,19 @@ ch.check("1.7", whose)
 #
 # Difficulty 3 of 5 · about 10 min · a person reads it
 #
-# The manager of the garden centres writes: *"Customers complain. Let us buy a better model."* Answer in five to eight
-# sentences, with numbers of this chapter: what the complaints come from, why another model does not change that, and what you
-# propose instead, at which cost. Put it between `"""` and `"""`. Check: `ch.check("1.8", letter)`.
+# The manager of the garden centres writes: *"Customers are complaining. Let's buy a better model."* Answer in five to
+# eight sentences, with numbers from this chapter: where the complaints come from, why another model won't change that,
+# and what you propose instead, at what cost. Put it between `"""` and `"""`. Check: `ch.check("1.8", letter)`.
 
 # %% id="answer-1.8" tags=["answer"] question="1.8"
 # SOLUTION
 letter = """
-The answers are good; customers complain that they come late. Alone on our test machine a question is answered in about a
-second, and of 500 at once the last waits for more than two minutes, with the same model. A better model is mostly a
+The answers are good; customers complain that they come late. Our test machine answers one question alone in about a
+second, but of 500 at once, the last waits for more than two minutes, with the same model. A better model is usually a
 larger one, which makes each step slower. Failures are normal in a fleet: eighty GPUs that each fail on one day in a
-hundred have a quiet day less often than every second day. Our mean waiting time looks fine while more than one in a
-hundred waits longer than we promised, so we must watch the p99. I propose a fourth GPU, about 17 USD a day, an alarm on
-the p99, and updates that meet one customer in a hundred first.
+hundred get through fewer than half of all days without a failure. Our mean wait looks fine while more than one customer
+in a hundred waits longer than we promised, so we must watch the p99. I propose a fourth GPU, about 17 USD a day, an
+alarm on the p99, and updates that reach one customer in a hundred first.
 """
 # END SOLUTION
 
@@ -549,10 +563,11 @@ ch.check("1.8", letter)
 # %% [markdown] id="real-code"
 # ## 12 Read the real code
 #
-# The step-time formula of section 8, from `miniserve/engine/step_time.py`; how it follows from a price list where nothing was
-# measured, from `miniserve/hardware/prices.py`; and how a simulated replica, `miniserve/sim/replica.py`, takes a request. Look for
-# the one line that says what a batch shares. (The formula has a fifth part, for pairs of tokens within a question: it is 0 on
-# the test machine. *Roofline* is the name of the estimate from published figures.)
+# Here is the step-time formula of section 8, from `miniserve/engine/step_time.py`; how it follows from a price list
+# when nothing was measured, from `miniserve/hardware/prices.py`; and how a simulated replica accepts a request, from
+# `miniserve/sim/replica.py`. Find the one line that says what a batch shares. (The formula has a fifth part, for pairs
+# of tokens within a question: it is 0 on the test machine. An estimate from published figures, as here, is called a
+# *roofline*.)
 
 # %% id="real-code-shown"
 import inspect
@@ -568,14 +583,14 @@ print(inspect.getsource(SimReplica.submit))
 # %% [markdown] id="summary"
 # ## 13 Summary
 #
-# - Concurrency: L = λ · W. Whoever makes stays longer has more inside.
-# - Failure: n machines get through a day with chance (1 - p)ⁿ. In a fleet, failure is routine.
-# - Latency is a promise about a share of requests; a mean does not keep it.
-# - An update hurts requests · exposure · time · added badness.
-# - Cost: machines · price · time, over what they answered. Idle time is paid for.
-# - One against 500: the same model, and another service.
+# - Concurrency: L = λ · W. Longer stays mean more requests inside.
+# - Failure: n machines get through a day with probability (1 - p)ⁿ. In a fleet, failure is routine.
+# - A promise about latency is about a share of requests; a good mean doesn't keep it.
+# - An update hurts requests per hour · exposure · hours · the added share of bad answers.
+# - One answer costs machines · price · time, divided by the number of answers. You pay for idle time as well.
+# - One request against 500: the same model, but a different service.
 #
-# Next: chapter 2 asks what the customer sees while an answer grows. The day of section 2 from the command line:
+# Next: chapter 2 asks what the customer sees while an answer grows. To run the day of section 2 from the command line:
 # `python -m miniserve simulate data/scenarios/larkspur_day.toml`.
 #
 # **Go deeper**
@@ -583,5 +598,5 @@ print(inspect.getsource(SimReplica.submit))
 # - J. D. C. Little, *A Proof for the Queuing Formula: L = λW*, Operations Research 9(3), 1961.
 # - J. Dean and L. A. Barroso, *The Tail at Scale*, CACM 56(2), 2013: why rare slowness is common in large services.
 # - B. Beyer and others (editors), *Site Reliability Engineering*, O'Reilly 2016: promises, updates, failures.
-# - G.-I. Yu and others, *Orca*, OSDI 2022: batching that is put together anew at each step.
-# - P. Patel and others, *Splitwise*, ISCA 2024: the traces from which the lengths of section 2 come.
+# - G.-I. Yu and others, *Orca*, OSDI 2022: batches that are rebuilt at each step.
+# - P. Patel and others, *Splitwise*, ISCA 2024: the traces behind the lengths of section 2.

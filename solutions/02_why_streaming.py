@@ -5,11 +5,11 @@
 #
 # - the three times of an answer: to the first token, from token to token, and to the last one;
 # - what a reader notices of them, on a timeline and as a formula;
-# - to predict, and then to measure, what streaming changes on a real server, and what it does not;
-# - to find two services that are equally fast, one of which feels ten times slower;
-# - when streaming does not help, and what can undo it on the way.
+# - to predict, and then measure, what streaming changes on a real server, and what it doesn't;
+# - to find two equally fast services, one of which feels ten times slower;
+# - when streaming doesn't help, and what can undo it on the way.
 #
-# **You need** Python, and nothing about serving. **Time**: about an hour and a quarter; all cells together run in
+# **You need** Python, but no knowledge of serving. **Time**: about an hour and a quarter; all cells together run in
 # {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 Three times · 3 A reader · 4 The perceived wait · 5 Predict, then run ·
@@ -33,17 +33,18 @@ ch
 # %% [markdown] id="bite"
 # ## 1 The question that bites
 #
-# **Larkspur** is the fictional service of this course: an assistant for a chain of garden centres. Customers chat with it,
-# and staff have articles drafted. A language model answers, on GPUs of a kind called L4. Each GPU with its own copy of the
-# model is a **replica**. All chapters use the same price list and the same lengths of questions and answers.
+# **Larkspur** is the fictional service of this course: an assistant for a chain of garden centres. Customers chat with
+# it, and staff have it draft articles. A language model answers, on GPUs of a type called L4. Each GPU with its own
+# copy of the model is a **replica**. All chapters use the same price list and the same lengths of questions and
+# answers.
 #
-# A model writes an answer one **token** after the other. A token is a piece of a word, about three quarters of one in
-# English. It cannot write the tenth before the ninth, so a long answer takes long, however fast each token is.
+# A model writes an answer one **token** after another. A token is a piece of a word, in English about three quarters of
+# one. The model can't write the tenth before the ninth, so a long answer takes long, however fast each token is.
 #
-# The next cell lets one replica answer a customer while it writes eleven other answers. First it must read the **prompt**, all
-# that the model is given. The lengths are those of a published log of a chat service: half of its prompts are longer than this
-# one, and one of its answers in five is longer than this answer. The **scheduler**, which decides what the GPU computes next,
-# is the real code; only the GPU's time is a formula.
+# In the next cell, one replica answers a customer while it writes eleven other answers. First it must read the
+# **prompt**, everything that the model is given. The lengths come from the published log of a chat service: half of its
+# prompts are longer than this one, and one in five of its answers is longer than this answer. The **scheduler**, which
+# decides what the GPU computes next, is the real code; only the GPU's time comes from a formula.
 
 # %% id="one-answer" tags=["nbval-check-output"]
 came_s = lab.larkspur_answer()
@@ -51,25 +52,26 @@ print(f"{lab.PROMPT_TOKENS:,} tokens are read, {len(came_s)} are written")
 print(f"the first one is there after {came_s[0]:.2f} s, the last one after {came_s[-1]:.1f} s")
 
 # %% [markdown] id="bite-2"
-# Suppose that the server sends its answer when it is complete. Then the customer looks at an empty window until the last
-# token is there. Suppose that it sends each token as soon as it exists. That is **streaming**, and the first word shows up
-# about half a second after the question. Both take the same GPU for the same time. Is the second service faster? By what
-# measure?
+# Suppose the server sends its answer when it is complete. Then the customer looks at an empty window until the last
+# token is there. Now suppose it sends each token as soon as it exists. That is **streaming**, and the first word shows
+# up about half a second after the question. Both keep the same GPU busy for the same time. Is the second service
+# faster? By what measure?
 #
 # **Where we are on a request's path.** Client → gateway → replica → scheduler → model, and now the **way back**: tokens
-# become text, and text goes to the client, in many pieces or in one. (The gateway is the one door through which all requests
-# come.) The way back is the last station, and the cheapest one to get wrong.
+# become text, and text goes to the client, in many pieces or in one. (The gateway is the door that all requests come
+# through.) The way back is the last leg, and the easiest one to get wrong.
 
 # %% [markdown] id="times"
 # ## 2 Three times
 #
 # - **TTFT**, time to first token: from the question to the first token.
-# - **Gap**: from one token to the next. The mean of an answer's gaps is its **TPOT**, time per output token. (Others say
-#   inter-token latency, ITL.)
+# - **Gap**: from one token to the next. The mean of an answer's gaps is its **TPOT**, time per output token. (A gap is
+#   also called an inter-token latency, ITL.)
 # - **Total**: from the question to the last token.
 #
-# Why TTFT and TPOT, and not the total alone? They have different causes. In the TTFT are the way to the server, the
-# queue, and reading the prompt. In a gap is one *step* of the model, in which every answer in progress grows by one token.
+# Why TTFT and TPOT, and not just the total? They have different causes. The TTFT covers the way to the server, the
+# queue, and reading the prompt. A gap covers one *step* of the model, in which every answer in progress grows by one
+# token.
 #
 # Worked in full, for an answer of four tokens:
 
@@ -80,15 +82,15 @@ print("gaps:", [f"{gap_s:.1f} s" for gap_s in gaps_s])
 print(f"TTFT {example_s[0]:.1f} s, TPOT {sum(gaps_s) / len(gaps_s):.3f} s, total {example_s[-1]:.1f} s")
 
 # %% [markdown] id="times-2"
-# Four tokens have three gaps. Together the gaps last from the first token to the last one, 0.4 s.
+# Four tokens have three gaps. Together the gaps span the time from the first token to the last, 0.4 s.
 #
 # ### Exercise 2.1: the pace of an answer
 #
 # Difficulty 2 of 5 · about 5 min
 #
-# Your own answer is printed below; it is drawn for you: when its first and its last token came (`first_s` and `last_s`, in
-# seconds after the question), and how many `tokens` it has. What is its **TPOT in milliseconds**? Keep at least four
-# digits. Check: `ch.check("2.1", tpot_ms)`.
+# The answer printed below is drawn for you: when its first and last tokens came (`first_s` and `last_s`, in seconds
+# after the question), and how many `tokens` it has. What is its **TPOT in milliseconds**? Keep at least four digits.
+# Check: `ch.check("2.1", tpot_ms)`.
 
 # %% id="times-given"
 given = ch.given("2.1")
@@ -103,8 +105,8 @@ tpot_ms = 1000 * (given["last_s"] - given["first_s"]) / (given["tokens"] - 1)
 ch.check("2.1", tpot_ms)
 
 # %% [markdown] id="times-3"
-# The three are bound together: **total = TTFT + (tokens - 1) · TPOT**. So the total grows with the length of the answer, and
-# the TTFT does not know how long the answer will be. Larkspur's replica again, for answers that stop earlier:
+# One equation ties the three together: **total = TTFT + (tokens - 1) · TPOT**. So the total grows with the length of
+# the answer, while the TTFT doesn't depend on it. Here is Larkspur's replica again, for answers that stop earlier:
 
 # %% id="times-larkspur" tags=["nbval-check-output"]
 lengths = (1, 25, 100, 400)
@@ -121,8 +123,8 @@ course.table(
 # %% [markdown] id="reader"
 # ## 3 A reader
 #
-# Who waits for a token? Somebody who **reads**, from the first word on. Adults read English silently at 238 words per minute
-# on average (Brysbaert 2019; people differ, and so do texts). With three quarters of a word per token:
+# Who waits for a token? A person who **reads**, from the first word on. Adults read English silently at 238 words per
+# minute on average (Brysbaert 2019; people differ, and so do texts). With three quarters of a word per token:
 
 # %% id="reading-speed" tags=["nbval-check-output"]
 from miniserve.observe.reading import READ_S, WORDS_PER_MIN, WORDS_PER_TOKEN
@@ -131,32 +133,33 @@ print(f"{WORDS_PER_MIN:g} words per minute, {WORDS_PER_TOKEN} words per token")
 print(f"a reader needs {READ_S:.3f} s for a token, and reads {1 / READ_S:.1f} tokens per second")
 
 # %% [markdown] id="reader-2"
-# We make the reader simple: pieces of text are read in their order, each takes the same time, and a piece can be read when it
-# has **arrived** and the piece before it **has been read**. Whenever the reader has nothing to read, the reader waits.
+# We keep the reader simple. Pieces of text are read in order, each takes the same time, and the reader can start on a
+# piece once it has **arrived** and the piece before it **has been read**. A reader with nothing to read waits.
 #
-# Worked in full, three pieces and a reader who needs 100 ms for each:
+# Worked in full, for three pieces and a reader who needs 100 ms for each:
 
 # %% id="reader-example" tags=["nbval-check-output"]
 course.table(lab.THREE_PIECES, "A reader and three pieces")
 
 # %% [markdown] id="reader-3"
-# Piece 2 is there at 350 ms, but piece 1 is being read until 400. Then there is text at once, so the wait is 0. Piece 3 comes
-# 350 ms after piece 2. The reader notices only 200 ms of that: for the rest, there was older text to read.
+# Piece 2 is there at 350 ms, but the reader is busy with piece 1 until 400. By then the next text is there, so the wait
+# is 0. Piece 3 comes 350 ms after piece 2. The reader notices only 200 ms of that: for the rest of the time, there was
+# older text to read.
 #
 # ### Exercise 2.2: a timeline on paper
 #
 # Difficulty 3 of 5 · about 10 min
 #
-# Eight pieces arrive at the moments printed below, and this reader needs **200 ms** for each. After piece 4 the writer paused:
-# the GPU was reading a long prompt of somebody else.
+# Eight pieces arrive at the times printed below, and this reader needs **200 ms** for each. After piece 4 the writer
+# paused: the GPU was reading another customer's long prompt.
 
 # %% id="timeline-given" tags=["nbval-check-output"]
 course.table({"piece": range(1, 9), "arrives (ms)": lab.ARRIVE_MS}, "Eight pieces of text")
 
 # %% [markdown] id="timeline-2"
-# The first two rows are `(1, 600, 800, 600)` and `(2, 800, 1000, 0)`: piece, when its reading begins, when it ends, and how
-# long the reader waited just before. Draw the timeline, and write the rows of **pieces 3 to 8** in the same form, as a list.
-# Check: `ch.check("2.2", rows)`.
+# The first two rows are `(1, 600, 800, 600)` and `(2, 800, 1000, 0)`: the piece, when the reader begins it, when the
+# reader ends it, and how long the reader waited just before. Draw the timeline, and write the rows of **pieces 3 to 8**
+# in the same form, as a list. Check: `ch.check("2.2", rows)`.
 
 # %% id="answer-2.2" tags=["answer"] question="2.2"
 # SOLUTION
@@ -174,26 +177,27 @@ rows = [
 ch.check("2.2", rows)
 
 # %% [markdown] id="timeline-3"
-# And drawn, with what happens if all eight are sent together when the last one is there. Your rows appear once they are right.
+# Here it is as a figure, next to what happens if all eight pieces are sent together once the last one is there. Your
+# rows appear once they are right.
 
 # %% id="timeline-figure"
 mine = ch.yours("2.2", rows)
 lab.draw_timeline(None if mine is None else [(1, 600, 800, 600), (2, 800, 1000, 0), *mine])
 
 # %% [markdown] id="timeline-4"
-# On the left, reading follows the writing closely, and the text that had piled up covers most of the writer's pause. On the
-# right, reading begins when writing has ended: first one waits for everything, then one reads everything.
+# On the left, the reader follows the writer closely, and the text that has piled up covers most of the writer's pause.
+# On the right, reading begins when writing has ended: the reader first waits for everything, then reads everything.
 
 # %% [markdown] id="perceived"
 # ## 4 The perceived wait
 #
-# Add up the waits of a reader, from the question to the last token, and call the sum the **perceived wait**. It is what a
-# customer complains about. For an answer that is written at an even pace it has a formula, and you will write it.
+# Add up a reader's waits, from the question to the last token, and call the sum the **perceived wait**. It's what a
+# customer complains about. For an answer written at an even pace there is a formula, and you'll write it.
 #
-# Worked in full, for an answer that comes **whole**: nothing can be read before the last token, so the wait is the total,
-# TTFT + (tokens - 1) · TPOT. After that there is text for everything.
+# Worked in full, for an answer that comes **whole**: nothing can be read before the last token, so the wait is the
+# total, TTFT + (tokens - 1) · TPOT. After that, the reader never waits again.
 #
-# And for three tokens that are **streamed** by a slow writer. The first comes after 1 s and then one every 0.5 s, and the reader
+# And for three tokens **streamed** by a slow writer: the first comes after 1 s, then one every 0.5 s, and the reader
 # needs 0.2 s for each:
 
 # %% id="perceived-example" tags=["nbval-check-output"]
@@ -205,8 +209,8 @@ for arrived_s, piece in zip((1.0, 1.5, 2.0), read_pieces((1.0, 1.5, 2.0), read_s
     )
 
 # %% [markdown] id="perceived-exercise"
-# The perceived wait is the sum of the last column. The next reader may be slower than the writer, so do not take the pattern of
-# these three for a law.
+# The perceived wait is the sum of the last column. The next reader may be slower than the writer, so don't mistake the
+# pattern of these three for a law.
 #
 # ### Exercise 2.3: the wait that a reader notices
 #
@@ -215,18 +219,18 @@ for arrived_s, piece in zip((1.0, 1.5, 2.0), read_pieces((1.0, 1.5, 2.0), read_s
 # Write the perceived wait of a streamed answer, in seconds, as a function of
 #
 # - `ttft_s`: seconds from the question to the first token,
-# - `tpot_s`: seconds from each token to the next one, all equal,
+# - `tpot_s`: seconds from each token to the next (all gaps are equal),
 # - `tokens`: how many tokens the answer has,
 # - `read_s`: seconds that the reader needs for a token.
 #
-# Think of both kinds of writer: one that is faster than the reader, and one that is slower. Your function is checked on 64
-# random sets. Check: `ch.check("2.3", perceived_s)`.
+# Think of both kinds of writer: one that is faster than the reader, and one that is slower. Your function is checked on
+# 64 random sets of these numbers. Check: `ch.check("2.3", perceived_s)`.
 
 
 # %% id="answer-2.3" tags=["answer"] question="2.3"
 # SOLUTION
 def perceived_s(ttft_s, tpot_s, tokens, read_s):
-    """Return for how long the reader of a streamed answer has nothing to read."""
+    """Return how long the reader of a streamed answer has nothing to read."""
     return ttft_s + (tokens - 1) * max([0, tpot_s - read_s])
 
 
@@ -236,8 +240,8 @@ def perceived_s(ttft_s, tpot_s, tokens, read_s):
 ch.check("2.3", perceived_s)
 
 # %% [markdown] id="perceived-2"
-# **Measure.** A reader who goes through 200 tokens one by one, beside your formula. The TTFT is half a second; the pace goes
-# from very fast to slower than anybody reads.
+# **Measure.** Here is a reader who goes through 200 tokens one by one, next to your formula. The TTFT is half a second;
+# the pace goes from very fast to slower than this reader.
 
 # %% id="perceived-figure"
 from miniserve.observe.reading import perceived_wait_s
@@ -254,8 +258,8 @@ if formula is not None:
 lab.draw_waits(paces_s, waits_s)
 
 # %% [markdown] id="perceived-3"
-# As long as writing is faster than reading, only the TTFT is left of the wait, and the length of the answer does not matter. A
-# writer that is slower makes the reader wait at every token.
+# As long as the model writes faster than the reader reads, the TTFT is the whole wait, and the length of the answer
+# doesn't matter. A slower writer makes the reader wait at every token.
 #
 # On which side is Larkspur? A step that serves more answers takes longer, so the pace depends on how many are written at once:
 
@@ -267,7 +271,7 @@ course.table(
         "answers at once": at_once,
         "gap (ms)": [1000 * gap_s for gap_s in gaps_s],
         "tokens per second for each": [1 / gap_s for gap_s in gaps_s],
-        "as fast as the reader, times": [READ_S / gap_s for gap_s in gaps_s],
+        "times as fast as the reader": [READ_S / gap_s for gap_s in gaps_s],
     },
     "Writing on one L4",
 )
@@ -277,19 +281,19 @@ print(f"the answer of section 1, whole:    {perceived_wait_s([came_s[-1]] * len(
 print(f"the answer of section 1, streamed: {perceived_wait_s(came_s):.2f} s of waiting")
 
 # %% [markdown] id="perceived-4"
-# Larkspur's text is written faster than it is read, also with many answers at once. So a streamed answer is waited for until
-# its first word, and not after. There is a second lesson in the table: to write a single answer faster than it is read gives
-# its reader nothing. Giving a part of that speed to other answers costs nobody a noticed wait.
+# Larkspur's text is written faster than it is read, even with many answers at once. So the reader of a streamed answer
+# waits for the first word and never again. The table has a second lesson: writing a single answer faster than it is
+# read does nothing for its reader. You can give some of that speed to other answers, and no reader will notice.
 
 # %% [markdown] id="predict"
 # ## 5 Predict, then run
 #
-# Enough paper. A real server: a replica of miniserve, the framework of this course, in a process of its own, with the
-# course's `small` model, asked over HTTP on this machine. The model is tiny, so its tokens come within about a
-# millisecond. What matters is how the times relate.
+# Enough paper; now for a real server. A replica of miniserve, this course's framework, runs in its own process with the
+# course's `small` model, and we query it over HTTP on this machine. The model is tiny, so a token takes about a
+# millisecond. What matters is the ratio of the times.
 #
-# When this chapter was written, the replica was asked for an answer of exactly 101 tokens, once whole and once streamed. (It is
-# told not to stop. So the text is nonsense; its times are real.)
+# When this chapter was written, we asked the replica for an answer of exactly 101 tokens, once whole and once streamed.
+# (The model is told not to stop early, so the text is nonsense; its times are real.)
 
 # %% id="facts" tags=["nbval-check-output"]
 facts = lab.recorded()
@@ -298,16 +302,17 @@ print(f"101 tokens, whole:    the first text after {1000 * facts.known_s:.1f} ms
 print(f"101 tokens, streamed: the first text after {1000 * facts.known_ttft_s:.1f} ms")
 
 # %% [markdown] id="predict-2"
-# Worked for another server: the first text of 11 tokens comes after 20 ms streamed, and after 60 ms whole. So each of the ten
-# further tokens costs 4 ms, and a whole answer of 101 tokens would take 20 + 100 · 4 = 420 ms.
+# Worked for another server: with an answer of 11 tokens, the first text comes after 20 ms streamed, and after 60 ms
+# whole. So each of the ten further tokens costs 4 ms, and a whole answer of 101 tokens would take 20 + 100 · 4 = 420
+# ms.
 #
 # ### Exercise 2.4: how many times sooner
 #
 # Difficulty 3 of 5 · about 7 min
 #
-# Then it was asked for **401** tokens, once whole and once streamed. How many times sooner does the **first text** arrive when
-# the answer is streamed? (Time to the first text without streaming, divided by the same time with streaming.) Give
-# `(low, high)`, with high at most twice low. Check: `ch.check("2.4", times_sooner)`.
+# Then we asked it for **401** tokens, once whole and once streamed. How many times sooner does the **first text**
+# arrive when the answer is streamed? (That is the time to the first text without streaming, divided by the same time
+# with streaming.) Give `(low, high)`, with high at most twice low. Check: `ch.check("2.4", times_sooner)`.
 
 # %% id="answer-2.4" tags=["answer"] question="2.4"
 # SOLUTION
@@ -322,9 +327,10 @@ times_sooner = tuple(
 ch.check("2.4", times_sooner)
 
 # %% [markdown] id="run"
-# Now on your machine. This is all that the client does: it asks, and writes down when each piece of text comes. A streamed
-# answer is a text of **events**, each a line that begins with `data:` and an empty line; the decoder cuts the bytes into
-# events. `max_tokens` says how long the answer may become; with `ignore_eos` the model does not stop before that.
+# Now on your machine. The client only asks, and writes down when each piece of text comes. A streamed answer is a
+# series of **server-sent events** (SSE), each a line that begins with `data:`, followed by an empty line; the decoder
+# cuts the bytes into events. `max_tokens` limits the length of the answer; with `ignore_eos` the model doesn't stop
+# before that.
 
 # %% id="run-client"
 print("what is asked, with max_tokens and stream:", lab.LONG_ANSWER)
@@ -353,16 +359,16 @@ if interval is not None:
     print(f"your interval, {low:.0f} to {high:.0f}, {'covers' if low <= sooner <= high else 'misses'} this run")
 
 # %% [markdown] id="run-2"
-# Look at four things in the table. The first text of a streamed answer does not know how long the answer will be. The *last* text
-# does not come sooner: streaming makes nothing faster, and each piece has a price of its own, since it is wrapped, sent and
-# read by itself. That price is in the bytes, too: an event carries far more than the few letters that it is about. And the
-# longest gap exceeds the median one, often several times, because a machine does other things now and then; a reader
-# with text to read would not notice.
+# Look at four things in the table. The first text of a streamed answer comes equally soon, however long the answer is.
+# The *last* text doesn't come sooner: streaming makes nothing faster, and each piece adds some overhead, because it is
+# wrapped, sent and read separately. You can see that overhead in the bytes: an event carries far more than its few
+# letters of text. And the longest gap exceeds the median gap, often several times over, because a machine does other
+# things now and then; a reader with text to read wouldn't notice.
 #
-# With a larger model a token takes tens of milliseconds, and the price of a piece is a small part of it.
+# With a larger model, a token takes tens of milliseconds, and the overhead of a piece is a small part of that.
 
 # %% id="smollm2" tags=["measured"]
-# Optional: a model that writes real sentences (and is no gardener), if `python -m miniserve weights fetch` has fetched it.
+# Optional: a model that writes real sentences (but is no gardener), if `python -m miniserve weights fetch` has fetched it.
 if (folder := lab.smollm2()) is None:
     print("SmolLM2 has not been fetched, so this cell is skipped. Nothing later needs it.")
 else:
@@ -378,7 +384,7 @@ else:
     print(f"{perceived_wait_s([spoken_whole.ended_s]):.2f} s whole, {perceived_wait_s(spoken.came_s):.2f} s streamed")
 
 # %% id="vllm" tags=["measured"]
-# Optional: the same question to vLLM. Start it in an environment of its own (`vllm serve MODEL`), and set VLLM_URL, for example
+# Optional: the same question to vLLM. Start it in its own environment (`vllm serve MODEL`), and set VLLM_URL, for example
 # with `%env VLLM_URL=http://127.0.0.1:8000` in a cell above this one.
 question = [{"role": "user", "content": "In three sentences, how do I prune a rose?"}]
 if (talks := await lab.ask_vllm(question, {"whole": (90, False), "streamed": (90, True)})) is not None:
@@ -390,7 +396,7 @@ if (talks := await lab.ask_vllm(question, {"whole": (90, False), "streamed": (90
 #
 # A colleague compares services by their total time, because it is one number. Show what that number hides.
 #
-# Worked for 101 tokens: A needs 4 s to the first token and then 0.06 s for each, B 2 s and then 0.08 s.
+# Worked for 101 tokens: A takes 4 s to the first token and then 0.06 s for each, B takes 2 s and then 0.08 s.
 
 # %% id="equal-example" tags=["nbval-check-output"]
 for name, ttft_s, tpot_s in (("A", 4, 0.06), ("B", 2, 0.08)):
@@ -398,7 +404,7 @@ for name, ttft_s, tpot_s in (("A", 4, 0.06), ("B", 2, 0.08)):
     print(f"{name}: all there after {stream[-1]:.1f} s, perceived wait {perceived_wait_s(stream):.1f} s")
 
 # %% [markdown] id="equal-exercise"
-# Equally fast, and twice the wait.
+# Equally fast, but twice the wait.
 #
 # ### Exercise 2.5: equally fast, and ten times the wait
 #
@@ -409,8 +415,8 @@ for name, ttft_s, tpot_s in (("A", 4, 0.06), ("B", 2, 0.08)):
 # - their **totals are the same** to within 1 %, and at least 5 s;
 # - the **perceived wait** of one is **at least ten times** that of the other, for the reader of section 3.
 #
-# A dictionary `{"tokens": ..., "A": {"ttft_s": ..., "tpot_s": ...}, "B": {"ttft_s": ..., "tpot_s": ...}}`: 20 to 1,000 tokens,
-# a TTFT of 0.1 to 60 s, a TPOT of 0.001 to 2 s. Check: `ch.check("2.5", services)`.
+# Give a dictionary `{"tokens": ..., "A": {"ttft_s": ..., "tpot_s": ...}, "B": {"ttft_s": ..., "tpot_s": ...}}`, with 20
+# to 1,000 tokens, a TTFT of 0.1 to 60 s, a TPOT of 0.001 to 2 s. Check: `ch.check("2.5", services)`.
 
 # %% id="answer-2.5" tags=["answer"] question="2.5"
 # SOLUTION
@@ -425,15 +431,16 @@ services = {
 ch.check("2.5", services)
 
 # %% [markdown] id="equal-2"
-# So a goal for chat is written in two figures: a limit on the TTFT, and a limit on the gaps that lies below reading speed.
-# A goal for the total alone would accept both of your services.
+# So a latency goal for chat has two figures: a limit on the TTFT, and a limit on the gaps that is shorter than reading
+# a token takes. A goal for the total alone would accept both of your services.
 
 # %% [markdown] id="break"
 # ## 7 Break it: filters
 #
-# A **stop string** ends an answer where it occurs: the model writes on, and the reader must see nothing from the stop string
-# on. Nothing simpler, if one has the whole text. In a stream, the pieces may cut the stop string in two. So whoever watches
-# for it must **hold back** an end of the text that may be its beginning, until it is clear what it is.
+# A **stop string** ends an answer where it occurs: the model may go on, but the reader must see nothing from the stop
+# string onwards. That's simple if you have the whole text. In a stream, the pieces may cut the stop string in two. So a
+# filter must **hold back** an end of the text that may be the beginning of the stop string, until the next piece shows
+# what it is.
 
 # %% id="break-example" tags=["nbval-check-output"]
 from miniserve.text import StopFilter
@@ -445,10 +452,11 @@ for piece in example["pieces"]:
 print(f"at the end          out {watch.flush()!r}")
 
 # %% [markdown] id="break-2"
-# The `<` at the end of the first piece was held back, and shown when `b` made clear that it was harmless. The next one was the
-# beginning of `<end>`, and nobody ever saw it.
+# The filter held back the `<` at the end of the first piece, and released it when `b` showed that it was harmless. The
+# next one was the beginning of `<end>`, and no reader ever saw it.
 #
-# Three colleagues have written such a filter, each with one bug. Each returns all that the reader sees in the end.
+# Three colleagues have each written such a filter, and each filter has one bug. Each function returns everything that
+# the reader gets to see.
 
 # %% id="break-bugs"
 for function in (lab.begins, lab.piece_by_piece, lab.keeps_the_rest, lab.loses_false_alarms):
@@ -459,9 +467,9 @@ for function in (lab.begins, lab.piece_by_piece, lab.keeps_the_rest, lab.loses_f
 #
 # Difficulty 4 of 5 · about 10 min
 #
-# Give a list of **at most two** answers, each a dictionary like the example (`pieces`: one to ten texts; `stop`: one text), so
-# that each of the three filters shows something wrong for at least one of them. Right is what `StopFilter` shows, with what
-# it gives out at the end. Check: `ch.check("2.6", answers)`.
+# Give a list of **at most two** answers, each a dictionary like the example (`pieces`: one to ten strings; `stop`: one
+# string), so that each of the three filters shows the wrong text for at least one of them. The right text is what
+# `StopFilter` shows, including what it releases at the end. Check: `ch.check("2.6", answers)`.
 
 # %% id="answer-2.6" tags=["answer"] question="2.6"
 # SOLUTION
@@ -475,9 +483,9 @@ answers = [
 ch.check("2.6", answers)
 
 # %% [markdown] id="hold"
-# A stop string holds back a few letters. A **safety filter** may hold back far more: if it must see the next w tokens before
-# it lets one pass, each token is shown when w more have been written, or the answer has ended. What does the reader notice?
-# The answer of section 1, behind such filters:
+# A stop string holds back a few letters. A **safety filter** may hold back far more: if it must see the next w tokens
+# before it lets one pass, each token is shown once w more have been written, or the answer has ended. What does the
+# reader notice? Here is the answer of section 1 behind such filters:
 
 # %% id="hold-run" tags=["nbval-check-output"]
 last = len(came_s) - 1
@@ -494,15 +502,15 @@ course.table(
 )
 
 # %% [markdown] id="hold-2"
-# The wait grows with w, and a filter that wants to see the whole answer turns streaming off, whatever the server
-# does. A **proxy** (a server in between, which passes requests and answers on) that collects text does the same, and so does a
+# The wait grows with w, and a filter that wants to see the whole answer turns streaming off, whatever the server does.
+# So does a **proxy** (a server in between, which passes requests and answers on) if it **buffers** text, and so does a
 # client that waits for the end of the answer.
 
 # %% [markdown] id="helps"
 # ## 8 When it does not help
 #
-# What counts is when somebody can **use** the text. A reader uses the first token, a voice the first sentence (say, 20
-# tokens), a program that needs all of the data the last token.
+# What counts is when the recipient can start to **use** the text. A reader can start at the first token, a voice after
+# the first sentence (say, 20 tokens), and a program that needs all of the data at the last token.
 
 # %% id="helps-table" tags=["nbval-check-output"]
 users = {"a reader": 1, "a voice": 20, "a program": len(came_s)}  # tokens that each needs to begin
@@ -516,8 +524,8 @@ course.table(
 )
 
 # %% [markdown] id="helps-2"
-# For the program streaming has a price and no gain. It has to put pieces together, and it must be ready for an answer that
-# breaks off: once a part of it has been sent, the server can no longer answer with an error in place of it.
+# For the program, streaming is all cost and no gain. It has to put the pieces together, and it must be ready for an
+# answer that breaks off: once the server has sent part of an answer, it can no longer send an error instead.
 #
 # ### Exercise 2.7: does streaming help here?
 #
@@ -556,21 +564,21 @@ ch.check("2.7", verdicts)
 #
 # Difficulty 3 of 5 · about 10 min · a person reads it
 #
-# A manager writes: *"I hear that streaming makes answers fifty times faster. Let us switch it on for everything: the chats, the
-# article drafts that are made at night, and the stock program that asks for JSON."* Answer in four to eight sentences, with
-# numbers from this notebook: what streaming changes and what it does not, what you would do for each of the three, and what
-# you would watch. Put it between `"""` and `"""`. Check: `ch.check("2.8", advice)`.
+# A manager writes: *"I hear that streaming makes answers fifty times faster. Let's switch it on for everything: the
+# chats, the article drafts we generate at night, and the stock program that asks for JSON."* Answer in four to eight
+# sentences, with numbers from this notebook: what streaming changes and what it doesn't, what you would do for each of
+# the three, and what you would monitor. Put it between `"""` and `"""`. Check: `ch.check("2.8", advice)`.
 
 # %% id="answer-2.8" tags=["answer"] question="2.8"
 # SOLUTION
 advice = """
-Streaming does not make answers faster: the last token of a long chat answer comes after half a minute with it and
-without it. It changes the wait for the first text, from that half minute to half a second, and since our GPUs write more
-than twice as fast as people read, nobody waits after that. So we stream the chats. The drafts are made when nobody
-reads along, and the stock program can book nothing before its JSON is complete: for both only the total counts, so we
-leave streaming off and have one request that either succeeds or fails. For chats we watch the time to first
-token where the customer is, because a filter or a proxy on the way can undo everything, and a long queue comes before
-the first token anyway.
+Streaming doesn't make answers faster: with or without it, the last token of a long chat answer comes after half a
+minute. It cuts the wait for the first text from that half minute to half a second, and since our GPUs write more than
+twice as fast as people read, customers don't wait after that. So we stream the chats. The drafts are written when no one
+is reading along, and the stock program can't book anything before its JSON is complete: for both, only the total counts,
+so we leave streaming off and have one request that either succeeds or fails. For chats we monitor the time to first
+token at the customer's end, because a filter or a proxy on the way can undo everything, and because streaming can't
+shorten a long queue before the first token.
 """
 # END SOLUTION
 
@@ -580,9 +588,9 @@ ch.check("2.8", advice)
 # %% [markdown] id="real-code"
 # ## 9 Read the real code
 #
-# Two places on the way back. First, how a filter decides what may be shown, from `miniserve/stream.py`. Then the loop that
-# sends an answer's events, from `miniserve/api/event_stream.py`. Look for two things: what is sent when nothing has come for a
-# while, and how an error is told that happens after the first event.
+# Here are two places on the way back. First, how a filter decides what may be shown, from `miniserve/text.py`. Then
+# the loop that sends an answer's events, from `miniserve/api/event_stream.py`. Look for two things: what is sent when
+# nothing has come for a while, and how the client learns of an error after the first event.
 
 # %% id="real-code-shown"
 from miniserve.api.event_stream import EventStream
@@ -593,21 +601,23 @@ print(inspect.getsource(EventStream._send_all))
 # %% [markdown] id="summary"
 # ## 10 Summary
 #
-# - Total = TTFT + (tokens - 1) · TPOT. Streaming shortens none of the three; it changes what the reader gets when.
-# - A streamed answer is waited for until its first token, plus whatever each gap is longer than reading takes:
-#   TTFT + (tokens - 1) · max(0, TPOT - reading time). A whole one is waited for until its last token.
-# - Text that is written faster than it is read covers pauses. Still more speed is not noticed.
-# - Each piece has its price in bytes and time.
-# - It helps who takes text in as it comes. It does not help a program that needs the end, an answer of one token, a wait that
-#   lies before the first token, or anything behind a place that collects.
+# - Total = TTFT + (tokens - 1) · TPOT. Streaming shortens none of the three; it changes what the reader has at each
+#   moment.
+# - The reader of a streamed answer waits for the first token, and then for the part of each gap that exceeds the
+#   reading time: TTFT + (tokens - 1) · max(0, TPOT - reading time). The reader of a whole answer waits until the last
+#   token.
+# - Text that is written faster than it is read covers pauses. Writing any faster goes unnoticed.
+# - Each piece costs bytes and time.
+# - Streaming helps people who take in text as it comes. It doesn't help a program that needs the end, an answer of one
+#   token, a wait before the first token, or anything behind a buffer.
 #
-# **What does not hold.** Real readers skim, look back, and read some texts at twice the speed of others; and a window in which
-# something moves is said to feel shorter than one in which nothing does, which our sum of waits does not contain. Larkspur's
-# gaps come from a formula for the GPU. The real replica's come from a model far smaller than anybody would serve.
+# **What does not hold.** Real readers skim, look back, and read some texts twice as fast as others. A wait is also said
+# to feel shorter when something moves on the screen, and our sum of waits leaves that out. Larkspur's gaps come from a
+# formula for the GPU. The real replica's come from a model far smaller than anyone would serve.
 #
-# Chapter 11 builds a streaming endpoint, with errors and clients that leave. Chapter 6 says why the TTFT of a service is a
-# p99, a time that 99 of 100 requests do not exceed, and not a mean. Chapter 10 says why a half-read
-# answer is not simply asked for again.
+# Chapter 11 builds a streaming endpoint, with errors and clients that disconnect. Chapter 6 explains why the TTFT of a
+# service is a p99, a time that 99 of 100 requests don't exceed, and not a mean. Chapter 10 explains why you can't
+# simply ask again for a half-read answer.
 #
 # **Go deeper**
 #

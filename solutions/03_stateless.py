@@ -3,13 +3,13 @@
 #
 # **You will learn**
 #
-# - what it costs to read a whole chat again at each turn, and why that grows with the square of the turns;
+# - what it costs to read a whole chat again at each turn, and why that cost grows with the square of the turns;
 # - what a prefix cache gives back, and what it costs to lose it;
-# - what happens to sticky sessions when a server fails, or when there is one fewer;
-# - to compare four designs: sticky, stateless, a cache in each replica, one shared cache behind all;
+# - what happens to sticky sessions when a server fails, or when the fleet shrinks by one;
+# - to compare four designs: sticky, stateless, a cache in each replica, one shared cache behind them all;
 # - where state may live.
 #
-# **You need** Python, and nothing about serving. **Time**: a good hour; all cells together run in {{run_time}}.
+# **You need** Python, but no knowledge of serving. **Time**: a good hour; all cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 Reading again · 3 What a cache gives back · 4 Four turns, two caches · 5 One
 # server fewer · 6 Predict, then run · 7 A replica goes away · 8 Break it · 9 Where state lives · 10 Read the real code ·
@@ -34,18 +34,18 @@ ch
 # **Larkspur** is the fictional service of this course: an assistant for a chain of garden centres. A customer asks, gets an
 # answer, asks again. Each such round is a **turn**. The model reads and writes **tokens**, pieces of words.
 #
-# A model remembers nothing between two requests. To go on with a chat, somebody must show it all that was said. Who keeps
-# that?
+# A model remembers nothing between two requests. To go on with a chat, the model must be shown everything said so far. Who
+# keeps that?
 #
-# - A **stateful** service keeps the chat in the server that began it. The next turn must go to that very server: the
+# - A **stateful** service keeps the chat in the server that began it. The next turn must go to that same server: the
 #   session is **sticky**.
 # - A **stateless** service keeps nothing. Each request brings the whole chat along, and any server can take it.
 #
-# **Where we are on a request's path.** A *balancer* has just chosen a **replica**, one of several equal servers. The replica
-# reads the **prompt**, all that is shown to the model; that work is called **prefill**. Then it writes the answer, token by
-# token.
+# **Where we are on a request's path.** A *balancer* has just chosen a **replica**, one of several identical servers.
+# The replica reads the **prompt**, everything shown to the model; that work is called **prefill**. Then it writes the
+# answer, token by token.
 #
-# Reading costs time. The next cell says how much, for one of Larkspur's replicas (one GPU, the chip that computes):
+# Reading takes time. The next cell says how much on one of Larkspur's replicas (one GPU, the chip that runs the model):
 
 # %% id="bite-cost" tags=["nbval-check-output"]
 for tokens in (100, 1000, 8000):
@@ -54,8 +54,9 @@ for tokens in (100, 1000, 8000):
 # %% [markdown] id="again"
 # ## 2 Reading again
 #
-# Every prompt begins with Larkspur's **guide**, a text that tells the model how to behave. Then come all earlier messages
-# and answers, then the new message. Worked in full for a guide of 200 tokens, messages of 30 and answers of 100:
+# Every prompt begins with Larkspur's **guide** (its *system prompt*), a text that tells the model how to behave. Then
+# come all earlier messages and answers, then the new message. Worked in full for a guide of 200 tokens, messages of 30
+# and answers of 100:
 
 # %% id="again-example" tags=["nbval-check-output"]
 print("turn 1: guide 200 + message 30 =", 200 + 30)
@@ -68,9 +69,10 @@ print("the whole chat of three turns:", 230 + 360 + 490)
 #
 # Difficulty 2 of 5 · about 8 min
 #
-# A stateless service without any cache computes each prompt in whole. Write how many prompt tokens it computes in a chat of
-# `turns` turns. `guide`, `message` and `answer` are in tokens; all messages are equally long, and all answers. Your function
-# is checked on 64 random sets. Check: `ch.check("3.1", without_cache)`.
+# A stateless service without a cache computes each prompt in full. Write a function that returns how many prompt tokens
+# it computes in a chat of `turns` turns. `guide`, `message` and `answer` are lengths in tokens; all messages are
+# equally long, and so are all answers. Your function is checked on 64 random sets of these numbers. Check:
+# `ch.check("3.1", without_cache)`.
 
 
 # %% id="answer-3.1" tags=["answer"] question="3.1"
@@ -88,20 +90,21 @@ ch.check("3.1", without_cache)
 # %% [markdown] id="cache"
 # ## 3 What a cache gives back
 #
-# While a model reads, it computes two lists of numbers for each token, *keys* and *values*. A **prefix cache** keeps them.
-# When a later prompt begins with the same tokens, that part need not be computed again. The answer's tokens are kept, too:
-# their keys and values came up while it was written.
+# While a model reads, it computes two lists of numbers for each token, *keys* and *values*. A **prefix cache** keeps
+# them. When a later prompt begins with the same tokens, the model needn't compute that part again. The cache keeps the
+# answer's tokens as well: the model computed their keys and values while it wrote the answer.
 #
-# So in the example above, turn 1 computes 230 tokens, and turns 2 and 3 only their messages: 230 + 30 + 30 = 290.
-# A cache may also be lost: the replica restarts, or the next turn comes to another one. Worked in full for a loss before
-# turn 3: 230 + 30, and then the whole prompt of turn 3, which is 490: together 750.
+# So in the example above, turn 1 computes 230 tokens, and turns 2 and 3 only their messages: 230 + 30 + 30 = 290. But a
+# cache may be lost: the replica restarts, or the next turn goes to another one. Worked in full for a loss before turn
+# 3: 230 + 30, and then the whole prompt of turn 3, which is 490: together 750.
 #
 # ### Exercise 3.2: what a cache gives back, and what its loss costs
 #
 # Difficulty 3 of 5 · about 9 min
 #
-# Now with a cache that keeps everything, and is lost **once**, right before turn `lost` (2 to `turns`). From then on it
-# keeps everything again. How many prompt tokens are computed in the whole chat? Check: `ch.check("3.2", with_cache)`.
+# Now the service has a cache that keeps everything, but it is lost **once**, right before turn `lost` (2 to `turns`).
+# From then on it keeps everything again. How many prompt tokens are computed in the whole chat? Check:
+# `ch.check("3.2", with_cache)`.
 
 
 # %% id="answer-3.2" tags=["answer"] question="3.2"
@@ -130,23 +133,24 @@ if kept is not None:
 course.table(shown, "Prompt tokens that are computed in a chat")
 
 # %% [markdown] id="cache-3"
-# Without a cache, twice as many turns make nearly four times as many tokens once the chat is long: the sum is **quadratic**
-# in the turns. With a cache it grows in proportion, even if everything is lost once.
+# Without a cache, twice as many turns mean nearly four times as many tokens once the chat is long: the sum is
+# **quadratic** in the turns. With a cache it grows **linearly**, even if everything is lost once.
 
 # %% [markdown] id="caches"
 # ## 4 Four turns, two caches
 #
-# Real caches have two finer points. They keep whole **blocks**, here of 16 tokens: what does not fill a block is not found.
-# And the **last** token of an answer was written but never read, so its keys and values are missing: after a turn,
-# prompt + answer - 1 tokens are kept. Worked in full: a prompt of 50 and an answer of 33 leave 82 tokens, five whole blocks;
-# the next turn there finds 80. (What is found is always shorter than the prompt: something is left to compute.)
+# Real caches have two subtleties. They keep whole **blocks**, here of 16 tokens: tokens that don't fill a block aren't
+# found. And the model wrote the **last** token of an answer but never read it, so its keys and values are missing:
+# after a turn, prompt + answer - 1 tokens are kept. Worked in full: a prompt of 50 and an answer of 33 leave 82 tokens,
+# five whole blocks; the next turn on that replica finds 80. (A prompt is never found in full: something is always left
+# to compute.)
 #
 # ### Exercise 3.3: four turns and two caches
 #
 # Difficulty 3 of 5 · about 10 min
 #
-# A balancer that does not know about caches sends the turns of one chat to replicas A, A, B and A. Each has a cache of its
-# own, empty at first, in which nothing is ever pushed out. There is no guide. The next cell prints the turns.
+# A balancer that knows nothing about caches sends the turns of one chat to replicas A, A, B and A. Each has its own
+# cache, which is empty at first and never evicts anything. There is no guide. The next cell prints the turns.
 
 # %% id="caches-given" tags=["nbval-check-output"]
 places, messages, answers = zip(*lab.CHAT, strict=True)
@@ -155,7 +159,7 @@ course.table(
 )
 
 # %% [markdown] id="caches-2"
-# The row of turn 1 is `(1, 100, 0, 100)`: turn, prompt tokens, tokens found in the cache of its replica, tokens computed.
+# The row of turn 1 is `(1, 100, 0, 100)`: turn, prompt tokens, tokens found in its replica's cache, tokens computed.
 # Write the rows of **turns 2 to 4** in the same form, as a list. Check: `ch.check("3.3", rows)`.
 
 # %% id="answer-3.3" tags=["answer"] question="3.3"
@@ -171,8 +175,9 @@ rows = [
 ch.check("3.3", rows)
 
 # %% [markdown] id="caches-3"
-# **Measure.** Your table was compared with the framework's own scheduler and cache. They can serve another chat, too: here
-# two chats of four turns with messages of 50 and answers of 100 tokens, one that stays and one that goes to and fro.
+# **Measure.** The check compared your table with the framework's own scheduler and cache. They can serve other chats as
+# well. Here are two of four turns, with messages of 50 and answers of 100 tokens: one stays on its replica, and the
+# other goes back and forth.
 
 # %% id="caches-measured" tags=["nbval-check-output"]
 for route in ("AAAA", "ABAB"):
@@ -182,9 +187,9 @@ for route in ("AAAA", "ABAB"):
 # %% [markdown] id="fewer"
 # ## 5 One server fewer
 #
-# A sticky balancer must know which server has a session. The simplest rule: session number i goes to server i mod N, the
-# remainder of i divided by the number of servers N. When demand falls one server is taken away: a **scale-in**. The rule now
-# divides by N - 1.
+# A sticky balancer must know which server has a session. The simplest rule sends session number i to server i mod N,
+# the remainder of i divided by the number of servers N. When demand falls, one server is removed: a **scale-in**. The
+# rule now divides by N - 1.
 #
 # Worked in full for six sessions and 3 servers that become 2:
 
@@ -201,16 +206,16 @@ course.table(
 )
 
 # %% [markdown] id="fewer-2"
-# Four of six move, a share of 1 - 1/3, though only two were on the server that left. What moves must be read again by
-# another server.
+# Four of six move, a share of 1 - 1/3, though only two were on the server that left. Every session that moves must be
+# read again by its new server.
 #
 # ### Exercise 3.4: one server fewer
 #
 # Difficulty 3 of 5 · about 7 min
 #
-# Your own numbers are printed below; they are drawn for you. That many `servers` become **one fewer**. Each of the
-# `sessions` (numbered from 0) has a context of so many tokens. How many tokens must be read again in all, if sessions are
-# placed by the remainder? Check: `ch.check("3.4", tokens_again)`.
+# The numbers printed below are drawn for you. A fleet of `servers` shrinks by **one**. Each of the `sessions` (numbered
+# from 0) has a context of `context_tokens`. How many tokens must be read again in all, if sessions are placed by
+# remainder? Check: `ch.check("3.4", tokens_again)`.
 
 # %% id="fewer-given"
 given = ch.given("3.4")
@@ -226,8 +231,9 @@ tokens_again = moved * given["context_tokens"]
 ch.check("3.4", tokens_again)
 
 # %% [markdown] id="fewer-3"
-# **Consistent hashing** does better: servers and sessions are points on a ring, and a session belongs to the next server on
-# it. If one leaves, only its own sessions move. The framework's ring, beside the remainder, for four servers:
+# **Consistent hashing** does better: servers and sessions are points on a ring, and a session belongs to the next
+# server along it. If a server leaves, only its own sessions move. Here is the framework's ring next to the remainder
+# rule, for four servers:
 
 # %% id="fewer-measured" tags=["nbval-check-output"]
 from miniserve.policies.routing.affinity import ConsistentHash
@@ -245,7 +251,8 @@ print(f"by remainder: {lab.moved_share(lambda i, servers: i % servers, 4):.0%} m
 print(f"on a ring:    {lab.moved_share(on_the_ring, 4):.0%} move")
 
 # %% [markdown] id="fewer-4"
-# A server could also wait until its chats have ended before it leaves. That takes long, because people pause:
+# A server could also **drain**: wait until its chats have ended before it leaves. That takes a long time, because
+# people pause:
 
 # %% id="fewer-gaps" tags=["nbval-check-output"]
 from miniserve.workload.conversations import GAP_S
@@ -257,17 +264,17 @@ print(
 # %% [markdown] id="predict"
 # ## 6 Predict, then run
 #
-# Now Larkspur, **simulated**: the real scheduler and cache run in each of four replicas, and only time is imagined. Four
+# Now Larkspur, **simulated**: each of four replicas runs the real scheduler and cache, and only time is virtual. Four
 # designs face the same quarter of an hour of chats:
 #
-# - *sticky*: a session stays with its replica, which keeps its cache;
-# - *stateless*: any replica, the least busy one; no cache;
-# - *cache per replica*: the same, and each replica has a prefix cache of its own;
-# - *shared tier*: the same, and behind all replicas is one **shared tier**, a large store to which they copy their blocks.
-#   What another replica has computed is fetched over the network instead of computed.
+# - *sticky*: a session stays with one replica, which keeps a cache;
+# - *stateless*: each request goes to the least busy replica, and there is no cache;
+# - *cache per replica*: the same, but each replica has its own prefix cache;
+# - *shared tier*: the same, plus one **shared tier** behind all replicas, a large store to which they copy their
+#   blocks. Instead of computing what another replica has already computed, a replica fetches it over the network.
 #
-# Chats are drawn at random. A **seed** fixes the draw: the same seed gives the same chats again, another one other chats of
-# the same kind. The demand of a run, in the mean of seeds 1 to 5:
+# Chats are drawn at random. A **seed** fixes the draw: the same seed gives the same chats again, and another seed gives
+# other chats of the same kind. Here is the demand of a run, averaged over seeds 1 to 5:
 
 # %% id="predict-demand" tags=["nbval-check-output"]
 for what, number in lab.demand().items():
@@ -279,14 +286,14 @@ for what, number in lab.demand().items():
 # Difficulty 3 of 5 · about 8 min
 #
 # How many **times** as many prompt tokens does *stateless* compute as *shared tier*, in these five runs together? Give
-# `(low, high)`, with high at most 1.6 times low. (Some chats began before the run. The first request that they make in it
-# counts as a first one here: the tier has not seen what was said before.) Check, which makes the runs and takes some
+# `(low, high)`, with high at most 1.6 times low. (Some chats began before the run. Their first request in the run
+# counts as a first one here: the tier hasn't seen what was said before.) The check makes the runs, which takes a few
 # seconds: `ch.check("3.5", times_more)`.
 
 # %% id="answer-3.5" tags=["answer"] question="3.5"
 # SOLUTION
 # Without: 418 * 1,667 + 471 * 2,371 = 1.81 million. With the tier: 418 * 1,667 + 471 * 60 = 0.73 million. 2.5 times; a bit
-# less, since a follow-up also computes the block that was not full.
+# less, since a follow-up also computes the block that wasn't full.
 times_more = (2, 3)
 # END SOLUTION
 
@@ -295,7 +302,7 @@ ch.check("3.5", times_more)
 
 # %% [markdown] id="run"
 # Now run all four, with seed 3. **TTFT** is the time to first token, from the request to the first piece of its answer;
-# half of the requests wait at most the **p50**, 99 of 100 at most the **p99**.
+# half of the requests wait at most the **p50**, and 99 of 100 at most the **p99**.
 
 # %% id="run-four" tags=["nbval-check-output"]
 calm = {design: lab.larkspur(design) for design in lab.DESIGNS}
@@ -315,9 +322,10 @@ def compared(runs):
 course.table(compared(calm), "A quarter of an hour of Larkspur, four ways")
 
 # %% [markdown] id="run-2"
-# *Stateless* computes everything again, as it must. With a *cache per replica* a follow-up finds its past only if it happens
-# to come to the same replica, and if the past is still there. *Sticky* always comes back, and yet most of its tokens are not
-# found. Why? A replica's memory is small, and what was used least recently is pushed out:
+# *Stateless* computes everything again, as it must. With a *cache per replica*, a follow-up finds its past only if it
+# happens to come to the same replica, and if the past is still there. With *sticky*, it always comes back to its
+# replica, and yet most of its tokens aren't found. Why? A replica's memory is small, and it **evicts** the blocks that
+# were used least recently (**LRU**):
 
 # %% id="run-room" tags=["nbval-check-output"]
 done = calm["stateless"]
@@ -327,11 +335,11 @@ print(f"so its memory is full of new ones after about {lab.room_tokens() / per_s
 print(f"the tier has room for {lab.TIER_BYTES / lab.kv_bytes_per_token() / 1e6:.1f} million tokens")
 
 # %% [markdown] id="run-3"
-# Half of all pauses are longer than that (section 5). So a stateful service would have to keep the chats of people who may
-# never come back, and has no room for it; the tier is a store of another size. The sticky design has a second handicap:
-# nobody looks at load, so its busiest replica gets somewhat more than its quarter.
+# Half of all pauses are longer than that (section 5). So a stateful service would have to keep the chats of people who
+# may never come back, and it has no room for them; the tier is far larger. The sticky design has a second handicap: it
+# ignores load, so its busiest replica gets somewhat more than a quarter of the requests.
 #
-# **What is one run worth?** The table is one draw. The same with each of the five seeds:
+# **What is one run worth?** The table is a single draw. Here are all five seeds:
 
 # %% id="run-seeds" tags=["nbval-check-output"]
 by_seed = {"seed": lab.SEEDS, "computed, stateless / shared tier": [round(lab.times_more([s]), 2) for s in lab.SEEDS]}
@@ -340,15 +348,16 @@ for design in ("sticky", "stateless", "shared tier"):
 course.table(by_seed, "Five runs")
 
 # %% [markdown] id="run-4"
-# The quotient is much the same in each run: all tokens of the run make it. A p99 is made by the nine slowest of some 900
-# requests, and goes far up and down. One run cannot say whether *sticky* or *stateless* has the smaller one; in these five,
-# that of the *shared tier* is always the smallest.
+# The ratio is much the same in each run, because it rests on all the tokens of the run. A p99 rests on the nine slowest
+# of some 900 requests, so it goes up and down a lot. One run can't tell whether *sticky* or *stateless* has the smaller
+# p99; in these five, the *shared tier* always has the smallest.
 
 # %% [markdown] id="away"
 # ## 7 A replica goes away
 #
 # The same demand, but one of the four replicas crashes at second 600 and is back, with an empty cache, at second 780.
-# For the others this is as a scale-in without notice. The table shows only the requests that come in these three minutes.
+# For the others this looks like a scale-in without notice. The table shows only the requests that arrive in these three
+# minutes.
 
 # %% id="away-run" tags=["nbval-check-output"]
 crashed = {design: lab.larkspur(design, crash=True) for design in lab.DESIGNS}
@@ -361,9 +370,9 @@ course.table(
 lab.draw_found({design: run for design, run in crashed.items() if design != "stateless"})
 
 # %% [markdown] id="away-2"
-# Its sessions move to other replicas, which have not seen them, and three do the work of four. In this run the slowest
-# requests of the *sticky* fleet wait the longest; a p99 of one run has much luck in it (section 6). What is
-# found has less. Beside the same minutes without the crash:
+# Its sessions move to other replicas, which haven't seen them, and three do the work of four. In this run, the slowest
+# requests of the *sticky* fleet wait longest, but chance plays a large part in the p99 of a single run (section 6). It
+# plays a smaller part in the share of tokens found. Here it is with and without the crash, for the same minutes:
 
 # %% id="away-compared" tags=["nbval-check-output"]
 for design in ("sticky", "shared tier"):
@@ -371,26 +380,26 @@ for design in ("sticky", "shared tier"):
     print(f"{design}: {well:.0%} of prompt tokens found without the crash, {hit:.0%} with it")
 
 # %% [markdown] id="away-tier"
-# What the shared tier holds was not in the replica that died, so it finds as much as ever. (That is more than in the
-# whole run of section 6, which the tier begins empty.)
+# The shared tier's blocks weren't in the replica that died, so requests find as much as ever. (That is more than in the
+# whole run of section 6, where the tier starts empty.)
 #
-# No cache helps answers that were being written at that moment:
+# No cache helps the answers that were being written at that moment:
 
 # %% id="away-failed" tags=["nbval-check-output"]
 for design, run in crashed.items():
     print(f"{design}: {len(run) - run.served.sum()} of {len(run)} answers broke off")
 
 # %% [markdown] id="away-3"
-# The customer sees an error and asks again. In a stateless service any replica can answer then, since the app still has the
-# chat. Had the only copy been in the replica, the chat would be lost.
+# The customer sees an error and asks again. In a stateless service any replica can answer then, since the app still has
+# the chat. If the only copy had been in the replica, the chat would be lost.
 
 # %% [markdown] id="break"
 # ## 8 Break it
 #
-# Sticky sessions find their cache. When do they lose all the same? A model of a few lines: two servers, A and B. A turn
-# takes 1 s. *Sticky*: chats 1, 3, 5, ... stay on A, the others on B. *Stateless*: a turn goes to whichever server is free
-# first, and takes 0.25 s more for each earlier turn of its chat, which it reads again. All chats begin at second 0, and each
-# asks its next question as soon as it has its answer. `lab.finish_s` says when all is done:
+# Sticky sessions find their cache. When do they lose anyway? Take a model of a few lines: two servers, A and B. A turn
+# takes 1 s. *Sticky*: chats 1, 3, 5, ... stay on A, the others on B. *Stateless*: a turn goes to whichever server is
+# free first, and takes 0.25 s more for each earlier turn of its chat, which it reads again. All chats begin at second
+# 0, and each asks its next question as soon as it has its answer. `lab.finish_s` says when everything is done:
 
 # %% id="break-example" tags=["nbval-check-output"]
 for chats_tried in ([4, 4], [8, 1, 8, 1]):
@@ -402,8 +411,8 @@ for chats_tried in ([4, 4], [8, 1, 8, 1]):
 #
 # Difficulty 3 of 5 · about 9 min
 #
-# Find a list of 2 to 8 chats, given by their turns (1 to 12), for which sticky takes **at least 1.2 times** as long as
-# stateless. Check: `ch.check("3.6", chats)`.
+# Find a list of 2 to 8 chats, each given as its number of turns (1 to 12), for which sticky takes **at least 1.2
+# times** as long as stateless. Check: `ch.check("3.6", chats)`.
 
 # %% id="answer-3.6" tags=["answer"] question="3.6"
 # SOLUTION
@@ -414,8 +423,8 @@ chats = [3, 1, 3, 1, 3, 1, 3, 1]
 ch.check("3.6", chats)
 
 # %% [markdown] id="break-3"
-# And when does the shared tier lose? When its **link**, the network to it, is slower than computing. A token's keys and
-# values are so many bytes; fetching it takes bytes / bandwidth:
+# And when does the shared tier lose? When its **link**, the network to it, is slower than computing. Fetching a token
+# takes the bytes of its keys and values, divided by the bandwidth:
 
 # %% id="break-link" tags=["nbval-check-output"]
 print(f"a token has {lab.kv_bytes_per_token():,.0f} bytes; computing it takes {lab.prefill_s_per_token() * 1e6:.0f} µs")
@@ -430,14 +439,14 @@ for link_bytes_per_s in (5e9, 1e8):
 # %% [markdown] id="state"
 # ## 9 Where state lives
 #
-# Stateless does not mean that there is no state. It means that no replica is the only one that has it.
+# Stateless doesn't mean that there is no state. It means that no replica holds the only copy.
 #
 # ### Exercise 3.7: where state may live
 #
 # Difficulty 2 of 5 · about 6 min
 #
-# The next cell prints eight pieces of state and three places. Give each the place that fits best.
-# Check: `ch.check("3.7", places_of_state)`.
+# The next cell prints eight pieces of state and three places. Give each piece the place that fits best. Check:
+# `ch.check("3.7", places_of_state)`.
 
 # %% id="state-items"
 for key, state in lab.STATES.items():
@@ -468,7 +477,7 @@ ch.check("3.7", places_of_state)
 #
 # Difficulty 3 of 5 · about 10 min · a person reads it
 #
-# Larkspur's next version could keep chats in its replicas, or not. Write four to eight sentences: what you recommend, why,
+# Should Larkspur's next version keep chats in its replicas? Write four to eight sentences: what you recommend, why,
 # what it costs (with numbers from this chapter), what happens in a crash and at a scale-in, and when you would decide
 # otherwise. Put it between `"""` and `"""`. Check: `ch.check("3.8", advice)`.
 
@@ -476,11 +485,11 @@ ch.check("3.7", places_of_state)
 # SOLUTION
 advice = """
 Let the app send the whole chat each time, so that any replica can answer and a crash loses no chat. The price is that
-earlier turns are read again, which grows with the square of the turns. A prefix cache takes most of that back, and one
-shared tier keeps it for all replicas: in our run 2.4 times fewer tokens are computed, also while a replica is away. Sticky
-sessions found about a quarter, since replicas have little room, and less in the crash; at a scale-in by remainder most
-sessions move. I would
-decide otherwise if the link to the tier were slower than computing, or if chats had one turn only.
+earlier turns are read again, and that cost grows with the square of the turns. A prefix cache saves most of it, and one
+shared tier saves it for all replicas: in our run it cut the computed tokens by a factor of 2.4, and it found just as
+much while a replica was away. Sticky sessions found about a quarter, since replicas have little room, and less in the
+crash; at a scale-in by remainder most sessions move. I would decide otherwise if the link to the tier were slower than
+computing, or if chats had only one turn.
 """
 # END SOLUTION
 
@@ -490,9 +499,9 @@ ch.check("3.8", advice)
 # %% [markdown] id="real-code"
 # ## 10 Read the real code
 #
-# This is how a replica asks the tier, from `miniserve/sim/prefix_tier.py`, and how the ring finds a server, from
-# `miniserve/policies/routing/affinity.py`. Look for two things: why the tier gives only what is there from the *first* block on, and
-# what the ring does when the next server is too busy.
+# Here is how a replica asks the tier, from `miniserve/sim/prefix_tier.py`, and how the ring finds a server, from
+# `miniserve/policies/routing/affinity.py`. Look for two things: why the tier returns only what it has from the *first* block
+# onwards, and what the ring does when the next server is too busy.
 
 # %% id="real-code-shown"
 import inspect
@@ -506,17 +515,17 @@ print(inspect.getsource(ConsistentHash.choose))
 # ## 11 Summary
 #
 # - Stateless: each request brings its whole context, so any replica can take it, and any replica may leave.
-# - Without a cache, the tokens that are read in a chat grow with the square of its turns. With one they grow in proportion.
-# - A cache may be lost at any time; that costs prefill, and never an answer.
-# - When one of N servers leaves, a placement by remainder moves a share of 1 - 1/N, and a ring about 1/N.
-# - A shared tier makes what one replica computed useful to all, if its link is faster than computing.
+# - Without a cache, the tokens read in a chat grow with the square of its turns. With one, they grow linearly.
+# - A cache may be lost at any time; that costs prefill, but never an answer.
+# - When one of N servers leaves, placement by remainder moves a share of 1 - 1/N of the sessions, and a ring about 1/N.
+# - A shared tier lets every replica use what one has computed, as long as its link is faster than computing.
 #
 # Chapter 7 lets the balancer look at caches *and* load; chapter 15 builds that.
 #
 # **Go deeper**
 #
 # - D. Karger and others, *Consistent Hashing and Random Trees*, STOC 1997: the ring.
-# - V. Mirrokni and others, *Consistent Hashing with Bounded Loads*, SODA 2018: a ring that gives way to load.
+# - V. Mirrokni and others, *Consistent Hashing with Bounded Loads*, SODA 2018: a ring that avoids overloaded servers.
 # - W. Kwon and others, *Efficient Memory Management for Large Language Model Serving with PagedAttention*, SOSP 2023: blocks.
 # - L. Zheng and others, *SGLang: Efficient Execution of Structured Language Model Programs*, NeurIPS 2024: prefix caching.
 # - R. Qin and others, *Mooncake: A KVCache-centric Disaggregated Architecture for LLM Serving*, FAST 2025: a shared cache.

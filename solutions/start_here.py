@@ -1,13 +1,14 @@
 # %% [markdown] id="intro"
 # # Start here
 #
-# This course is about one thing: what changes when a language model serves not one person but many thousands.
-# You will measure it, draw it and build it, in twenty exercises.
+# This course is about one thing: what changes when a language model serves not one person but many thousands. You'll
+# measure it, draw it and build it in twenty exercises.
 #
-# **After this page** you know the words that the exercises use, and you have seen each of them happen in an engine.
+# **After this page** you'll know the words that the exercises use, and you'll have seen each of them at work in an
+# engine.
 #
-# **You need** Python. You need not know anything about serving. This page takes about 20 minutes to read; its cells run
-# in {{run_time}}.
+# **You need** Python, but no knowledge of serving. This page takes about 20 minutes to read; its cells run in
+# {{run_time}}.
 #
 # **On this page:** who you are · the twenty exercises · how to work · prefill and decode · continuous batching ·
 # KV cache and paging · TTFT, ITL, TPOT · speculative decoding · words · go deeper
@@ -22,9 +23,9 @@ from miniserve.course.notebook.contents import contents
 # %% [markdown] id="who"
 # ## Who you are
 #
-# Some exercises draw their numbers for each person, so that two people cannot share an answer. Take the `#` away, write
-# your own name, and run the cell once. Without it you get everybody's numbers, which is fine if you learn alone. If
-# somebody grades your work, use the name they know you by.
+# Some exercises draw different numbers for each person, so two people can't share an answer. Remove the `#`, put in
+# your own name and run the cell once. Without a name you get the default numbers, which is fine if you're learning on
+# your own. If your work will be graded, use the name that your instructor knows you by.
 
 # %% id="set-learner"
 # course.set_learner("ada.lovelace")
@@ -33,11 +34,11 @@ from miniserve.course.notebook.contents import contents
 # ## The twenty exercises
 #
 # Exercises 1 to 10 need pen and paper; 11 to 20 are code. Take them in order, or pick one: each explains what it needs.
-# Minutes are for the exercises alone; reading comes on top. *Solved* is read from the notebooks beside this one as you
-# last saved them, so run the cell again when you come back.
+# The minutes are for the exercises alone, without the reading. *Solved* comes from the notebooks next to this one, as
+# you last saved them, so run the cell again when you come back.
 #
-# All of them follow one service, **Larkspur**, the assistant of a chain of garden centres: customers chat with it and
-# will not wait, staff let it draft articles and can. It exists in this course only.
+# All of them follow one service, **Larkspur**, the assistant of a chain of garden centres. Customers chat with it and
+# won't wait; staff have it draft articles and don't mind waiting. It exists only in this course.
 
 # %% id="contents" tags=["measured"]
 contents()
@@ -45,21 +46,22 @@ contents()
 # %% [markdown] id="how"
 # ## How to work
 #
-# An exercise gives you a cell with a gap, `answer = ...` or a function that raises `NotImplementedError`. Fill it, then
-# run the check below it. A check says one of three things: **CORRECT**, **WRONG** (with what it saw, why that is wrong, and
-# what to look at next), or **NOT TRIED**. Each exercise has three hints, from an idea to a worked example:
-# `ch.hint("6.1")`. If you ask an AI assistant, show it `AI_ASSISTANTS.md`, which lies beside this page.
+# An exercise gives you a cell with a gap, `answer = ...` or a function that raises `NotImplementedError`. Fill it in,
+# then run the check below it. A check says one of three things: **CORRECT**, **WRONG** (with what it saw, why that is
+# wrong, and what to look at next), or **NOT TRIED**. Each exercise has three hints, which go from an idea to a worked
+# example: `ch.hint("6.1")`. If you ask an AI assistant, show it `AI_ASSISTANTS.md`, which is next to this page.
 #
-# The rest of this page is a tour of the engine. Nothing on it is an exercise, but change the numbers and run the cells again.
+# The rest of this page is a tour of the engine. There are no exercises in it, but do change the numbers and run the
+# cells again.
 
 # %% [markdown] id="prefill-decode"
 # ## Prefill and decode
 #
-# A language model reads and writes *tokens*: pieces of words, here often single letters. Given all tokens so far, one run
-# of the model, a *step*, gives the next one. So an answer has two phases:
+# A language model reads and writes *tokens*: pieces of words, here often single letters. Given all the tokens so far,
+# one run of the model, a *step*, produces the next one. So an answer has two phases:
 #
-# - **Prefill**: the model reads the whole prompt in one step, or in a few large pieces, and gives the first token.
-# - **Decode**: from then on each step reads the one token that came last, and gives one more.
+# - **Prefill**: the model reads the whole prompt in one step, or in a few large pieces, and produces the first token.
+# - **Decode**: from then on, each step reads only the latest token and produces one more.
 #
 # Here is a small model, trained for this course to answer short questions. Watch what each step had to compute.
 
@@ -79,16 +81,17 @@ for piece in watched.pieces:
     )
 
 # %% [markdown] id="one-request-says"
-# Prefill does much arithmetic at once, so a processor is busy with computing. Decode does little arithmetic per step and yet
-# has to read all the weights of the model each time, so a processor is busy with reading. This difference is behind half of
-# what follows. (The model above is small, so its sums are not always right. Exercise 16 makes use of that.)
+# Prefill does a lot of arithmetic at once, so the speed of the processor limits it: it is **compute-bound**. Decode
+# does little arithmetic per step and yet reads all the model's weights every time, so the speed of memory limits it: it
+# is **memory-bound**. This difference is behind half of what follows. (The model above is small, so its sums aren't
+# always right. Exercise 16 makes use of that.)
 
 # %% [markdown] id="batching"
 # ## Continuous batching
 #
 # If a decode step reads all the weights anyway, it may as well serve several requests: that is *batching*. And since
-# requests come and go at any moment, the batch is put together anew **at every step**: that is *continuous* batching. A
-# request that ends leaves at once, and the next one takes its place in the very next step.
+# requests come and go at any moment, the engine rebuilds the batch **at every step**: that is *continuous* batching. A
+# finished request leaves at once, and another takes its place in the very next step.
 #
 # Five requests, room for three at a time, and at most 24 tokens per step. Before you run it: in which step can D start?
 
@@ -105,21 +108,21 @@ _ = engine.run(requests)
 lab.show_steps(watched.pieces)
 
 # %% [markdown] id="batching-says"
-# Two things to see. When C ends, D starts, although A and B are not done: nobody waits for the longest answer. And B's prompt
-# of 40 tokens does not fit into a step of 24, so it is read in pieces, beside the decoding of the others. That is **chunked
-# prefill**: without it, one long prompt would make everybody else's stream pause.
+# Two things stand out. When C ends, D starts, although A and B aren't done: no request waits for the longest answer.
+# And B's prompt of 40 tokens doesn't fit into a step of 24, so the engine reads it in pieces while the others go on
+# decoding. That is **chunked prefill**: without it, one long prompt would stall every other stream.
 
 # %% [markdown] id="kv-cache"
 # ## KV cache and paging
 #
-# To compute a token the model needs, for every token before it, two vectors per layer: a *key* and a *value*. They do not
-# change, so they are kept: that is the **KV cache**. It grows with every token of every running request, and it, not
-# the arithmetic, usually limits how many can run together.
+# To compute a token, the model needs two vectors per layer for every earlier token: a *key* and a *value*. They don't
+# change, so the engine keeps them: that is the **KV cache**. It grows with every token of every running request, and
+# usually it is memory, not arithmetic, that limits how many requests can run together.
 #
-# How long an answer will be is not known in advance. Keeping room for the longest possible one would waste most of it. So
-# memory is cut into **blocks** of a few tokens (here 8), and a request takes one more when it needs it. A *block table* says
-# which blocks are a request's, in order; they need not lie side by side. It is what an operating system does with pages
-# of memory, and so it is called **paging**.
+# The engine can't know in advance how long an answer will be, and reserving room for the longest possible one would
+# waste most of it. So memory is cut into **blocks** of a few tokens (here 8), and a request takes another one when it
+# needs it. A *block table* lists a request's blocks in order; they needn't lie side by side. Operating systems do the
+# same with pages of memory, hence the name **paging**.
 #
 # The page map of the same run:
 
@@ -133,13 +136,13 @@ lab.show_pages(watched.owners, steps=[0, 4, 8, 12], blocks=24)
 # %% [markdown] id="latency"
 # ## TTFT, ITL, TPOT
 #
-# An answer that is streamed has no single latency. Three numbers describe it:
+# A streamed answer has no single latency. Three numbers describe it:
 #
-# - **TTFT**, time to first token: how long until anything appears. Waiting and prefill are in it.
+# - **TTFT**, time to first token: how long until anything appears. It includes the time in the queue and prefill.
 # - **ITL**, inter-token latency: the pause between one token and the next.
 # - **TPOT**, time per output token: the mean of these pauses, `(last - first) / (tokens - 1)`.
 #
-# Measured on your machine, with the larger of the two models of this course:
+# Measured on your machine, with the larger of this course's two models:
 
 # %% id="stream" tags=["measured"]
 large = lab.small_engine("large")
@@ -154,18 +157,19 @@ print(f"TTFT {1e3 * ttft_s:.1f} ms, TPOT {1e3 * tpot_s:.1f} ms, longest pause {1
 lab.show_times(times_s)
 
 # %% [markdown] id="latency-says"
-# The same request in a crowded engine would wait before it starts, which is TTFT, and share its steps, which is ITL. That a
-# promise about latency must name which of them, and for which share of requests, is exercise 6.
+# In a crowded engine, the same request would wait before it starts, which lengthens its TTFT, and share its steps with
+# others, which lengthens its ITL. So a promise about latency must say which of the two it means, and for what share of
+# requests: that is exercise 6.
 
 # %% [markdown] id="speculative"
 # ## Speculative decoding
 #
-# A decode step of a large model spends its time on reading weights. Checking four tokens takes hardly longer than
-# making one. So let a small model *draft* a few tokens, and let the large one check them all in one step: it keeps
-# those that it would have said itself, and adds one of its own. The answer is exactly the large model's; there are only
-# fewer of its steps.
+# A decode step of a large model spends its time reading weights, so checking four tokens takes hardly longer than
+# generating one. So let a small model *draft* a few tokens, and let the large one check them all in one step: it keeps
+# the ones it would have generated itself, and adds one of its own. The answer is exactly the large model's, in fewer
+# steps.
 #
-# What decides whether it pays is the **acceptance rate**: how many drafted tokens are kept. Here the small model
+# Whether it pays depends on the **acceptance rate**, the share of drafted tokens that are kept. Here the small model
 # drafts three tokens at a time for the large one, on 40 easy and 40 hard questions.
 
 # %% id="drafts" tags=["nbval-check-output"]
@@ -179,9 +183,9 @@ for difficulty in ("easy", "hard"):
     )
 
 # %% [markdown] id="speculative-says"
-# On easy questions the two models mostly agree, on hard ones less often. Note what this cell does and what it does not: it
-# counts which drafts would be kept, with both models really running. It does not measure time, and the engine of this
-# course does not decode speculatively. Exercise 19 comes back to it as a lever on cost.
+# On easy questions the two models mostly agree, on hard ones less often. Note what this cell does and doesn't do: it
+# really runs both models, and counts the drafts that would be kept. It doesn't measure time, and this course's engine
+# doesn't decode speculatively. Exercise 19 comes back to speculative decoding as a lever on cost.
 
 # %% [markdown] id="words"
 # ## Words
@@ -189,20 +193,20 @@ for difficulty in ("easy", "hard"):
 # | word | meaning |
 # |---|---|
 # | token | the unit a model reads and writes: a piece of a word |
-# | request, sequence | what somebody asked for; the same thing inside the engine, with its tokens so far |
-# | step | one run of the model, for all sequences of the batch |
+# | request, sequence | what a client asked for; the same thing inside the engine, with its tokens so far |
+# | step | one run of the model, for all sequences in the batch |
 # | prefill, decode | reading the prompt; writing the answer token by token |
-# | batch | the sequences that are computed together in one step |
-# | KV cache, block | keys and values of the tokens so far; the unit in which its memory is given out |
-# | preemption | taking the blocks of one sequence away for another; it is computed again later |
-# | prefix cache | blocks that are kept because another request may begin in the same way |
+# | batch | the sequences computed together in one step |
+# | KV cache, block | the keys and values of the tokens so far; the unit in which their memory is handed out |
+# | preemption | taking blocks away from one sequence to give them to another; the first is recomputed later |
+# | prefix cache | blocks kept in case another request begins with the same text |
 # | replica | one copy of the model with its engine |
-# | gateway, balancer | what all requests come to first; the part of it that picks a replica |
+# | gateway, balancer | the door that all requests come through; the part of it that picks a replica |
 # | TTFT, ITL, TPOT | time to first token; pause between two tokens; mean of these pauses |
 # | p50, p99 | the latency that 50 %, or 99 %, of requests stay within |
-# | throughput, goodput | work done per second; the part of it that kept its promise about latency |
-# | SLO, SLA | the promise that you set for yourself; the one that you sign |
-# | utilization | the share of time in which a server is busy |
+# | throughput, goodput | work done per second; the part of it that met its latency promise |
+# | SLO, SLA | the promise you make to yourself (service-level objective); the one you sign (agreement) |
+# | utilisation | the share of the time that a server is busy |
 # | cold start | the time from asking for a replica to its first answer |
 
 # %% [markdown] id="deeper"

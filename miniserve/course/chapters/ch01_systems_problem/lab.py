@@ -1,8 +1,8 @@
 """Chapter 1's experiments: Larkspur's day and its bill, a crowd in front of one replica, a load and its promise.
 
 Larkspur is the course's fictional service: an assistant for a chain of garden centres. Its day is chapter 6's, its
-prices are those of `data/hardware.toml`, and every replica has the real scheduler; only time is simulated. A crowd asks
-on the machine whose step times were measured. Knows no answer to a question.
+prices are those of `data/hardware.toml`, and every replica runs the real scheduler; only time is simulated. The crowd
+asks the machine whose step times were measured. Contains no answers.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 HARDWARE, MODEL = "l4", "llama-3.1-8b"  # Larkspur's; names of data/hardware.toml
 TEST_HARDWARE, TEST_MODEL = "cpu-2core", "smollm2-135m"  # the machine whose step times were measured
 CROWD, PROMPT_TOKENS, ANSWER_TOKENS = 500, 60, 40
-PROMISE_S, PROMISED_SHARE = 4.0, 0.99  # Larkspur's promise: so many get their first token within this time
-BROKEN_SHARE = 0.95  # fewer than these, and five times as many wait as promised: that is no bad luck
+PROMISE_S, PROMISED_SHARE = 4.0, 0.99  # Larkspur's promise: this share gets the first token within this time
+BROKEN_SHARE = 0.95  # below this, five times as many wait too long as promised: that is no accident
 FINE_MEAN_S = 2.0  # a mean time to first token that nobody would complain about
 REQUESTS = 1000  # of a run under load
 
@@ -66,13 +66,13 @@ def model(name: str = MODEL) -> ModelSize:
 
 @functools.cache
 def scenario() -> Scenario:
-    """Return Larkspur's day: the file that chapter 6 simulates, too."""
+    """Return Larkspur's day: the file that chapter 6 also simulates."""
     return load(SCENARIO)
 
 
 @functools.cache
 def larkspur_day() -> SimResult:
-    """Simulate the day (a few seconds, once), with a ledger of who caused its bill."""
+    """Simulate the day (a few seconds, once), with a ledger of what caused its bill."""
     return simulate(scenario(), meter=Meter())
 
 
@@ -81,7 +81,7 @@ def larkspur_day() -> SimResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crowd:
-    """Requests that all came at second 0: when each had its first token, and when its last."""
+    """Requests that all arrived at second 0: when each got its first token, and when its last."""
 
     first_s: Floats
     last_s: Floats
@@ -108,9 +108,9 @@ def at_once(
     of_model: str = TEST_MODEL,
     running: int | None = None,
 ) -> Crowd:
-    """Let `count` equal requests come together to one idle replica, with the real scheduler and modelled step times.
+    """Send `count` equal requests at once to one idle replica, with the real scheduler and modelled step times.
 
-    `running` is how many answers it writes at the same time; the price list says how many suit the machine.
+    `running` is how many answers it writes at the same time; by default, as many as the price list says.
     """
     spec = replica_spec(machine(hardware), model(of_model))
     scheduler = spec.scheduler if running is None else replace(spec.scheduler, max_running=running)
@@ -173,7 +173,7 @@ def draw_crowd(crowds: Mapping[str, Crowd]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a load did: the mean and the p99 of the time to first token, and how many were within the promise."""
+    """What a load did: the mean and the p99 of the time to first token, and the share within the promise."""
 
     mean_s: float
     p99_s: float
@@ -188,13 +188,14 @@ class Load:
 
 @functools.lru_cache(maxsize=64)
 def under_load(arrivals_per_s: float, replicas: int) -> Load:
-    """Simulate 1,000 requests of Larkspur's lengths at a steady rate on so many of its GPUs."""
+    """Simulate 1,000 requests of Larkspur's lengths at a steady rate on `replicas` of its GPUs."""
     group = ReplicaGroup("l4", replicas, hardware=HARDWARE)
     steady = Scenario(
         Workload(Poisson(arrivals_per_s)), RunSection(requests=REQUESTS, seed=1), FleetSection((group,), model=MODEL)
     )
     outcomes = simulate(steady).outcomes
-    waited = np.where(np.isnan(outcomes.ttft_s), outcomes.e2e_s, outcomes.ttft_s)  # who got nothing waited to the end
+    # a request that got no token waited to the end
+    waited = np.where(np.isnan(outcomes.ttft_s), outcomes.e2e_s, outcomes.ttft_s)
     within = kept(outcomes, SLO(ttft_s=PROMISE_S))
     return Load(float(waited.mean()), percentile(waited, 99), float(within.mean()))
 
@@ -241,12 +242,12 @@ def _engine() -> Engine:
 
 
 def real_crowd(count: int) -> Crowd:
-    """Let `count` requests come together to the course's larger model, computed here and now."""
+    """Send `count` requests at once to the course's larger model, computed here and now."""
     return _serve(_engine(), count, f"of {count}", first_id=40 + count)
 
 
 def gpu_crowds(counts: Sequence[int] = (1, 8, 32, 128)) -> None:
-    """Let crowds come to the same model on this machine's GPU, with Triton's attention; say so if there is none."""
+    """Send crowds to the same model on this machine's GPU, with Triton's attention; if there is none, say so."""
     from miniserve.course.chapters.start_here import lab as start_here
     from miniserve.engine import kernels
 
@@ -287,15 +288,15 @@ def _serve(engine: Engine, count: int, name: str, first_id: int) -> Crowd:
 
 CLAIMS = {
     "a": "At noon customers wait 20 s for the first word; at six in the morning the same questions take half a second.",
-    "b": "The assistant says that tulip bulbs are planted in July, whoever asks and however quiet it is.",
+    "b": "The assistant says that tulip bulbs are planted in July, no matter who asks and how quiet it is.",
     "c": "One of forty GPUs dies about every other day, and each time some customers see an error.",
-    "d": "The new version was given to everybody at once; a wrong setting broke every answer for half an hour.",
-    "e": "Drafts are fluent, but even unhurried ones list the wrong fertiliser for roses.",
-    "f": "The GPUs are paid for all night, and from midnight to six nearly nobody asks.",
-    "g": "Asked in Portuguese, it answers in Spanish, on the developer's own machine, too.",
+    "d": "The new version went to all customers at once; a wrong setting broke every answer for half an hour.",
+    "e": "Drafts are fluent, but even with no hurry they list the wrong fertiliser for roses.",
+    "f": "We pay for the GPUs all night, and from midnight to six hardly anyone asks.",
+    "g": "Asked in Portuguese, it answers in Spanish, even on the developer's own machine.",
     "h": "The mean time to first token is 0.9 s, and one customer in fifty waits longer than promised.",
 }
 SIDES = {
-    "model": "it would be as wrong with one user and all the time in the world",
+    "model": "it would be just as wrong with one user and all the time in the world",
     "systems": "it comes from how many ask, how many machines there are, or how they are run",
 }

@@ -1,8 +1,8 @@
 """Chapter 2's experiments: an answer of Larkspur in virtual time, a reader, a real replica with and without streaming.
 
-Larkspur is the course's fictional service: an assistant for a chain of garden centres. Knows no answer to a question.
-`python -m miniserve.course.chapters.ch02_why_streaming.lab` measures the real replica again and keeps what exercise
-2.4 is judged by.
+Larkspur is the course's fictional service: an assistant for a chain of garden centres. Contains no answers.
+`python -m miniserve.course.chapters.ch02_why_streaming.lab` measures the real replica again and saves what
+exercise 2.4 is judged by.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ CHUNK_TOKENS = 512  # of a prompt that Larkspur's replicas read in one step
 def larkspur_answer() -> tuple[float, ...]:
     """Return when each token of a chat answer is there, in seconds after the question, on one of Larkspur's L4s.
 
-    The replica's other places are taken by answers that are being written. The scheduler is the real one; a formula
-    says how long each step takes.
+    Other answers in progress fill the replica's other slots. The scheduler is the real one; a formula says how long
+    each step takes.
     """
     scheduler, step_time = one_replica(CHUNK_TOKENS)
     for i in range(SLOTS - 1):
@@ -66,7 +66,7 @@ def larkspur_answer() -> tuple[float, ...]:
 
 
 def gap_s(answers: int) -> float:
-    """Return the time between two tokens when an L4 writes so many answers at once, each of them half written."""
+    """Return the time between two tokens when an L4 writes `answers` answers at once, each half written."""
     prices = load_price_list()
     step_time = prices.machine(HARDWARE).step_time(prices.model(MODEL))
     context_tokens = answers * (PROMPT_TOKENS + ANSWER_TOKENS // 2)
@@ -76,7 +76,7 @@ def gap_s(answers: int) -> float:
 # --- a timeline on paper -------------------------------------------------------------------------------------------
 
 ARRIVE_MS = (600, 700, 800, 900, 1700, 1800, 2000, 2500)  # eight pieces; the writer paused after the fourth
-READ_MS = 200  # that the reader needs for one
+READ_MS = 200  # what the reader needs for one
 
 
 def _timeline(arrive_ms: Sequence[int], read_ms: int) -> dict[str, list[int]]:
@@ -117,7 +117,7 @@ def draw_timeline(rows: Sequence[Sequence[float]] | None) -> None:
 
 
 def steady(ttft_s: float, tpot_s: float, tokens: int) -> list[float]:
-    """Return when the tokens of an answer come that is written at an even pace."""
+    """Return when the tokens of an answer written at an even pace come."""
     return [ttft_s + i * tpot_s for i in range(tokens)]
 
 
@@ -189,7 +189,7 @@ def loses_false_alarms(pieces: Sequence[str], stop: str) -> str:
 
 # --- a real replica ------------------------------------------------------------------------------------------------
 
-# To this prompt, and told not to stop, the small model gives text with every token. It is nonsense; its times are real.
+# Given this prompt and told not to stop, the small model gives text with every token: nonsense, but at real times.
 LONG_ANSWER = {"model": "small", "prompt": "Write abcdefgh backwards.", "temperature": 0, "ignore_eos": True}
 KNOWN_TOKENS, ASKED_TOKENS = 101, 401
 REPEATS, RECORD_REPEATS = 7, 21
@@ -219,7 +219,7 @@ class Answer:
 
 @asynccontextmanager
 async def real_replica(name: str = "small", folder: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """Start one replica in a process of its own; give a client of it. The process ends with the block."""
+    """Start one replica in its own process; yield a client for it. The process ends with the block."""
     from miniserve.models.store import resolve_model
     from miniserve.processes.stack import GatewayOptions, replica_command
     from miniserve.processes.supervisor import Supervisor
@@ -260,7 +260,7 @@ async def ask(client: httpx.AsyncClient, body: Mapping[str, object]) -> Answer:
                     came_s.append(monotonic() - asked_s)
                     pieces.append(text)
     ended_s = monotonic() - asked_s
-    if not body["stream"]:  # then all that came is one JSON text
+    if not body["stream"]:  # then everything that came is one JSON text
         came_s, pieces = [ended_s], [_text(received)]
     return Answer(tuple(came_s), tuple(pieces), ended_s, len(received))
 
@@ -279,9 +279,9 @@ async def ask_in_turn(
     repeats: int = REPEATS,
     body: Mapping[str, object] = LONG_ANSWER,
 ) -> dict[str, list[Answer]]:
-    """Ask for each of `wanted` (tokens, streamed or not), again and again, so that a busy moment meets them all.
+    """Ask for each of `wanted` (tokens, streamed or not), again and again, so that a busy moment hits them all.
 
-    The first round of a fresh process is slow and is not kept.
+    The first round of a fresh process is slow, so it is dropped.
     """
     answers: dict[str, list[Answer]] = {name: [] for name in wanted}
     for _ in range(1 + repeats):
@@ -291,7 +291,7 @@ async def ask_in_turn(
 
 
 def typical(run: Sequence[Answer]) -> Answer:
-    """Return the answer that took neither long nor short."""
+    """Return the answer that took the median time."""
     return sorted(run, key=lambda answer: answer.ended_s)[len(run) // 2]
 
 
@@ -347,7 +347,7 @@ async def ask_vllm(
     wanted: Mapping[str, tuple[int, bool]],
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> dict[str, list[Answer]] | None:
-    """Ask the server of vLLM that the environment variable VLLM_URL names; if there is none, say so and return None."""
+    """Ask the vLLM server named by the environment variable VLLM_URL; if there is none, say so and return None."""
     url = os.environ.get("VLLM_URL", "")
     if not url:
         print("VLLM_URL names no server, so this cell is skipped. Nothing later needs it.")
@@ -357,7 +357,7 @@ async def ask_vllm(
             models = (await client.get("/v1/models")).raise_for_status().json()["data"]
             body = {"model": models[0]["id"], "messages": question, "temperature": 0}
             return await ask_in_turn(client, wanted, repeats=3, body=body)
-    except (httpx.HTTPError, httpx.InvalidURL, LookupError, ValueError) as error:  # or it speaks another language
+    except (httpx.HTTPError, httpx.InvalidURL, LookupError, ValueError) as error:  # or it is no such server
         print(f"VLLM_URL is {url}, and asking there failed ({type(error).__name__}: {error}); this cell is skipped.")
         return None
 
@@ -366,21 +366,21 @@ async def ask_vllm(
 
 CASES = {
     "a": "A customer asks how to prune roses and reads the answer of 300 words on a phone.",
-    "b": "The stock program asks for five fields as JSON and books them once it could parse all of them.",
+    "b": "The stock program asks for five fields as JSON and books them once it has parsed all of them.",
     "c": "A customer is at the screen. A second model must judge the complete answer before any of it is shown.",
     "d": 'The shop\'s page asks whether a plant survives frost. The answer is one token, "yes" or "no".',
-    "e": "Staff have a contract of 30,000 tokens summed up in two sentences. The GPU reads for 15 s.",
-    "f": "The gateway streams to a proxy, which passes an answer on when it has 64 kB of it, or the end.",
-    "g": "Article drafts are made at night, 500 of them; staff open the files in the morning.",
+    "e": "Staff ask for a two-sentence summary of a contract of 30,000 tokens. The GPU reads it for 15 s.",
+    "f": "The gateway streams to a proxy, which passes an answer on once it has 64 kB of it, or the end.",
+    "g": "Five hundred article drafts are written at night; staff open the files in the morning.",
     "h": "A telephone assistant speaks each sentence as soon as it is complete. Answers have ten sentences.",
-    "i": "At noon a question waits 20 s in a queue until a replica begins with it. Its answer takes 3 s.",
+    "i": "At noon a question waits 20 s in a queue until a replica starts on it. Its answer takes 3 s.",
 }
 VERDICTS = {
-    "helps": "somebody takes it in while it is written",
-    "needs the end": "its user needs all of it, or is not there while it is written",
-    "too short": "there is nothing to come after the first token",
+    "helps": "a person takes it in while it is written",
+    "needs the end": "the recipient needs all of it, or isn't there while it is written",
+    "too short": "nothing comes after the first token",
     "too early": "most of the seconds pass before the first token",
-    "held back": "somebody would take it in as it comes, but something on the way keeps it together",
+    "held back": "a person would take it in as it comes, but something on the way holds it back",
 }
 
 # --- what was measured here ----------------------------------------------------------------------------------------
@@ -388,11 +388,11 @@ VERDICTS = {
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Medians that were measured on the machine this course was written on, in seconds; `where` says which that is."""
+    """Medians measured on the machine this course was written on, in seconds; `where` describes that machine."""
 
     where: str
     known_s: float  # a whole answer of `KNOWN_TOKENS`
-    known_ttft_s: float  # one that is streamed, until its first text
+    known_ttft_s: float  # a streamed one, until its first text
     asked_s: float  # the same for `ASKED_TOKENS`
     asked_ttft_s: float
     asked_streamed_s: float  # until all of it is there

@@ -1,4 +1,4 @@
-"""Chapter 2, why streaming is essential: what is asked, what is true, and what it means to be wrong."""
+"""Chapter 2, why streaming is essential: the questions, the right answers, and what each wrong answer means."""
 
 from __future__ import annotations
 
@@ -39,37 +39,37 @@ PACE = Number(
         ),
         Misconception(
             "wait-spread",
-            "You spread the wait for the first token over the gaps; it has a name of its own, TTFT.",
+            "You spread the wait for the first token over the gaps; that wait has its own name, TTFT.",
             lambda first_s, last_s, tokens: 1000 * last_s / (tokens - 1),
             "The gaps begin at the first token.",
         ),
         Misconception(
             "total-per-token",
-            "This is the whole time per token: the wait for the first token is in it, and one gap too many.",
+            "This is the total time per token: it includes the wait for the first token, and one gap too many.",
             lambda first_s, last_s, tokens: 1000 * last_s / tokens,
             "The gaps begin at the first token; count them.",
         ),
         Misconception(
             "all-gaps",
-            "This is what all gaps last together; TPOT is their mean.",
+            "This is the sum of all gaps; TPOT is their mean.",
             lambda first_s, last_s, tokens: 1000 * (last_s - first_s),
             "Divide by the number of gaps.",
         ),
         Misconception(
             "tokens-per-s",
-            "These are tokens per second: the reciprocal.",
+            "This is in tokens per second: the reciprocal.",
             lambda first_s, last_s, tokens: (tokens - 1) / (last_s - first_s),
-            "Time per token is asked for, so divide the time.",
+            "You want time per token, so divide the time.",
         ),
         Misconception(
             "in-seconds",
-            "These are seconds; the answer is asked for in milliseconds.",
+            "This is in seconds; the answer should be in milliseconds.",
             lambda first_s, last_s, tokens: (last_s - first_s) / (tokens - 1),
             "A second has 1,000 ms.",
         ),
     ),
     hints=(
-        "TPOT is the mean of the gaps between tokens. What do all gaps together last, and how many are there?",
+        "TPOT is the mean of the gaps between tokens. How long do all gaps last together, and how many are there?",
         "TPOT = (last - ___) / (tokens - ___), in seconds; times 1,000 for milliseconds.",
         "With other numbers: a first token at 1 s and a last one at 9 s, 21 tokens: 8 s for 20 gaps, so 400 ms.",
     ),
@@ -91,22 +91,22 @@ def _explain_timeline(row: int, column: str, seen: Json, right: Json) -> tuple[s
     if column == "piece":
         return "piece", f"The rows go from piece {_GIVEN_ROWS + 1} to piece {len(lab.ARRIVE_MS)}, one each."
     if type(seen) not in (int, float):
-        return "no-number", "Milliseconds are asked for, as numbers."
+        return "no-number", "Give milliseconds, as plain numbers."
     if seen and seen * 1000 == right:
-        return "in-seconds", "These are seconds; the table is in milliseconds."
+        return "in-seconds", "This is in seconds; the table is in milliseconds."
     piece = f"Piece {place + 1}"
     if column == "begins" and arrived < free and seen == arrived:
-        return "reads-two-at-once", f"{piece} is there at {arrived} ms, but the one before is read until {free} ms."
+        return "reads-two-at-once", f"{piece} is there at {arrived} ms, but the reader is busy until {free} ms."
     if column == "begins" and seen < arrived:
-        return "not-there-yet", f"{piece} arrives at {arrived} ms, and nobody reads what is not there."
+        return "not-there-yet", f"{piece} arrives at {arrived} ms, and can't be read before it is there."
     if column == "begins":
         return "begins", f"{piece} arrives at {arrived} ms, and the reader is free at {free} ms. Wait for both."
     if column == "ends":
-        return "ends", f"Every piece takes {lab.READ_MS} ms to read, whenever it came."
+        return "ends", f"Every piece takes {lab.READ_MS} ms to read, whenever it arrived."
     if arrived > free and seen == arrived - lab.ARRIVE_MS[place - 1]:
-        return "gap-of-the-writer", "This is the gap between two arrivals. For a part of it, older text was read."
+        return "gap-of-the-writer", "This is the gap between two arrivals. The reader spent part of it on older text."
     if arrived <= free:
-        return "waits-with-text", f"{piece} is there already at {free} ms, when the one before has been read."
+        return "waits-with-text", f"{piece} is already there at {free} ms, when the reader finishes the one before."
     return "waited", f"{piece} arrives at {arrived} ms. The reader has had nothing to read since {free} ms."
 
 
@@ -120,7 +120,7 @@ TIMELINE = Trace(
     columns=("piece", "begins", "ends", "waited"),
     explain=_explain_timeline,
     hints=(
-        "Draw two lines, one below the other: when pieces arrive, and when each is read. A piece can be read when two "
+        "Draw two lines, one below the other: when pieces arrive, and when each is read. A piece can be read once two "
         "things have happened.",
         "begins = the later of (its arrival, ends of the piece ___). ends = begins + ___. waited = begins - ends of "
         "the piece before.",
@@ -152,25 +152,25 @@ PERCEIVED = Formula(
     misconceptions=(
         Misconception(
             "until-all-is-there",
-            "This is the time until the last token. The reader does not wait all that long: most of it is reading.",
+            "This is the time until the last token. The reader isn't waiting all that time: much of it is reading.",
             lambda ttft_s, tpot_s, tokens, read_s: ttft_s + (tokens - 1) * tpot_s,
-            "Of each gap, which part has nothing to read?",
+            "For which part of each gap is there nothing to read?",
         ),
         Misconception(
             "first-token-only",
-            "Right where writing is faster than reading. Where it is slower, the reader waits at every token.",
+            "That is right if writing is faster than reading. If it is slower, the reader waits at every token.",
             lambda ttft_s, tpot_s, tokens, read_s: ttft_s,
             "Try tpot_s = 0.5 and read_s = 0.1.",
         ),
         Misconception(
             "time-given-back",
-            "Where writing is faster than reading you take time off the first wait; that one is over by then.",
+            "If writing is faster than reading, you take time off the first wait, but that one is over by then.",
             lambda ttft_s, tpot_s, tokens, read_s: ttft_s + (tokens - 1) * (tpot_s - read_s),
             "No gap can add less than nothing.",
         ),
         Misconception(
             "one-gap-too-many",
-            "You counted a gap for every token; the first token has its own wait already.",
+            "You counted a gap for every token, but the first token's wait is already in ttft_s.",
             lambda ttft_s, tpot_s, tokens, read_s: ttft_s + tokens * max(0.0, tpot_s - read_s),
             "For tokens = 1 the answer must be ttft_s.",
         ),
@@ -178,11 +178,11 @@ PERCEIVED = Formula(
             "until-all-is-read",
             "This is when the last token has been read. Reading is what the reader came for, not a wait.",
             lambda ttft_s, tpot_s, tokens, read_s: ttft_s + (tokens - 1) * max(tpot_s, read_s) + read_s,
-            "Take the reading off: tokens times read_s.",
+            "Subtract the reading: tokens times read_s.",
         ),
         Misconception(
             "wrong-way-round",
-            "You add where reading is slower than writing. Then text waits for the reader, not the reader for text.",
+            "You add a wait if reading is slower than writing. Then text waits for the reader, not the reverse.",
             lambda ttft_s, tpot_s, tokens, read_s: ttft_s + (tokens - 1) * max(0.0, read_s - tpot_s),
             "Who waits if writing takes longer than reading?",
         ),
@@ -194,11 +194,10 @@ PERCEIVED = Formula(
         ),
     ),
     hints=(
-        "Look at one gap. While the next token is being written, the reader reads the last one. What is "
-        "left of the gap?",
-        "ttft_s + (number of gaps) x (what each gap has too much): ttft_s + (tokens - ___) * max(0, ___ - ___).",
+        "Look at one gap. While the model writes a token, the reader reads the one before. What is left of the gap?",
+        "ttft_s + (number of gaps) x (how much too long each gap is): ttft_s + (tokens - ___) * max(0, ___ - ___).",
         "With other numbers: a first token after 2 s, then one every 0.6 s, 11 tokens, 0.2 s to read one: ten gaps "
-        "with 0.4 s too much, so 6 s. Written every 0.1 s it is 2 s: nothing is waited for after the first token.",
+        "that are 0.4 s too long, so 6 s. With a token every 0.1 s it is 2 s: no waits after the first token.",
     ),
 )
 
@@ -220,14 +219,14 @@ SOONER = Predict(
     experiment=_times_sooner,
     widest=2.0,
     too_low="The whole answer of 401 tokens takes longer than that of 101. Does the first text of a streamed one?",
-    too_high="The first token costs far more than any further one: the way there and back and the prompt are in it.",
+    too_high="The first token costs far more than any further one: it includes the way there and back, and the prompt.",
     hints=(
-        "Without streaming, the first text comes when all is there. With streaming it comes after the TTFT, which does "
-        "not know how long the answer will be.",
+        "Without streaming, the first text comes when everything is there. With streaming it comes after the TTFT, "
+        "which doesn't depend on the length of the answer.",
         "Further tokens cost (whole - TTFT) / 100 each. The whole answer of n tokens takes TTFT + (n - 1) x ___. "
         "Divide it by ___.",
         "With other numbers: 51 tokens take 120 ms whole, and their first text 20 ms streamed: 2 ms per further token. "
-        "So 201 tokens take 420 ms, and the first is there after 20 ms again, 420 / 20 = 21 times sooner.",
+        "So 201 tokens take 420 ms, and the first is again there after 20 ms: 420 / 20 = 21 times sooner.",
     ),
 )
 
@@ -242,7 +241,7 @@ def _out_of_range(key: str, value: Json, where: str) -> Problem | None:
     if type(value) in (int, float) and low <= value <= high:
         return None
     why = f"{key} is a number between {low} and {high}{', in seconds' if key.endswith('_s') else ''}."
-    return Problem("out-of-range", f"{key} = {value!r}"[:80], why, "Choose a number in this range, no text.", where)
+    return Problem("out-of-range", f"{key} = {value!r}"[:80], why, "Take a number in this range, not a string.", where)
 
 
 def _judge_services(told: Json) -> Problem | None:
@@ -258,7 +257,7 @@ def _judge_services(told: Json) -> Problem | None:
         if (problem := _out_of_range(key, value, where)) is not None:
             return problem
     if told["tokens"] != int(told["tokens"]):
-        return Problem("half-a-token", f"tokens = {told['tokens']}", "Tokens are counted.", "A whole number.", "tokens")
+        return Problem("half-a-token", f"tokens = {told['tokens']}", "Tokens are whole.", "A whole number.", "tokens")
     return _judge_waits(told)
 
 
@@ -267,8 +266,8 @@ def _judge_waits(told: dict[str, Json]) -> Problem | None:
     totals = {n: come[-1] for n, come in arrivals.items()}
     seen = "all there after " + ", ".join(f"{total:.4g} s ({n})" for n, total in totals.items())
     if min(totals.values()) < _SHORTEST_S:
-        why = f"At least {_SHORTEST_S:g} s are asked for: a short answer has no room for a difference."
-        return Problem("too-short", seen, why, "More tokens, or a slower pace.", "total")
+        why = f"The total must be at least {_SHORTEST_S:g} s: a short answer has no room for a difference."
+        return Problem("too-short", seen, why, "Take more tokens, or a slower pace.", "total")
     if max(totals.values()) > (1 + _SAME) * min(totals.values()):
         why = "The totals must be the same to within 1 %: ttft_s + (tokens - 1) * tpot_s."
         return Problem("totals-differ", seen, why, "Choose A, then solve for B's tpot_s.", "total")
@@ -285,7 +284,7 @@ def _judge_waits(told: dict[str, Json]) -> Problem | None:
     factor = f"That is a factor of {waits[high] / waits[low]:.3g}."
     why = f"{factor} Here each wait is the TTFT: text is written faster than it is read."
     return Problem(
-        "not-tenfold", seen, why, "Take more of the total before one first token, less before the other.", "waits"
+        "not-tenfold", seen, why, "Spend more of the total before one first token, and less before the other.", "waits"
     )
 
 
@@ -297,7 +296,7 @@ SAME_TOTAL = Witness(
     difficulty=3,
     judge_value=_judge_services,
     hints=(
-        "The total has two parts, the wait before the first token and the gaps. One of them can be read away.",
+        "The total has two parts, the wait before the first token and the gaps. Reading can hide one of them.",
         "Let one service spend nearly all of the total T before its first token. The other: a small ttft_s, and "
         "tpot_s = (T - ttft_s) / ___, which must not exceed the reader's ___ s.",
         "With other numbers, for a wait three times as long: 50 tokens, a total of 6 s. A: 3.06 s, then 0.06 s a "
@@ -310,7 +309,7 @@ SAME_TOTAL = Witness(
 
 def _admissible(told: Json) -> Problem | None:
     if not (isinstance(told, list) and 1 <= len(told) <= 2 and all(isinstance(row, dict) for row in told)):
-        why = "A list of one or two answers is asked for, each a dictionary."
+        why = "Give a list of one or two answers, each a dictionary."
         return Problem("no-list", repr(told)[:80], why, "Start from the example in the cell above.")
     for i, row in enumerate(told):
         where = f"answer {i + 1}"
@@ -318,14 +317,14 @@ def _admissible(told: Json) -> Problem | None:
             return Problem("keys", repr(sorted(row))[:80], "The keys are pieces and stop.", "Both are needed.", where)
         pieces, stop = row["pieces"], row["stop"]
         if not (isinstance(pieces, list) and 1 <= len(pieces) <= 10 and all(isinstance(p, str) for p in pieces)):
-            why = "pieces holds one to ten texts."
+            why = "pieces holds one to ten strings."
             return Problem("no-pieces", repr(pieces)[:80], why, "Write a list of one to ten strings.", where)
         if not (isinstance(stop, str) and 1 <= len(stop) <= 20):
-            why = "stop is a text of 1 to 20 letters."
-            return Problem("no-stop", repr(stop)[:80], why, "A short text, such as STOP.", where)
+            why = "stop is a string of 1 to 20 characters."
+            return Problem("no-stop", repr(stop)[:80], why, "Take a short string, such as STOP.", where)
         if (letters := sum(map(len, pieces))) > 200:
-            why = "All pieces together have at most 200 letters; the bugs need far fewer."
-            return Problem("too-long", f"{letters} letters", why, "Short pieces show more.", where)
+            why = "All pieces together may have at most 200 characters; the bugs need far fewer."
+            return Problem("too-long", f"{letters} characters", why, "Short pieces show more.", where)
     return None
 
 
@@ -345,23 +344,23 @@ FILTERS = Kill(
     buggy={
         "piece-by-piece": (
             lambda told: [lab.piece_by_piece(**row) for row in told],
-            "It looks at each piece alone: is the stop string ever cut in two by the pieces?",
+            "It looks at each piece alone: do your pieces ever cut the stop string in two?",
         ),
         "keeps-the-rest": (
             lambda told: [lab.keeps_the_rest(**row) for row in told],
-            "It gives out nothing more at the end: is anything still held back when your text ends?",
+            "It releases nothing at the end: is anything still held back when your text ends?",
         ),
         "loses-false-alarms": (
             lambda told: [lab.loses_false_alarms(**row) for row in told],
-            "It throws away what it held: does a piece end like the beginning of the stop string, and the next "
-            "go on otherwise?",
+            "It throws away what it held back: does a piece end like the beginning of the stop string, and the next "
+            "one go on differently?",
         ),
     },
     hints=(
-        "One bug shows only where the stop string is in the text. Another shows only where it is not. The third can be "
-        "found together with either of them.",
-        "An answer whose stop string begins at the end of a piece and ends in the ___. And an answer that ends with "
-        "the stop string's ___, after one such beginning that came to nothing.",
+        "One bug shows only if the stop string is in the text. Another shows only if it isn't. You can find the third "
+        "together with either of them.",
+        "One answer whose stop string begins at the end of a piece and ends in the ___. And one that ends with the "
+        "stop string's ___, after an earlier such beginning that came to nothing.",
         "With other bugs: a filter that looks only at a text's first piece and one that cuts after the stop string are "
         'both found by ["one ", "two ", "## three"] with the stop string "##".',
     ),
@@ -388,22 +387,22 @@ HELPS = Classify(
         "i": "77c4120754b75fb89419db4e",
     },
     because={
-        "a": "Somebody reads along, and a long answer is written in the time that its reading takes.",
-        "b": "The program cannot do anything with half of the data: what counts for it is the last token.",
-        "c": "The customer would begin with the first words. The check lets none of them pass before it has seen all.",
-        "d": "One token is the first and the last. There are no gaps that anybody could read away.",
-        "e": "The seconds pass before the first token, while the prompt is read; the rest of the answer is short.",
-        "f": "The tokens leave the gateway one by one, and something on the way collects them.",
-        "g": "Nobody is there to read along at night; in the morning all is there either way.",
-        "h": "Each sentence can be spoken while the next ones are written: a listener takes text in as a reader does.",
-        "i": "Most of the wait is over before the first token is written. Streaming cannot make a queue shorter.",
+        "a": "The customer reads along, and a long answer can be written in the time that reading it takes.",
+        "b": "The program can't do anything with half of the data: what counts for it is the last token.",
+        "c": "The customer could start on the first words, but the check holds them until it has seen everything.",
+        "d": "One token is both first and last. There are no gaps that reading could hide.",
+        "e": "The seconds pass before the first token, while the GPU reads the prompt; the answer itself is short.",
+        "f": "The tokens leave the gateway one by one, but the proxy on the way buffers them.",
+        "g": "Nobody reads along at night, and in the morning everything is there either way.",
+        "h": "Each sentence can be spoken while the next ones are written: a listener takes in text as a reader does.",
+        "i": "Most of the wait is over before the first token is written. Streaming can't make a queue shorter.",
     },
     hints=(
-        "Ask of each: where do its seconds pass, before the first token or after? And can whoever gets the first piece "
-        "do anything with it?",
+        "In each case, where do the seconds pass, before the first token or after? And can the recipient do anything "
+        "with the first piece?",
         "A person who takes text in as it comes: it helps. No use before the end: needs the end. One token: too short. "
-        "Seconds before the first token: too early. Something between that collects: held back.",
-        "Another one: a spreadsheet program asks for a column of 50 prices and fills it in at once: needs the end.",
+        "Seconds before the first token: too early. Something in between that buffers: held back.",
+        "Another case: a spreadsheet asks for a column of 50 prices and fills it in all at once: needs the end.",
     ),
 )
 
@@ -417,27 +416,26 @@ ADVICE = FreeText(
     difficulty=3,
     at_least_words=50,
     rubric=(
-        "Says what streaming does not change: the time until the last token, and what the GPU does.",
-        "Says with numbers from the notebook what it changes: the wait for the first text, TTFT in place of total.",
-        "Explains why the gaps do not count: text is written faster than it is read.",
+        "Says what streaming doesn't change: the time until the last token, and the work of the GPU.",
+        "Says with numbers from the notebook what it changes: the wait for the first text is TTFT, not the total.",
+        "Explains why the gaps don't count: text is written faster than it is read.",
         "Decides for chats, for drafts made at night, and for the stock program, each with a reason.",
         "Names something that can undo it (a filter, a proxy, a long queue) and a figure to watch, such as TTFT.",
     ),
     model_answer=(
         "Streaming makes nothing faster: the last token of a long chat answer still comes after half a minute, and the "
         "GPU does the same work. What changes is the wait for the first text, from that half minute to about half a "
-        "second, "
-        "and after it nobody waits, since text is written more than twice as fast as it is read. So chats are "
-        "streamed. The drafts made at night and the stock program use an answer only when it is complete: for them "
-        "we leave it off and have one request that succeeds or fails as a whole. For chats we watch the time to first "
-        "token, and check that neither our filter nor a proxy collects the text on its way."
+        "second. After that customers don't wait, since we write more than twice as fast as they read. So we stream "
+        "the chats. The drafts made at night and the stock program use an answer only when it is complete: for them we "
+        "leave streaming off and have one request that succeeds or fails as a whole. For chats we monitor the time to "
+        "first token, and check that neither our filter nor a proxy buffers the text on its way."
     ),
     hints=(
-        "Three kinds of requests are meant, and they differ in who takes the answer and when. Decide for each.",
+        "The manager means three kinds of requests, which differ in who uses the answer and when. Decide for each.",
         "Compare for a chat: wait without streaming = ___, with = ___. Then ask which of the two the night's drafts "
         "and the stock program depend on.",
-        'About another service: "A player of films shows the first scene after 2 s, though the whole film takes '
-        'minutes to load. For a copy to take on a journey, only the end counts."',
+        'About another service: "Our film player shows the first scene after 2 s, though the whole film takes minutes '
+        'to load. If you download a copy for a journey, only the end counts."',
     ),
 )
 

@@ -1,8 +1,7 @@
 """Chapter 3's experiments: a chat on real block managers, two servers and their queues, and Larkspur built four ways.
 
 Larkspur is the course's fictional service: an assistant for a chain of garden centres. `on_replicas` and `larkspur` run
-the real scheduler and block manager in virtual time; `finish_s` is a model of a few lines. Knows no answer to a
-question.
+the real scheduler and block manager in virtual time; `finish_s` is a model of a few lines. Contains no answers.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ BLOCK_TOKENS = 16
 
 
 def prefill_s_per_token() -> float:
-    """Return the seconds that one more prompt token costs on one of Larkspur's replicas, by the price list."""
+    """Return the seconds that one more prompt token costs on a Larkspur replica, according to the price list."""
     prices = load_price_list()
     return prices.machine(HARDWARE).step_time(prices.model(MODEL)).per_prefill_token_s
 
@@ -62,7 +61,7 @@ def kv_bytes_per_token() -> float:
 
 
 def room_tokens() -> int:
-    """Return of how many tokens one replica can keep keys and values."""
+    """Return for how many tokens one replica can keep keys and values."""
     prices = load_price_list()
     return prices.machine(HARDWARE).kv_blocks(prices.model(MODEL), BLOCK_TOKENS) * BLOCK_TOKENS
 
@@ -102,9 +101,9 @@ REREAD_S = 0.25  # for each earlier turn that has to be read again
 def finish_s(chats: Sequence[int], *, sticky: bool) -> float:
     """Return when two servers have served all chats, given as numbers of turns; all begin at second 0.
 
-    A turn takes 1 s. A sticky chat stays where it began (the first on A, the second on B, the third on A, ...). Else a
-    turn goes to the server that is free first, and takes `REREAD_S` more for each earlier turn of its chat. Whoever has
-    waited longest is next; a chat asks its next question when it has its answer.
+    A turn takes 1 s. A sticky chat stays where it began (the first on A, the second on B, the third on A, ...).
+    Otherwise a turn goes to the server that is free first, and takes `REREAD_S` more for each earlier turn of its chat.
+    The turn that has waited longest is next; a chat asks its next question when it has its answer.
     """
     free_s = [0.0] * SERVERS
     asking = [(0.0, i, 0) for i in range(len(chats))]  # (when it asks, chat, turns it has had); a heap
@@ -133,7 +132,7 @@ RATE_PER_S = 1.0
 SEED = 3  # of the run that the tables show
 SEEDS = (1, 2, 3, 4, 5)  # of the runs whose mean a claim rests on
 FAULT_S = (600.0, 780.0)
-Design = tuple[Callable[..., Balancer], bool, bool]  # who balances, a cache in each replica, a shared tier
+Design = tuple[Callable[..., Balancer], bool, bool]  # the balancer, a cache in each replica, a shared tier
 
 DESIGNS: Mapping[str, Design] = {
     "sticky": (partial(ConsistentHash, load_factor=1e9), True, False),
@@ -149,7 +148,7 @@ DEMAND = Workload(Poisson(RATE_PER_S), CONVERSATION_PROMPT, CONVERSATION_OUTPUT,
 def larkspur(
     design: str, *, crash: bool = False, link_bytes_per_s: float = LINK_BYTES_PER_S, seed: int = SEED
 ) -> Outcomes:
-    """Simulate a quarter of an hour of chats on four replicas; with `crash` one is away for the time of `FAULT_S`."""
+    """Simulate a quarter of an hour of chats on four replicas; with `crash`, one is away during `FAULT_S`."""
     return _larkspur(design, crash, link_bytes_per_s, seed)
 
 
@@ -171,7 +170,7 @@ def _larkspur(design: str, crash: bool, link_bytes_per_s: float, seed: int) -> O
 
 
 def demand(seeds: Sequence[int] = SEEDS) -> dict[str, float]:
-    """Return what the chats of `larkspur` ask for in the mean run: how many requests, and their mean prompts."""
+    """Return what the chats of `larkspur` ask for in an average run: how many requests, and their mean prompts."""
     first, later = list[int](), list[int]()
     for seed in seeds:
         seen = set[str | None]()
@@ -235,10 +234,10 @@ def draw_found(runs: Mapping[str, Outcomes], window_s: float = 60.0) -> None:
 STATES = {
     "a": "The text of a chat so far, in an app that keeps it on the phone.",
     "b": "Keys and values that a replica has computed for a chat's tokens.",
-    "c": "How many tokens a customer has used this month, for the limit of a contract.",
-    "d": "Yesterday's chat, which the customer goes on with on another device.",
+    "c": "How many tokens a customer has used this month, which a contract limits.",
+    "d": "Yesterday's chat, which the customer continues on another device.",
     "e": "How long this answer may be, and how random.",
-    "f": "The part of the model's work on the shop's guide, with which every prompt begins.",
+    "f": "The model's work on the shop's guide, which every prompt begins with.",
     "g": "The photo of a sick rose, uploaded once and asked about for a week, from any device.",
     "h": "An extra set of weights for one garden centre; a replica reads it from disk when it is first asked for.",
 }

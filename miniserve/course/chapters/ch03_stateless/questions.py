@@ -1,4 +1,4 @@
-"""Chapter 3, stateless against stateful: what is asked, what is true, and what it means to be wrong."""
+"""Chapter 3, stateless against stateful: the questions, the right answers, and what each wrong answer means."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ WITHOUT = Formula(
     misconceptions=(
         Misconception(
             "last-prompt-only",
-            "This is the last prompt alone. Each turn's prompt is computed, also those before it.",
+            "This is only the last prompt. The prompts of all earlier turns are computed as well.",
             lambda turns, guide, message, answer: guide + turns * message + (turns - 1) * answer,
             "Write down the prompts of turns 1, 2 and 3, and add them up.",
         ),
         Misconception(
             "new-only",
-            "You counted each turn's own message alone; what was said before is in the prompt, too.",
+            "You counted only each turn's own message; the prompt also holds everything said before.",
             lambda turns, guide, message, answer: turns * (guide + message),
             "What does the prompt of turn 2 hold?",
         ),
         Misconception(
             "own-answer",
-            "You put a turn's own answer into its prompt. It is generated, and read from the next turn on.",
+            "You put a turn's own answer into its prompt. The model writes it, and reads it from the next turn on.",
             lambda turns, guide, message, answer: turns * guide + (message + answer) * turns * (turns + 1) / 2,
             "For one turn the result must be guide + message.",
         ),
@@ -60,7 +60,7 @@ WITHOUT = Formula(
         ),
         Misconception(
             "answers-forgotten",
-            "The earlier answers are missing: they belong to the context as the messages do.",
+            "The earlier answers are missing: they are part of the context, just as the messages are.",
             lambda turns, guide, message, answer: _without(turns, guide, message, 0),
             "Who has spoken before turn 2?",
         ),
@@ -72,7 +72,7 @@ WITHOUT = Formula(
         ),
         Misconception(
             "all-like-the-last",
-            "You took each turn's prompt to be as long as the last one's.",
+            "You made every prompt as long as the last one.",
             lambda turns, guide, message, answer: turns * (guide + turns * message + (turns - 1) * answer),
             "The prompts grow: the first is only guide + message.",
         ),
@@ -116,23 +116,23 @@ WITH = Formula(
             "nothing-lost",
             "This is the chat without the loss. At turn `lost` the whole prompt must be computed.",
             lambda turns, guide, message, answer, lost: guide + turns * message,
-            "Add what turn `lost` computes more than its message.",
+            "Add what turn `lost` computes on top of its message.",
         ),
         Misconception(
             "cold-for-ever",
-            "You let every turn from `lost` on begin from nothing. Turn `lost` fills the cache again.",
+            "You made every turn from `lost` on start from nothing. But turn `lost` fills the cache again.",
             _cold_for_ever,
             "What does turn lost + 1 find?",
         ),
         Misconception(
             "answers-kept",
-            "The earlier answers are lost, too, and must be read as part of the prompt.",
+            "The earlier answers are lost as well, and must be read as part of the prompt.",
             lambda turns, guide, message, answer, lost: _with(turns, guide, message, 0, lost),
             "What does the prompt of turn `lost` hold?",
         ),
         Misconception(
             "guide-kept",
-            "You let the guide survive. Everything was lost.",
+            "You let the guide survive, but everything was lost.",
             lambda turns, guide, message, answer, lost: _with(turns, guide, message, answer, lost) - guide,
             "How often is the guide computed in all?",
         ),
@@ -140,7 +140,7 @@ WITH = Formula(
             "message-twice",
             "You counted the message of turn `lost` twice: in its prompt, and as a new message.",
             lambda turns, guide, message, answer, lost: _with(turns, guide, message, answer, lost) + message,
-            "That turn's prompt replaces its message; it does not come on top.",
+            "That turn's prompt already includes its message.",
         ),
         Misconception(
             "answer-too-many",
@@ -174,15 +174,15 @@ def _explain_chat(row: int, column: str, seen: Json, right: Json) -> tuple[str, 
     if column == "computed":
         return "computed", "What is not found in the cache is computed: prompt minus found."
     if type(seen) not in (int, float):
-        return "no-number", "Tokens are counted: a plain number, without quotes."
+        return "no-number", "Give the number of tokens: a plain number, without quotes."
     if seen % lab.BLOCK_TOKENS:
         return "half-block", f"Only whole blocks of {lab.BLOCK_TOKENS} tokens are found."
     if seen < right:
-        why = "A cache keeps what its replica read last and the answer to it, all but the answer's last token."
+        why = "A cache keeps what its replica read last and the answer to it, except the answer's last token."
         return "too-little", why
     if row == 0 and seen == right + lab.BLOCK_TOKENS:
-        return "last-token", "The last token of an answer was never read by the model, so its block is not full yet."
-    return "other-replica", "Each replica has a cache of its own. What has this one read or written itself?"
+        return "last-token", "The model never read the last token of the answer, so its block isn't full yet."
+    return "other-replica", "Each replica has its own cache. What has this one read or written itself?"
 
 
 CHAT = Trace(
@@ -195,7 +195,7 @@ CHAT = Trace(
     columns=("turn", "prompt", "found", "computed"),
     explain=_explain_chat,
     hints=(
-        "Keep a list for each replica: up to which token of this chat has it read or written?",
+        "Note for each replica how far into this chat it has read or written.",
         "After a turn, a replica holds (prompt + answer - ___) // 16 whole blocks of the chat. The next turn there "
         "finds that many times ___ tokens.",
         "With other numbers: a prompt of 30 and an answer of 19 make 49 tokens, of which 48 were read: three blocks. "
@@ -224,21 +224,21 @@ SCALE_IN = Number(
     misconceptions=(
         Misconception(
             "only-those-of-the-last",
-            "You moved only the sessions of the server that leaves. The remainder changes for others, too.",
+            "You moved only the sessions of the server that leaves. The remainder changes for others as well.",
             lambda servers, sessions, context_tokens: sessions / servers * context_tokens,
             "Where is session number `servers` before and after?",
         ),
         Misconception(
             "all-move",
-            "You moved all sessions. Some have the same remainder with both numbers.",
+            "You moved all sessions, but some have the same remainder before and after.",
             lambda servers, sessions, context_tokens: sessions * context_tokens,
             "Where are sessions 0 and 1 before and after?",
         ),
         Misconception(
             "smaller-fleet",
-            "You took the fleet after the scale-in for the one before it.",
+            "You used the size of the fleet after the scale-in, not before it.",
             lambda servers, sessions, context_tokens: sessions * (1 - 1 / (servers - 1)) * context_tokens,
-            "In the worked example, 3 servers become 2: which number stands in 1 - 1/3?",
+            "In the worked example, 3 servers become 2: which of the two is in 1 - 1/3?",
         ),
         Misconception(
             "share-of-those-left",
@@ -254,7 +254,7 @@ SCALE_IN = Number(
         ),
     ),
     hints=(
-        "A session stays if its number has the same remainder before and after. How often is that so?",
+        "A session stays if its number has the same remainder before and after. How often does that happen?",
         "The remainders repeat after servers * (servers - 1) numbers, and in each such run only the first ___ stay. "
         "Share that moves = 1 - ___ / (servers * (servers - 1)).",
         "With other numbers: 7 servers become 6. Of 42 sessions the first 6 stay and 36 move; with 10 tokens each, "
@@ -274,10 +274,10 @@ TIMES_MORE = Predict(
     unit="times",
     experiment=lab.times_more,
     widest=1.6,
-    too_low="What does a follow-up compute when all that was said before it is found?",
-    too_high="First requests find nothing in the tier. Of a follow-up, a block that is not full is computed, too.",
+    too_low="What does a follow-up compute when everything said before it is found?",
+    too_high="First requests find nothing in the tier. And a follow-up also computes the block that wasn't full.",
     hints=(
-        "Two sums over all requests: all prompt tokens, and those that nobody has computed before.",
+        "Compare two sums over all requests: all prompt tokens, and those that no replica has computed before.",
         "Without a cache: first x their prompt + follow-ups x their prompt. With the tier: first x ___ + follow-ups x "
         "___. Divide.",
         "With other numbers: 60 first requests of 200 tokens and 40 follow-ups of 1,000, of which 50 are new: 52,000 "
@@ -292,9 +292,7 @@ FACTOR = 1.2
 
 def _judge_chats(told: Json) -> Problem | None:
     if not (isinstance(told, list) and 2 <= len(told) <= 8):
-        return Problem(
-            "no-list", repr(told)[:80], "A list of 2 to 8 chats is asked for.", "Write [2, 5, ...].", "chats"
-        )
+        return Problem("no-list", repr(told)[:80], "Give a list of 2 to 8 chats.", "Write [2, 5, ...].", "chats")
     for i, turns in enumerate(told):
         if type(turns) is not int or not 1 <= turns <= 12:
             why = "A chat has 1 to 12 turns, a whole number."
@@ -305,14 +303,14 @@ def _judge_chats(told: Json) -> Problem | None:
     first, second = sum(told[::2]), sum(told[1::2])
     seen, where = f"sticky ends after {sticky:g} s, stateless after {free:g} s", f"turns on A {first}, on B {second}"
     if first == second:
-        why = "Both sticky servers have equally many turns, so neither is idle while the other works."
-        return Problem("even", seen, why, "Let one server get the long chats.", where)
+        why = "Both sticky servers have the same number of turns, so neither is idle while the other works."
+        return Problem("even", seen, why, "Give one server the long chats.", where)
     again_s = lab.REREAD_S * sum(turns * (turns - 1) / 2 for turns in told)
     if again_s >= abs(first - second):
         why = f"Reading again costs the stateless servers {again_s:g} s: more than the imbalance is worth."
-        return Problem("reads-too-much", seen, why, "Shorter chats are read again less often.", where)
+        return Problem("reads-too-much", seen, why, "Try shorter chats: they are read again less often.", where)
     why = f"The sticky servers are uneven, but not enough to make them {FACTOR:g} times as slow."
-    return Problem("too-little", seen, why, "More chats leave more to share out.", where)
+    return Problem("too-little", seen, why, "Add chats: then there is more to share out.", where)
 
 
 STICKY_LOSES = Witness(
@@ -351,19 +349,19 @@ WHERE = Classify(
         "h": "364227e2e18d3bb3706f0bd4",
     },
     because={
-        "a": "The phone has it, and whoever is asked gets it along with the question.",
-        "b": "It can be computed again from the text. Its loss costs time, and nothing else.",
+        "a": "The phone has it, so it can send it along with each question.",
+        "b": "It can be computed again from the text. Losing it costs time and nothing else.",
         "c": "It must outlive every server, and all of them must see the same count.",
-        "d": "The other device does not have it, and nobody can compute it again.",
-        "e": "It concerns this answer alone, so it can travel with the question.",
-        "f": "It is the same for everybody and can be computed again whenever it is missing.",
-        "g": "No replica may be the only one that has it, and another device asks for it, too.",
-        "h": "What is in the replica is a copy. If it is lost, it is read once more.",
+        "d": "The other device doesn't have it, and it can't be computed again.",
+        "e": "It concerns only this answer, so it can travel with the question.",
+        "f": "It is the same for all customers, and can be computed again whenever it is missing.",
+        "g": "No replica may hold the only copy, and other devices ask for it as well.",
+        "h": "The replica has only a copy. If it loses that, it reads the weights from disk again.",
     },
     hints=(
         "Ask: what happens if the replica that has it dies now?",
-        "Can it be computed or read again: a ___ will do. Can it not: it needs a ___. Does the asker have it: ___.",
-        "Another one: the list of a customer's orders. Lost with a server, it would be gone: a store.",
+        "If it can be computed or read again, a ___ will do. If it can't, it needs a ___. If the client has it: ___.",
+        "Another piece: the list of a customer's orders. Lost with a server, it would be gone for good: a store.",
     ),
 )
 
@@ -379,25 +377,25 @@ ADVICE = FreeText(
     rubric=(
         "Says what stateless means: each request carries its context, so any replica can take it.",
         "Names what it costs with a number: earlier turns are read again, which grows with the square of the turns.",
-        "Says what a prefix cache gives back, and that a lost cache costs time and never an answer.",
+        "Says what a prefix cache gives back, and that a lost cache costs time but never an answer.",
         "Names two costs of sticky: uneven load, lost state in a failure, or slow and costly scale-in.",
         "Recommends one design and says when it would not be right (short chats, a slow link, hard balance).",
     ),
     model_answer=(
         "Let the app send the whole chat with each request. Then any replica can answer, we can add and remove them "
-        "at will, and a crash loses no chat. The price is that earlier turns are read again, and that sum grows with "
-        "the square of the turns. A prefix cache takes most of it back: a follow-up then computes little more than "
-        "its new message. With caches per replica alone, a follow-up finds its past only if it comes to the same "
-        "replica; behind one shared tier it finds it everywhere. Sticky sessions help only while the replica still "
-        "has room for the chat; load is uneven, and whoever leaves takes the state along. I recommend stateless "
-        "replicas and a shared tier, as long as the link to it is faster than computing. If most chats had one turn, "
-        "there would be no need."
+        "at will, and a crash loses no chat. The price is that earlier turns are read again, and that cost grows with "
+        "the square of the turns. A prefix cache saves most of it: a follow-up then computes little more than its new "
+        "message. If each replica has only its own cache, a follow-up finds its past only on that same replica; with "
+        "one shared tier, it finds it from any replica. Sticky sessions help only while the replica still has room "
+        "for the chat; load is uneven, and a server that leaves takes the state with it. I recommend stateless "
+        "replicas and a shared tier, as long as the link to the tier is faster than computing. If most chats had only "
+        "one turn, we wouldn't need it."
     ),
     hints=(
         "Compare the designs in three situations: a normal day, a crash, and one server fewer.",
         "Cost of stateless = tokens read again, ___ in the number of turns; what the tier costs = bytes / ___.",
-        "About another service: \"The baskets of our web shop were kept in the servers' memory. When one restarted, "
-        'its customers lost theirs. We moved them to a database and can now restart any server at noon."',
+        "About another service: \"Our web shop kept its baskets in the servers' memory. When a server restarted, its "
+        'customers lost theirs. We moved them to a database and can now restart any server at noon."',
     ),
 )
 

@@ -1,4 +1,4 @@
-"""What the cells of `start_here.ipynb` call: a small engine that is watched, its Gantt chart and page map, drafting."""
+"""What the cells of `start_here.ipynb` call: a small engine to watch, its Gantt chart and page map, and drafting."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Watched:
 def small_engine(
     model: str = "small", *, running: int = 3, step_tokens: int = 24, blocks: int = 24, device: str = "cpu"
 ) -> Engine:
-    """Return an engine with blocks of 8 tokens, so few of everything that one can draw it."""
+    """Return an engine with blocks of 8 tokens, and few enough of everything to draw it."""
     config = EngineConfig(SchedulerConfig(running, step_tokens), CacheConfig(blocks, 8))
     return load_engine(resolve_model(model, Path(), offline=True), config=config, device=device)
 
@@ -64,12 +64,12 @@ def tokenizer(model: str = "small") -> Tokenizer:
 
 
 def request(id_: str, prompt: Sequence[int], max_tokens: int = 32, *, to_the_end: bool = False) -> Request:
-    """Return a greedy request; with `to_the_end` it makes all its tokens, whatever the model would say."""
+    """Return a greedy request; with `to_the_end` it generates `max_tokens`, even if the model would stop."""
     return Request(id_, "small", tuple(prompt), SamplingParams(max_tokens, temperature=0.0, ignore_eos=to_the_end))
 
 
 def show_steps(pieces: Sequence[Piece]) -> None:
-    """Draw who computed what in each step."""
+    """Draw what each request computed in each step."""
     names = list(dict.fromkeys(piece.request_id for piece in pieces))
     figure, ax = figures.new_figure("Each step mixes prefill and decode", x="step", y="request", size=(7.2, 2.8))
     for kind, style in (("prefill", figures.bar_style(0)), ("decode", figures.bar_style(1))):
@@ -95,7 +95,7 @@ def _span(name: str, own: Sequence[Piece]) -> str:
 
 
 def show_pages(owners: Sequence[Mapping[str, Sequence[int]]], steps: Sequence[int], blocks: int) -> None:
-    """Draw at some steps which block of the pool belongs to whom: one row per step, a name in each block in use."""
+    """Draw which request holds which block of the pool at `steps`: a row per step, a name in each block in use."""
     figure, ax = figures.new_figure(
         "Who holds which block of the KV cache", x="block number", y="step", size=(7.2, 2.4)
     )
@@ -115,7 +115,7 @@ def show_pages(owners: Sequence[Mapping[str, Sequence[int]]], steps: Sequence[in
 
 
 def _letter(ax: Axes, x: float, y: float, text: str) -> None:
-    """Write dark on light, whatever bar lies behind."""
+    """Write dark on light, whatever bar is behind."""
     box = {"boxstyle": "square,pad=0.15", "facecolor": figures.CARD, "edgecolor": "none"}
     ax.annotate(text, (x, y), ha="center", va="center", fontsize=8, color=figures.INK, bbox=box)
 
@@ -153,7 +153,7 @@ class Drafted:
 
 
 def draft(small: Engine, prompt: Sequence[int], answer: Sequence[int], ahead: int) -> Drafted:
-    """Let `small` draft `ahead` tokens again and again; keep those that are the large model's `answer`."""
+    """Let `small` draft `ahead` tokens again and again; keep those that match the large model's `answer`."""
     done = steps = drafted = accepted = 0
     while done < len(answer):
         proposed = small.run([request("draft", [*prompt, *answer[:done]], ahead)])["draft"]
