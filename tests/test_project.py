@@ -1,13 +1,11 @@
-"""The project's own files agree with one another: packages, commands, licence, sizes, and nothing private in them."""
+"""The project's own files agree with one another: packages, commands, licence, and nothing private in them."""
 
 from __future__ import annotations
 
 import ast
-import io
 import os
 import re
 import subprocess
-import tokenize
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -198,7 +196,7 @@ def test_the_search_for_private_things_leaves_ordinary_text_alone(line: str) -> 
     assert not private_lines(line)
 
 
-# ---- licence, docstrings, sizes ----
+# ---- licence, docstrings ----
 
 
 def test_the_licence_is_the_whole_apache_2_text() -> None:
@@ -219,40 +217,3 @@ def test_every_module_begins_with_what_it_is() -> None:
     ]
 
     assert missing == []
-
-
-@pytest.mark.parametrize(("folder", "limit"), [("engine", 3_000), ("policies", 3_000)])
-def test_what_the_course_teaches_stays_small(folder: str, limit: int) -> None:
-    files = sorted((PACKAGE / folder).rglob("*.py"))
-    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
-
-    assert files
-    assert lines <= limit, f"miniserve/{folder} has {lines:,} lines in {len(files)} files, the limit is {limit:,}"
-
-
-def test_the_package_stays_small() -> None:
-    """Lines of code: a limit on comments and docstrings would be paid for by the reader. The course is content."""
-    files = [path for path in PACKAGE.rglob("*.py") if "course" not in path.relative_to(PACKAGE).parts]
-    lines = sum(code_lines(path.read_text(encoding="utf-8")) for path in files)
-
-    assert 10_000 < lines <= 21_000
-
-
-def code_lines(source: str) -> int:
-    """Count the lines that hold more than a comment or a docstring."""
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    tokens = [t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in skipped]
-    held = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
-    texts = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr) and is_text(node.value)]
-    return len(held - {line for node in texts for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)})
-
-
-def is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
-def test_lines_of_code_are_counted_without_comments_and_docstrings() -> None:
-    text = '"""Text\nof two lines."""\n\n'
-    source = text + 'X = (  # a comment\n    1\n)\n# another\n\n\ndef f():\n    "text"\n    return """a\nb"""\n'
-
-    assert code_lines(source) == 6

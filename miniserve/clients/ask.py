@@ -16,7 +16,7 @@ from miniserve.sse import SSEDecoder
 TIMEOUT_S = 120.0  # between two pieces of the answer; a busy small machine may take long to reach the first
 
 
-async def ask(url: str, model: str, prompt: str, max_tokens: int, write: Callable[[str], None]) -> None:
+async def ask_once(url: str, model: str, prompt: str, max_tokens: int, write: Callable[[str], None]) -> None:
     """Stream the answer to `prompt` through `write`.
 
     Raises: UpstreamError with the gateway's message, or when the answer does not end properly.

@@ -159,12 +159,12 @@ async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
 
 
 async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: socket.socket) -> int:
-    from miniserve.clients.ask import ask
+    from miniserve.clients.ask import ask_once
 
     _say(f"starting {args.replicas} replicas of {options.name}")
     async with _stack(args, options, sock) as stack:
         try:
-            await ask(stack.url, options.name, args.once, args.max_tokens, _print_piece)
+            await ask_once(stack.url, options.name, args.once, args.max_tokens, _print_piece)
         except RequestError as error:
             _say(f"miniserve: {error}")
             return 1
