@@ -14,7 +14,7 @@
 # **Time**: about 75 minutes. The notebook itself runs in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 What a balancer sees · 3 Fewest unfinished requests · 4 Where there is room
-# · 5 Old numbers · 6 The better of two · 7 A long prompt in the way · 8 Real replicas · 9 Read the real code · 10 Summary
+# · 5 Stale numbers · 6 The better of two · 7 A long prompt in the way · 8 Real replicas · 9 Read the real code · 10 Summary
 #
 # **How exercises work.** Write where it says `raise NotImplementedError` or `...`, then run the check below it. It says
 # CORRECT, or what is wrong and why, with the smallest example that it found. `ch.hint("12.1")` gives a hint; call it
@@ -210,7 +210,7 @@ if mine := ch.yours("12.2", LeastKv):
 lab.compare(afternoon_kv)
 
 # %% [markdown] id="old"
-# ## 5 Old numbers
+# ## 5 Stale numbers
 #
 # `LeastKv` does much better than taking turns, but worse than `LeastOutstanding`, because its numbers are up to half a
 # second old: *fresh*, with a report every 20 ms, it does about as well. What if they were even older? The next class
