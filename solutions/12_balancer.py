@@ -13,8 +13,9 @@
 # percentiles; in short, 99 of 100 requests take no longer than the *p99*, and half of them no longer than the *p50*.
 # **Time**: about 75 minutes. The notebook itself runs in {{run_time}}.
 #
-# **Contents**: 1 The question that bites · 2 What a balancer sees · 3 Fewest unfinished requests · 4 Where there is room
-# · 5 Stale numbers · 6 The better of two · 7 A long prompt in the way · 8 Real replicas · 9 Read the real code · 10 Summary
+# **Contents**: 1 The question that bites · 2 What a balancer sees · 3 Fewest unfinished requests · 4 Where there is
+# room · 5 Stale numbers · 6 The better of two · 7 A long prompt in the way · 8 Real replicas · 9 Read the real code ·
+# 10 Summary
 #
 # **How exercises work.** Write where it says `raise NotImplementedError` or `...`, then run the check below it. It says
 # CORRECT, or what is wrong and why, with the smallest example that it found. `ch.hint("12.1")` gives a hint; call it
