@@ -121,7 +121,7 @@ def loads(path: Path) -> Notebook:
     try:
         return dict(json.loads(json.dumps(nbformat.reads(text, as_version=4))))  # type: ignore[no-untyped-call]
     except Exception as error:  # nbformat raises whatever the damage causes
-        raise SetupError(f"{path} is no notebook that can be read: {' '.join(str(error).split())[:200]}") from None
+        raise SetupError(f"{path} cannot be read as a notebook: {' '.join(str(error).split())[:200]}") from None
 
 
 def by_id(notebook: Notebook) -> dict[str, Notebook]:
