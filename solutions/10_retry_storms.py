@@ -30,7 +30,7 @@ ch
 # ## 1 The question that bites
 #
 # **Larkspur** is the fictional service of this course: an assistant for a chain of garden centres. In this chapter it
-# gets 19 requests per second, and its two GPUs together can do 24. Then both run four times slower for 20 seconds, then
+# gets 19 requests per second, and its two GPUs together can do 24. For 20 seconds both run four times slower, then they
 # recover. A customer's app waits 5 s for an answer.
 #
 # The next cell simulates this. Each GPU runs the project's real scheduling code; only time is simulated. The apps of
@@ -288,8 +288,8 @@ ch.check("10.5", parameters)
 # %% [markdown] id="budget"
 # ## 7 Budget and breaker
 #
-# Would patience have helped? Take the same model at eight requests per second, with four tries and three ways to space
-# them. A **retry budget** counts for all clients together: here each request pays for a tenth of a retry, and a retry
+# Would patience have helped? Take the same model at eight requests per second, with four tries and three ways to retry.
+# A **retry budget** counts for all clients together: here each request pays for a tenth of a retry, and a retry
 # that isn't paid for doesn't happen. (`floor_per_s=0`: no retry is free.)
 
 # %% id="budget-run" tags=["nbval-check-output"]

@@ -301,7 +301,7 @@ lab.herding(p99s, ages_s)
 # %% [markdown] id="herding-2"
 # With fresh numbers, looking at all replicas and looking at two come to about the same. With stale ones, a balancer
 # that looks at all of them ends up near round robin; one that looks at two stays far below. *More information doesn't
-# help if everybody acts on the same stale piece of it.*
+# help if every gateway acts on the same stale piece of it.*
 #
 # ### Exercise 12.5: which one would you run? (a person reads this one)
 #

@@ -444,7 +444,7 @@ print(inspect.getsource(library.Sketch._count))
 # - An error of place is harmless in the middle and large in the tail.
 #
 # **What does not hold.** The sketch says how slow, but not *who* was slow: keep some whole requests for that. And it
-# can't know more than its requests: a p99.9 of 4,300 rests on four of them (chapter 6, section 7).
+# can't know more than its requests: a p99.9 of 4,300 requests rests on four of them (chapter 6, section 7).
 #
 # **Go deeper**
 #

@@ -100,9 +100,9 @@ from random import Random
 ch.check("18.1", Waits)
 
 # %% [markdown] id="measure-18-1"
-# **Measure.** Two hundred clients fail together at second 0. From then on the service can do ten tries per second, and
-# the others fail at once. The base is 4 s, the cap 32 s. First come the bare waits, the naive ones; then your full
-# jitter (or the library's until yours is right).
+# **Measure.** Two hundred clients fail together at second 0. From then on the service does ten tries per second, and
+# the rest fail at once. The base is 4 s, the cap 32 s. First come the bare waits, the naive ones; then your full jitter
+# (or the library's until yours is right).
 
 # %% id="waves"
 mine = ch.yours("18.1", Waits)
@@ -247,8 +247,8 @@ course.table(
 # ## 5 Is patience enough?
 #
 # Back to the server of section 1, with fewer requests and more persistent clients: two requests per second, and up to
-# ten tries each. Both kinds of clients may make as many tries; they differ only in *when*. (The base is 4 s, the cap 60
-# s.)
+# ten tries each. Both kinds of clients may make equally many tries; they differ only in *when*. (The base is 4 s, the
+# cap 60 s.)
 
 
 # %% id="patient" tags=["nbval-check-output"]
@@ -484,7 +484,6 @@ print(inspect.getsource(RetryBudget.withdraw))
 #
 # **What does not hold.** The models have one server and equal clients, and a service with room for all its retries does
 # better without a budget (section 7). And only one layer should retry: three layers of three tries make 27.
-#
 #
 # **Go deeper**
 #
