@@ -3,21 +3,21 @@
 #
 # **You will learn**
 #
-# - to compute p50, p95 and p99 exactly, and why the last digit of 99.9 can matter;
-# - to see over a day what the average hides;
-# - to count latencies in a few hundred buckets so that *every* percentile is right to within 1 % of itself;
-# - to write a sketch that can be merged: across replicas, and across hours;
+# - how to compute p50, p95 and p99 exactly, and why the last digit of 99.9 can matter;
+# - what the average hides over a day;
+# - how to count latencies in a few hundred buckets so that *every* percentile is right to within 1 % of itself;
+# - how to write a sketch that can be merged: across replicas, and across hours;
 # - why cheaper ways (means of percentiles, equal buckets, samples) fail in the tail.
 #
-# **You need** Python (classes, dictionaries, logarithms), and nothing about serving. Chapter 6 asks what percentiles
-# mean; this one builds the machine. **Time**: about 75 minutes. The notebook itself runs in {{run_time}}.
+# **You need** Python (classes, dictionaries, logarithms); you needn't know anything about serving. Chapter 6 asks what
+# percentiles mean; this one builds the machine. **Time**: about 75 minutes. The notebook itself runs in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 The exact way · 3 Over the day · 4 Buckets that grow · 5 How many? ·
 # 6 The sketch · 7 Merge the replicas · 8 Break it · 9 Read the real code · 10 Summary
 #
 # **How exercises work.** Write where it says `raise NotImplementedError` or `...`, then run the check below it. It says
-# CORRECT, or what is wrong and why, with the smallest example that it found. `ch.hint("14.1")` gives a hint, and a
-# further one when you call it again. After an attempt, `ch.solution("14.1")` shows a solution.
+# CORRECT, or what is wrong and why, with the smallest example that it found. `ch.hint("14.1")` gives a hint; call it
+# again for the next one. After an attempt, `ch.solution("14.1")` shows a solution.
 
 # %% id="setup"
 import inspect
@@ -35,13 +35,13 @@ ch
 # %% [markdown] id="bite"
 # ## 1 The question that bites
 #
-# **Larkspur** is the course's fictional service: an assistant for a chain of garden centres, on three GPUs, each with its
-# own copy of the model (a **replica**; here `l4-0` to `l4-2`). The **time to first token** (TTFT) is how long a customer
-# waits for the first piece of an answer. Larkspur promises at most 4 seconds.
+# **Larkspur** is the course's fictional service: an assistant for a chain of garden centres, on three GPUs, each with
+# its own copy of the model (a **replica**; here `l4-0` to `l4-2`). The **time to first token** (TTFT) is how long a
+# customer waits for the first piece of an answer. Larkspur promises at most 4 seconds.
 #
-# The next cell simulates the same day as in chapter 6, on which one GPU ran hot over lunch. Each replica notes its own
-# times and, as many services do, reports its own p99 at midnight. (The **p99** is the time that 99 of 100 requests do
-# not exceed.) The dashboard shows the mean of the three.
+# The next cell simulates the same day as in chapter 6, on which one GPU ran hot over lunch. Each replica records its
+# own times and, as in many services, reports its own p99 at midnight. (99 of 100 requests take no longer than the
+# **p99**.) The dashboard shows the mean of the three.
 
 # %% id="the-day" tags=["nbval-check-output"]
 day = lab.larkspur_day()
@@ -56,28 +56,30 @@ course.table(
 )
 
 # %% [markdown] id="bite-2"
-# The mean of three p99s is the p99 of nobody. One could send every single time to one place and sort them there; for
-# 4,300 requests that is easy. A service with a hundred replicas and ten thousand requests per second would send and sort
-# 864 million numbers a day, to learn three. Is there something small that each replica can keep, that can be *added up*,
-# and that still gives the right p99?
+# The mean of three p99s is no customer's p99. You could send every single time to one place and sort them all there;
+# for 4,300 requests that is easy. A service with a hundred replicas and ten thousand requests per second would send and
+# sort 864 million numbers a day, to learn three. Is there something small that each replica can keep, that can be
+# *added up*, and that still gives the right p99?
 #
-# **Where we are on a request's path.** At its end: the gateway, the door that all requests come through, has seen the
-# first token, and notes how long that took. From here on the number is on its way to a dashboard, to an alarm, and to
-# the autoscaler, which starts and stops replicas.
+# **Where we are on a request's path.** At its end: the gateway, the door through which all requests come, has seen the
+# first token, and records how long it took. From here the number travels to a dashboard, to an alert, and to the
+# autoscaler, which starts and stops replicas.
 #
-# **Before you go on, predict**: how many counters would one replica need, so that each percentile of its day is right to
+# **Before you go on, predict**: how many counters would one replica need to get each percentile of its day right to
 # within 1 %? Ten, a hundred, a thousand, or as many as requests? Section 5 measures it.
 
 # %% [markdown] id="card-14-1"
 # ## 2 The exact way
 #
-# Put n values in order. The **p-th percentile** is the first of them at which at least p % of all values are reached: so it
-# is always a value that really occurred. Its place, counted from 1, is called its **rank**. All else follows from it:
+# Sort n values and count along them. The **p-th percentile** is the first value at which you have counted at least p %
+# of them all, so it is always a value that really occurred. Its place, counted from 1, is its **rank**. The rest
+# follows:
 #
 #     percentile(values, p) = sorted(values)[rank(p, n) - 1]
 #
-# Worked: five customers waited 0.2, 0.3, 0.4, 0.9 and 8 s. Two of five are 40 %, too few for p50; three of five are 60 %. So
-# its place is 3, and p50 is 0.4 s. For p90 four of five are too few: place 5, 8 s. For p80 four of five are just enough.
+# Worked: five customers waited 0.2, 0.3, 0.4, 0.9 and 8 s. Two of five are 40 %, too few for p50; three of five are 60
+# %. So p50 stands at place 3: 0.4 s. For p90 four of five are too few: place 5, 8 s. For p80 four of five are just
+# enough.
 #
 # ### Exercise 14.1
 #
@@ -86,8 +88,8 @@ course.table(
 # **Goal.** Write `rank(p, n)`.
 #
 # **Contract.** Return the smallest place k (an int, 1 to n) such that k of n is at least p %. The 0th percentile is the
-# smallest value, so place 1. A p outside of 0 to 100 (or one that is no number, NaN) raises `ValueError`. p is meant as it
-# is written, whatever n is: 99.9 is exactly 999 of 1,000, which it is not in binary floating point. Python's
+# smallest value, so place 1. A p outside 0 to 100 (or NaN, not a number) raises `ValueError`. Take p as it is written,
+# whatever n is: 99.9 % of 1,000 is exactly 999, though binary floating point says otherwise. Python's
 # `Fraction("99.9")` is exact.
 #
 # **Cost.** No loop over places.
@@ -102,13 +104,13 @@ from fractions import Fraction
 ch.check("14.1", rank)
 
 # %% [markdown] id="measure-14-1"
-# **Measure.** The whole day at once: which share of requests had their first token by then? The marks are the mean and
-# the percentiles, by your `rank` once it is right.
+# **Measure.** The whole day at once: what share of the requests had their first token by a given time? The marks are
+# the mean and the percentiles, found by your `rank` once it is right.
 
 
 # %% id="cdf" tags=["nbval-check-output"]
 def figures_of(values):
-    """Return the mean, and percentiles: by your rank, or the library's while yours is not there yet."""
+    """Return the mean and percentiles, by your rank, or by the library's until yours is right."""
     found = {"mean": float(np.mean(values))}
     for p in (50, 95, 99):
         found[f"p{p}"] = sorted(values)[my_rank(p, len(values)) - 1] if my_rank else lab.exact(values, p)
@@ -119,13 +121,13 @@ my_rank = ch.yours("14.1", rank)
 lab.draw_cdf(ttft_s, figures_of(ttft_s))
 
 # %% [markdown] id="cdf-2"
-# The mean lies well inside the promise of 4 s, and more than half of all requests are faster than it. It says neither
-# what is usual (that is p50) nor how bad it gets (that is p99).
+# The mean lies well inside the promise of 4 s, and more than half of all requests are faster than the mean. It tells
+# you neither what is usual (that is p50) nor how bad it gets (that is p99).
 
 # %% [markdown] id="timeline"
 # ## 3 Over the day
 #
-# A dashboard shows windows: here of half an hour each. The line is the promise.
+# A dashboard shows windows: here, half an hour each. The line is the promise.
 
 # %% id="timeline-drawn"
 half_hours = lab.windows(day, 30)
@@ -135,11 +137,12 @@ lab.draw_timeline(
 )
 
 # %% [markdown] id="timeline-2"
-# In the windows of that lunch the mean rises too, yet it understates what one customer in a hundred met. And p50 shows
-# hardly anything: two replicas of three were well. The peak before 5:00 is one request: where a window holds fewer than
-# 100, its p99 is the slowest of them.
+# In the windows of that lunch the mean rises as well, but it understates what one customer in a hundred met. And p50
+# shows hardly anything, because two replicas of three were fine. The peak before 5:00 is a single request: where a
+# window holds fewer than 100, its p99 is the slowest of them.
 #
-# The windows raise the next question. Is the p99 of the day the mean of the 48 windows' p99s? No more than over replicas:
+# The windows raise the next question. Is the day's p99 the mean of the 48 windows' p99s? No more than it was the mean
+# of the replicas':
 
 # %% id="mean-of-windows" tags=["nbval-check-output"]
 course.table(
@@ -157,22 +160,22 @@ course.table(
 # %% [markdown] id="card-14-2"
 # ## 4 Buckets that grow
 #
-# What can be added up are **counts**. Say how many values lie in each bucket, use the same buckets everywhere, and the
-# counts of all are the sum of the counts of each. What is lost is where *inside* its bucket a value lay. So the question
-# is how wide buckets may be.
+# You can add up **counts**. If you count how many values lie in each bucket, with the same buckets everywhere, the
+# counts of all replicas are the sum of each one's counts. You only lose where *inside* its bucket a value lay. So the
+# question is how wide buckets may be.
 #
-# Buckets of equal width, 0.5 s say, are far too coarse for an answer after 0.1 s, and needlessly fine for one after 30 s.
-# We want the same **relative** error `alpha` everywhere, so each bucket must be wider than the one before by the same
-# factor, *gamma*:
+# Buckets of equal width, 0.5 s say, are far too coarse for an answer after 0.1 s, and needlessly fine for one after 30
+# s. We want the same **relative** error `alpha` everywhere, so each bucket must be wider than the one before by the
+# same factor, *gamma*:
 #
 #     bucket k holds the values v with   gamma^(k-1) < v <= gamma^k
 #
-# Bucket 0 ends at 1, bucket 1 at gamma; values below 1 have keys of 0 and less. For a whole bucket we answer with one
-# value, its *middle*, which must be off by at most alpha of the truth, whichever value of the bucket is the truth.
+# Bucket 0 ends at 1, bucket 1 at gamma; values below 1 have keys of 0 and less. We answer with one value for a whole
+# bucket, its *middle*, which must be within alpha of the truth, whichever value of the bucket is the truth.
 #
-# Worked with a very coarse alpha = 50 %: bucket 1 holds all above 1, up to 3. One answers 1.5 for all of them, which is half
-# too much for a value just above 1, and half too little for 3. So gamma is 3 there: bucket 0 holds all above 1/3, up to 1,
-# and bucket 2 all above 3, up to 9. The value 2 has key 1, the value 0.4 has key 0.
+# Worked with a very coarse alpha = 50 %: bucket 1 holds all values above 1, up to 3. Answer 1.5 for all of them: half
+# too much for a value just above 1, and half too little for 3. So gamma is 3 there: bucket 0 holds all values above
+# 1/3, up to 1, and bucket 2 all above 3, up to 9. The value 2 has key 1, the value 0.4 has key 0.
 #
 # ### Exercise 14.2
 #
@@ -182,11 +185,12 @@ course.table(
 #
 # **Contract.**
 #
-# - `gamma()`: the largest factor for which a middle exists that is off by at most `alpha` from both bounds. That middle m
-#   is `alpha` above the lower bound, m = (1 + alpha) · lower, and `alpha` below the upper one, m = (1 - alpha) · upper;
-# - `key(value)`: the number of the bucket that holds a value above 0, an int (on a bound itself binary rounding decides,
-#   so there the next one is taken too);
-# - `middle(key)`: that m of the bucket.
+# - `gamma()`: the largest factor for which a middle exists that is off by at most `alpha` from both bounds. That middle
+#   m is `alpha` above the lower bound, m = (1 + alpha) · lower, and `alpha` below the upper one, m = (1 - alpha) ·
+#   upper;
+# - `key(value)`: the number of the bucket that holds a value above 0, an int (on a bound itself, where binary rounding
+#   decides, the check also accepts the next bucket);
+# - `middle(key)`: the m of that bucket.
 #
 # **Cost.** No loop from bucket to bucket.
 #
@@ -199,8 +203,8 @@ import math
 ch.check("14.2", Buckets)
 
 # %% [markdown] id="measure-14-2"
-# **Measure.** Some latencies, and what becomes of them with alpha = 1 %; beside it what buckets of half a second make of
-# them (each answered by its centre).
+# **Measure.** Here are some latencies, and what alpha = 1 % makes of them, beside what buckets of half a second make of
+# them (each answering with its centre).
 
 # %% id="bucketed" tags=["nbval-check-output"]
 some_s = [0.012, 0.31, 0.65, 1.4, 4.2, 31.0]
@@ -224,11 +228,12 @@ course.table(columns, "Equal and growing buckets")
 #
 # Difficulty 2 of 5 · about 5 min
 #
-# The next cell prints what you need of Larkspur's day. All its times go into buckets with alpha = 1 %. How many buckets
-# hold at least one request?
+# The next cell prints what you need to know of Larkspur's day. All its times go into buckets with alpha = 1 %. How many
+# buckets hold at least one request?
 #
-# **Goal.** An interval `(low, high)`; `high` may be twice `low` at most. The check runs the experiment and says whether
-# your interval covers the result. `at_most` is for your own working: how many can it be, if none stays empty?
+# **Goal.** Give an interval `(low, high)`; `high` may be at most twice `low`. The check runs the experiment and says
+# whether your interval covers the result. Use `at_most` for your own working: how many can there be, if no bucket stays
+# empty?
 #
 # **Check**: `ch.check("14.3", buckets_needed)`
 
@@ -245,8 +250,8 @@ buckets_needed = (0.5 * at_most, at_most)
 ch.check("14.3", buckets_needed)
 
 # %% [markdown] id="how-many"
-# The number grows with the *logarithm* of the range, and hardly with the number of requests: more of them fill some gaps,
-# and then no more. Ten times the range costs so many buckets, whatever the traffic:
+# The number grows with the *logarithm* of the range, and hardly with the number of requests: more requests fill a few
+# gaps, and then change nothing. Ten times the range costs a fixed number of buckets, whatever the traffic:
 
 # %% id="decade" tags=["nbval-check-output"]
 from miniserve.observe import sketch as library
@@ -260,32 +265,33 @@ for alpha in (0.05, 0.01, 0.001):
 # %% [markdown] id="card-14-4"
 # ## 6 The sketch
 #
-# A **sketch** is a small summary from which a question can be answered with a known error. Ours is a dictionary from
-# bucket to count, and three numbers beside it.
+# A **sketch** is a small summary that answers a question with a known error. Ours is a dictionary from bucket to count,
+# and three numbers beside it.
 #
-# Worked, again with alpha = 50 %: of the values 0, 0.5, 0.6, 2 and 20 s one is a zero, two lie in bucket 0, one in bucket 1
-# and one in bucket 3 (above 9, up to 27). p50 of five values has place 3. The zero takes place 1 and bucket 0 the places 2
-# and 3, so p50 is the middle of bucket 0: 0.5 s. That is off by 17 % of 0.6 s, the exact one; 50 % would be allowed.
+# Worked, again with alpha = 50 %: of the values 0, 0.5, 0.6, 2 and 20 s, one is a zero, two lie in bucket 0, one in
+# bucket 1 and one in bucket 3 (above 9, up to 27). p50 of five values has place 3. The zero takes place 1 and bucket 0
+# takes places 2 and 3, so p50 is the middle of bucket 0: 0.5 s. The exact p50 is 0.6 s, so that is off by 17 %; 50 %
+# would be allowed.
 #
 # ### Exercise 14.4
 #
 # Difficulty 4 of 5 · about 25 min
 #
-# **Goal.** Write `add`, `merge` and `percentile`. All other methods are given; read them first.
+# **Goal.** Write `add`, `merge` and `percentile`. The other methods are given; read them first.
 #
 # **Contract.**
 #
-# - `add(value)` counts a value. A negative one, infinity or NaN raises `ValueError` and changes nothing. Zero has no
+# - `add(value)` counts a value. A negative value, infinity or NaN raises `ValueError` and changes nothing. Zero has no
 #   logarithm, and an answer from a cache takes 0 s: `_zeros` counts these. `_min` and `_max` are the smallest and the
 #   largest value so far.
-# - `merge(other)` adds all that `other` counted to `self`, and leaves `other` as it was. Sketches with another `alpha` or
-#   another `max_buckets` raise `ValueError`: their buckets are not the same.
-# - `percentile(p)` returns the p-th percentile, off by at most `alpha` of it, and never outside of what was seen. Without
-#   values it raises `ValueError`.
-# - `self._bounds` is a `Buckets`, the library's; `percentiles.rank` is the library's rank. `self._count(key, count)` adds
-#   to a bucket: always go through it, since it keeps to `max_buckets`.
+# - `merge(other)` adds everything that `other` counted to `self`, and leaves `other` as it was. A sketch with another
+#   `alpha` or another `max_buckets` raises `ValueError`: its buckets are not the same.
+# - `percentile(p)` returns the p-th percentile, off by at most `alpha` of it, and never outside the range of the values
+#   seen. Without values it raises `ValueError`.
+# - `self._bounds` is a `Buckets`, the library's; `percentiles.rank` is the library's rank. `self._count(key, count)`
+#   adds to a bucket: always use it, because it keeps to `max_buckets`.
 #
-# **Cost.** What a sketch holds must not grow with the number of values.
+# **Cost.** The size of a sketch must not grow with the number of values.
 #
 # **Check**: `ch.check("14.4", Sketch)`
 
@@ -302,12 +308,13 @@ ch.check("14.4", Sketch)
 # %% [markdown] id="measure-14-4"
 # ## 7 Merge the replicas
 #
-# **Measure.** Each replica fills a sketch of its own; they are merged and asked. Beside it, what section 1 did.
+# **Measure.** Each replica fills a sketch of its own; we merge these and ask the result. Beside it stands section 1's
+# way.
 
 
 # %% id="merged" tags=["nbval-check-output"]
 def merged(make, parts):
-    """Return one sketch of all parts, each sketched on its own first."""
+    """Sketch each part on its own, then return the merge of all."""
     fleet = make()
     for values in parts:
         own = make()
@@ -332,8 +339,8 @@ if mine := ch.yours("14.4", Sketch):
 course.table(columns, "Time to first token of the fleet (s)")
 
 # %% [markdown] id="across-time"
-# The same works across time. One sketch per half hour goes to the disk; the day is their sum, and the p99 of *any* span of
-# whole half hours can still be asked next year. The sum is not nearly, but *exactly* the sketch of all values:
+# The same works across time. Write one sketch per half hour to disk: the day is their sum, and a year later you can
+# still ask for the p99 of *any* span of whole half hours. The sum is not nearly but *exactly* the sketch of all values:
 
 # %% id="across-time-run" tags=["nbval-check-output"]
 for name, make in {"library": library.Sketch, "yours": ch.yours("14.4", Sketch)}.items():
@@ -347,9 +354,9 @@ print(f"exactly: p99 from 13:00 to 14:00: {course.as_text(lab.exact(day.between(
 # %% [markdown] id="break"
 # ## 8 Break it
 #
-# Two cheaper ideas, each with about as many numbers as our sketch has. **Equal buckets** are 0.25 s wide. A **sample** keeps
-# 200 of all values, drawn by luck, each with the same chance; its percentiles have an error of *place* (rank): the p99 of
-# a sample may well be the p98 or the p99.7 of all.
+# Two cheaper ideas, each with about as many numbers as our sketch has. **Equal buckets** are 0.25 s wide. A **sample**
+# keeps 200 of all values, drawn at random, each with the same probability; its percentiles have an error of *place*
+# (rank): the p99 of a sample may well be the p98 or the p99.7 of all values.
 
 
 # %% id="cheaper"
@@ -364,7 +371,7 @@ class EqualBuckets:
 
 
 class Sample:
-    """Keeps 200 values, each with the same chance (Vitter's algorithm R)."""
+    """Keeps 200 values, each with the same probability (Vitter's algorithm R)."""
 
     def __init__(self, values):
         luck = random.Random(14)
@@ -390,11 +397,13 @@ if mine := ch.yours("14.4", Sketch):
 lab.draw_errors((1, 10, 50, 90, 95, 99, 99.9), answers, ttft_s, alpha=0.01)
 
 # %% [markdown] id="break-2"
-# The sketch stays below the line, which is its promise of 1 %; yours, once it is right, lies upon the library's. Equal
-# buckets fail where values are small. The sample is fine in the middle, where a few places more or less change little; in
-# the tail a few places are seconds. Where it is near the truth there, that is luck: try `random.Random(15)`.
+# The sketch stays below the line, its promise of 1 %; your curve, once it is right, coincides with the library's. Equal
+# buckets fail where values are small. The sample does well in the middle, where a few places more or less change
+# little; in the tail a few places are seconds. Where the sample comes near the truth there, that is luck: try
+# `random.Random(15)`.
 #
-# **Break ours.** `max_buckets` bounds its size for certain, by folding the lowest buckets into one. Whose percentiles pay?
+# **Break ours.** `max_buckets` puts a hard bound on the sketch's size, by folding the lowest buckets into one. Which
+# percentiles pay for it?
 
 # %% id="folded" tags=["nbval-check-output"]
 bounds = (None, 150, 60)
@@ -411,14 +420,14 @@ course.table(
 )
 
 # %% [markdown] id="break-3"
-# The low ones: they move up into the lowest bucket that was kept. The highest percentiles stay as they were, and those are
-# what one watches.
+# The low ones: they move up into the lowest bucket that was kept. The highest percentiles stay as they were, and those
+# are the ones you watch.
 
 # %% [markdown] id="real-code"
 # ## 9 Read the real code
 #
-# Your `Sketch` *is* the library's, with other bodies. Look at how `_count` folds: only the largest key decides, so it does
-# not matter in which order values or sketches came.
+# Your `Sketch` *is* the library's, with other method bodies. Look at how `_count` folds: only the largest key decides,
+# so values and sketches may come in any order.
 
 # %% id="real-code-shown"
 print(inspect.getsource(library.Sketch._count))
@@ -427,20 +436,21 @@ print(inspect.getsource(library.Sketch._count))
 # ## 10 Summary
 #
 # - Exactly: sort, and take the place ⌈p/100 · n⌉. Read p as a decimal.
-# - The mean hides the tail in every window; p50 hides it too.
-# - Percentiles of parts, by replica or by hour, cannot be averaged. Counts can be added.
-# - Buckets that grow by gamma = (1 + alpha) / (1 - alpha) keep every percentile within alpha of itself. Their number grows
-#   with the logarithm of the range.
+# - The mean hides the tail in every window, and so does p50.
+# - You can't average percentiles of parts, by replica or by hour. You can add counts.
+# - Buckets that grow by gamma = (1 + alpha) / (1 - alpha) keep every percentile within alpha of itself. Their number
+#   grows with the logarithm of the range.
 # - A merge of sketches is exactly the sketch of everything, in any order. Zeros need a counter of their own.
 # - An error of place is harmless in the middle and large in the tail.
 #
-# **What does not hold.** The sketch says how slow, and not *who* was slow: keep some whole requests for that. It rests on
-# the same number of requests as the exact value; a p99.9 of 4,300 is made of four of them (chapter 6, section 7).
+# **What does not hold.** The sketch says how slow, but not *who* was slow: keep some whole requests for that. And it
+# can't know more than its requests: a p99.9 of 4,300 requests rests on four of them (chapter 6, section 7).
 #
 # **Go deeper**
 #
-# - C. Masson, J. E. Rim, H. K. Lee, *DDSketch: A Fast and Fully-Mergeable Quantile Sketch with Relative-Error Guarantees*,
-#   VLDB 2019: the sketch of this chapter, `miniserve/observe/sketch.py`.
-# - M. Greenwald, S. Khanna, *Space-Efficient Online Computation of Quantile Summaries*, SIGMOD 2001: bounded error of rank.
+# - C. Masson, J. E. Rim, H. K. Lee, *DDSketch: A Fast and Fully-Mergeable Quantile Sketch with Relative-Error
+#   Guarantees*, VLDB 2019: the sketch of this chapter, `miniserve/observe/sketch.py`.
+# - M. Greenwald, S. Khanna, *Space-Efficient Online Computation of Quantile Summaries*, SIGMOD 2001: bounded rank
+#   error.
 # - J. S. Vitter, *Random Sampling with a Reservoir*, ACM Transactions on Mathematical Software, 1985.
 # - J. Dean, L. A. Barroso, *The Tail at Scale*, Communications of the ACM, 2013.

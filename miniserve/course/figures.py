@@ -4,8 +4,8 @@
     ax.plot(xs, ys, **course.line_style(0), label="all requests")
     course.show(figure, alt="Half of the requests ...", data={"hour": hours, "p99 (s)": p99s})
 
-The picture is an SVG with `<title>` and `<desc>`, shown as an `<img>` with an alt attribute: JupyterLab shows that in a
-notebook it does not trust yet, too, where it would strip a bare SVG. The same figure gives the same bytes. Knows
+The picture is an SVG with `<title>` and `<desc>`, shown as an `<img>` with an alt attribute: JupyterLab shows that even
+in a notebook that it doesn't trust yet, where it would strip a bare SVG. The same figure gives the same bytes. Knows
 matplotlib's object interface and IPython's display; no experiment.
 """
 
@@ -33,18 +33,18 @@ COLOURS = (BLUE, VERMILION, GREEN, PURPLE, OCHRE, BLACK)
 _LINES = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "x")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-MAX_ROWS = 12  # what has more points is a picture, not a table
+MAX_ROWS = 12  # with more points it is a picture, not a table
 
 _RC: Any = {
-    "svg.hashsalt": "miniserve",  # ids in the file, otherwise random
-    "svg.fonttype": "none",  # letters stay letters: smaller, and they can be searched
+    "svg.hashsalt": "miniserve",  # or the ids in the file are random
+    "svg.fonttype": "none",  # letters stay letters: smaller, and searchable
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],  # it comes with matplotlib
 }
 
 
 def line_style(i: int, markers: bool = False) -> dict[str, Any]:
-    """Return what sets curve `i` apart: colour and line style, for a few points also a marker."""
+    """Return what sets curve `i` apart: colour and line style, and a marker if there are few points."""
     style = {"color": COLOURS[i % len(COLOURS)], "linestyle": _LINES[i % len(_LINES)], "linewidth": 1.8}
     return style | ({"marker": _MARKERS[i % len(_MARKERS)], "markersize": 6} if markers else {})
 
@@ -57,14 +57,14 @@ def bar_style(i: int) -> dict[str, Any]:
 def new_figure(
     title: str, *, x: str, y: str, panels: int = 1, size: tuple[float, float] = (7.2, 3.4)
 ) -> tuple[Figure, Any]:
-    """Return a figure on a light card and its `Axes`, or a list of them side by side if there are several panels.
+    """Return a figure on a light card and its `Axes`; with several panels, a list of them side by side.
 
-    `x` and `y` are the labels, with units: "latency (s)". The first panel alone has the y label; all share the y axis.
-    Raises: ValueError if the title or a label is empty, since a figure without them cannot be read.
+    `x` and `y` are the labels, with units: "latency (s)". Only the first panel has the y label; all share the y axis.
+    Raises: ValueError if the title or a label is empty, because nobody can read a figure without them.
     """
     for name, text in (("title", title), ("x", x), ("y", y)):
         if not text.strip():
-            raise ValueError(f"a figure needs {name}: labels say what is drawn, and in which unit")
+            raise ValueError(f"a figure needs {name}: labels say what it draws, and in which unit")
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=size, layout="constrained", facecolor=CARD)
         FigureCanvasSVG(figure)
@@ -91,11 +91,11 @@ def _dress(ax: Axes, x: str) -> None:
 def show(figure: Figure, alt: str, data: Mapping[str, Sequence[object]] | None = None) -> None:
     """Display a figure. `alt` says in words what it shows, with the numbers that matter.
 
-    `data` are the drawn series, column by column; up to 12 rows appear as a table that can be opened under the picture.
-    Raises: ValueError if `alt` is empty, or the columns are of different lengths.
+    `data` is the drawn series, column by column; up to 12 rows appear as a table that opens under the picture.
+    Raises: ValueError if `alt` is empty, or the columns differ in length.
     """
     if not alt.strip():
-        raise ValueError("a figure needs alt text: say what it shows, with its numbers, for readers who do not see it")
+        raise ValueError("a figure needs alt text: say what it shows, with its numbers, for readers who can't see it")
     alt = " ".join(alt.split())
     svg = base64.b64encode(svg_text(figure, alt).encode()).decode()
     picture = f'<img src="data:image/svg+xml;base64,{svg}" alt="{html.escape(alt)}">'

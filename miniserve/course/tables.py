@@ -1,6 +1,6 @@
-"""Tables and numbers of the notebooks: one formatter, so that a result is printed alike everywhere and can be compared.
+"""Tables and numbers of the notebooks: one formatter, so that a result prints the same everywhere and is comparable.
 
-Column by column in, HTML with a caption and header cells, or plain text, out. Knows no experiment.
+Takes columns, returns HTML with a caption and header cells, or plain text. Knows no experiment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Columns = Mapping[str, Sequence[object]]
 
 
 def as_text(value: object, digits: int = 3) -> str:
-    """Return a value as text: whole numbers with thousands marked, others to `digits` significant digits."""
+    """Return a value as text: integers with thousands separators, others to `digits` significant digits."""
     if hasattr(value, "item"):  # numpy's
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -28,7 +28,7 @@ def as_text(value: object, digits: int = 3) -> str:
 
 
 def table(columns: Columns, caption: str) -> None:
-    """Display a table. Raises: ValueError if the columns are of different lengths."""
+    """Display a table. Raises: ValueError if the columns differ in length."""
     display(  # type: ignore[no-untyped-call]
         {"text/html": html_table(columns, caption), "text/plain": f"{caption}\n{plain_table(columns)}"}, raw=True
     )

@@ -40,7 +40,7 @@ def test_untouched_and_broken_notebooks_need_no_kernel(
 
     rows = list(csv.DictReader((tmp_path / "out/grades.csv").read_text().splitlines()))
     assert [(row["learner"], row["points"], row["of"]) for row in rows] == [("ann", "0", "5"), ("bob", "0", "5")]
-    assert "bob  bob/90_toy.ipynb  unreadable: It is no notebook" in capsys.readouterr().out
+    assert "bob  bob/90_toy.ipynb  unreadable: It is not a notebook" in capsys.readouterr().out
     assert (tmp_path / "out/learners/ann.html").is_file()
 
 

@@ -1,9 +1,9 @@
-"""Between a check and an answer: what is asked is JSON, what is told is JSON.
+"""Stands between a check and an answer: the check asks in JSON, and gets JSON back.
 
-A check never holds the learner's object. It asks (`Case.asked`), a *driver* beside the object does what is asked and
-tells what came of it, and the judge sees only that. In a notebook the driver is called here. When grading, the same
-driver's source is sent into the learner's kernel and only JSON comes back, so whatever the learner's code does to its
-own process, the judge is elsewhere.
+A check never holds the learner's object. It asks (`Case.asked`), a *driver* beside the object carries that out and
+reports the result, and the judge sees only the report. In a notebook this module calls the driver. Grading sends the
+same driver's source into the learner's kernel and gets only JSON back: whatever the learner's code does to its own
+process, the judge is elsewhere.
 
 A driver is therefore a self-contained function `drive(answer, asked) -> told` that imports what it needs inside.
 """
@@ -32,12 +32,12 @@ _NOT_THE_LEARNERS = (
     "<frozen",
 )
 _TOO_LARGE = 10**300  # beyond it, comparing with a float raises
-LIMIT_S = 10.0  # for one question's code in a notebook; a check of ours takes well under 2 s
+LIMIT_S = 10.0  # for one question's code in a notebook; our checks take well under 2 s
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What came of asking: a value, or how the answer failed."""
+    """The result of asking: a value, or how the answer failed."""
 
     value: Json = None
     error: str = ""  # "ZeroDivisionError: division by zero"
@@ -49,18 +49,18 @@ class Told:
 
 
 class NotPlain(Exception):
-    """An answer holds something that is no plain value."""
+    """An answer holds something other than plain values."""
 
 
 def is_blank(answer: Any) -> bool:
-    """Say whether an answer is still the placeholder `...`, or made of nothing else."""
+    """Return whether an answer is still the placeholder `...`, or a list of nothing else."""
     return answer is ... or (isinstance(answer, tuple | list) and bool(answer) and all(item is ... for item in answer))
 
 
 def plain(value: Any) -> Json:
     """Return `value` as plain JSON values; numpy's numbers and arrays become Python's.
 
-    Raises: NotPlain for any other type, for NaN and infinity, and for what is nested deeper than 20 levels.
+    Raises: NotPlain for any other type, for NaN and infinity, and for nesting deeper than 20 levels.
     """
     return _plain(value, 20)
 
@@ -74,19 +74,19 @@ def _plain(value: Any, depth: int) -> Json:
         return value
     if type(value) is int:
         if abs(value) > _TOO_LARGE:
-            raise NotPlain("it holds an integer of more than 300 digits")
+            raise NotPlain("it holds an integer with more than 300 digits")
         return value
     if type(value) is float:
         if not math.isfinite(value):
-            raise NotPlain(f"it holds {value}, which is no number one could check")
+            raise NotPlain(f"it holds {value}, which no check can compare")
         return value
     if type(value) in (list, tuple):
         return [_plain(item, depth - 1) for item in value]
     if type(value) is dict:
         return {_key(key): _plain(item, depth - 1) for key, item in value.items()}
     if value is ...:
-        raise NotPlain("it holds `...`, a place that is not filled in yet")
-    raise NotPlain(f"it holds a {type(value).__name__}; numbers, strings, lists and dictionaries can be checked")
+        raise NotPlain("it holds `...`, a place not filled in yet")
+    raise NotPlain(f"it holds a {type(value).__name__}; a check takes numbers, strings, lists and dictionaries")
 
 
 def _key(key: Any) -> str:
@@ -96,8 +96,8 @@ def _key(key: Any) -> str:
 
 
 def ask(drive: Drive, answer: Any, asked: Json, limit_s: float = LIMIT_S) -> Told:
-    """Let `drive` do with `answer` what is asked, in this process; never raises for what the answer does."""
-    asked = json.loads(json.dumps(asked))  # the answer may change what it is given, and nobody else's copy
+    """Let `drive` ask `answer`, in this process; nothing that the answer does raises."""
+    asked = json.loads(json.dumps(asked))  # the answer may change its own copy only
     try:
         with limited(limit_s):
             return Told(plain(drive(answer, asked)))
@@ -119,7 +119,7 @@ def _message(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """Return the last line of the learner's own code that an exception came through: not numpy's, not ours."""
+    """Return the last line of the learner's own code that an exception passed through: not numpy's, not ours."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_LEARNERS)]
     return (own[-1].line or "") if own else ""
@@ -131,7 +131,7 @@ class TimeUp(BaseException):
 
 @contextmanager
 def limited(limit_s: float) -> Iterator[None]:
-    """Raise TimeUp in this thread after `limit_s`; without effect where there is no alarm (Windows, other threads)."""
+    """Raise TimeUp in this thread after `limit_s`; do nothing where there is no alarm (Windows, other threads)."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -140,7 +140,7 @@ def limited(limit_s: float) -> Iterator[None]:
         raise TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, limit_s, 1.0)  # again every second: one may be swallowed by `except:`
+    signal.setitimer(signal.ITIMER_REAL, limit_s, 1.0)  # again every second: `except:` may swallow one
     try:
         yield
     finally:
@@ -150,10 +150,10 @@ def limited(limit_s: float) -> Iterator[None]:
 
 @contextmanager
 def lent(pieces: Json) -> Iterator[None]:
-    """Give functions of the library the bodies that `pieces` hold, text by text (`code.lend`), for a while.
+    """Inside the block, give functions of the library the bodies in `pieces` (texts from `code.lend`).
 
-    While a notebook is graded, what its exercises ask for is not in the kernel's package. An answer that builds upon an
-    earlier exercise gets that one back, the library's, for as long as it is asked.
+    A kernel that is being graded has a package without the code that exercises ask for. An answer that builds on an
+    earlier exercise borrows the library's version of that one while the check asks.
     """
     before: list[tuple[Any, Any]] = []
     try:
@@ -174,10 +174,10 @@ def lent(pieces: Json) -> Iterator[None]:
 
 
 def drive_value(answer: Any, asked: Json) -> Json:
-    """The answer is a value: tell it."""
+    """Return the answer, which is a value."""
     return answer
 
 
 def drive_call(answer: Any, asked: Json) -> Json:
-    """The answer is a function: call it with each set of keyword arguments."""
+    """Call the answer, which is a function, with each set of keyword arguments."""
     return [answer(**arguments) for arguments in asked]

@@ -1,4 +1,4 @@
-"""What a notebook holds in its hand: `ch = course.chapter(6)`, then `ch.check("6.1", answer)`, `ch.hint("6.1")`.
+"""What a notebook works with: `ch = course.chapter(6)`, then `ch.check("6.1", answer)`, `ch.hint("6.1")`.
 
 Knows the chapter's questions and who the learner is. Prints words; raises `NotCorrect` for a wrong answer only.
 """
@@ -23,8 +23,8 @@ from miniserve.course.notebook.solutions import solution_of
 
 T = TypeVar("T")
 LEARNER_FILE = Path("learner_id.txt")  # beside the notebooks; start_here.ipynb writes it
-GRADER = Path(__file__).resolve().parents[1] / "grade"  # absent from the copy of the package that a graded kernel gets
-GIVEN_FILE = Path("given.json")  # beside a notebook that is graded; the grader writes it
+GRADER = Path(__file__).resolve().parents[1] / "grade"  # absent from the copy of the package in a graded kernel
+GIVEN_FILE = Path("given.json")  # beside a notebook being graded; the grader writes it
 
 
 class Chapter:
@@ -41,13 +41,13 @@ class Chapter:
         return f"chapter {self.number}: {len(self._questions)} questions"
 
     def question(self, id_: str) -> Question:
-        """Raises: KeyError naming the chapter's questions."""
+        """Return a question. Raises: KeyError naming the chapter's questions."""
         if id_ not in self._questions:
             raise KeyError(f"chapter {self.number} has no question {id_!r}; it has {', '.join(self._questions)}")
         return self._questions[id_]
 
     def given(self, id_: str) -> Params:
-        """Return the parameters of a question: the same for all, or drawn for this learner."""
+        """Return the parameters of a question: the same for every learner, or drawn for this one."""
         question = self.question(id_)
         return question.given(self.learner) if isinstance(question, Number) else {}
 
@@ -77,7 +77,7 @@ class Chapter:
         return verdict
 
     def yours(self, id_: str, answer: T) -> T | None:
-        """Return the learner's piece for a run or a plot; None, with a sentence, while it is not tried or not right."""
+        """Return the learner's piece for a run or a plot; None, with a sentence, until it is right."""
         status = self.verdict(id_, answer).status
         if status is Status.CORRECT:
             return answer
@@ -92,10 +92,10 @@ class Chapter:
         print(f"Hint {number} of {len(hints)} for {id_}: {hints[number - 1]}")
 
     def solution(self, id_: str) -> None:
-        """Print the solved answer of a question and where it stands, once there was an attempt."""
+        """Print the solved answer of a question and its place, once the learner has made an attempt."""
         self.question(id_)
         if id_ not in self._tried:
-            print(f'{id_}: try it first, then check it; an attempt that fails will do. ch.hint("{id_}") helps.')
+            print(f'{id_}: try it first, and check it; a failed attempt is enough. ch.hint("{id_}") helps.')
         elif (found := solution_of(self.number, id_)) is None:
             print(f"{id_}: this copy of the course has no solutions folder.")
         else:
@@ -103,34 +103,34 @@ class Chapter:
 
 
 def set_learner(learner: str) -> None:
-    """Say who you are: some questions draw their numbers for each person. Written to a file beside the notebooks.
+    """Record who you are, in a file beside the notebooks: some questions draw their numbers for each learner.
 
-    Raises: ValueError for what would not do as the name of a folder, which is where a grader reads it.
+    Raises: ValueError for a name that can't be a folder's, because a grader finds it there.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", learner):
         raise ValueError(f"{learner!r} will not do: 1 to 64 letters, digits or . _ @ - (no spaces), as in ada.lovelace")
     LEARNER_FILE.write_text(learner + "\n", encoding="utf-8")
-    print(f"You are {learner}. Chapters that are open already learn it when their first code cell runs again.")
+    print(f"You are {learner}. In chapters that are already open, run the first code cell again.")
 
 
 def chapter(number: int, learner: str | None = None) -> Chapter:
-    """Open a chapter. `learner` is read from `learner_id.txt` beside the notebook if it is not given."""
+    """Open a chapter. Without `learner`, read it from `learner_id.txt` beside the notebook."""
     if learner is None:
         learner = LEARNER_FILE.read_text(encoding="utf-8").strip() if LEARNER_FILE.is_file() else ""
     if not GRADER.exists():
-        return CheckedElsewhere(number, {}, learner)  # a kernel that is graded has neither grader nor questions
+        return CheckedElsewhere(number, {}, learner)  # a kernel being graded has neither grader nor questions
     questions: tuple[Question, ...] = import_module(f"{chapters.folder(number)}.questions").QUESTIONS
     return Chapter(number, {question.id: question for question in questions}, learner)
 
 
 class CheckedElsewhere(Chapter):
-    """A chapter inside a kernel that is graded: it knows what is given, and no truth; the judge is elsewhere."""
+    """A chapter inside a kernel being graded: it knows the parameters but no truth; the judge is elsewhere."""
 
     def __repr__(self) -> str:
         return f"chapter {self.number}, checked elsewhere"
 
     def given(self, id_: str) -> Params:
-        """Return the parameters of a question, which the grader has put beside the notebook."""
+        """Return the parameters of a question, from the file that the grader put beside the notebook."""
         given: dict[str, Params] = json.loads(GIVEN_FILE.read_text(encoding="utf-8")) if GIVEN_FILE.is_file() else {}
         return given.get(id_, {})
 

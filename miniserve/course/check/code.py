@@ -1,9 +1,9 @@
-"""Code questions: a piece of miniserve that the learner writes, checked in five layers.
+"""Code questions: the learner writes a piece of miniserve, and five layers check it.
 
     contract ──> examples ──> properties ──> differential ──> cost
 
 The solution of such a question *is* the library's function (`target`), so course and framework cannot drift apart. For
-the same reason an answer may not use it: `forbidden` names are refused, wherever they come from.
+the same reason an answer may not use it: the check refuses `forbidden` names, wherever they come from.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from miniserve.course.check.verdict import Problem
 
 @dataclass(frozen=True, slots=True)
 class CheckLayer:
-    """Cases of one kind, and their judge. `smaller` proposes simpler versions of a case that failed."""
+    """Cases of one kind, and their judge. `smaller` proposes simpler versions of a failed case."""
 
     name: str  # contract, examples, properties, differential, cost
     cases: Callable[[int], Sequence[Json]]  # seed -> what to ask
     judge: Callable[[Json, Json], Problem | None]  # asked, told
     smaller: Callable[[Json], Sequence[Json]] | None = None
-    on_error: Callable[[Json, Told], Problem | None] | None = None  # a better word for an exception that is expected
+    on_error: Callable[[Json, Told], Problem | None] | None = None  # explains an exception that is expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code(Question):
-    """A function or class. `target` is `path/in/repository.py::Symbol.method`; several methods are separated by +."""
+    """A function or class. `target` is `path/in/repository.py::Symbol.method`; + separates several methods."""
 
     kind: ClassVar[str] = "code"
     target: str
     driver: Drive
     layers: tuple[CheckLayer, ...]
-    forbidden: tuple[str, ...] = ()  # names of the library that do the work, beside the target itself
+    forbidden: tuple[str, ...] = ()  # names in the library that do the work, besides the target itself
 
     def cases(self, seed: int, learner: str) -> Sequence[Case]:
         return [Case(asked, layer.name, layer.smaller) for layer in self.layers for asked in layer.cases(seed)]
@@ -50,7 +50,7 @@ class Code(Question):
         return self.driver
 
     def not_tried(self, answer: object) -> bool:
-        """A stub raises NotImplementedError and nothing else, in every method that is to be written."""
+        """Return whether every method to write is a stub, which does nothing but raise NotImplementedError."""
         if answer is ...:
             return True
         return all(is_stub(getattr(answer, name, None)) for name in self.methods) if self.methods else is_stub(answer)
@@ -66,25 +66,25 @@ class Code(Question):
     def _not_there(self, told: Told) -> Problem | None:
         if told.error.startswith("NotImplementedError"):
             why = f"This part of {self.symbol} is not written yet."
-            return Problem("not-written", told.error, why, "Write it in the place of the `raise`.", told.line)
+            return Problem("not-written", told.error, why, "Write it in place of the `raise`.", told.line)
         lacking = [name for name in self.methods if told.error.endswith(f"has no attribute '{name}'")]
         if not told.error.startswith("AttributeError") or told.line or not lacking:
             return None
-        why = f"The class {self.symbol} must have the method {lacking[0]}, under this very name."
-        return Problem("method-missing", told.error, why, "Keep each line with `def` as it was given.", self.symbol)
+        why = f"The class {self.symbol} must have a method of exactly this name: {lacking[0]}."
+        return Problem("method-missing", told.error, why, "Keep each `def` line as it was.", self.symbol)
 
     def _not_called_so(self, told: Told) -> Problem | None:
-        """A TypeError that comes through no line of the learner's: the call itself did not fit the answer."""
+        """Explain a TypeError outside the learner's lines: the call itself did not fit the answer."""
         if not told.error.startswith("TypeError") or told.line:
             return None
         what = "class" if self.methods else "function"
         if "not callable" in told.error:
-            why = f"The {what} {self.symbol} itself is asked for: not what it gives, and nothing that is made of it."
+            why = f"Give the check the {what} {self.symbol} itself, not what it returns or something made from it."
             next_ = f'Write ch.check("{self.id}", {self.symbol}).'
-            return Problem("signature", told.error, why, next_, f'what was given to ch.check("{self.id}", ...)')
+            return Problem("signature", told.error, why, next_, f'what you gave to ch.check("{self.id}", ...)')
         if "argument" in told.error:
-            why = f"The {what} does not take the arguments that it is called with."
-            next_ = "Keep each line with `def` as it was given."
+            why = f"The {what} doesn't take the arguments that the check passes."
+            next_ = "Keep each `def` line as it was."
             return Problem(
                 "signature", told.error, why, next_, f"the call of {' or '.join(self.methods) or self.symbol}"
             )
@@ -110,7 +110,7 @@ class Code(Question):
 
 
 def lend(*functions: Callable[..., object]) -> Json:
-    """Return functions or methods of the library as texts that a driver can hand back with `ask.lent`."""
+    """Return functions or methods of the library as texts that a driver can restore with `ask.lent`."""
     return [
         {"module": one.__module__, "name": one.__qualname__, "text": textwrap.dedent(inspect.getsource(one))}
         for one in functions
@@ -118,15 +118,14 @@ def lend(*functions: Callable[..., object]) -> Json:
 
 
 def is_stub(function: object) -> bool:
-    """Say whether a function does nothing, or nothing but raise NotImplementedError."""
+    """Return whether a function does nothing, or nothing but raise NotImplementedError."""
     return callable(function) and is_placeholder(inspect.unwrap(function))
 
 
 def forbidden_use(source: str, denied: frozenset[str], module: str = "miniserve") -> str | None:
-    """Return how `source` reaches for a denied name of the library, as text; None if it does not.
+    """Return how `source` reaches for a denied name of the library, as text; None if it doesn't.
 
-    Refused are importing such a name, a module that holds it when it is then used by attribute, and reading the
-    library's own source.
+    It may not import such a name, use it as an attribute of a module, or read the library's own source.
     """
     try:
         tree = ast.parse(textwrap.dedent(source))
@@ -149,9 +148,9 @@ def forbidden_use(source: str, denied: frozenset[str], module: str = "miniserve"
 
 
 def comes_from_library(answer: object, methods: Sequence[str] = ()) -> bool:
-    """Say whether a class or function, or one of the methods that it has or inherits, was defined in miniserve.
+    """Return whether a class or function, or one of the methods that it has or inherits, was defined in miniserve.
 
-    The methods that are to be written count, not the bases: a class may well fit one of our Protocols.
+    Only the methods to write count, not the bases: a class may well derive from one of our Protocols.
     """
     pieces = [answer, *(getattr(answer, name, None) for name in methods)]
     return any(_in_library(getattr(piece, "func", piece)) for piece in pieces)  # .func: what a partial calls
@@ -162,7 +161,7 @@ def _in_library(thing: object) -> bool:
 
 
 def _by_another_name(answer: object, denied: frozenset[str]) -> str | None:
-    """Return the name under which the answer's functions use something that is denied."""
+    """Return the name under which the answer's functions use something denied."""
     for function in [*vars(answer).values()] if inspect.isclass(answer) else [answer]:
         code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
         for name in code.co_names if code is not None else ():
@@ -176,12 +175,12 @@ def reaches_for_library(question: Code, answer: object) -> Problem | None:
     """Refuse an answer that uses what it should build. `answer` lives in this process."""
     if comes_from_library(answer, question.methods):
         seen = f"{question.symbol} comes from {getattr(answer, '__module__', 'miniserve')}"
-        return Problem("forbidden", seen, "This piece is to be written here, not imported.", "Write the body yourself.")
+        return Problem("forbidden", seen, "You should write this piece, not import it.", "Write the body yourself.")
     use = _by_another_name(answer, question.denied) or _written_use(question, answer)
     if use is None:
         return None
     return Problem(
-        "forbidden", use, "The library's own version does the work here.", "Write it with what the text gives."
+        "forbidden", use, "Here the library's own version does the work.", "Write it with what the text gives you."
     )
 
 

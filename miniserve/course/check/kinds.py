@@ -1,6 +1,6 @@
 """The other kinds of pen-and-paper questions: trace, classify, witness, predict, kill, free text.
 
-Each judges a plain value and says of a wrong one what is wrong with it.
+Each judges a plain value, and says what is wrong with a wrong one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from miniserve.course.check.verdict import Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace(Question):
-    """T: a table, row by row; the first wrong row is named and explained."""
+    """T: a table, judged row by row; it names and explains the first wrong row."""
 
     kind: ClassVar[str] = "T"
     truth: Callable[[], Sequence[Sequence[Json]]]
@@ -30,24 +30,24 @@ class Trace(Question):
         rows = [list(row) for row in self.truth()]
         if not isinstance(told, list) or not all(isinstance(row, list) for row in told):
             return Problem(
-                "no-table", repr(told)[:80], f"A list of {len(rows)} rows is asked for.", "One list per row."
+                "no-table", repr(told)[:80], f"The answer is a list of {len(rows)} rows.", "Write one list per row."
             )
         for i, right in enumerate(rows):
             if i >= len(told) or told[i] == ["..."]:
                 return Problem(
                     "rows-missing",
                     f"{min(i, len(told))} rows are filled in",
-                    f"There are {len(rows)} of them.",
-                    "Go on with this one.",
+                    f"The table has {len(rows)} rows.",
+                    "Go on with this row.",
                     f"row {i + 1}",
                 )
             if len(told[i]) != len(right):
                 why = f"A row has {len(right)} columns: {', '.join(self.columns)}."
-                return Problem("columns", repr(told[i])[:80], why, "One value for each.", f"row {i + 1}")
+                return Problem("columns", repr(told[i])[:80], why, "Give one value for each.", f"row {i + 1}")
             for column, seen, wanted in zip(self.columns, told[i], right, strict=True):
                 if not _same(seen, wanted):
                     id_, why = self.explain(i, column, seen, wanted)
-                    next_ = f"{'Rows before this one are right; r' if i else 'R'}eplay this one step by step."
+                    next_ = f"{'The rows before are right; r' if i else 'R'}eplay this one step by step."
                     named = (
                         f" (the row with {self.columns[0]} {told[i][0]!r})"[:40] if column != self.columns[0] else ""
                     )
@@ -66,27 +66,27 @@ def _same(seen: Json, right: Json) -> bool:
 
 
 def locked(question_id: str, item: str, option: str) -> str:
-    """Return the keyed hash under which a right option is kept. It is a speed bump, not a safe."""
+    """Return the keyed hash that stands for a right option. It is a speed bump, not a safe."""
     salt = f"{question_id}/{item}".encode()
     return hashlib.pbkdf2_hmac("sha256", option.encode(), salt, 2_000).hex()[:24]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classify(Question):
-    """C: a dictionary from items to options; all must be right. Each wrong choice has its own explanation."""
+    """C: a dictionary from items to options; all must be right. Each item has its own explanation."""
 
     kind: ClassVar[str] = "C"
     items: Mapping[str, str]  # key -> text
     options: tuple[str, ...]
     keys: Mapping[str, str]  # key -> `locked` right option
-    because: Mapping[str, str]  # key -> what decides it, told only when it was wrong
+    because: Mapping[str, str]  # key -> why, shown only if the choice was wrong
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         if not isinstance(told, dict):
-            return Problem("no-dict", repr(told)[:80], "A dictionary is asked for.", 'Write {"a": "...", "b": "..."}.')
+            return Problem("no-dict", repr(told)[:80], "The answer is a dictionary.", 'Write {"a": "...", "b": "..."}.')
         for key, text in self.items.items():
             if key not in told or told[key] in (None, "..."):
-                seen, why = f"no choice for {key!r}", "Every item needs a choice, under its letter as it is printed."
+                seen, why = f"no choice for {key!r}", "Every item needs a choice, under its printed letter."
                 return Problem("items-missing", seen, why, "Choose one of the options.", text)
             choice = told[key]
             if choice not in self.options:
@@ -94,7 +94,7 @@ class Classify(Question):
                 return Problem("no-option", f"{key}: {choice!r}"[:80], allowed, self._next_to(choice), text)
         if unknown := [key for key in told if key not in self.items]:
             why = f"The items are {', '.join(map(repr, self.items))}, and no others."
-            return Problem("items-unknown", f"a choice for {unknown[0]!r}"[:80], why, "Take it out.")
+            return Problem("items-unknown", f"a choice for {unknown[0]!r}"[:80], why, "Remove it.")
         wrong = [key for key in self.items if locked(self.id, key, told[key]) != self.keys[key]]
         if not wrong:
             return None
@@ -103,7 +103,7 @@ class Classify(Question):
         return Problem(f"item-{key}", seen, self.because[key], "Look at this item again.", self.items[key])
 
     def _next_to(self, choice: Json) -> str:
-        """Say what to do about a choice that is no option: one letter off, or another word."""
+        """Return what to do about a choice that is not an option: a typo, or another word."""
         near = get_close_matches(choice.strip().lower(), self.options, 1, 0.8) if isinstance(choice, str) else []
         return f"Write {near[0]!r}, letter for letter, if that is what you mean." if near else "Choose one of them."
 
@@ -123,7 +123,7 @@ class Witness(Question):
 class Predict(Question):
     """P: an interval [low, high] for the result of an experiment that runs afterwards.
 
-    It is right if it covers the result and is not wider than `widest` (high / low). `experiment` must be repeatable: a
+    It is right if it covers the result and high / low is at most `widest`. `experiment` must be repeatable: a
     simulation, or a recorded measurement.
     """
 
@@ -131,13 +131,13 @@ class Predict(Question):
     experiment: Callable[[], float]
     widest: float = 3.0
     unit: str = ""
-    too_low: str  # what one overlooks who expects less
-    too_high: str  # ... and who expects more
+    too_low: str  # what you overlook if you expect less
+    too_high: str  # ... and if you expect more
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         if not (isinstance(told, list) and len(told) == 2 and all(type(v) in (int, float) for v in told)):
             return Problem(
-                "no-interval", repr(told)[:80], "Two numbers are asked for: low and high.", "Write (low, high)."
+                "no-interval", repr(told)[:80], "The answer is two numbers: low and high.", "Write (low, high)."
             )
         low, high = told
         if not 0 < low <= high:
@@ -145,7 +145,7 @@ class Predict(Question):
             return Problem("no-interval", f"({low:g}, {high:g})", why, "Write (low, high).")
         seen = f"({low:g}, {high:g}) {self.unit}".strip()
         if high / low > self.widest:
-            why = f"It spans a factor of {high / low:.3g}; {self.widest:g} at most makes it a prediction."
+            why = f"It spans a factor of {high / low:.3g}; a prediction spans at most {self.widest:g}."
             return Problem("too-wide", seen, why, "Which number in the text narrows it down?", "low and high together")
         result = self.experiment()
         gave = f"The experiment gave {result:.4g} {self.unit}".strip()
@@ -158,7 +158,7 @@ class Predict(Question):
 
 
 def _unit_slip(low: float, high: float, result: float) -> str:
-    """Say that an interval would fit the result in another unit, if it would."""
+    """Return that an interval would fit the result in another unit; empty if it wouldn't."""
     for factor in (100, 1000, 60):
         if low <= factor * result <= high:
             return f"It would fit {factor} times the result: is that the unit? "
@@ -169,12 +169,12 @@ def _unit_slip(low: float, high: float, result: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill(Question):
-    """K: an input on which every buggy version gives another result than the correct one."""
+    """K: an input on which every buggy version differs from the correct one."""
 
     kind: ClassVar[str] = "K"
     admissible: Callable[[Json], Problem | None]  # is it an input at all?
     correct: Callable[[Json], Json]
-    buggy: Mapping[str, tuple[Callable[[Json], Json], str]]  # id -> (version, what kind of input it cannot stand)
+    buggy: Mapping[str, tuple[Callable[[Json], Json], str]]  # id -> (version, what kind of input exposes it)
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         if (problem := self.admissible(told)) is not None:
@@ -184,7 +184,7 @@ class Kill(Question):
         if not alive:
             return None
         seen = f"your input tells {len(self.buggy) - len(alive)} of {len(self.buggy)} wrong versions from the right one"
-        why = f"For your input {alive[0]!r} gives what the right version gives. {self.buggy[alive[0]][1]}"
+        why = f"On your input {alive[0]!r} agrees with the right version. {self.buggy[alive[0]][1]}"
         next_ = "Change the input so that this mistake shows."
         return Problem(f"alive-{alive[0]}", seen, why, next_, f"the version {alive[0]!r}")
 
@@ -198,7 +198,7 @@ def _outcome(version: Callable[[Json], Json], asked: Json) -> Json:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreeText(Question):
-    """A text that a person reads. It is exported beside the rubric and a model answer; here it is only noted."""
+    """A text that a person reads. Grading exports it with the rubric and a model answer; here it is only noted."""
 
     kind: ClassVar[str] = "free text"
     graded_by_hand: ClassVar[bool] = True
@@ -208,7 +208,7 @@ class FreeText(Question):
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         if not isinstance(told, str):
-            return Problem("no-text", repr(told)[:80], "A text is asked for.", "Write it between quotes.")
+            return Problem("no-text", repr(told)[:80], "The answer is a text.", "Write it between quotes.")
         if (words := len(told.split())) < self.at_least_words:
             seen = f"{words} word{'s' * (words != 1)}"
             why = f"At least {self.at_least_words} are needed to make a point."

@@ -1,7 +1,7 @@
 """Questions that ask for a number, or for a formula of named parameters.
 
-The truth is computed from the parameters. Wrong answers are explained by named misconceptions: functions of the same
-parameters that give what one gets by that mistake.
+The truth is computed from the parameters. Named misconceptions explain wrong answers: each is a function of the same
+parameters that returns what you get by that mistake.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Draw = Callable[[Random], Params]
 
 @dataclass(frozen=True, slots=True)
 class Misconception:
-    """A named mistake: `value` computes what it leads to, `why` says what was mistaken, `next` what to look at."""
+    """A named mistake: `value` computes its result, `why` explains it, `next` says what to look at."""
 
     id: str
     why: str
@@ -65,7 +65,7 @@ def explain_number(
     rtol: float,
     unit: str = "",
 ) -> Problem | None:
-    """Compare with the truth; if it is not that, find the mistake that gives this number."""
+    """Compare with the truth; if they differ, find the mistake that gives this number."""
     right = truth(**given)
     if close(value, right, rtol):
         return None
@@ -74,23 +74,23 @@ def explain_number(
         if close(value, mistake.value(**given), rtol):
             next_ = mistake.next or "Write the formula down and check its units."
             return Problem(mistake.id, seen, mistake.why, next_, where)
-    next_ = "Write the formula down, one factor per thing that is counted."
+    next_ = "Write the formula down, one factor for each thing that you count."
     return Problem("off", seen, _how_far(value, right), next_, where)
 
 
 def _shown(value: float) -> str:
-    """Return a number as one would write it: 4,480,000 and not 4.48e+06."""
+    """Return a number as people write it: 4,480,000 and not 4.48e+06."""
     return f"{value:,.0f}" if 1e6 <= abs(value) < 1e12 else f"{value:,.6g}"
 
 
 def _how_far(value: float, right: float, nearly: str = "give three digits") -> str:
     if right == 0 or value == 0 or (value < 0) != (right < 0):
-        return "The sign or the zero is not right." if right else "It is not zero."
+        return "The sign or the zero is wrong." if right else "The answer isn't zero."
     ratio = value / right
     for power in (10, 100, 1000, 1024, 8, 60, 3600, 1024**2, 10**6, 1024**3, 10**9):
         for factor, word in ((power, "large"), (1 / power, "small")):
             if close(ratio, factor, 0.02):
-                return f"It is {power:,} times too {word}: look at the units."
+                return f"It is {power:,} times too {word}: check the units."
     if 0.95 < ratio < 1.05:
         return f"It is a little too {'large' if ratio > 1 else 'small'}: {nearly}, or look for a small term."
     if 0.5 < ratio < 2:
@@ -98,7 +98,7 @@ def _how_far(value: float, right: float, nearly: str = "give three digits") -> s
     size = "large" if ratio > 1 else "small"
     if not 1e-5 < ratio < 1e5:
         times = max(ratio, 1 / ratio)
-        return f"It is {times:.0e} times too {size}: something divides that should multiply, or the other way round."
+        return f"It is {times:.0e} times too {size}: something divides that should multiply, or vice versa."
     return f"It is too {size} by more than a factor of two: a whole term is missing or extra."
 
 
@@ -138,22 +138,22 @@ def in_unit(told: Json, unit: str) -> float | Problem:
     if type(told) in (int, float):
         return float(told)
     found = _QUANTITY.fullmatch(told) if type(told) is str else None
-    if found is None:  # "42" is no quantity: where a number is asked for, a text is a number with its unit
+    if found is None:  # "42" is no quantity: a text must be a number with its unit
         seen = f"{told!r} ({type(told).__name__})"
         example = f', or text such as "1.5 {unit}"' if unit else ""
-        return Problem("no-number", seen[:80], "A number is asked for.", f"Give a plain number{example}.")
+        return Problem("no-number", seen[:80], "The answer is a number.", f"Give a plain number{example}.")
     number, own = float(found[1].replace(",", "").replace("_", "")), found[2]
     if own == unit:
         return number
     if own not in _UNITS or unit not in _UNITS or _UNITS[own][0] != _UNITS[unit][0]:
-        why = f"The answer is asked for in {unit}." if unit else "A plain number is asked for."
+        why = f"The answer is in {unit}." if unit else "The answer is a plain number."
         return Problem("wrong-unit", f"{told!r}"[:80], why, "Convert it." if unit else "Leave the unit out.")
     return number * _UNITS[own][1] / _UNITS[unit][1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formula(Question):
-    """F: a function of named parameters; compared on 64 random sets of them."""
+    """F: a function of named parameters, compared on 64 random sets of them."""
 
     kind: ClassVar[str] = "F"
     truth: Callable[..., float]
@@ -175,7 +175,7 @@ class Formula(Question):
     def failed(self, case: Case, told: Told) -> Problem:
         if told.error.startswith("TypeError") and ("argument" in told.error or "not callable" in told.error):
             names = ", ".join(case.asked[0])
-            why, next_ = f"A function of {names} is asked for.", f"Write: def {self.name}({names}): return ..."
+            why, next_ = f"The answer is a function of {names}.", f"Write: def {self.name}({names}): return ..."
             return Problem("signature", _no_function(told.error) or told.error, why, next_)
         if told.error.startswith("NotImplementedError"):
             return Problem("not-written", told.error, "The function is not written yet.", "Replace the raise.")
@@ -186,7 +186,7 @@ class Formula(Question):
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         if not isinstance(told, list) or len(told) != len(case.asked):  # only from a kernel that was tampered with
-            return Problem("no-number", repr(told)[:80], "One number for each set is asked for.", "Return a number.")
+            return Problem("no-number", repr(told)[:80], "The answer is one number for each set.", "Return a number.")
         for given, value in zip(case.asked, told, strict=True):
             if type(value) not in (int, float):
                 text = f"{value!r} ({type(value).__name__})"
@@ -215,13 +215,13 @@ class Formula(Question):
 
 
 def _no_function(error: str) -> str:
-    """Say of what type an answer is that cannot be called; "" if that is not the error."""
+    """Return the type of an answer that can't be called; "" if that is not the error."""
     found = re.fullmatch(r"TypeError: '(.*)' object is not callable", error)
-    return f"{found[1]}, which is no function; did a later line give the name another value?" if found else ""
+    return f"{found[1]}, not a function; did a later line give the name another value?" if found else ""
 
 
 def is_placeholder(answer: object) -> bool:
-    """Say whether a function looks at nothing and returns nothing or `...`, or raises NotImplementedError."""
+    """Return whether a function uses nothing and returns nothing or `...`, or just raises NotImplementedError."""
     code = getattr(answer, "__code__", None)
     if not isinstance(code, CodeType):
         return False

@@ -1,11 +1,11 @@
-"""What a question is: something that is asked of an answer, and a judge of what it tells.
+"""What a question is: cases to ask an answer, and a judge of what comes back.
 
     cases(seed) ──> [Case] ──drive(answer, asked)──> Told ──judge(case, told)──> Problem or None
 
-Cases come in layers, cheapest first; `check` stops at the first problem, and credit is the share of layers passed. The
-kinds of pen-and-paper questions are in `numbers.py` and `kinds.py`, code questions in `code.py`; a chapter's questions
-are a module `chapters/chNN_slug/questions.py` with a tuple `QUESTIONS`. Truth is always computed there,
-by a formula, a simulation or the library; no answer is written down.
+Cases come in layers, cheapest first; `check` stops at the first problem, and credit is the share of layers passed.
+`numbers.py` and `kinds.py` have the kinds of pen-and-paper questions, `code.py` the code questions; a chapter's
+questions are a module `chapters/chNN_slug/questions.py` with a tuple `QUESTIONS`. It always computes the truth, by a
+formula, a simulation or the library; it contains no answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """The common part. `name` is what the answer is called in the notebook; hints go from concept to worked number."""
+    """The common part. `name` is the answer's name in the notebook; hints go from concept to worked number."""
 
     kind: ClassVar[str] = ""
     graded_by_hand: ClassVar[bool] = False
@@ -48,7 +48,7 @@ class Question:
     weight: float = 1.0
 
     def cases(self, seed: int, learner: str) -> Sequence[Case]:
-        """Return what to ask. `learner` is who answers: some parameters are drawn for each person."""
+        """Return what to ask. `learner` is who answers: some parameters are drawn for each learner."""
         return (Case(),)
 
     @property
@@ -56,27 +56,27 @@ class Question:
         return drive_value
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
-        """Say what is wrong with `told`, the plain value that came back for `case`."""
+        """Return what is wrong with `told`, the plain value that came back for `case`; None if it is right."""
         raise NotImplementedError
 
     def not_tried(self, answer: object) -> bool:
-        """Say whether this is still the placeholder, or made of nothing else."""
+        """Return whether this is still the placeholder, or a list of nothing else."""
         return is_blank(answer)
 
     def failed(self, case: Case, told: Told) -> Problem:
-        """Say what it means that the answer could not be asked at all."""
+        """Return what went wrong when asking the answer failed."""
         kind, _, message = told.error.partition(": ")
         if kind == "NotPlain":
-            return Problem("not-plain", message, "The answer must be a plain value.", "Convert it, or compute it anew.")
+            return Problem("not-plain", message, "The answer must be a plain value.", "Convert it, or recompute it.")
         if kind == "TimeUp":
-            return Problem("never-ends", message, "A loop in your code does not end.", "Which condition never comes?")
+            return Problem("never-ends", message, "A loop in your code doesn't end.", "Which condition is never met?")
         next_ = (
             "Run this line alone, with values of your own." if told.line else "Run your code alone, outside the check."
         )
         return Problem("raises", told.error, "Your code raised this error.", next_, told.line)
 
     def rng(self, *key: object) -> Random:
-        """Return the generator that belongs to this question and `key`."""
+        """Return a random generator of this question and `key`."""
         return Random(seeds.number("question", self.id, *key))
 
 
@@ -97,12 +97,12 @@ def check(question: Question, ask_case: Asker, seed: int, learner: str = "") -> 
 
 
 def placed(question: Question, problem: Problem) -> Problem:
-    """Return the problem with a place: where a judge names no row, line or argument, it is the answer as a whole."""
+    """Return the problem with a place: the whole answer, if the judge names no row, line or argument."""
     return problem if problem.where else replace(problem, where=question.name)
 
 
 def check_here(question: Question, answer: object, seed: int, learner: str = "") -> Verdict:
-    """Check an answer that lives in this process. Partly right is wrong here: only grading gives part marks."""
+    """Check an answer that lives in this process. Partly right counts as wrong here: only grading gives part marks."""
     if question.not_tried(answer):
         return Verdict(question.id, Status.NOT_TRIED, seed=seed)
     verdict = check(question, lambda drive, asked: ask(drive, answer, asked), seed, learner)

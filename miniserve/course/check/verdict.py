@@ -1,8 +1,8 @@
 """What a check says: correct, wrong and why, or not tried.
 
-A wrong answer is explained by a `Problem`: what was seen, where, why it is wrong, and what to do next, in at most
-eight lines. In a notebook it arrives as the exception `NotCorrect`, whose traceback is those lines and nothing else, so
-that a reader sees a sentence, and nbval and CI see a failed cell. Knows no question.
+A `Problem` explains a wrong answer: what the check saw, where, why it is wrong, and what to do next, in at most eight
+lines. In a notebook it arrives as the exception `NotCorrect`, whose traceback is those lines and nothing else: the
+reader sees a sentence, nbval and CI see a failed cell. Knows no question.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_LINES = 8
 
 
 class Status(StrEnum):
-    """The states of an answer; those below the line are met in grading only."""
+    """The states of an answer; the ones below the line occur only in grading."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -30,7 +30,7 @@ class Status(StrEnum):
     MISSING = "missing"  # no such cell, or no such name after it ran
     FORBIDDEN = "forbidden import"  # it uses what it should build
     TAMPERED = "tampered"  # the answer cell failed and hid it
-    UNREADABLE = "unreadable"  # the file is no notebook of this course
+    UNREADABLE = "unreadable"  # the file is not a notebook of this course
     NOT_GRADED = "not graded"  # our machine failed, not the answer
 
 
@@ -39,13 +39,13 @@ class Problem:
     """Why an answer is wrong. `id` names the misconception or the broken invariant; tests and graders count by it."""
 
     id: str
-    what: str  # the value that was seen
+    what: str  # what the check saw
     why: str  # the misconception, or the rule that it breaks
     next: str = ""  # what to look at now
     where: str = ""  # operation, row, argument
 
     def lines(self) -> list[str]:
-        """Return at most `MAX_LINES` lines of text; what does not fit is cut with an ellipsis."""
+        """Return at most `MAX_LINES` lines of text; an ellipsis marks a cut."""
         parts = [("Seen", self.what), ("Where", self.where), ("Why", self.why), ("Next", self.next)]
         told = [(label, text) for label, text in parts if text]
         wrapped = [_wrap(label, text) for label, text in told]

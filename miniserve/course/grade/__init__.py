@@ -1,4 +1,4 @@
-"""Grades notebooks that were handed in: verdicts made outside the learner's kernel, one watched process per notebook.
+"""Grades submitted notebooks: the verdicts come from outside the learner's kernel, one watched process per notebook.
 
     python -m miniserve grade DIR --out OUT
     pytest --nbval-lax -p miniserve.course.grade --submissions DIR --report OUT
@@ -7,8 +7,8 @@
                                 │
                                 └──> sheets ──> tables, pages
 
-data/course/GRADING.md says what is and what is not protected. Here are pytest's hooks for the second command: one item
-per notebook and question; a run's exit code is the grading's and not pytest's.
+data/course/GRADING.md says what is protected and what isn't. This file has pytest's hooks for the second command: one
+item per notebook and question; a run's exit code is the grading's, not pytest's.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _SHEETS: pytest.StashKey[list[Sheet]] = pytest.StashKey()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of a grading."""
-    group = parser.getgroup("grade", "grading notebooks that were handed in")
-    group.addoption("--submissions", type=Path, metavar="DIR", help="a folder with a folder for each learner")
+    group = parser.getgroup("grade", "grading submitted notebooks")
+    group.addoption("--submissions", type=Path, metavar="DIR", help="a folder with one folder per learner")
     group.addoption("--report", type=Path, metavar="OUT", help="where the reports go")
     group.addoption("--grade-sandbox", choices=("auto", "bwrap", "none"), default="auto")
     group.addoption("--grade-seed", type=int, default=1)
-    group.addoption("--grade-course", type=Path, metavar="DIR", help="chapters of another course than this one")
+    group.addoption("--grade-course", type=Path, metavar="DIR", help="the chapters of another course")
     group.addoption("--grade-questions", metavar="PACKAGE", help="its questions")
 
 
@@ -48,7 +48,7 @@ def pytest_collection(session: pytest.Session) -> None:
     if folder is None or session.config.getoption("--report") is None:
         raise pytest.UsageError("miniserve.course.grade needs --submissions DIR and --report OUT")
     if not folder.is_dir():
-        raise pytest.UsageError(f"{folder} is no folder")
+        raise pytest.UsageError(f"{folder} is not a folder")
     session.config.args = [str(folder)]
 
 
@@ -65,7 +65,7 @@ class Folder(pytest.Directory):
     """The folder of submissions."""
 
     def collect(self) -> Iterator[pytest.Collector]:
-        """Yield the notebooks that were handed in."""
+        """Yield the submitted notebooks."""
         from miniserve.course.grade.folder import Grading, Order
 
         option = self.config.getoption
@@ -82,7 +82,7 @@ class Folder(pytest.Directory):
 
 
 class NotebookFile(pytest.Collector):
-    """One notebook that was handed in; graded when its first question is reached."""
+    """One submitted notebook, graded when pytest reaches its first question."""
 
     def __init__(self, *, handed: Submission, **rest: Any) -> None:
         super().__init__(**rest)
@@ -97,7 +97,7 @@ class NotebookFile(pytest.Collector):
             yield AnswerItem.from_parent(self, name=f"q{name}", question=name)
 
     def graded(self) -> Sheet:
-        """Return the sheet, made at the first call."""
+        """Return the sheet; the first call makes it."""
         if self.sheet is None:
             self.sheet = self.session.stash[_GRADING].one(self.handed)
             self.session.stash[_SHEETS].append(self.sheet)
@@ -105,7 +105,7 @@ class NotebookFile(pytest.Collector):
 
 
 class AnswerItem(pytest.Item):
-    """One question of one notebook: passed if correct, skipped if not tried or read by a person, failed otherwise."""
+    """One question of one notebook: passed if correct, skipped if not tried or read by a person, otherwise failed."""
 
     def __init__(self, *, question: str, **rest: Any) -> None:
         super().__init__(**rest)
@@ -129,7 +129,7 @@ class AnswerItem(pytest.Item):
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the reports, and let the exit code say what was graded, not what was right."""
+    """Write the reports; the exit code says what was graded, not what was right."""
     from miniserve.course.grade.folder import NO_GRADING, exit_code, write
 
     grading, sheets = session.stash.get(_GRADING, None), session.stash.get(_SHEETS, [])

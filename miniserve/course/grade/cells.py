@@ -1,6 +1,6 @@
-"""What a cell's text does, read without running it: which names it gives, changes and uses, and what looks odd in it.
+"""Reads what a cell does without running it: which names it binds, changes and uses, and what looks odd in it.
 
-A learner's cell may hold magics, or no Python at all. Then nothing is known about its names, and it is kept.
+A learner's cell may hold magics, or no Python at all. Then its names are unknown, and it is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 NBVAL_COMMENT = re.compile(r"^[ \t]*#+[ \t]*(?:NBVAL_\w+|PYTEST_VALIDATE_\w+)[ \t]*$", re.MULTILINE)
 
-# What a person should look at. It costs no mark: each may be innocent.
+# Signs for a person to look at. They cost no marks: each may be innocent.
 _ODD = (
     ("getppid", "asks who its parent process is"),
     ("sys.modules", "changes or reads the table of loaded modules"),
@@ -30,7 +30,7 @@ _ODD = (
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What one cell does with the notebook's names. `known` is false if its text could not be read."""
+    """What one cell does with the notebook's names. `known` is false if its text doesn't parse."""
 
     binds: frozenset[str] = frozenset()
     changes: frozenset[str] = frozenset()  # in place, by a method, an item or an attribute
@@ -40,7 +40,7 @@ class Names:
 
 
 def python(text: str) -> str:
-    """Return a cell's text as the Python that IPython makes of its magics."""
+    """Return a cell's text as Python, with its magics as IPython translates them."""
     from IPython.core.inputtransformer2 import TransformerManager
 
     try:
@@ -50,7 +50,7 @@ def python(text: str) -> str:
 
 
 def parse_cell(text: str) -> ast.Module | None:
-    """Return a cell's syntax tree; None if it is not Python (or is nested too deep to be)."""
+    """Return a cell's syntax tree; None if it isn't Python (or is nested too deep)."""
     try:
         return ast.parse(python(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -101,9 +101,9 @@ def _root(node: ast.expr) -> str:
 
 
 def needed(texts: list[str], always: Collection[int]) -> set[int]:
-    """Return the places of the cells that the cells `always` need, directly or not, and those themselves.
+    """Return the places of the cells in `always` and of all cells that they need, directly or not.
 
-    The others are experiments and figures: they show something, and no answer depends on them.
+    The others are experiments and figures: they show something, but no answer depends on them.
     """
     read = [names(text) for text in texts]
     imports = frozenset[str]().union(*(one.imports for one in read))  # `plt.show()` changes nothing that others need
@@ -118,7 +118,7 @@ def needed(texts: list[str], always: Collection[int]) -> set[int]:
 
 
 def same_code(one: str, other: str) -> bool:
-    """Say whether two cells are the same but for spaces, comments and quotes."""
+    """Return whether two cells are the same except for spaces, comments and quotes."""
     left, right = parse_cell(one), parse_cell(other)
     if left is None or right is None:
         return one.strip() == other.strip()
@@ -126,5 +126,5 @@ def same_code(one: str, other: str) -> bool:
 
 
 def odd(text: str) -> list[str]:
-    """Return sentences about what an instructor should look at."""
+    """Return sentences that tell an instructor what to look at."""
     return [f"{sign!r}: it {what}" for sign, what in _ODD if sign in text]

@@ -1,4 +1,4 @@
-"""Grades a folder of submissions and writes the reports. The one way in for the command and for the pytest plugin."""
+"""Grades a folder of submissions and writes the reports, for both the command and the pytest plugin."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Order:
     limits: Limits | None = None
     course_folder: Path = ROOT / "chapters"
     package: str = CHAPTERS
-    told: Callable[[Sheet], None] = field(default=lambda sheet: None)  # as soon as a sheet is there
+    told: Callable[[Sheet], None] = field(default=lambda sheet: None)  # called as soon as a sheet is ready
 
 
 class Grading:
-    """One grading under way: reads everything first, so that what is wrong with the order is said at once."""
+    """One grading in progress: reads everything first, so that a wrong order fails at once."""
 
     def __init__(self, order: Order) -> None:
-        """Raises: SetupError if there is nothing to grade, or a file of the instructor's is wrong."""
+        """Read everything. Raises: SetupError if there is nothing to grade, or an instructor's file is wrong."""
         everything = read_course(order.course_folder, order.chapters, order.package)
         self.order = order
         self.submissions = read_submissions(order.folder, everything)
@@ -70,7 +70,7 @@ class Grading:
         pool = ThreadPoolExecutor(self.order.jobs)
         try:
             return self.graded(list(pool.map(self.one, self.submissions)))
-        finally:  # also after Ctrl-C: nothing may go on running
+        finally:  # even after Ctrl-C: nothing may go on running
             self._grader.stop()
             pool.shutdown(cancel_futures=True)
 
@@ -78,7 +78,7 @@ class Grading:
         return Graded(sheets, self.course, self.weights, self.marks, self.sandbox, self.order.seed)
 
     def close(self) -> None:
-        """Remove what was made on the way."""
+        """Remove temporary files."""
         self._folder.cleanup()
 
 
@@ -94,14 +94,14 @@ def grade(order: Order, out: Path) -> tuple[Graded, int]:
 
 
 def exit_code(graded: Graded) -> int:
-    """Return 0 if everything was graded, 2 if a submission could not be, 3 if we failed."""
+    """Return 0 if everything was graded, 2 if at least one submission could not be, 3 if we failed."""
     if any(sheet.broken for sheet in graded.sheets):
         return NO_GRADING
     return ALL_GRADED if all(sheet.graded for sheet in graded.sheets) else SOME_NOT
 
 
 def write(graded: Graded, out: Path) -> None:
-    """Write the reports. Raises: SetupError if `out` cannot be written to."""
+    """Write the reports. Raises: SetupError if it can't write to `out`."""
     files = {
         "results.json": results_json(graded, datetime.now(UTC).isoformat(timespec="seconds")),
         "grades.csv": grades_csv(graded),

@@ -1,7 +1,7 @@
-"""The verdict on one question, made in a trusted process from what the learner's kernel tells.
+"""Makes the verdict on one question, in a trusted process, from what the learner's kernel reports.
 
-Knows how the answer's cell ended (`End`) and the kernel. A correct answer is correct however its cell ended, but for a
-cell that failed and hid it.
+Knows how the answer's cell ended (`End`) and the kernel. A correct answer is correct however its cell ended, unless the
+cell failed and hid that.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from miniserve.course.grade.kernel import GradedKernel, KernelGone
 from miniserve.course.grade.tell import ask_there, look
 
 ASK_S = 15.0  # one case; the kernel's own limit of 10 s comes first
-QUESTION_S = 28.0  # all of one question, judging included
+QUESTION_S = 28.0  # a whole question, including judging
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a cell ended: well, if all is empty."""
+    """How a cell ended: well, if everything is empty."""
 
     error: str = ""
     hidden: bool = False  # it failed, and showed no error
@@ -30,7 +30,7 @@ class End:
 
 
 def judge(question: Question, kernel: GradedKernel, end: End, seed: int, learner: str) -> tuple[Verdict, str | None]:
-    """Return the verdict; and the text that a person is to read, if the question asks for one."""
+    """Return the verdict, and the text for a person to read if the question asks for one."""
     told_values: list[Json] = []
 
     def ask_case(drive: Drive, asked: Json) -> Told:
@@ -48,17 +48,17 @@ def judge(question: Question, kernel: GradedKernel, end: End, seed: int, learner
         verdict = failed(question.id, Status.CRASHED, "crashed", str(gone))
     except NotPlain as error:
         verdict = failed(question.id, Status.WRONG, "not-plain", str(error))
-    except Exception as error:  # a judge was shown something that nobody thought of
+    except Exception as error:  # a judge met something that its author didn't foresee
         verdict = failed(question.id, Status.WRONG, "unjudgeable", f"{type(error).__name__}: {error}"[:200])
     text = told_values[-1] if question.graded_by_hand and told_values and isinstance(told_values[-1], str) else None
     return replace(_finished(question, verdict, end), seed=seed), text
 
 
 def _before(question: Question, kernel: GradedKernel, end: End) -> Verdict | None:
-    """Return the verdict that follows from the cell's end and a first look; None if the answer is to be asked."""
+    """Return the verdict that follows from the cell's end and a first look; None if the check should ask the answer."""
     if end.hidden:
         return failed(
-            question.id, Status.TAMPERED, "hidden-error", f"the cell failed, and no error was shown: {end.error}"
+            question.id, Status.TAMPERED, "hidden-error", f"the cell failed, but showed no error: {end.error}"
         )
     seen = look(kernel, question, ASK_S)
     if not (seen.there and seen.tried):
@@ -75,18 +75,18 @@ def _before(question: Question, kernel: GradedKernel, end: End) -> Verdict | Non
 
 
 _WHY = {
-    Status.TIMEOUT: ("A loop in your code does not end.", "Which condition never comes?"),
+    Status.TIMEOUT: ("A loop in your code doesn't end.", "Which condition is never met?"),
     Status.CRASHED: ("Your code ended the program that runs the notebook.", "Restart the kernel and run all cells."),
     Status.ERROR: ("The answer's cell stopped with this error.", "Restart the kernel and run all cells."),
     Status.MISSING: ("There is nothing to check.", "Restart the kernel and run all cells."),
-    Status.FORBIDDEN: ("This piece is to be written here, not imported.", "Write the body yourself."),
+    Status.FORBIDDEN: ("You should write this piece, not import it.", "Write the body yourself."),
     Status.TAMPERED: ("An answer must not change how errors are reported.", "Remove that code."),
-    Status.WRONG: ("The answer has not the form that is asked for.", "Compare it with the text of the question."),
+    Status.WRONG: ("The answer doesn't have the right form.", "Compare it with the text of the question."),
 }
 
 
 def failed(question: str, status: Status, id_: str, seen: str) -> Verdict:
-    """Return the verdict on an answer that could not be asked."""
+    """Return the verdict on an answer that the check could not ask."""
     why, next_ = _WHY[status]
     return Verdict(question, status, Problem(id_, seen, why, next_))
 

@@ -1,8 +1,8 @@
-"""A kernel as nbval runs it, but one that is not trusted.
+"""A kernel as nbval runs it, but one that we don't trust.
 
-What nbval's own does not do: it sees at once when the kernel has died, it looks at what the execute reply says and not
-only at the errors that are shown, it ends a cell that never stops printing, and it throws away outputs that are too
-many. It asks for values as JSON and nothing else.
+Unlike nbval's own, it notices at once when the kernel has died, reads the execute reply and not only the errors that
+the cell shows, ends a cell that never stops printing, and throws away excessive output. It asks for values as JSON and
+nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nbval.kernel import RunningKernel  # type: ignore[import-untyped]
 
 from miniserve.course.check.ask import Json, NotPlain, plain
 
-OUTPUT_BYTES = 10_000_000  # of one cell; more is thrown away, and far more ends the kernel
+OUTPUT_BYTES = 10_000_000  # from one cell; the rest is thrown away, and far more ends the kernel
 SHOWN_CHARACTERS = 10_000
 VALUE_CHARACTERS = 5_000_000
 INTERRUPT_S = 4.0
@@ -30,16 +30,16 @@ START_S = 240.0
 
 
 class KernelGone(Exception):
-    """The kernel died, or had to be ended; it can tell no more. The message is half a sentence."""
+    """The kernel died, or had to be ended; it can't answer any more. The message is half a sentence."""
 
 
 class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
-    """A kernel started by `command`, in `home`. `reply` is what the last cell's execution was answered with."""
+    """A kernel started by `command`, in `home`. `reply` is its reply to the last cell."""
 
     def __init__(self, command: list[str], home: Path, environment: dict[str, str], limit_s: float) -> None:
         self.reply: dict[str, Any] = {}
         self.shown_error = False
-        self.gone = ""  # why there is no kernel any more
+        self.gone = ""  # why the kernel is gone
         self.died = False  # by itself
         self.limit_s = limit_s
         self._until_s = time.monotonic() + START_S
@@ -52,7 +52,7 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
             ip=str(home / "k"),
         )
         self.km.write_connection_file()
-        owner = os.stat(home)  # the kernel may run as somebody else than we do
+        owner = os.stat(home)  # the kernel may run as another user
         os.chown(home / "k.json", owner.st_uid, owner.st_gid)
         self.km.start_kernel(cwd=str(home), env=environment, stdout=DEVNULL, stderr=DEVNULL)
         self.kc = self.km.client()
@@ -61,7 +61,7 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         self._ensure_iopub_up()
 
     def execute_cell_input(self, cell_input: str, allow_stdin: bool | None = None) -> Any:
-        """Send a cell; nobody is there to answer `input()`."""
+        """Send a cell, without stdin: there is nobody to answer `input()`."""
         self.reply, self.shown_error, self._output = {}, False, 0
         self._until_s = time.monotonic() + self.limit_s + 2 * INTERRUPT_S
         return super().execute_cell_input(cell_input, allow_stdin=False)
@@ -85,7 +85,7 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         raise Empty
 
     def get_message(self, stream: str, timeout: float | None = None) -> dict[str, Any]:
-        """Return the next message, its output cut. Raises: Empty, KernelGone."""
+        """Return the next message, with its output cut. Raises: Empty, KernelGone."""
         if time.monotonic() > self._until_s:
             self._leave("it did not stop printing")
         message: dict[str, Any] = super().get_message(stream, timeout)
@@ -107,7 +107,7 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
             content["data"] = {}
 
     def value(self, expression: str, timeout_s: float) -> Json:
-        """Return the plain value of an expression that gives JSON text.
+        """Return the plain value of an expression that returns JSON text.
 
         Raises: Empty if nothing came in time, KernelGone, NotPlain if something else came.
         """
@@ -115,17 +115,17 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         return _plain_value(self._reply(asked, timeout_s))
 
     def interrupt(self) -> None:
-        """Stop what the kernel does: nbval calls this when a cell's time is over. Raises: KernelGone if it goes on."""
+        """Interrupt the kernel: nbval calls this when a cell's time is up. Raises: KernelGone if it goes on."""
         if not self.settle():
             raise KernelGone(self.gone)
 
     def settle(self) -> bool:
-        """Interrupt, and say whether the kernel answers again soon; else it is ended."""
+        """Interrupt, and return whether the kernel soon answers again; if not, end it."""
         self.km.interrupt_kernel()
         try:
             self._reply(self.kc.kernel_info(), INTERRUPT_S)
         except (Empty, KernelGone):
-            self.gone = self.gone or "it did not let itself be interrupted"
+            self.gone = self.gone or "it ignored the interrupt"
             self.end()
             return False
         return True
@@ -145,13 +145,13 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
 
 
 def _plain_value(content: dict[str, Any]) -> Json:
-    """Read one user expression's answer: a quoted string of JSON. Never evaluates what comes from the kernel."""
+    """Read one user expression's answer: a quoted string of JSON. It never evaluates text from the kernel."""
     answer = content.get("user_expressions", {}).get("v", {})
     if answer.get("status") != "ok":
         raise NotPlain(f"{answer.get('ename', 'no answer')}: {str(answer.get('evalue', ''))[:200]}")
     text = answer.get("data", {}).get("text/plain", "")
     if not isinstance(text, str) or len(text) > VALUE_CHARACTERS:
-        raise NotPlain("the answer is larger than can be checked")
+        raise NotPlain("the answer is larger than a check allows")
     try:
         inner = ast.literal_eval(text) if text[:1] in "'\"" else None
         if not isinstance(inner, str):
@@ -162,7 +162,7 @@ def _plain_value(content: dict[str, Any]) -> Json:
 
 
 class _OneSpec(KernelSpecManager):
-    """Knows one kernel: the command given."""
+    """Knows one kernel: the given command."""
 
     def __init__(self, command: list[str]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Run as a script inside the sandbox: sets limits on this process, then becomes the kernel.
+"""Runs as a script inside the sandbox: sets limits on this process, then becomes the kernel.
 
     python launch.py NAME=NUMBER ... [USER=NUMBER] -- PROGRAM ARGUMENT ...
 
-Imports nothing of the package. A limit that this system does not know, or that is already lower, is left alone.
+Imports nothing from the package. It leaves a limit alone that this system doesn't know, or that is already lower.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 
 def limit(name: str, number: int) -> None:
-    """Lower one limit, soft and hard: what was lowered cannot be raised again."""
+    """Lower one limit, soft and hard, so that the process can't raise it again."""
     try:
         import resource
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
-    os.environ.pop("JPY_PARENT_PID", None)  # else the kernel would think that its parent has gone, and leave
+    os.environ.pop("JPY_PARENT_PID", None)  # or the kernel would think that its parent has gone, and exit
     os.execv(argv[at + 1], argv[at + 1 :])
 
 

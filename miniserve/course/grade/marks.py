@@ -1,6 +1,6 @@
-"""What a question is worth, and what a person gave for free text: two files that the instructor writes.
+"""Reads what a question is worth, and a person's marks for free text: two files that the instructor writes.
 
-weights.toml    `[weights]` with lines such as `"6.3" = 2.0`; what is not named keeps the question's own weight
+weights.toml    `[weights]` with lines such as `"6.3" = 2.0`; other questions keep their own weight
 marks.csv       the exported `free_text.csv` with its column `mark` filled in, 0 to 1
 """
 
@@ -57,7 +57,7 @@ def _toml(path: Path) -> dict[str, object]:
 
 
 def read_marks(path: Path | None) -> dict[tuple[str, str], Mark]:
-    """Return the marks that were filled in; lines with an empty mark are left out. Raises: SetupError."""
+    """Return the marks that the instructor filled in, without the empty ones. Raises: SetupError."""
     if path is None:
         return {}
     try:
@@ -71,7 +71,7 @@ def read_marks(path: Path | None) -> dict[tuple[str, str], Mark]:
     for line, row in enumerate(rows, 2):
         learner, question, mark = (row.get(name) or "" for name in ("learner", "question", "mark"))
         if not learner or not question:
-            raise SetupError(f"{path}, line {line}: the columns learner, question and mark are asked for")
+            raise SetupError(f"{path}, line {line}: the file needs the columns learner, question and mark")
         if mark.strip():
             found[unquoted(learner), question] = Mark(_credit(mark, path, line), row.get("comment") or "")
     return found

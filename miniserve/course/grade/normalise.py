@@ -1,8 +1,8 @@
-"""A fresh notebook from a submission: the chapter's own cells, with the learner's answers put in.
+"""Makes a fresh notebook from a submission: the chapter's own cells, with the learner's answers put in.
 
-An answer cell is found by its id, else by the name that it gives. Further code cells of the learner stay where they
-are. Check cells, cells that measure, experiments that no answer needs, outputs, tags, markers and metadata are gone
-before anything runs, so edits to them cannot matter.
+It finds an answer cell by its id, or else by the name that it binds. The learner's other code cells stay in place.
+Check cells, cells that measure, experiments that no answer needs, outputs, tags, markers and metadata are gone before
+anything runs, so edits to them can't matter.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class HandedCell:
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """What will run, what is decided already, and what the instructor should know."""
+    """What will run, what is already decided, and what the instructor should know."""
 
     cells: tuple[HandedCell, ...]
     verdicts: tuple[Verdict, ...]  # not tried, missing, forbidden: known without running
     notes: tuple[str, ...]
 
     def without(self, chapter: TrustedChapter, ids: Collection[str]) -> tuple[HandedCell, ...]:
-        """Return the cells without some: an answer cell becomes the one that was given, others go."""
+        """Return the cells without `ids`: an answer cell becomes the given one again, others go."""
         stubs = {cell.id: cell.text for cell in chapter.answer_cells.values()}
         return tuple(
             replace(cell, text=stubs[cell.id], own=False) if cell.id in ids else cell
@@ -69,7 +69,7 @@ def _answer(cells: tuple[Handed, ...], chapter: TrustedChapter, question: str) -
 
 
 def _extras(cells: tuple[Handed, ...], chapter: TrustedChapter, taken: set[int]) -> dict[str, list[Handed]]:
-    """Return the learner's further code cells by the id of the chapter's cell that they follow."""
+    """Return the learner's other code cells, by the id of the chapter's cell that they follow."""
     ids, at = {cell.id for cell in chapter.cells}, ""
     extras: dict[str, list[Handed]] = {}
     for cell in cells:
@@ -83,7 +83,7 @@ def _extras(cells: tuple[Handed, ...], chapter: TrustedChapter, taken: set[int])
 def _merged(
     chapter: TrustedChapter, answers: dict[str, Handed | None], extras: dict[str, list[Handed]]
 ) -> list[tuple[HandedCell, str]]:
-    """Return the cells in the chapter's order, each with the id of the given cell that it is, "" for the learner's."""
+    """Return the cells in the chapter's order, each with the id of its given cell; "" for the learner's own."""
     merged: list[tuple[HandedCell, str]] = []
     number = 0
     for place, given in enumerate(chapter.cells):
@@ -108,24 +108,24 @@ def _unmarked(text: str) -> str:
 
 
 def _decided(chapter: TrustedChapter, id_: str, answer: Handed | None, cells: tuple[HandedCell, ...]) -> Verdict | None:
-    """Return the verdict that needs no run."""
+    """Return the verdict if it needs no run."""
     given, question = chapter.answer_cells[id_], chapter.questions[id_]
     elsewhere = any(cell.own and cell.question != id_ and question.name in names(cell.text).binds for cell in cells)
     if answer is None:
         if elsewhere:
             return None
-        seen = f"no cell with the id {given.id}, and no other that gives {question.name}"
+        seen = f"no cell with the id {given.id}, and no other that binds {question.name}"
         return Verdict(id_, Status.MISSING, Problem("missing", seen, "There is nothing to check.", "Put it back."))
     if same_code(answer.text, given.text) and not elsewhere:
         return Verdict(id_, Status.NOT_TRIED)
     if isinstance(question, Code) and (use := _forbidden(question, answer.text, cells)):
-        why = "The library's own version does the work here."
-        return Verdict(id_, Status.FORBIDDEN, Problem("forbidden", use, why, "Write it with what the text gives."))
+        why = "Here the library's own version does the work."
+        return Verdict(id_, Status.FORBIDDEN, Problem("forbidden", use, why, "Write it with what the text gives you."))
     return None
 
 
 def _forbidden(question: Code, text: str, cells: tuple[HandedCell, ...]) -> str | None:
-    """Return how an answer reaches for what it should build, in its own cell or by a name from another of theirs."""
+    """Return how an answer reaches for what it should build: in its own cell, or by a name from another cell."""
     if use := forbidden_use(python(text), question.denied):
         return use
     own = names(text)
@@ -133,7 +133,7 @@ def _forbidden(question: Code, text: str, cells: tuple[HandedCell, ...]) -> str 
     for cell in cells:
         if cell.own and cell.question != question.id and names(cell.text).binds & from_elsewhere:
             use = forbidden_use(python(cell.text), question.denied)
-            if use and "(" not in use:  # looking at the library's text in a cell of one's own is learning
+            if use and "(" not in use:  # reading the library's source in a cell of your own is learning
                 return use
     return None
 
@@ -142,9 +142,7 @@ def _notes(handed: Submission, chapter: TrustedChapter, cells: tuple[HandedCell,
     notes = list(handed.notes)
     ids = [cell.id for cell in handed.cells]
     twice = sorted({cell.id for cell in chapter.cells if ids.count(cell.id) > 1})
-    notes += [
-        f"Cell {id_} is there {ids.count(id_)} times; the last that differs from the given counts." for id_ in twice
-    ]
+    notes += [f"Cell {id_} is there {ids.count(id_)} times; the last that was changed counts." for id_ in twice]
     theirs = {cell.id: cell for cell in handed.cells}
     edited = [
         given.id

@@ -1,7 +1,7 @@
 """The results as pages for people: report.html for the instructor, and one page for each learner.
 
-A page is one file without scripts, pictures or addresses of other places. What a state is, is always a word; colours
-only help. Every text from a submission is escaped.
+A page is one file without scripts, pictures or external addresses. It always names a state in words; colours only help.
+Every text from a submission is escaped.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _KIND = {Status.CORRECT: "good", Status.NOT_TRIED: "open", Status.NOTED: "open",
 _NOT_ANSWERED = (Status.NOT_TRIED, Status.MISSING, Status.UNREADABLE, Status.NOT_GRADED)
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 UNPROTECTED = (
-    "No sandbox was used. The submissions ran with the rights of whoever graded them: such code can read and change "
-    "files, and other submissions' results. Trust these marks as far as you trust the code."
+    "No sandbox was used. The submissions ran with the rights of the person who graded them: such code can read and "
+    "change files, and other submissions' results. Trust these marks as far as you trust the code."
 )
 PROTECTED = (
     "Each notebook ran in a bwrap sandbox without network, without this repository, and without sight of other "
-    "processes; what came out of it was judged outside."
+    "processes; its answers were judged outside."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ReportItem:
-    """How one question went over all learners."""
+    """How one question went for all learners."""
 
     question: str
     title: str
@@ -92,7 +92,7 @@ def _overview(graded: Graded) -> str:
         cells = "".join(_state(graded.verdict(learner, id_)) for id_ in graded.questions)
         points = f"{graded.points(learner):.2f} of {graded.most:g}"
         rows.append(f'<tr><th scope="row">{link}</th><td class="number">{points}</td>{cells}</tr>')
-    caption = "<caption>State of every answer; the name leads to what the learner is told</caption>"
+    caption = "<caption>State of every answer; the name links to the learner's own page</caption>"
     head = f'<tr><th scope="col">learner</th><th scope="col">points</th>{heads}</tr>'
     return f'<div class="wide"><table>{caption}<thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
 

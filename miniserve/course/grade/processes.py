@@ -1,4 +1,4 @@
-"""A process that is not trusted, with all that it starts: looked at from outside, and ended as a whole."""
+"""Watches an untrusted process and everything that it starts from outside, and ends them all together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARK = "MINISERVE_GRADED_IN"
 
 
 def descendants(root: int) -> list[psutil.Process]:
-    """Return `root` and all that descends from it."""
+    """Return `root` and all its descendants."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(root)
         return [process, *process.children(recursive=True)]
@@ -22,7 +22,7 @@ def descendants(root: int) -> list[psutil.Process]:
 
 
 def family(root: int, mark: str) -> list[psutil.Process]:
-    """Return the descendants, and whoever else carries our mark in the environment: a daemon has no parent."""
+    """Return the descendants, and every other process with our mark in its environment: a daemon has no parent."""
     found = {one.pid: one for one in descendants(root)}
     for one in _marked(mark):
         found.setdefault(one.pid, one)
@@ -37,7 +37,7 @@ def _marked(mark: str) -> Iterator[psutil.Process]:
 
 
 def use(root: int, mark: str, enough: int) -> tuple[int, int]:
-    """Return how many processes the family has, and the bytes that they hold; past `enough` it only counts, fast."""
+    """Return how many processes the family has, and the bytes that they hold; beyond `enough` only count, fast."""
     own = descendants(root)
     if len(own) > enough:
         return len(own), 0
@@ -49,7 +49,7 @@ def use(root: int, mark: str, enough: int) -> tuple[int, int]:
 
 
 def end(root: int, mark: str, patience_s: float = 20.0) -> bool:
-    """Kill the family of our child `root`: first all are stopped, so that they start no more. Say whether all ended."""
+    """Kill the family of our child `root`, stopping all first so that they start no more. Return whether all ended."""
     until_s = time.monotonic() + patience_s
     _kill_first(root)
     while alive := [one for one in family(root, mark) if _alive(one)]:
@@ -59,15 +59,15 @@ def end(root: int, mark: str, patience_s: float = 20.0) -> bool:
                     os.kill(one.pid, sign)
         if time.monotonic() > until_s:
             return False
-        psutil.wait_procs([one for one in alive if one.pid != root], timeout=0.2)  # the root is the caller's to bury
+        psutil.wait_procs([one for one in alive if one.pid != root], timeout=0.2)  # the caller waits for the root
     return True
 
 
 def _kill_first(root: int) -> None:
-    """Kill the root and its children before looking for more: with a sandbox's first process all in it end at once."""
+    """Kill the root and its children before looking for more: a sandbox's first process takes the others with it."""
     with contextlib.suppress(psutil.Error, OSError):
         process = psutil.Process(root)
-        process.suspend()  # it shall start nothing while we look
+        process.suspend()  # so that it starts nothing while we look
         for one in [*process.children(), process]:
             os.kill(one.pid, signal.SIGKILL)
 

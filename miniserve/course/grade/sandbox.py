@@ -1,7 +1,7 @@
-"""How a learner's kernel is started: its folder, environment, limits and, where `bwrap` works, its own small world.
+"""Sets up a learner's kernel: its folder, environment, limits and, where `bwrap` works, a sandbox.
 
-With bwrap the kernel sees the system's libraries and this Python (to read), its own folder (to write), no network, no
-other process, no repository. It talks to us through sockets in its folder. Without bwrap only the limits are left:
+With bwrap the kernel can read the system's libraries and this Python, and write to its own folder; it sees no network,
+no other process, no repository. It talks to us through sockets in its folder. Without bwrap only the limits are left:
 code of the same user can read what that user can read, and kill what that user runs.
 """
 
@@ -19,17 +19,17 @@ from miniserve.course.grade import launch
 from miniserve.course.grade.stubs import PACKAGE
 from miniserve.errors import SetupError
 
-MEMORY_BYTES = 6 * 2**30  # of addresses; torch, numba and matplotlib together take 1.6 GB of them
+MEMORY_BYTES = 6 * 2**30  # of address space; torch, numba and matplotlib together take 1.6 GB of it
 FILE_BYTES = 64 * 2**20
-PROCESSES = 128  # of one user, threads too, above what runs already; a kernel with numpy has about 20
-NOBODY = 65534  # who a kernel becomes in the sandbox when root grades: root is exempt from the limit on processes
+PROCESSES = 128  # and threads of one user, beyond those that run already; a kernel with numpy has about 20
+NOBODY = 65534  # the kernel's user in the sandbox when root grades: root is exempt from the limit on processes
 DATA = PACKAGE.parent / "data"
 KINDS = ("auto", "bwrap", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The folder of one run: what the kernel may write is in `home`, its package in `package`."""
+    """The folder of one run: the kernel may write to `home`; its package is in `package`."""
 
     folder: Path
 
@@ -43,16 +43,16 @@ class Room:
 
 
 def choose(kind: str) -> str:
-    """Return "bwrap" or "none". Raises: SetupError if bwrap is asked for and does not work."""
+    """Return "bwrap" or "none". Raises: SetupError if the caller asks for bwrap and it doesn't work."""
     if kind == "none" or (kind == "auto" and not bwrap_works()):
         return "none"
     if not bwrap_works():
-        raise SetupError("bwrap is not there or may not make namespaces here; use --sandbox none for code you trust")
+        raise SetupError("bwrap is missing or may not make namespaces here; use --sandbox none for code you trust")
     return "bwrap"
 
 
 def bwrap_works() -> bool:
-    """Try it: in some containers bwrap is there and may not do anything."""
+    """Return whether bwrap works: in some containers it is installed but may do nothing."""
     if (program := shutil.which("bwrap")) is None:
         return False
     command = [program, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
@@ -60,7 +60,7 @@ def bwrap_works() -> bool:
 
 
 def kernel_command(room: Room, kind: str, cpu_s: float) -> list[str]:
-    """Return the command of a kernel; `{connection_file}` is for the caller of Jupyter to fill in."""
+    """Return the command of a kernel; Jupyter fills in `{connection_file}`."""
     script = room.package / "launch.py"
     shutil.copyfile(launch.__file__, script)
     kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -75,7 +75,7 @@ def kernel_command(room: Room, kind: str, cpu_s: float) -> list[str]:
 
 
 def drops_root(room: Room) -> bool:
-    """Say whether the kernel can run as nobody: root grades, and all that Python needs is readable for everybody."""
+    """Return whether the kernel can run as nobody: root grades, and everyone can read what Python needs."""
     needed = [*_python_folders(), *site.getsitepackages(), str(room.package)]
     return os.getuid() == 0 and all(os.stat(path).st_mode & 0o005 == 0o005 for path in needed)
 
@@ -90,7 +90,7 @@ def _limits(cpu_s: float, user: int) -> list[str]:
 
 
 def kernel_environment(room: Room) -> dict[str, str]:
-    """Return all that the kernel's process finds in its environment: nothing of ours."""
+    """Return the whole environment of the kernel's process: nothing of ours."""
     home = str(room.home)
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
@@ -104,7 +104,7 @@ def kernel_environment(room: Room) -> dict[str, str]:
         "MPLCONFIGDIR": f"{home}/.matplotlib",
         "NUMBA_CACHE_DIR": f"{home}/.numba",
         "OMP_NUM_THREADS": "1",
-        "MINISERVE_GRADED_IN": str(room.folder),  # by this mark its processes are found, wherever they hide
+        "MINISERVE_GRADED_IN": str(room.folder),  # this mark finds its processes, wherever they hide
     }
 
 
@@ -134,7 +134,7 @@ def _bwrap(room: Room, drops: bool) -> list[str]:
 
 
 def _parents(paths: list[str]) -> list[str]:
-    """Return the folders above some paths, from the outside in: bwrap would make them for root only."""
+    """Return the folders above some paths, outermost first: bwrap would make them for root only."""
     return sorted({str(parent) for path in paths for parent in Path(path).parents} - {"/", "/usr", "/tmp"})
 
 
@@ -144,13 +144,13 @@ def _python_folders() -> list[str]:
 
 
 def _installed_copies() -> list[str]:
-    """Return folders inside what is readable that hold the package itself, with its references."""
+    """Return readable folders that hold the package itself, with its reference solutions."""
     folders = [Path(folder) / PACKAGE.name for folder in site.getsitepackages()]
     return [str(folder) for folder in folders if folder.is_dir()]
 
 
 def prepare(room: Room, kind: str) -> None:
-    """Make the folders of a run, with matplotlib's list of fonts, which takes seconds to make."""
+    """Make the folders of a run, with a copy of matplotlib's list of fonts, which takes seconds to make."""
     (room.home / ".matplotlib").mkdir(parents=True)
     from matplotlib import get_cachedir
 

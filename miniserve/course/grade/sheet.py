@@ -12,7 +12,7 @@ from miniserve.course.grade.submission import Submission
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What one learner's notebook of one chapter came to. `broken` says how our own machine failed on it, if it did."""
+    """The result of one learner's notebook for one chapter. `broken` says how our own machine failed, if it did."""
 
     handed: Submission
     chapter: int

@@ -1,7 +1,7 @@
-"""A copy of the package for a learner's kernel: without the questions, and without what the chapter asks to write.
+"""Copies the package for a learner's kernel, without the questions and without the code that the chapter asks for.
 
-In the copy the body of each target and of each forbidden name is a raise with a kind message. So whatever a submission
-imports, by whatever trick, the reference is not there. Knows nothing of processes.
+In the copy the body of each target and of each forbidden name raises, with a kind message. So whatever a submission
+imports, by whatever trick, the reference isn't there. Knows nothing of processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIGN = "it is not here while your notebook is graded"
 
 
 def write_stubbed(folder: Path, questions: Iterable[Question], package: Path = PACKAGE) -> None:
-    """Copy `package` into `folder`, which becomes an entry of the kernel's PYTHONPATH; `data/` is linked beside it."""
+    """Copy `package` into `folder`, an entry of the kernel's PYTHONPATH; `data/` is linked beside it."""
     copy = folder / package.name
 
     def left_out(folder: str, names: list[str]) -> list[str]:
@@ -38,7 +38,7 @@ def write_stubbed(folder: Path, questions: Iterable[Question], package: Path = P
         text = file.read_text(encoding="utf-8")
         relative = file.relative_to(folder).as_posix()
         stubbed = text
-        for id_, question in denied.items():  # targets first, so that the sentence names the exercise that asks for it
+        for id_, question in denied.items():  # targets first, so that the message names the exercise that asks for them
             stubbed = stub(stubbed, _methods(question, relative), frozenset(), id_)
         for id_, question in denied.items():
             stubbed = stub(stubbed, frozenset(), frozenset(question.forbidden), id_)
@@ -47,7 +47,7 @@ def write_stubbed(folder: Path, questions: Iterable[Question], package: Path = P
 
 
 def _methods(question: Code, file: str) -> frozenset[str]:
-    """Return `Symbol.method` or `function` for what a question's target names in this file."""
+    """Return the `Symbol.method` or `function` names of a question's target in this file."""
     path, _, symbols = question.target.partition("::")
     if path != file:
         return frozenset()
@@ -56,7 +56,7 @@ def _methods(question: Code, file: str) -> frozenset[str]:
 
 
 def stub(text: str, methods: frozenset[str], whole: frozenset[str], exercise: str) -> str:
-    """Return a module's text in which the bodies of `methods`, and all in the definitions `whole`, raise."""
+    """Return a module's text in which the bodies of `methods`, and every body in the definitions `whole`, raise."""
     if not any(name.rpartition(".")[2] in text for name in methods | whole):
         return text
     lines, found = text.splitlines(), []

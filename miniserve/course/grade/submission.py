@@ -1,8 +1,8 @@
-"""What was handed in: a folder of folders, one per learner, or notebooks named LEARNER__anything.ipynb.
+"""Reads submissions: a folder of folders, one per learner, or notebooks named LEARNER__anything.ipynb.
 
-Reads defensively: a file may be huge, broken, no notebook, a link to somewhere else. Such a file is `unreadable`, with
-a sentence for the instructor, and never an exception. Which chapter a notebook is, its cells say; a renamed file is
-no matter.
+Reads defensively: a file may be huge, broken, not a notebook, or a link to somewhere else. Such a file is `unreadable`,
+with a sentence for the instructor, and never raises. A notebook's cells say which chapter it is, so renaming the file
+doesn't matter.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Handed:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One learner's notebook for one chapter. If `problem` is set, it could not be read and `cells` is empty."""
+    """One learner's notebook for one chapter. If `problem` is set, the file was unreadable and `cells` is empty."""
 
     learner: str
-    chapter: int  # 0 if it could not be told
+    chapter: int  # 0 if unknown
     file: str
     cells: tuple[Handed, ...] = ()
     sha256: str = ""
@@ -46,9 +46,9 @@ class Submission:
 
 
 def read_submissions(folder: Path, course: Mapping[int, TrustedChapter]) -> list[Submission]:
-    """Read all that lies in `folder`, one notebook per learner and chapter. Raises: SetupError if none does."""
+    """Read the submissions in `folder`, one notebook per learner and chapter. Raises: SetupError if there are none."""
     if not folder.is_dir():
-        raise SetupError(f"{folder} is no folder")
+        raise SetupError(f"{folder} is not a folder")
     found = [_read(learner, path, folder, course) for learner, path in _files(folder)]
     if not found:
         raise SetupError(f"{folder} holds no notebooks: it should be {folder.name}/<learner>/<chapter>.ipynb")
@@ -75,7 +75,7 @@ def _read(learner: str, path: Path, folder: Path, course: Mapping[int, TrustedCh
         return Submission(learner, by_name if by_name in course else 0, file, sha256=sha256, problem=problem)
 
     if path.is_symlink() or not path.is_file():
-        return unreadable("It is a link or no ordinary file, and was not followed.")
+        return unreadable("It is a link or no ordinary file, so it was not read.")
     if (size := path.stat().st_size) > FILE_LIMIT_BYTES:
         return unreadable(f"It has {size:,} bytes; the limit is {FILE_LIMIT_BYTES:,}. Its outputs may be huge.")
     raw = path.read_bytes()
@@ -83,18 +83,18 @@ def _read(learner: str, path: Path, folder: Path, course: Mapping[int, TrustedCh
     try:
         cells = _cells(json.loads(raw.decode("utf-8-sig")))
     except (ValueError, RecursionError, MemoryError) as error:
-        return unreadable(f"It is no notebook: {type(error).__name__}: {str(error)[:120]}", sha256)
+        return unreadable(f"It is not a notebook: {type(error).__name__}: {str(error)[:120]}", sha256)
     number = _recognise(cells, by_name, course)
     if number == 0:
-        return unreadable("No chapter can be recognised in it, neither by its cells nor by its name.", sha256)
-    notes = [] if by_name == number else [f"The file is called {path.name}; its cells are those of chapter {number}."]
+        return unreadable("No chapter matches it, neither by its cells nor by its name.", sha256)
+    notes = [] if by_name == number else [f"The file is called {path.name}; its cells are from chapter {number}."]
     return Submission(learner, number, file, cells, sha256, notes=tuple(notes))
 
 
 def _cells(notebook: Any) -> tuple[Handed, ...]:
-    """Return the cells of parsed JSON; what has not the form of a cell is left out. Raises: ValueError."""
+    """Return the cells of parsed JSON, skipping anything that isn't a cell. Raises: ValueError."""
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise ValueError("it has no list of cells (notebook format 4 is asked for)")
+        raise ValueError("it has no list of cells (it should be notebook format 4)")
     found = []
     for cell in notebook["cells"]:
         if isinstance(cell, dict) and (text := _text(cell.get("source"))) is not None:
@@ -107,7 +107,7 @@ def _text(source: Any) -> str | None:
     text = "".join(source) if isinstance(source, list) and all(isinstance(s, str) for s in source) else source
     if not isinstance(text, str):
         return None
-    return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be written to a file
+    return text.encode("utf-8", "replace").decode("utf-8")  # a file can't hold a lone surrogate
 
 
 def _recognise(cells: tuple[Handed, ...], by_name: int, course: Mapping[int, TrustedChapter]) -> int:
@@ -120,7 +120,7 @@ def _recognise(cells: tuple[Handed, ...], by_name: int, course: Mapping[int, Tru
 
 
 def _one_each(found: list[Submission]) -> Iterator[Submission]:
-    """Keep one file per learner and chapter: a readable one, with the most answers' worth of cells, then by name."""
+    """Keep one file per learner and chapter: a readable one if any, then no copy, then the first by name."""
     groups: dict[tuple[str, int], list[Submission]] = {}
     for one in found:
         groups.setdefault((one.learner, one.chapter), []).append(one)
@@ -129,12 +129,12 @@ def _one_each(found: list[Submission]) -> Iterator[Submission]:
             yield from group
             continue
         best = min(group, key=lambda one: (bool(one.problem), bool(_copy(one.file)), one.file))
-        others = tuple(f"{one.file} is of the same chapter and was left out." for one in group if one is not best)
+        others = tuple(f"{one.file} is the same chapter and was left out." for one in group if one is not best)
         yield Submission(
             best.learner, best.chapter, best.file, best.cells, best.sha256, best.problem, best.notes + others
         )
 
 
 def _copy(file: str) -> bool:
-    """Say whether a name looks like a copy: `12 (1).ipynb`, `12-Copy1.ipynb`."""
+    """Return whether a name looks like a copy: `12 (1).ipynb`, `12-Copy1.ipynb`."""
     return re.search(r"(\(\d+\)|copy\s*\d*|\.old)\.ipynb$", file, re.IGNORECASE) is not None

@@ -1,6 +1,6 @@
-"""Runs a submission's notebook in a worker that is watched, again without what hung or crashed, until all is judged.
+"""Runs a submission's notebook in a watched worker, and reruns it without what hung or crashed, until all is judged.
 
-One loop or crash therefore costs one question. Every run has its own folder, its own kernel and its own copy of the
+So an endless loop or a crash costs one question. Every run has its own folder, its own kernel and its own copy of the
 package; when it is over, everything that it started is killed. Knows nothing of marks.
 """
 
@@ -28,12 +28,12 @@ from miniserve.course.grade.trusted import Limits, TrustedChapter
 from miniserve.course.grade.watch import NotebookRun, watch
 from miniserve.course.notebook.notebooks import dumps
 
-MOST_RUNS_LONG = 3  # all runs of one notebook together, in limits of one
+MOST_RUNS_LONG = 3  # all runs of one notebook together, as a multiple of one run's limit
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to grade. The limits, if given, stand in for the chapters' own."""
+    """How to grade. The limits, if given, replace the chapters' own."""
 
     sandbox: str = "none"
     seed: int = 1
@@ -57,11 +57,11 @@ class Grader:
         return self._folder / f"package-{chapter.number:02}"
 
     def stop(self) -> None:
-        """End what runs, soon: the sheets that come of it mean nothing."""
+        """End the running notebooks soon: their sheets then mean nothing."""
         self._stopped.set()
 
     def grade(self, handed: Submission, chapter: TrustedChapter) -> Sheet:
-        """Return the sheet of one submission; never raises for what is in it."""
+        """Return the sheet of one submission; whatever it contains, this never raises."""
         if handed.problem:
             verdicts = {id_: Verdict(id_, Status.UNREADABLE) for id_ in chapter.questions}
             return Sheet(handed, chapter.number, verdicts, notes=(handed.problem, *handed.notes))
@@ -117,7 +117,7 @@ def _notebook(cells: Iterable[HandedCell]) -> dict[str, Any]:
 
 
 class Judging:
-    """What is decided of one submission, and what must not run again."""
+    """What is decided about one submission, and what must not run again."""
 
     def __init__(self, chapter: TrustedChapter, normal: Normalised) -> None:
         self.chapter, self.normal = chapter, normal
@@ -138,10 +138,10 @@ class Judging:
         return self.normal.without(self.chapter, self.left_out)
 
     def take(self, run: NotebookRun) -> None:
-        """Keep what a run told; leave out what ended it."""
+        """Keep what a run reported; leave out what ended it."""
         self.runs += 1
         if self.runs == 1 and self.given.intersection(run.late[:1]):
-            return  # ours, and in time on any machine that is not too busy: once more, and then it counts
+            return  # our own cell was late, so the machine is too busy: try once more, and then it counts
         self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
         self.texts |= run.texts
         self.failed |= run.failed
@@ -153,7 +153,7 @@ class Judging:
             self.broken = f"the worker ended without a verdict on {', '.join(sorted(self.open))}: {run.log[-300:]}"
 
     def _leave_out(self, run: NotebookRun) -> None:
-        """Leave out the learner's first cell that was late, since it may have spoilt the kernel; else who is blamed."""
+        """Leave out the learner's first late cell, which may have spoilt the kernel; or else the cell to blame."""
         late = [id_ for id_ in run.late if id_ not in self.given | self.left_out]
         blame, why, status = (
             (late[0], run.failed[late[0]], Status.TIMEOUT) if late else (run.blame, run.why, run.status)
@@ -164,7 +164,7 @@ class Judging:
         if question in self.open:
             self.verdicts[question] = failed_verdict(question, status, "no-end", why)
         elif cell in self.left_out:
-            for id_ in self.open:  # it is not the cell: another run would end in the same way
+            for id_ in self.open:  # the cell isn't to blame: another run would end the same way
                 self.verdicts[id_] = failed_verdict(id_, Status.CRASHED, "crashed", why)
         elif cell == blame:
             self.left_out_notes.append(f"Cell {blame} was left out: {why}.")
@@ -176,7 +176,7 @@ class Judging:
                 self.verdicts[id_] = Verdict(id_, Status.NOT_GRADED, note=self.broken)
             else:
                 self.verdicts[id_] = failed_verdict(
-                    id_, Status.TIMEOUT, "no-end", "the time for the whole notebook was over"
+                    id_, Status.TIMEOUT, "no-end", "the time for the whole notebook was up"
                 )
         verdicts = {id_: self.verdicts[id_] for id_ in self.chapter.questions}
         answers = {cell.id for cell in self.chapter.answer_cells.values()}

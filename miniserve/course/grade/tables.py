@@ -1,6 +1,6 @@
 """The results as files for other programs: results.json, grades.csv, free_text.csv, junit.xml.
 
-Grading twice gives the same bytes, but for one line of results.json that says when.
+Grading twice gives the same bytes, except for one line of results.json that says when.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """All of one grading: the sheets, in order, and what their marks are counted by."""
+    """All of one grading: the sheets, in order, and what decides their marks."""
 
     sheets: Sequence[Sheet]
     course: dict[int, TrustedChapter]
@@ -50,7 +50,7 @@ class Graded:
         return [sheet for sheet in self.sheets if sheet.learner == learner]
 
     def verdict(self, learner: str, question: str) -> Verdict:
-        """Return the verdict; a chapter that was not handed in is missing."""
+        """Return the verdict; MISSING for a chapter that was not handed in."""
         found = [sheet.verdicts[question] for sheet in self.of(learner) if question in sheet.verdicts]
         return found[0] if found else Verdict(question, Status.MISSING, note="not handed in")
 
@@ -75,7 +75,7 @@ class Graded:
 
 
 def results_json(graded: Graded, graded_at: str) -> str:
-    """Return everything, with what it was made by."""
+    """Return everything, with the versions that made it."""
     made_by = {name: version(name) for name in ("nbval", "pytest", "ipykernel")}
     whole = {
         "schema": SCHEMA,
@@ -109,7 +109,7 @@ def _submission(graded: Graded, sheet: Sheet) -> dict[str, Any]:
 
 
 def grades_csv(graded: Graded) -> str:
-    """Return a line per learner: points of each question, the sum, the most there is, and what is not marked yet."""
+    """Return a line per learner: points for each question, their sum, the maximum, and what is still to be marked."""
     rows: list[list[object]] = [["learner", *graded.questions, "points", "of", "to be marked"]]
     for learner in graded.learners:
         credits = [graded.credit(learner, id_) for id_ in graded.questions]
@@ -127,7 +127,7 @@ def _number(value: float) -> str:
 
 
 def free_text_csv(graded: Graded) -> str:
-    """Return the texts that a person reads, beside rubric and model answer, with marks that were read in."""
+    """Return the texts that a person reads, beside rubric and model answer, with the marks known so far."""
     rows: list[list[object]] = [
         ["learner", "question", "title", "answer", "rubric", "model answer", "mark", "comment"],
     ]
@@ -151,7 +151,7 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
 
 
 def junit_xml(graded: Graded) -> str:
-    """Return JUnit's form: a suite per notebook, a case per question. Not tried and not marked yet are skipped."""
+    """Return JUnit XML: a suite per notebook, a case per question. Not tried and not yet marked count as skipped."""
     suites = "".join(_suite(sheet) for sheet in graded.sheets)
     return f'<?xml version="1.0" encoding="utf-8"?>\n<testsuites>\n{suites}</testsuites>\n'
 

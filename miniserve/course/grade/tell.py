@@ -1,7 +1,7 @@
-"""What is sent into a learner's kernel to ask one question there, as text; and how its answer is read.
+"""Sends text into a learner's kernel to ask one question there, and reads the reply.
 
-The text runs in a namespace of its own, in a process that the learner's code may have changed in any way. So what it
-tells is believed to be the learner's answer, and nothing more than that.
+The text runs in a namespace of its own, in a process that the learner's code may have changed in any way. So we take
+the reply as the learner's answer, and as nothing more.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def look(answer, methods):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is seen of an answer before it is asked anything."""
+    """What a first look sees of an answer, before any question."""
 
     there: bool = True
     tried: bool = True
@@ -64,7 +64,7 @@ def _methods(question: Question) -> list[str]:
 
 
 def ask_there(kernel: GradedKernel, question: Question, drive: Drive, asked: Json, timeout_s: float) -> Told:
-    """Let the answer in the kernel be asked. Raises: Empty if nothing came in time, KernelGone."""
+    """Ask the answer in the kernel. Raises: Empty if nothing came in time, KernelGone."""
     request = {
         "name": question.name,
         "drive": source_of(drive),
@@ -81,7 +81,7 @@ def ask_there(kernel: GradedKernel, question: Question, drive: Drive, asked: Jso
 
 
 def source_of(drive: Drive) -> str:
-    """Return a driver's own text; its annotations are not looked at."""
+    """Return a driver's source, with its annotations unevaluated."""
     return "from __future__ import annotations\n" + textwrap.dedent(inspect.getsource(drive))
 
 

@@ -1,6 +1,6 @@
-"""The chapters as the project gives them: cells, questions, and what is typical of each, to recognise it by.
+"""The chapters as the project gives them: cells, questions, and what identifies each.
 
-The learner's notebooks in `chapters/` are the measure, not what is handed in.
+The project's own notebooks in `chapters/` decide, not what learners hand in.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHAPTER_LIMITS = {20: Limits(180.0, 400.0)}  # the capstone drives a whole stack
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One code cell of a chapter as it is given. `question` is set for an answer cell."""
+    """One code cell of a chapter as given. `question` is set for an answer cell."""
 
     id: str
     text: str
@@ -43,7 +43,7 @@ class Given:
 
     @property
     def runs(self) -> bool:
-        """Say whether grading may run it: no check, nothing that measures this machine."""
+        """True if grading may run it: not a check, and nothing that measures this machine."""
         return not self.tags & {"check", "measured"}
 
 
@@ -65,7 +65,7 @@ class TrustedChapter:
 
     @property
     def own_ids(self) -> frozenset[str]:
-        """Ids of cells that no other chapter has: answers and checks carry the question's number."""
+        """Ids of cells that no other chapter has: answers and checks contain the question's number."""
         return frozenset(cell.id for cell in self.cells if cell.question or "check" in cell.tags)
 
     @property

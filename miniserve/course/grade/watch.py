@@ -1,4 +1,4 @@
-"""One worker, followed from outside: it tells what it does, and is ended if it is silent, takes too long or too much.
+"""Follows one worker from outside, and ends it if it is silent, takes too long or takes too much.
 
 When it is over, everything that it started is killed.
 """
@@ -22,32 +22,32 @@ from miniserve.course.grade.sandbox import Room
 from miniserve.course.grade.sheet import verdict_from
 from miniserve.course.grade.trusted import Limits
 
-START_S = 300.0  # until the kernel answers for the first time: 5 s of work, on a machine that may be very busy
+START_S = 300.0  # until the kernel's first answer: 5 s of work, on a machine that may be very busy
 LOOK_EVERY_S = 0.2
 MOST_PROCESSES = 64
 MOST_MEMORY_BYTES = 3 * 2**30
-PATIENCE_S = 15.0  # beyond a cell's limit, until a worker that says nothing is ended: it should have ended the cell
+PATIENCE_S = 15.0  # beyond a cell's limit, before we end a silent worker: it should have ended the cell
 
 
 @dataclass(slots=True)
 class NotebookRun:
-    """What one worker told, and how it ended."""
+    """What one worker reported, and how it ended."""
 
     ready: bool = False
     done: bool = False
-    at: str = ""  # what was under way last
+    at: str = ""  # what was running last
     blame: str = ""  # a cell or question that must not run again
     why: str = ""
     status: Status = Status.CRASHED
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)  # cells that did not end well
-    late: list[str] = field(default_factory=list)  # of those, the ones whose time was over, in order
+    failed: dict[str, str] = field(default_factory=dict)  # cells that failed
+    late: list[str] = field(default_factory=list)  # those that ran out of time, in order
     log: str = ""
 
 
 def watch(job: dict[str, Any], folder: Path, room: Room, limits: Limits, stopped: threading.Event) -> NotebookRun:
-    """Start a worker, follow what it tells, and end it if it is silent, takes too long or takes too much."""
+    """Start a worker, follow its reports, and end it if it is silent, takes too long or takes too much."""
     reading, writing = os.pipe()
     (folder / "job.json").write_text(json.dumps({**job, "pipe": writing}), encoding="utf-8")
     with open(folder / "log", "wb") as log:
@@ -106,7 +106,7 @@ def _follow(run: NotebookRun, reading: int, worker: int, mark: str, limits: Limi
         now_s = time.monotonic()
         if ready:
             if not (chunk := os.read(reading, 1 << 16)):
-                return None if run.done or run.blame else _blame(run, "the process that judges was ended")
+                return None if run.done or run.blame else _blame(run, "the judging process died")
             heard_s = now_s
             *lines, waiting = (waiting + chunk).split(b"\n")
             for line in lines:

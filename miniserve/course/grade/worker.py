@@ -1,8 +1,8 @@
 """The process that runs one notebook and judges it: `pytest --nbval-lax -p miniserve.course.grade.worker`.
 
-nbval executes the cells in a kernel that is not trusted. After the last cell comes one item per question, which asks
-the kernel for JSON and judges here. What happens is told to the supervisor as it happens, one line of JSON each through
-a pipe, so that it knows what was under way if this process is killed. pytest's own count of failures means nothing.
+nbval executes the cells in an untrusted kernel. After the last cell comes one item per question, which asks the kernel
+for JSON and judges here. This process reports each event to the supervisor as it happens, as a line of JSON through a
+pipe; so the supervisor knows what was running if this process is killed. pytest's own count of failures means nothing.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from miniserve.course.check.question import Question
 from miniserve.course.grade.judge import End, judge
 from miniserve.course.grade.kernel import GradedKernel
 
-OUTPUT_S = 20.0  # nbval's own 5 s, within which outputs must follow a reply, are too few on a busy machine
-_collect = IPyNbFile.collect  # of nbval 0.11.0, an internal: a test holds us to it
+OUTPUT_S = 20.0  # outputs must follow a reply within this time; nbval's own 5 s is too short on a busy machine
+_collect = IPyNbFile.collect  # an internal of nbval 0.11.0; a test pins that version
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that names the job: a JSON file of the supervisor's."""
+    """Add the option that names the job: a JSON file from the supervisor."""
     parser.addoption("--grade-job", required=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the questions behind the cells, and our kernel in place of nbval's."""
+    """Add the questions after the cells, and put our kernel in place of nbval's."""
     job = json.loads(Path(config.getoption("--grade-job")).read_text(encoding="utf-8"))
     GradingJob.current = GradingJob(job)
     IPyNbFile.collect = _collect_with_questions
@@ -41,14 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class GradingJob:
-    """What this process was asked to do, and the pipe through which it tells."""
+    """What this process has to do, and the pipe for its reports."""
 
     current: GradingJob
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
         self.cell_ids: list[str] = job["cell_ids"]
-        self.ends: dict[str, End] = {}  # cells that did not end well
+        self.ends: dict[str, End] = {}  # cells that failed
         questions: tuple[Question, ...] = import_module(job["questions"]).QUESTIONS
         self.questions = [question for question in questions if question.id in job["judge"]]
         self._pipe: int = job["pipe"]
@@ -75,7 +75,7 @@ def _collect_with_questions(self: Any) -> Iterator[pytest.Item]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Tell what begins; see how it ended; stop at once when the kernel has gone."""
+    """Report what begins and how it ended; stop at once when the kernel has gone."""
     run, at = GradingJob.current, _name(item)
     run.tell(event="begin", at=at)
     try:
@@ -92,7 +92,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Say that all was asked; without this line the supervisor knows that something ended us."""
+    """Report that all is asked; without this line the supervisor knows that something ended us."""
     if not session.shouldstop:
         GradingJob.current.tell(event="done")
 
@@ -102,7 +102,7 @@ def _name(item: pytest.Item) -> str:
 
 
 def _end(kernel: GradedKernel) -> End | None:
-    """Return how a cell failed, by what its reply says: an error that was not shown is one that was hidden."""
+    """Return how a cell failed, by its reply: an error that the cell did not show is one that it hid."""
     if not kernel.reply:
         return End(kernel.gone or f"it was still running after {kernel.limit_s:g} s", timeout=not kernel.died)
     if kernel.reply.get("status") == "ok":
@@ -113,7 +113,7 @@ def _end(kernel: GradedKernel) -> End | None:
 
 
 class Asked(pytest.Item):
-    """One question, asked of what the cells left in the kernel."""
+    """One question, asked of the kernel that the cells leave behind."""
 
     def __init__(self, *, question: Question, **rest: Any) -> None:
         super().__init__(**rest)
@@ -121,7 +121,7 @@ class Asked(pytest.Item):
         self.obj = None
 
     def runtest(self) -> None:
-        """Judge, and tell the verdict."""
+        """Judge, and report the verdict."""
         run = GradingJob.current
         id_, learner = self.question.id, run.job["learner"]
         seed = seeds.bucket("grade", run.job["seed"], id_, learner, buckets=10_000)

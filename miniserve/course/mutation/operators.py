@@ -1,10 +1,10 @@
-"""Small mistakes, made on purpose: every one that one edit can make in the body of a function.
+"""Makes small mistakes on purpose: every one that a single edit can make in the body of a function.
 
     for mutant in mutants(text, {"choose"}): mutant.text      the module with one mistake in it
 
-The mistakes are those that people make: off by one, < for <=, + for -, min for max, a statement forgotten, arguments
-swapped, a condition turned round, an early return, a lock or an `await` left out. Texts are left alone: a message or a
-key may read otherwise. Knows Python's grammar; judges nothing.
+They are mistakes that people make: off by one, < for <=, + for -, min for max, a forgotten statement, swapped
+arguments, an inverted condition, an early return, a lock or an `await` left out. It leaves texts alone, because a
+message or a key may well read differently. Knows Python's grammar; judges nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Mutant:
 
 
 def mutants(text: str, functions: frozenset[str] | None = None) -> Iterator[Mutant]:
-    """Yield each different text that one edit makes of `text`; only in the bodies of `functions`, if they are named."""
+    """Yield each different text that one edit makes of `text`; with `functions`, only in their bodies."""
     tree = ast.parse(text)
     original = ast.unparse(tree)
     seen, inside = {original}, _inside(tree, functions)
@@ -72,7 +72,7 @@ def mutants(text: str, functions: frozenset[str] | None = None) -> Iterator[Muta
 
 
 def _inside(tree: ast.Module, functions: frozenset[str] | None) -> set[ast.AST]:
-    """Return the nodes that may be changed: without docstrings, signatures and annotations."""
+    """Return the nodes that an edit may change: no docstrings, signatures or annotations."""
     found: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, Function) and (functions is None or node.name in functions):
@@ -108,7 +108,7 @@ def _difference(before: str, after: str) -> tuple[str, str]:
 
 
 def _edits(node: ast.AST) -> Iterator[Edit]:
-    """Yield what can be done to `node`. Each edit works on any copy of it, too."""
+    """Yield the edits of `node`. Each works on any copy of it as well."""
     yield from _of_statements(node)
     yield from _of_operators(node)
     yield from _of_values(node)

@@ -1,8 +1,8 @@
 """`python -m miniserve course mutate [NN ...]`: does a chapter's check notice small mistakes in its own solutions?
 
-Every solution that is code (a library body, a formula) is spoilt in every way that `mutants.py` knows, and the check
-judges each in a process of its own that is ended when it takes too long. A mutant that passes is a hole in the check,
-unless `tests/course/bank/chNN/equivalent.toml` declares, with a reason, that it is no mistake:
+It mutates every solution that is code (a library body, a formula) in every way that `operators.py` knows. The check
+judges each mutant in a process of its own, killed when it takes too long. A mutant that passes is a hole in the check,
+unless `tests/course/bank/chNN/equivalent.toml` declares, with a reason, that it is not a mistake:
 
     [[equivalent]]
     question = "12.4"
@@ -36,8 +36,8 @@ from miniserve.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[3]
 LEAST_KILLED, MOST_EQUIVALENT = 0.95, 0.10  # of all mutants that are mistakes; of all mutants
-_PATIENCE_S = 60.0  # for one answer, whose own code has the time that it has in a notebook
-_START_S = 180.0  # importing, on a machine with much else to do
+_PATIENCE_S = 60.0  # for one answer; its own code gets the same time as in a notebook
+_START_S = 180.0  # to import, even on a busy machine
 _MUTATED_KINDS = ("code", "F")
 
 
@@ -85,7 +85,7 @@ class Score:
             yield f"       equivalent.toml: no surviving mutant reads {was}"
 
 
-# --- what is spoilt ------------------------------------------------------------------------------------------------
+# --- the solutions to mutate ---------------------------------------------------------------------------------------
 
 
 def module_text(number: int, root: Path = ROOT) -> Source:
@@ -119,7 +119,7 @@ def answer_in(text: str, name: str) -> Any:
 
 
 def passes(question_id: str, text: str, seed: int = 1) -> bool:
-    """Say whether a question's check takes the answer in `text` for correct."""
+    """Return whether a question's check accepts the answer in `text`."""
     question = chapter(int(question_id.partition(".")[0]), learner="").question(question_id)
     try:
         answer = answer_in(text, question.name)
@@ -135,7 +135,7 @@ def passes(question_id: str, text: str, seed: int = 1) -> bool:
 
 
 class Worker:
-    """Judges answers in another process; one that does not come back is ended, and a new one started."""
+    """Judges answers in another process; kills one that doesn't come back, and starts a new one."""
 
     def __init__(self) -> None:
         self._process: BaseProcess | None = None
@@ -150,7 +150,7 @@ class Worker:
         self._end()
 
     def passes(self, question_id: str, text: str) -> bool:
-        """Do as `passes` does. What hangs, or ends its process, does not pass."""
+        """Return what `passes` does. An answer that hangs, or ends its process, does not pass."""
         if self._pipe is None:
             self._start()
         assert self._pipe is not None
@@ -195,7 +195,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def declared(number: int, root: Path = ROOT) -> dict[str, dict[tuple[str, str], str]]:
-    """Return what a chapter declares equivalent: question -> (was, now) -> reason. Raises: SetupError without one."""
+    """Return a chapter's equivalent mutants: question -> (was, now) -> reason. Raises: SetupError without a reason."""
     path = root / f"tests/course/bank/ch{number:02}/equivalent.toml"
     found: dict[str, dict[tuple[str, str], str]] = {}
     for row in tomllib.loads(path.read_text(encoding="utf-8")).get("equivalent", []) if path.is_file() else []:
@@ -208,9 +208,9 @@ def declared(number: int, root: Path = ROOT) -> dict[str, dict[tuple[str, str], 
 def score_mutants(
     worker: Worker, solution: SolvedText, equivalents: Mapping[tuple[str, str], str], every: int = 1
 ) -> Score:
-    """Judge a solution's mutants; each `every`-th of them only. Raises: SetupError if the solution does not pass."""
+    """Judge every `every`-th mutant of a solution. Raises: SetupError if the solution itself does not pass."""
     if not worker.passes(solution.question_id, solution.text):
-        raise SetupError(f"{solution.question_id}: the solution itself does not pass when its cell is run alone")
+        raise SetupError(f"{solution.question_id}: the solution itself does not pass when its cell runs alone")
     result, used = Score(solution.question_id), set()
     for i, mutant in enumerate(mutants(solution.text, solution.functions)):
         if i % every:
@@ -228,7 +228,7 @@ def score_mutants(
 
 
 def few_equivalent(results: Sequence[Score]) -> bool:
-    """Say whether at most `MOST_EQUIVALENT` of all mutants are declared equivalent; if not, print it."""
+    """Return whether at most `MOST_EQUIVALENT` of all mutants are declared equivalent; print it if not."""
     equivalent, total = sum(result.equivalent for result in results), sum(result.total for result in results)
     if equivalent <= MOST_EQUIVALENT * total:
         return True
@@ -252,11 +252,11 @@ def numbers(root: Path = ROOT) -> list[int]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a mutation run."""
     parser.add_argument("chapters", nargs="*", type=int, metavar="NN", help="chapters; all if none is given")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="judge each N-th mutant only")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="judge every Nth mutant only")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Spoil solutions; 1 if a score is too low, or too many mutants are declared equivalent."""
+    """Mutate solutions; return 1 if a score is too low, or too many mutants are declared equivalent."""
     results: list[Score] = []
     for number in args.chapters or numbers():
         for result in scores(number, args.every):

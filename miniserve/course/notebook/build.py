@@ -1,10 +1,10 @@
-"""`python -m miniserve course build [--check | --all | --times] [NN ...]`: from each source its two notebooks.
+"""`python -m miniserve course build [--check | --all | --times] [NN ...]`: makes two notebooks from each source.
 
     solutions/06_percentiles.py ──> chapters/06_percentiles.ipynb    stubs, no outputs
                                 ──> solutions/06_percentiles.ipynb   solved, executed
 
-A solved notebook is executed again only where its code or the library's has changed. `--check` executes nothing: it
-compares what lies there with what the sources give, and the hashes of stored outputs with the code they came from.
+It executes a solved notebook again only if its code or the library's has changed. `--check` executes nothing: it
+compares the files with what the sources give, and the hashes of stored outputs with the code that they came from.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def questions_of(number: int) -> Mapping[str, Question]:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Where a course lies: `solutions/`, `chapters/` and the library below `root`."""
+    """Where a course is: `solutions/`, `chapters/` and the library below `root`."""
 
     root: Path = ROOT
     questions: Callable[[int], Mapping[str, Question]] = questions_of
@@ -75,13 +75,13 @@ class Course:
         return self.root / "solutions" / f"{source.name}.ipynb"
 
     def lab(self, source: Source) -> str:
-        """Return the text of what the chapter's cells call, since outputs come from it too."""
+        """Return the text of the lab that the chapter's cells call: outputs depend on it."""
         folder = f"ch{source.name}" if source.number else source.name
         path = self.root / f"miniserve/course/chapters/{folder}/lab.py"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def read(self, path: Path) -> tuple[Source, list[Texts]]:
-        """Read a source and its cells' texts. Raises: SetupError with all that is wrong."""
+        """Read a source and its cells' texts. Raises: SetupError with everything that is wrong."""
         shown = path.relative_to(self.root) if path.is_relative_to(self.root) else path
         source = read_source(path, shown)
         if found := problems(source, self.questions(source.number)):
@@ -96,7 +96,7 @@ def _means(name: str, path: Path) -> bool:
 def build(course: Course, path: Path, again: bool = False, times: bool = False) -> str:
     """Write both notebooks of one source; return what was done.
 
-    `again` executes what has not changed, too; `times` notes what it took. Raises: SetupError.
+    `again` executes even what has not changed; `times` records what the run took. Raises: SetupError.
     """
     source, cells = course.read(path)
     learner, solved = course.learner_path(source), course.solved_path(source)
@@ -121,7 +121,7 @@ def _stale(course: Course, source: Source, cells: Sequence[Texts]) -> bool:
 
 
 def _stale_outputs(course: Course, source: Source, cells: Sequence[Texts]) -> str:
-    """Say why the stored outputs are not those of this code; empty if they are."""
+    """Return why the stored outputs don't belong to this code; empty if they do."""
     path = course.solved_path(source)
     if not path.is_file():
         return "it does not exist"
@@ -143,7 +143,7 @@ def _refuse_unsolved(course: Course, source: Source, ran: Notebook) -> None:
 
 
 def stale(course: Course, path: Path) -> list[str]:
-    """Return the generated files of one source that are not what it gives, each with the reason; executes nothing."""
+    """Return the generated files that differ from what their source gives, each with the reason; execute nothing."""
     source, cells = course.read(path)
     learner, solved = course.learner_path(source), course.solved_path(source)
     found = []
@@ -157,7 +157,7 @@ def stale(course: Course, path: Path) -> list[str]:
 
 
 def strays(course: Course) -> list[str]:
-    """Return notebooks in chapters/ and solutions/ that no source gives; those of a learner's update aside."""
+    """Return notebooks in chapters/ and solutions/ without a source, except those that a learner's update keeps."""
     names = {path.stem for path in course.sources()}
     there = sorted([*course.root.glob("chapters/*.ipynb"), *course.root.glob("solutions/*.ipynb")])
     return [
@@ -175,8 +175,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a build."""
     parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers or names; all if none is given")
     parser.add_argument("--check", action="store_true", help="execute nothing; say which files are stale")
-    parser.add_argument("--all", action="store_true", help="execute also what has not changed")
-    parser.add_argument("--times", action="store_true", help="as --all, and note run times; on a machine at rest")
+    parser.add_argument("--all", action="store_true", help="execute even what has not changed")
+    parser.add_argument("--times", action="store_true", help="like --all, and record run times; use an idle machine")
 
 
 def run(args: argparse.Namespace, course: Course | None = None) -> int:

@@ -1,6 +1,6 @@
-"""A source and its chapter's questions agree: each is asked once, answered under its own name, and checked.
+"""Checks that a source and its chapter's questions agree: each is asked once, answered by its own name, and checked.
 
-Says everything that is wrong at once, each with file and line. Sees texts and questions; runs nothing.
+Reports everything that is wrong at once, with file and line. Sees texts and questions; runs nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from miniserve.course.notebook.source import Cell, Source
 
 
 def problems(source: Source, questions: Mapping[str, Question]) -> list[str]:
-    """Return what does not agree, as `file:line: what`; empty if all is well."""
+    """Return the disagreements, each as `file:line: what`; empty if all is well."""
     return [
         *_answers(source, questions),
         *_checks(source, questions),

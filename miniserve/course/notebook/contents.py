@@ -1,7 +1,7 @@
-"""The twenty exercises in their order, and how far somebody has come: read from the notebooks in a folder.
+"""The twenty exercises in order, and a learner's progress, read from the notebooks in a folder.
 
-Knows titles and files; hours and difficulty come from each chapter's questions, what is solved from the checks that a
-notebook's outputs tell.
+Knows titles and files. Minutes and difficulty come from each chapter's questions, progress from the verdicts in a
+notebook's outputs.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ TITLES: dict[int, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ChapterProgress:
-    """One chapter, and how much of it is solved in the notebook that was found."""
+    """One chapter, and how much of it its notebook has solved."""
 
     number: int
     title: str
     form: str
-    minutes: int  # of its questions; reading comes on top
-    difficulty: int  # of 5: that of its hardest question; 0 where there is no chapter yet
+    minutes: int  # of its questions, without the reading
+    difficulty: int  # of 5: its hardest question's; 0 if there is no chapter yet
     questions: int
     solved: int
 
 
 def progress(folder: Path = Path()) -> list[ChapterProgress]:
-    """Return all twenty, with what the notebooks in `folder` say is solved."""
+    """Return all twenty, with the progress that the notebooks in `folder` show."""
     return [_progress(number, title, form, folder) for number, (title, form) in TITLES.items()]
 
 
@@ -87,7 +87,7 @@ def _states(number: int, folder: Path) -> dict[str, str]:
 
 
 def contents(folder: Path = Path()) -> None:
-    """Display the twenty exercises; what is solved is read from the notebooks in `folder`, as they were last saved."""
+    """Display the twenty exercises, with the progress in the notebooks of `folder` as they were last saved."""
     rows = progress(folder)
     table(
         {

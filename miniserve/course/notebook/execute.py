@@ -1,7 +1,7 @@
 """Runs a notebook from the first cell to the last, and makes its outputs independent of machine and moment.
 
-What cannot be the same twice belongs in a cell tagged `measured`; here only what is no matter of content is taken out:
-addresses of objects, folders of this machine, names of temporary files, times of execution.
+Outputs that differ from run to run belong in a cell tagged `measured`; here only incidental text goes: addresses of
+objects, folders of this machine, names of temporary files, times of execution.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SCRUBBED = (
 def execute(notebook: Notebook, source: Source, folder: Path, root: Path) -> tuple[Notebook, Took]:
     """Run `notebook` in `folder`; return it with outputs, and what the run took.
 
-    Raises: SetupError naming the source's line if a cell raises, does not end, or writes to stderr.
+    Raises: SetupError naming the source's line if a cell raises, never ends, or writes to stderr.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -41,7 +41,7 @@ def execute(notebook: Notebook, source: Source, folder: Path, root: Path) -> tup
         node,
         timeout=CELL_LIMIT_S,
         kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of TCP, here on loopback
+        extra_arguments=["--IPKernelApp.log_level=40"],  # otherwise it warns of TCP, here on loopback
         record_timing=False,
         coalesce_streams=True,
         store_widget_state=False,
@@ -69,7 +69,7 @@ def execute(notebook: Notebook, source: Source, folder: Path, root: Path) -> tup
 
 
 class _Progress:
-    """Knows which cell runs, says so on a terminal, and notes how long checks take."""
+    """Knows which cell runs, shows it on a terminal, and records how long checks take."""
 
     def __init__(self, source: Source, cells: int, took: Took) -> None:
         self._source, self._cells, self._took = source, cells, took
@@ -102,7 +102,7 @@ def _refuse_stderr(notebook: Notebook, source: Source) -> None:
             if output.get("name") == "stderr" and "measured" not in cell.tags:
                 text = output["text"].strip()[:400]
                 raise SetupError(
-                    f"{source.at(cell)}: the cell writes to stderr; a solved notebook is quiet:\n    {text}"
+                    f"{source.at(cell)}: the cell writes to stderr, but a solved notebook must not:\n    {text}"
                 )
 
 

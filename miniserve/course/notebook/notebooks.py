@@ -1,7 +1,7 @@
-"""From a source to its two notebooks: the learner's, and the solved one; and back from their bytes.
+"""Makes a source's two notebooks, the learner's and the solved one, and reads notebooks back.
 
-Everything but outputs is decided by the source, to the byte. What a stored output came from is remembered as a hash
-beside it (`made_from`), so that a stale one is found without running anything. Executes nothing.
+The source decides everything but the outputs, to the byte. A hash beside each stored output (`made_from`) records the
+code that it came from, so that a stale one shows without running anything. Executes nothing.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def _texts(source: Source, cell: Cell, root: Path, run_time: str) -> Texts:
 
 
 def learner_notebook(source: Source, cells: Iterable[Texts]) -> Notebook:
-    """Return the notebook that a learner opens: stubs, no outputs, and a hash of each cell as it was given."""
+    """Return the notebook that a learner opens: stubs, no outputs, and a hash of each cell as given."""
     cells = list(cells)
     made = [_notebook_cell(text.cell, text.learner) for text in cells]
     return _notebook(source, made, {"given": {text.cell.id: digest(text.learner) for text in cells}})
 
 
 def solved_notebook(source: Source, cells: Iterable[Texts], stored: Mapping[str, Notebook], lab: str = "") -> Notebook:
-    """Return the solved notebook; its outputs are those of `stored`, cells by id, which ran before."""
+    """Return the solved notebook, with the outputs of `stored`: cells by id from an earlier run."""
     cells = list(cells)
     made = [_notebook_cell(text.cell, text.solved) for text in cells]
     for cell in made:
@@ -73,7 +73,7 @@ def solved_notebook(source: Source, cells: Iterable[Texts], stored: Mapping[str,
 
 
 def made_from(cells: Iterable[Texts], lab: str = "") -> dict[str, str]:
-    """Return for each code cell a hash of all that its output comes from: the chapter's lab, and the code so far."""
+    """Return for each code cell a hash of all that its output depends on: the chapter's lab, and the code so far."""
     so_far, found = digest(lab), {}
     for text in cells:
         if text.cell.is_code:
@@ -120,8 +120,8 @@ def loads(path: Path) -> Notebook:
         raise SetupError(f"{path} does not exist") from None
     try:
         return dict(json.loads(json.dumps(nbformat.reads(text, as_version=4))))  # type: ignore[no-untyped-call]
-    except Exception as error:  # nbformat raises whatever the damage leads to
-        raise SetupError(f"{path} is no notebook that can be read: {' '.join(str(error).split())[:200]}") from None
+    except Exception as error:  # nbformat raises whatever the damage causes
+        raise SetupError(f"{path} cannot be read as a notebook: {' '.join(str(error).split())[:200]}") from None
 
 
 def by_id(notebook: Notebook) -> dict[str, Notebook]:
@@ -130,7 +130,7 @@ def by_id(notebook: Notebook) -> dict[str, Notebook]:
 
 
 def without_outputs(notebook: Notebook) -> Notebook:
-    """Return a notebook as it is before it runs."""
+    """Return a notebook as it was before it ran."""
     cells = [
         {**cell, "outputs": [], "execution_count": None} if cell["cell_type"] == "code" else cell
         for cell in notebook["cells"]
@@ -139,13 +139,13 @@ def without_outputs(notebook: Notebook) -> Notebook:
 
 
 def untouched(notebook: Notebook) -> bool:
-    """Say whether a learner's notebook is still as it was given."""
+    """Return whether a learner's notebook is still as given."""
     given = notebook["metadata"].get("miniserve", {}).get("given", {})
     return bool(given) and {cell.get("id"): digest(cell["source"]) for cell in notebook["cells"]} == given
 
 
 def states(notebook: Notebook) -> dict[str, str]:
-    """Return what the check cells of a notebook said last: question to CORRECT, WRONG, NOT TRIED or NOTED."""
+    """Return the last verdicts of a notebook's check cells: question to CORRECT, WRONG, NOT TRIED or NOTED."""
     return {
         id_: state
         for cell in notebook["cells"]
@@ -156,6 +156,6 @@ def states(notebook: Notebook) -> dict[str, str]:
 
 
 def states_in(output: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the verdicts that one output of a check cell tells, as (question, state)."""
+    """Return the verdicts in one output of a check cell, as (question, state)."""
     text = output.get("text") or output.get("evalue") or ""
     return _STATE.findall(text if isinstance(text, str) else "".join(text))

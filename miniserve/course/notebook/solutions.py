@@ -1,7 +1,7 @@
-"""Where the solved answer of a question stands, and what it says: read from the source when someone asks, never before.
+"""Finds the solved answer of a question and its place, read from the source only when someone asks.
 
-Knows `solutions/NN_slug.py` and the library that code answers are taken from. A copy of the package without a
-repository around it has no solutions.
+Knows `solutions/NN_slug.py` and the library that code answers come from. A copy of the package without a repository
+around it has no solutions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A solved answer: its text, the file and line where that stands, and the solved notebook."""
+    """A solved answer: its text, the file and line of that text, and the solved notebook."""
 
     text: str
     place: str
@@ -24,15 +24,15 @@ class Solution:
 
 
 def solution_of(number: int, id_: str, root: Path = ROOT) -> Solution | None:
-    """Return the solution of a question; None where this copy has no solutions, or the chapter no such answer."""
+    """Return the solution of a question; None if this copy has no solutions, or the chapter no such answer."""
     from miniserve.course.notebook.source import read_source, solution_texts
-    from miniserve.course.notebook.targets import take  # these read notebooks, which only the builder and this do
+    from miniserve.course.notebook.targets import take  # imported here: only this and the builder read notebooks
 
     for path in sorted((root / "solutions").glob(f"{number:02}_*.py")):
         try:
             source = read_source(path, shown=path.relative_to(root))
         except SetupError:
-            return None  # it is being edited; the builder says what is wrong with it
+            return None  # someone is editing it; the builder says what is wrong with it
         for cell in source.cells:
             if cell.question == id_:
                 text = take(cell.target, id_, root).solved if cell.target else "\n".join(solution_texts(cell))

@@ -1,12 +1,12 @@
-"""A chapter's source, `solutions/NN_slug.py` in jupytext's percent form, as cells with ids, tags and lines.
+"""Reads a chapter's source, `solutions/NN_slug.py` in jupytext's percent format, as cells with ids, tags and lines.
 
-Also what a learner gets in place of a solution:
+And makes what a learner gets in place of a solution:
 
     # SOLUTION                        limit_s = ...
     limit_s = 2 * mean_s        ──>
     # END SOLUTION
 
-Knows the form of a source only: not the library (`library.py`), nor the questions (`consistency.py`).
+Knows only the form of a source: not the library (`library.py`), nor the questions (`consistency.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEYS = {"id", "tags", "question", "target"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell as it stands in the source; `line` is that of its header."""
+    """One cell of the source; `line` is its header's."""
 
     id: str  # as nbformat wants it: answer-6-1
     kind: str  # "code" or "markdown"
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A chapter: `name` is the file's without extension, `number` 0 for a notebook that is no chapter."""
+    """A chapter: `name` is the file's without its extension; `number` is 0 for a notebook that isn't a chapter."""
 
     path: Path
     cells: tuple[Cell, ...]
@@ -60,7 +60,7 @@ class Source:
         return chapter_number(self.name)
 
     def at(self, cell: Cell, offset: int = 0) -> str:
-        """Return `file:line` of a cell's header, or of a line in its text (the first is 1)."""
+        """Return `file:line` of a cell's header, or of a line in its text, counted from 1."""
         return f"{self.path}:{cell.line + offset}"
 
 
@@ -161,7 +161,7 @@ def _parts(text: str) -> Iterator[str | tuple[int, list[str]]]:
 def _stub(source: Source, cell: Cell, first: int, block: list[str]) -> list[str]:
     raises = f'raise NotImplementedError("Exercise {cell.question or cell.id}: write the body")'
     indent = len(block[0]) - len(block[0].lstrip()) if block else 0
-    if indent:  # markers inside a function: its body is to be written
+    if indent:  # markers inside a function: the learner writes its body
         return [" " * indent + raises]
     try:
         tree = ast.parse("\n".join(block))

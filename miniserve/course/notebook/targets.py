@@ -1,10 +1,10 @@
-"""A code exercise's solution is the library's own class or function: taken from its file, with and without bodies.
+"""Takes a code exercise's solution, the library's own class or function, from its file: with and without bodies.
 
     miniserve/policies/routing/balancer.py::LeastQueue.choose   one method of a class (more: `.choose+observe`)
     miniserve/observe/percentiles.py::exact                     a function
 
 The learner gets the same text with each named body replaced by `raise NotImplementedError`. Everything else (bases,
-decorators, other methods, comments) is kept to the letter.
+decorators, other methods, comments) stays unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The text of one definition: solved, and for the learner; and the bodies that differ."""
+    """The text of one definition, solved and for the learner, and the bodies that differ."""
 
     solved: str
     stub: str
@@ -30,7 +30,7 @@ class Taken:
 
 
 def take(target: str, exercise: str, root: Path) -> Taken:
-    """Take `path::Symbol.method` out of the library below `root`. Raises: SetupError, without the place that asked."""
+    """Take `path::Symbol.method` out of the library below `root`. Raises: SetupError; the caller adds the place."""
     file, _, symbols = target.partition("::")
     path = root / file
     if not symbols or not path.is_file():

@@ -1,7 +1,7 @@
-"""What each notebook takes: measured by a build, kept in one file, told to learners in round numbers.
+"""How long each notebook takes: a build measures it, one file keeps it, and learners read it in round numbers.
 
-A build notes what a notebook takes that has nothing noted, and of others only when asked (`--times`): how busy a
-machine is must not change a notebook's bytes.
+A build records a notebook's time if there is none yet, or if asked (`--times`): the machine's load must not change a
+notebook's bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FILE = Path("data/results/course_times.json")
 _ROUND_S = (5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300)
 _ABOUT = {
     "seconds": "that `python -m miniserve course build` took to execute a solved notebook, kernel start included",
-    "peak_mib": "resident memory of the kernel and of all processes that it started, at most, looked at every 0.1 s",
-    "checks_s": "seconds of each cell that checks an answer, the longest first",
+    "peak_mib": "peak resident memory of the kernel and all processes that it started, sampled every 0.1 s",
+    "checks_s": "seconds of each cell that checks an answer, longest first",
 }
 
 
@@ -36,12 +36,12 @@ class Took:
 
 
 def read_times(root: Path) -> dict[str, float]:
-    """Return the seconds of each notebook that was measured."""
+    """Return the seconds that each measured notebook took."""
     return dict(_read(root).get("seconds", {}))
 
 
 def note_times(root: Path, name: str, took: Took) -> None:
-    """Keep what a notebook took."""
+    """Record what a notebook took."""
     rows = {
         "seconds": round(took.seconds, 1),
         "peak_mib": round(took.peak_mib),
@@ -61,7 +61,7 @@ def _read(root: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def watched_memory(took: Took) -> Iterator[None]:
-    """Note in `took` the most that processes hold which this one starts meanwhile."""
+    """Record in `took` the most memory held by the processes that this one starts inside the block."""
     over, before = threading.Event(), {child.pid for child in psutil.Process().children()}
 
     def watch() -> None:
@@ -78,7 +78,7 @@ def watched_memory(took: Took) -> Iterator[None]:
 
 
 def held_mib(but: set[int]) -> float:
-    """Return what the children of this process and theirs hold, without the children `but`."""
+    """Return the memory of this process's children and their children, without the children `but`."""
     held = 0
     with contextlib.suppress(psutil.Error):  # one that ended just now
         for child in psutil.Process().children():

@@ -1,7 +1,7 @@
-"""`python -m miniserve course update NOTEBOOK...`: a learner's answers go into the chapter as it is now.
+"""`python -m miniserve course update NOTEBOOK...`: puts a learner's answers into the current chapter.
 
-Cells are told apart by id. What the learner wrote in answer cells is carried over; cells of their own stay behind the
-cell that they followed; all else is the new chapter's. The old file stays beside it as NAME.old.ipynb.
+It matches cells by id. It carries over what the learner wrote in answer cells, and keeps the learner's own cells after
+the cell that they followed; everything else comes from the new chapter. The old file stays beside it as NAME.old.ipynb.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from miniserve.errors import SetupError
 
 
 def update(course: Course, path: Path) -> list[str]:
-    """Bring one notebook up to date; return what was carried, line by line. Raises: SetupError."""
+    """Bring one notebook up to date; return what it carried over, line by line. Raises: SetupError."""
     old = loads(path)
     new = _current(course, path, old)
     said = list(_carry(old, new))
@@ -28,18 +28,18 @@ def update(course: Course, path: Path) -> list[str]:
 
 
 def _current(course: Course, path: Path, old: Notebook) -> Notebook:
-    """Return the chapter that a notebook came from, as it is now; renamed files say it in their metadata."""
+    """Return the current version of the chapter that a notebook came from; a renamed file's metadata tells which."""
     about = old["metadata"].get("miniserve", {})
     name = str(about.get("source") or path.stem)
     sources = course.sources([name])
     source, cells = course.read(sources[0])
     if "made_from" in about:
-        raise SetupError(f"{path} is a solved notebook; there is nothing of a learner's in it")
+        raise SetupError(f"{path} is a solved notebook; it has no learner's answers")
     return learner_notebook(source, cells)
 
 
 def _carry(old: Notebook, new: Notebook) -> Iterator[str]:
-    """Put the old notebook's answers and own cells into the new one; say what was done."""
+    """Put the old notebook's answers and the learner's own cells into the new one; yield what it did."""
     given = old["metadata"].get("miniserve", {}).get("given", {})
     given_now = new["metadata"]["miniserve"]["given"]
     if not any("id" in cell for cell in old["cells"]):
@@ -52,7 +52,7 @@ def _carry(old: Notebook, new: Notebook) -> Iterator[str]:
         if id_ in now:
             last = id_
             yield from _answer(cell, now[id_], given.get(id_, ""), given_now[id_])
-        elif id_ not in given:  # a cell that the old chapter had, and this one has not, is left behind
+        elif id_ not in given:  # a cell of the old chapter that the new one lacks is dropped
             behind.setdefault(last, []).append(_own(cell))
         elif _is_answer(cell) and digest(cell["source"]) != given[id_]:
             yield f"{id_}: the chapter no longer asks this; your answer is in the old file"
@@ -62,7 +62,7 @@ def _carry(old: Notebook, new: Notebook) -> Iterator[str]:
 
 
 def _answer(old: Notebook, new: Notebook, given: str, given_now: str) -> Iterator[str]:
-    """Carry one cell over if the learner has changed it; `given` and `given_now` are hashes of what they were given."""
+    """Carry one cell over if the learner changed it; `given` and `given_now` are hashes of the cell as given."""
     if digest(old["source"]) in (given, given_now):
         return
     if not _is_answer(new):
@@ -82,7 +82,7 @@ def _own(cell: Notebook) -> Notebook:
 
 
 def _free(path: Path) -> Path:
-    """Return a name beside `path` that is not taken: NAME.old.ipynb, NAME.old2.ipynb, ..."""
+    """Return a free name beside `path`: NAME.old.ipynb, NAME.old2.ipynb, ..."""
     names = (path.with_name(f"{path.stem}.old{number or ''}.ipynb") for number in (0, *range(2, 1000)))
     return next(name for name in names if not name.exists())
 
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, course: Course | None = None) -> int:
-    """Bring each notebook up to date and say what was carried."""
+    """Bring each notebook up to date and print what it carried over."""
     for path in args.notebooks:
         print("\n".join(update(course or Course(), path)))
     return 0

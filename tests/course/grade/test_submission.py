@@ -117,5 +117,5 @@ def test_a_folder_without_notebooks_is_refused(tmp_path: Path, course: dict[int,
     (tmp_path / "in").mkdir()
     with pytest.raises(SetupError, match="no notebooks"):
         read(tmp_path, course)
-    with pytest.raises(SetupError, match="no folder"):
+    with pytest.raises(SetupError, match="not a folder"):
         read_submissions(tmp_path / "nowhere", course)

@@ -106,7 +106,7 @@ def test_what_is_no_learners_notebook_is_refused_and_left_alone(mine: Path, tmp_
     course = write(tmp_path)
     broken = tmp_path / "07_broken.ipynb"
     broken.write_text("{")
-    with pytest.raises(SetupError, match=r"07_broken\.ipynb is no notebook that can be read"):
+    with pytest.raises(SetupError, match=r"07_broken\.ipynb cannot be read as a notebook"):
         update(course, broken)
     with pytest.raises(SetupError, match=r"none\.ipynb does not exist"):
         update(course, tmp_path / "none.ipynb")

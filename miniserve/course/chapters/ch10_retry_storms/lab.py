@@ -1,8 +1,8 @@
 """Chapter 10's experiments: a wave of clients, a queue that never empties, and Larkspur's storm on the real scheduler.
 
 Larkspur is the course's fictional service: an assistant for a chain of garden centres. `wave` and `storm` are models of
-a few lines, whose retry policies and budgets are the framework's; `larkspur_storm` runs the real scheduler in virtual
-time. Knows no answer to a question.
+a few lines that use the framework's retry policies and budgets; `larkspur_storm` runs the real scheduler in virtual
+time. Contains no answers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BUSY = Overloaded("no answer in time")
 
 # --- a wave --------------------------------------------------------------------------------------------------------
 
-SERVED_PER_S = 3  # of the wave that is worked out on paper
+SERVED_PER_S = 3  # in the wave of exercise 10.3, worked out on paper
 BARE_S = (4, 8)  # waits after the first and the second failure, without jitter
 JITTERED_S = {  # the same with jitter: what each client drew
     "A": (1, 5), "B": (3, 2), "C": (2, 7), "D": (1, 1), "E": (4, 6), "F": (2, 3),
@@ -46,9 +46,9 @@ Second = tuple[int, int, int]  # second, arriving, served
 
 
 def wave(next_wait: NextWait, clients: int, served_per_s: int, seconds: int) -> list[Second]:
-    """Let all clients fail at second 0; return what arrives and is served in each whole second from 1 on.
+    """Let all clients fail at second 0; return how many arrive and how many are served in each second from 1 on.
 
-    In a second the first `served_per_s` clients, in their order, are served; the others fail at once and wait again.
+    Each second serves the first `served_per_s` clients, in their order; the others fail at once and wait again.
     """
     arriving: dict[int, list[int]] = defaultdict(list)
     failures = [0] * clients
@@ -69,7 +69,7 @@ def wave(next_wait: NextWait, clients: int, served_per_s: int, seconds: int) -> 
 
 
 def by_policy(policy: RetryPolicy) -> NextWait:
-    """Return the waits of one of the framework's policies; one that gives up never comes back."""
+    """Return the waits that a policy of the framework gives; a client that gives up never comes back."""
 
     def next_wait(client: int, failures: int) -> float:
         delay_s = policy.delay_s(failures, BUSY, 0.0, None)
@@ -79,7 +79,7 @@ def by_policy(policy: RetryPolicy) -> NextWait:
 
 
 def draw_waves(waves: Mapping[str, Sequence[Second]], served_per_s: int) -> None:
-    """Draw what arrives in each second, a panel for each way to wait."""
+    """Draw how many clients arrive in each second, with a panel for each way to wait."""
     figure, axes = new_figure(
         "When clients come back", x="seconds after all failed", y="arriving in that second", panels=len(waves)
     )
@@ -95,7 +95,7 @@ def draw_waves(waves: Mapping[str, Sequence[Second]], served_per_s: int) -> None
     show(figure, alt=f"Arrivals per second, against {served_per_s} that can be served. {ends}.")
 
 
-# --- a queue that does the work of those who left ------------------------------------------------------------------
+# --- a server that works for clients that have left ----------------------------------------------------------------
 
 CAPACITY_PER_S = 10
 TIMEOUT_S = 2.0
@@ -107,7 +107,7 @@ class Storm:
     """One row per request, in the order of arrival; `end_s` is when the last one arrived."""
 
     arrived_s: Floats
-    good: Mask  # answered in time, at whichever try
+    good: Mask  # answered in time, on any try
     tries: Floats
     end_s: float
 
@@ -115,22 +115,22 @@ class Storm:
         return f"{len(self.good):,} requests in {self.end_s:g} s"
 
     def between(self, start_s: float, end_s: float) -> tuple[float, float]:
-        """Return, of the requests that arrived in [start_s, end_s), the share answered in time and the mean tries."""
+        """Return the share answered in time and the mean tries of the requests that arrived in [start_s, end_s)."""
         those = (self.arrived_s >= start_s) & (self.arrived_s < end_s)
         return float(self.good[those].mean()), float(self.tries[those].mean())
 
     @property
     def late_share(self) -> float:
-        """The share answered in time of those that arrived in the last minute."""
+        """The share answered in time of the last minute's requests."""
         return self.between(self.end_s - LOOKED_AT_S, self.end_s)[0]
 
 
 def storm(
     policy: RetryPolicy, *, arrivals_per_s: float = 8.0, fault_s: float = 10.0, budget: Budget | None = None
 ) -> Storm:
-    """Simulate one server with a queue that is down for `fault_s` from second 30 on, and clients that wait 2 s.
+    """Simulate a server with a queue, down for `fault_s` from second 30 on, and clients that wait 2 s.
 
-    The server is not told that a client left, so it serves what nobody waits for any more.
+    Nothing tells the server that a client has left, so it serves requests whose clients no longer wait.
     """
     arrived = np.arange(0, LASTS_S, 1 / arrivals_per_s)
     good, tries = np.zeros(len(arrived), dtype=bool), np.zeros(len(arrived))
@@ -156,7 +156,7 @@ def storm(
 
 
 def draw_storms(storms: Mapping[str, Storm], fault: tuple[float, float], window_s: float = 5.0) -> None:
-    """Draw the share of requests that are answered in time, over the time at which they arrive."""
+    """Draw the share of requests answered in time, over their time of arrival."""
     figure, ax = new_figure("Answered in time", x="time of arrival (s)", y="share of requests")
     ends = []
     for i, (name, found) in enumerate(storms.items()):
@@ -196,7 +196,7 @@ def larkspur_scenario(clients: str) -> Scenario:
 
 
 def with_retry(scenario: Scenario, retry: Recipe[RetryPolicy]) -> Scenario:
-    """Return the scenario with another retry policy of its clients."""
+    """Return the scenario with another retry policy for its clients."""
     assert scenario.clients is not None
     return replace(scenario, clients=replace(scenario.clients, retry=retry))
 
@@ -219,14 +219,15 @@ def larkspur_storm(clients: str) -> Storm:
 # --- situations ----------------------------------------------------------------------------------------------------
 
 SITUATIONS = {
-    "a": "5,000 phones lost their connection at once; all call again after 2 s, after 4 s, after 8 s sharp.",
-    "b": "One GPU of three is dead. A third of all first tries wait for its timeout before they go elsewhere.",
+    "a": "5,000 phones lost their connection at once; all call again after exactly 2 s, then 4 s, then 8 s.",
+    "b": "One GPU of three is dead. A third of all first tries go there and time out before going elsewhere.",
     "c": "A prompt is longer than the model allows. The gateway answers 400; the client sends it again, nine times.",
     "d": "The phone tries three times, the web server three times, the gateway three times.",
-    "e": "Each client tries at most twice, and spread out; when all fail, the load still doubles.",
-    "f": "The waits double without end: after a short night's fault, some clients would come back after nine hours.",
+    "e": "Each client tries at most twice, and the retries are spread out; when all tries fail, the load still "
+    "doubles.",
+    "f": "The waits double without end: after a night's fault, some clients would come back nine hours later.",
     "g": "A failed client sends its request again at once, as fast as the network allows.",
-    "h": "The answer broke off after 200 words that the customer has read. The client starts it again from its first "
+    "h": "The answer broke off after 200 words, which the customer has read. The client starts it again from the first "
     "word.",
 }
 REMEDIES = {
@@ -234,7 +235,7 @@ REMEDIES = {
     "jitter": "draw the wait at random",
     "cap": "bound the longest wait",
     "budget": "bound the retries of all clients together by a share of the requests",
-    "breaker": "stop calling the replica that fails, and try it again later with a few",
-    "one layer": "let one place retry, and all others pass the error on",
+    "breaker": "stop calling the replica that fails, and later let a few calls through",
+    "one layer": "let one layer retry, and all others pass the error on",
     "no retry": "do not send it again",
 }

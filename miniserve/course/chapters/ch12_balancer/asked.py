@@ -1,7 +1,7 @@
-"""How balancers are asked: their driver, and the requests and replicas that they meet.
+"""Asks balancers: their driver, and the requests and replicas that they meet.
 
-What is asked are `lives`. In each, a fresh balancer is asked about one request after the other; a round either shows
-views, or a fleet whose loads follow from the balancer's own choices. Knows no right answer.
+It asks in `lives`. In each, a fresh balancer chooses for one request after the other; a round shows either views, or a
+fleet whose loads follow from the balancer's own choices. Contains no answers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Load = Callable[[View], object]
 
 
 def drive_choose(answer: Json, asked: Json) -> Json:
-    """Play `lives`: each with a balancer of its own, made as `makes` says, asked about one request after the other.
+    """Play `lives`: each has a balancer of its own, made as `makes` says, that chooses for one request after another.
 
-    A round has the views it shows (`replicas`), or the fleet's size (`fleet`) and who has ended by then (`ended`): then
-    the numbers follow from the balancer's own choices. `watched` tells which replicas' loads were looked at.
+    A round has either the views to show (`replicas`), or the names of the fleet (`fleet`) and the requests that have
+    ended by then (`ended`): then the loads follow from the balancer's choices. `watched` records whose loads it reads.
     """
     import builtins
     from dataclasses import FrozenInstanceError
@@ -28,7 +28,7 @@ def drive_choose(answer: Json, asked: Json) -> Json:
     from miniserve.types import ReplicaView, Request
 
     class Counted(float):
-        """A number that notes when it is compared."""
+        """A number that counts its comparisons."""
 
         compared = 0
 
@@ -51,7 +51,7 @@ def drive_choose(answer: Json, asked: Json) -> Json:
         __hash__ = float.__hash__
 
     class Watched:
-        """A view that notes who asked for its load."""
+        """A view that records reads of its load."""
 
         _view: ReplicaView
         _looked: list[str]
@@ -70,7 +70,7 @@ def drive_choose(answer: Json, asked: Json) -> Json:
             return Counted(value)
 
     class Touched(tuple):  # type: ignore[type-arg]
-        """A tuple that counts how many of its items were taken."""
+        """A tuple that counts how many of its items are taken."""
 
         taken = 0
 
@@ -86,7 +86,7 @@ def drive_choose(answer: Json, asked: Json) -> Json:
     plain_hash = hash
 
     def salted(thing: object) -> int:
-        """Python's hash as processes have it: of anything but numbers it is another one in each life."""
+        """Python's hash as it differs between processes: for all but numbers, it is another one in each life."""
         return plain_hash(thing if isinstance(thing, int | float) else (len(told["lives"]), thing))
 
     told: dict[str, Json] = {"lives": [], "looked": [], "changed": False}
@@ -95,7 +95,7 @@ def drive_choose(answer: Json, asked: Json) -> Json:
         balancer = answer(**make)
         held: dict[str, str] = {}
         choices: list[Json] = []
-        if isinstance(rounds, dict):  # many requests that are shown the same
+        if isinstance(rounds, dict):  # many requests with the same views
             rounds = [{"id": name, "replicas": rounds["replicas"]} for name in rounds["ids"]]
         last = None
         for place, one in enumerate(rounds):
@@ -130,7 +130,7 @@ def drive_choose(answer: Json, asked: Json) -> Json:
 
 
 def _views(rng: Random, count: int, most: int = 4) -> list[View]:
-    """Return replicas in any order with small loads, so that equals are common."""
+    """Return replicas in any order with small loads, so that ties are common."""
     names = rng.sample("abcdefgh", count)
     return [_view(name, rng, most) for name in names]
 
@@ -152,7 +152,7 @@ def random_rounds(seed: int, rounds: int = 60) -> Sequence[Json]:
 
 
 def traffic(seed: int, rounds: int = 200, fleet: int = 5) -> Sequence[Json]:
-    """Requests come one by one and last for a while; sometimes a replica is not on offer."""
+    """Return requests that come one by one and last for a while; sometimes a replica is not on offer."""
     rng = generator(seed, "12 traffic")
     names = [f"r{i}" for i in range(fleet)]
     ends: dict[int, list[str]] = {}
@@ -186,12 +186,12 @@ def equals(count: int, **load: Json) -> list[View]:
 
 
 def same_views(names: Sequence[str], views: Sequence[View]) -> Json:
-    """Return a life in which each request is shown the same views."""
+    """Return a life in which each request meets the same views."""
     return {"ids": list(names), "replicas": list(views)}
 
 
 def unfolded(asked: Json) -> Json:
-    """Return what is asked with every life as a list of rounds."""
+    """Return `asked` with every life as a list of rounds."""
     return {**asked, "lives": [_rounds(life) for life in asked["lives"]]}
 
 
@@ -200,7 +200,7 @@ def _rounds(life: Json) -> list[Json]:
 
 
 def luck(seed: int, load: Mapping[str, Json]) -> Sequence[Json]:
-    """240 requests to four equals; then a few of them again: the same, the list turned round, the requests reversed."""
+    """Return 240 requests to four tied replicas; then a few of them again, with the requests or the list reversed."""
     rng = generator(seed, "12 luck")
     names, alike = [f"q{rng.randrange(10**9)}" for _ in range(240)], equals(4, **load)
     few = same_views(names[:40], alike)

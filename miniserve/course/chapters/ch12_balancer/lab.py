@@ -1,7 +1,7 @@
 """Chapter 12's experiments: Larkspur's fleet under a balancer, old views, long prompts in the way, real replicas.
 
-Larkspur is the course's fictional service: an assistant for a chain of garden centres. Customers chat, staff have
-articles drafted; both go to one fleet. Knows no answer to a question.
+Larkspur is the course's fictional service: an assistant for a chain of garden centres. Customers chat and
+staff have articles drafted, on one fleet. Contains no answers.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from miniserve.workload.arrivals import Poisson
 from miniserve.workload.lengths import CONVERSATION_OUTPUT, Geometric
 from miniserve.workload.requests import Workload
 
-HARDWARE, MODEL = "l4", "llama-3.1-8b"  # names of data/hardware.toml
+HARDWARE, MODEL = "l4", "llama-3.1-8b"  # names in data/hardware.toml
 REQUESTS_PER_S = 1.1  # of the whole fleet of four
-SLOTS = 12  # answers that one replica writes at the same time: more would slow each of them down
+SLOTS = 12  # answers that one replica writes at a time: more would slow each of them down
 ARTICLE_TOKENS, ARTICLE_SHARE = 2000, 0.1
 
 MakeBalancer = Callable[[], Balancer]
@@ -47,7 +47,7 @@ MakeBalancer = Callable[[], Balancer]
 
 @dataclass(frozen=True, slots=True)
 class ChatsAndArticles:
-    """Lengths of answers: nine in ten are chats, as long as published ones; one in ten is an article."""
+    """Lengths of answers: nine in ten are chats, as long as in a published trace; one in ten is an article."""
 
     @property
     def mean_tokens(self) -> float:
@@ -59,7 +59,7 @@ class ChatsAndArticles:
 
 
 def larkspur(make: MakeBalancer, *, requests: int = 1000, replicas: int = 4, probe_interval_s: float = 0.5) -> Scenario:
-    """Return Larkspur's afternoon: four L4 cards, each with the real scheduler and a formula for its steps' times."""
+    """Return Larkspur's afternoon: four L4 cards, each with the real scheduler and a formula for step times."""
     group = ReplicaGroup("gpu", replicas, hardware=HARDWARE)
     return Scenario(
         Workload(Poisson(REQUESTS_PER_S * replicas / 4), output=ChatsAndArticles()),
@@ -71,7 +71,7 @@ def larkspur(make: MakeBalancer, *, requests: int = 1000, replicas: int = 4, pro
 
 
 def run(make: MakeBalancer, *, seed: int = 1, **settings: float) -> Outcomes:
-    """Simulate an afternoon with the balancer that `make()` gives; the same seed is the same demand for all."""
+    """Simulate an afternoon with the balancer that `make()` returns; all balancers meet the same demand for a seed."""
     scenario = larkspur(make, **settings)  # type: ignore[arg-type]
     result = simulate(scenario, seed)
     if result.stopped is not None:
@@ -80,9 +80,9 @@ def run(make: MakeBalancer, *, seed: int = 1, **settings: float) -> Outcomes:
 
 
 class OldViews:
-    """Shows a balancer the fleet as it was at the last full `every_s` seconds, as if all load came by report.
+    """Shows a balancer the fleet as it was at the last report, one every `every_s` seconds, `outstanding` included.
 
-    That is what a balancer sees that is one of many: the requests of the others are counted in the reports alone.
+    A balancer that is one of many sees the fleet like that: only the reports count the others' requests.
     """
 
     def __init__(self, balancer: Balancer, every_s: float) -> None:
@@ -99,13 +99,13 @@ class OldViews:
 
 
 def with_old_views(make: MakeBalancer, every_s: float) -> MakeBalancer:
-    """Return a maker of balancers that see reports of every `every_s` seconds."""
+    """Return a maker of balancers that see a report every `every_s` seconds."""
     return lambda: OldViews(make(), every_s)
 
 
 @functools.lru_cache(maxsize=64)
 def ttft_p99_s(make: MakeBalancer, every_s: float = 0.0, seed: int = 1) -> float:
-    """Return the 99th percentile of the time to first token, with reports of every `every_s` seconds (0: no delay)."""
+    """Return the 99th percentile of the time to first token, with a report every `every_s` seconds (0: no delay)."""
     outcomes = run(with_old_views(make, every_s) if every_s else make, seed=seed)
     return percentiles(outcomes.ttft_s, (99,))[0]
 
@@ -114,7 +114,7 @@ def ttft_p99_s(make: MakeBalancer, every_s: float = 0.0, seed: int = 1) -> float
 
 
 def compare(runs: Mapping[str, Outcomes], caption: str = "Time to first token, Larkspur's afternoon") -> None:
-    """Show p50, p95 and p99 of the time to first token, and the whole curves: who waits how long."""
+    """Show p50, p95 and p99 of the time to first token, and the whole curve for each balancer."""
     rows = {name: percentiles(outcomes.ttft_s, (50, 95, 99)) for name, outcomes in runs.items()}
     table(
         {
@@ -123,12 +123,10 @@ def compare(runs: Mapping[str, Outcomes], caption: str = "Time to first token, L
         },
         caption,
     )
-    figure, ax = figures.new_figure(
-        "How many wait longer than that?", x="time to first token (s)", y="share of requests"
-    )
+    figure, ax = figures.new_figure("How many wait longer?", x="time to first token (s)", y="share of requests")
     for i, (name, outcomes) in enumerate(runs.items()):
         ordered = np.sort(outcomes.ttft_s)
-        shown = np.unique(np.geomspace(1, len(ordered), 50).astype(int))  # rare ones are what matters: keep them all
+        shown = np.unique(np.geomspace(1, len(ordered), 50).astype(int))  # the rare long waits matter: keep them all
         ax.plot(ordered[-shown], shown / len(ordered), label=name, **figures.line_style(i))
     ax.set(xscale="log", yscale="log", ylim=(1e-3, 1))
     ax.legend(frameon=False)
@@ -168,8 +166,10 @@ def _held(outcomes: Outcomes, replica: str, times: Floats) -> Floats:
 
 
 def herding(p99s: Mapping[str, Sequence[float]], every_s: Sequence[float]) -> None:
-    """Show p99 over the age of the numbers."""
-    figure, ax = figures.new_figure("Old numbers", x="seconds between two reports", y="p99 of time to first token (s)")
+    """Show p99 against the age of the numbers."""
+    figure, ax = figures.new_figure(
+        "Stale numbers", x="seconds between two reports", y="p99 of time to first token (s)"
+    )
     for i, (name, values) in enumerate(p99s.items()):
         ax.plot(every_s, values, label=name, **figures.line_style(i, markers=True))
     ax.set(ylim=(0, None))
@@ -196,13 +196,13 @@ def one_replica(max_batch_tokens: int) -> tuple[Scheduler, StepTimeModel]:
 
 
 def generation(name: str, prompt_tokens: int, answer_tokens: int, now_s: float = 0.0) -> Generation:
-    """Return a sequence as the scheduler wants it."""
+    """Return a sequence in the scheduler's form."""
     sampling = SamplingParams(max_tokens=answer_tokens, ignore_eos=True)
     return Generation(Request(name, MODEL, range(prompt_tokens), sampling, now_s), now_s)
 
 
 def token_gaps(gaps_s: Mapping[str, Sequence[float]], caption: str) -> None:
-    """Show the times between two tokens of the readers: percentiles, and each gap as it came."""
+    """Show the times between two tokens of a reader's text: percentiles, and each gap in turn."""
     rows = {name: percentiles(values, (50, 95, 99, 100)) for name, values in gaps_s.items()}
     heads = ("p50 (ms)", "p95 (ms)", "p99 (ms)", "longest (ms)")
     columns = {head: [1000 * row[i] for row in rows.values()] for i, head in enumerate(heads)}
@@ -222,7 +222,7 @@ REAL_MODEL = Path(__file__).resolve().parents[4] / "data/models/small"
 
 
 def real_requests(count: int, rate_per_s: float, seed: int = 1) -> Iterator[Request]:
-    """Yield requests for the small model: short prompts; answers of 40 tokens on average, few of them near that."""
+    """Yield requests for the small model: short prompts; answers of 40 tokens on average, most of them far from it."""
     workload = Workload(Poisson(rate_per_s), prompt=Geometric(8.0), output=Geometric(40.0), model="small")
     for request in workload.requests(seed, count=count):
         prompt, answer = request.prompt_ids[:20], min(request.sampling.max_tokens, 160)
@@ -230,14 +230,14 @@ def real_requests(count: int, rate_per_s: float, seed: int = 1) -> Iterator[Requ
 
 
 class Switch:
-    """A balancer that passes each question on to another one, which can be exchanged while the gateway runs."""
+    """A balancer that asks another one, which can be swapped while the gateway runs."""
 
     def __init__(self) -> None:
         self._balancer: Balancer | None = None
         self._sent: Counter[str] = Counter()
 
     def use(self, balancer: Balancer) -> Counter[str]:
-        """Ask `balancer` from now on; return where its requests go, as they go there."""
+        """Ask `balancer` from now on; return a count of where its requests go, which grows as they go."""
         self._balancer, self._sent = balancer, Counter()
         return self._sent
 
@@ -250,7 +250,7 @@ class Switch:
 
 @asynccontextmanager
 async def real_stack(balancer: Balancer, replicas: int = 2) -> AsyncIterator[str]:
-    """Start processes of the `small` model, and a gateway with `balancer`; yield its URL. All end with the block."""
+    """Start processes of the `small` model, and a gateway with `balancer`; yield its URL. The block's end stops all."""
     from miniserve.processes.http_server import bind
     from miniserve.processes.stack import GatewayOptions, running_stack
 
@@ -261,7 +261,7 @@ async def real_stack(balancer: Balancer, replicas: int = 2) -> AsyncIterator[str
 
 
 async def measure(url: str, rate_per_s: float, count: int = 40) -> Outcomes:
-    """Send real requests to a real gateway, each at its time; return what the clients saw."""
+    """Send requests to a real gateway, each at its own time; return what the clients saw."""
     from miniserve.clients.load import LoadRun
     from miniserve.clock import monotonic
 
@@ -270,9 +270,9 @@ async def measure(url: str, rate_per_s: float, count: int = 40) -> Outcomes:
 
 
 async def busy_rate(url: str, utilization: float = 0.8) -> float:
-    """Return the requests per second that keep these replicas so busy: what they can do, found by a burst, times that.
+    """Return the request rate that keeps these replicas at `utilization`, measured with a burst.
 
-    At least 8: on a machine that is too busy with other things, nobody should wait for ever.
+    At least 8: on a machine that is busy with other things, a low rate would take for ever.
     """
     await measure(url, 1000.0, count=10)  # the first answers of a fresh process are slow
     burst = await measure(url, 1000.0, count=30)
@@ -280,7 +280,7 @@ async def busy_rate(url: str, utilization: float = 0.8) -> float:
 
 
 def real_table(runs: Mapping[str, Outcomes], sent: Mapping[str, Mapping[str, int]]) -> None:
-    """Show what the clients of real replicas saw. So few requests have no p99: the slowest stands for the tail."""
+    """Show what the clients of real replicas saw. With so few requests there is no p99; the slowest stands for it."""
     rows = {name: percentiles(outcomes.e2e_s, (50, 90, 100)) for name, outcomes in runs.items()}
     columns: dict[str, Sequence[object]] = {"balancer": list(rows)}
     columns |= {head: [row[i] for row in rows.values()] for i, head in enumerate(("p50 (s)", "p90 (s)", "slowest (s)"))}

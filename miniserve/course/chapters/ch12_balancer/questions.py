@@ -1,6 +1,6 @@
 """Chapter 12's questions: three balancers, one prediction, one text.
 
-How balancers are asked and judged is in `balancing_asked`, `balancing_judged` and `two_choices`.
+`balancing_asked`, `balancing_judged` and `two_choices` ask and judge balancers.
 """
 
 from __future__ import annotations
@@ -49,32 +49,32 @@ from miniserve.seeds import generator
 
 
 _OUTSTANDING_RULES: Rules = (
-    ("picks-max", "It is the busiest one.", lambda v: -outstanding_of(v)),
+    ("picks-max", "It is the busiest.", lambda v: -outstanding_of(v)),
     (
         "counts-finished",
-        "The fewest requests so far decide; those that have ended are no load any more.",
+        "You pick the replica that got the fewest requests so far, but requests that have ended are no longer load.",
         lambda v: v["sent"],
     ),
     (
         "first-listed",
-        "It is the first of the list, whatever its load.",
+        "It is the first in the list, whatever its load.",
         lambda v: v["place"],
     ),
     (
         "queue-depth",
-        "The smallest `queue_depth` decides: a report, and old; `outstanding` is counted here.",
+        "You compare `queue_depth`, which comes by report and is stale; the gateway counts `outstanding` itself.",
         lambda v: v["queue_depth"],
     ),
-    ("running", "The smallest `running` decides: a report that leaves out who waits.", lambda v: v["running"]),
-    ("kv", "The emptiest pool decides; it does not count requests.", lambda v: v["kv_used_fraction"]),
+    ("running", "You compare `running`, which leaves out the waiting requests.", lambda v: v["running"]),
+    ("kv", "You pick the emptiest pool, but its fullness doesn't count requests.", lambda v: v["kv_used_fraction"]),
     (
         "adds-queue",
-        "`outstanding` + `queue_depth` decides: who waits is among the outstanding, so counts twice.",
+        "You add `queue_depth` to `outstanding`, so requests that wait count twice.",
         lambda v: outstanding_of(v) + v["queue_depth"],
     ),
     (
         "adds-running",
-        "`outstanding` + `running` decides: who runs there is counted twice.",
+        "You add `running` to `outstanding`, so requests that run count twice.",
         lambda v: outstanding_of(v) + v["running"],
     ),
 )
@@ -85,7 +85,7 @@ _judge_outstanding = partial(
 
 
 def _outstanding_examples(seed: int) -> Sequence[Json]:
-    """The text's example, and thirty more that are the same for everybody."""
+    """The text's example, and thirty more, the same for every learner."""
     views = [
         {"replica_id": "a", "outstanding": 3, "queue_depth": 0, "running": 3, "kv_used_fraction": 0.2},
         {"replica_id": "b", "outstanding": 1, "queue_depth": 1, "running": 4, "kv_used_fraction": 0.9},
@@ -126,10 +126,10 @@ LEAST_OUTSTANDING = Code(
         CheckLayer("cost", many, partial(judge_cost, 5, 4), on_error=broke),
     ),
     hints=(
-        "Load is what is there now. Which number of a view counts requests that were sent and have not ended?",
-        "Three steps: what is the smallest number? who has it? which of those, by the request's own luck?",
-        "With loads {x: 4, y: 2, z: 2} the smallest is 2, the equals are [y, z] in the order of their names, and a "
-        "number that belongs to the request, say 7, takes place 7 % 2 = 1, so z. Such a number is "
+        "Load is what is there now. Which number of a view counts the requests that we sent and that haven't ended?",
+        "Three steps: what is the smallest number? Which replicas have it? Which of these does the request draw?",
+        "With loads {x: 4, y: 2, z: 2} the smallest is 2, the tied replicas are [y, z] in name order, and "
+        "a number drawn for the request, say 7, picks place 7 % 2 = 1, so z. You get such a number from "
         '`number("any word", request.request_id)`.',
     ),
 )
@@ -143,34 +143,34 @@ def _room(view: View) -> tuple[int, float]:
 
 
 _KV_RULES: Rules = (
-    ("picks-max", "It is the fullest one.", lambda v: tuple(-part for part in _room(v))),
+    ("picks-max", "It is the fullest.", lambda v: tuple(-part for part in _room(v))),
     (
         "kv-only",
-        "Its pool is the emptiest, but more wait there: who waits holds no blocks yet.",
+        "Its pool is the emptiest, but more requests wait there: they hold no blocks yet.",
         lambda v: v["kv_used_fraction"],
     ),
     (
         "queue-only",
-        "Few wait there, but among those with as short a queue another has more room.",
+        "Its queue is the shortest, but another replica with an equally short queue has more room.",
         lambda v: v["queue_depth"],
     ),
     (
         "adds",
-        "Queue and fullness were added, and a whole pool then weighs as much as one who waits.",
+        "You added queue and fullness, so a full pool weighs as much as one waiting request.",
         lambda v: v["queue_depth"] + v["kv_used_fraction"],
     ),
     (
         "multiplies",
-        "Queue and fullness were multiplied: one zero hides the other.",
+        "You multiplied queue and fullness, so a zero in one hides the other.",
         lambda v: v["queue_depth"] * v["kv_used_fraction"],
     ),
     (
         "outstanding",
-        "The smallest `outstanding` decides: our own requests only. Here the reports are asked for.",
+        "You compare `outstanding`, our own requests only. Here you should use the reports.",
         outstanding_of,
     ),
-    ("running", "The smallest `running` decides; who runs has its room already.", lambda v: v["running"]),
-    ("first-listed", "It is the first of the list.", lambda v: v["place"]),
+    ("running", "You compare `running`, but running requests already have their room.", lambda v: v["running"]),
+    ("first-listed", "It is the first in the list.", lambda v: v["place"]),
 )
 
 _judge_kv = partial(
@@ -178,7 +178,7 @@ _judge_kv = partial(
     _room,
     ("queue_depth", "kv_used_fraction"),
     _KV_RULES,
-    "First the queue, then the pool: tuples compare in that order.",
+    "Compare the queue first, then the pool: tuples compare in that order.",
 )
 
 
@@ -193,7 +193,7 @@ def _kv_examples(seed: int) -> Sequence[Json]:
 
 
 def _kv_rounds(seed: int) -> Sequence[Json]:
-    """Random views; full pools against short queues, which sums and products take for the same; pools much alike."""
+    """Random views; full pools against short queues, which sums and products confuse; pools that are nearly alike."""
     rng = generator(seed, "12 pools")
     edges = [
         {
@@ -211,7 +211,7 @@ def _kv_rounds(seed: int) -> Sequence[Json]:
 
 
 def _nearly_full() -> list[View]:
-    """Pools that rounding takes for equally full."""
+    """Pools that look equally full once rounded."""
     load = {"outstanding": 3, "queue_depth": 0, "running": 3}
     return [{"replica_id": name, **load, "kv_used_fraction": used} for name, used in (("x", 0.42), ("y", 0.41))]
 
@@ -247,10 +247,10 @@ LEAST_KV = Code(
         CheckLayer("cost", many, partial(judge_cost, 5, 8), on_error=broke),
     ),
     hints=(
-        'Who waits holds no blocks. So which of the two numbers can say "no room" although the other is low?',
-        "Order by two numbers: the second matters only where the first is equal. Python compares tuples that way.",
-        "With (queue, pool) = x: (1, 0.0), y: (0, 0.9), z: (0, 0.7) those with the shortest queue are y and z, and of "
-        "these z has the emptier pool. (0, 0.9) < (1, 0.0) is True.",
+        'A waiting request holds no blocks. So which of the two numbers can say "no room" although the other is low?',
+        "Order by two numbers: the second matters only where the first ties. Python compares tuples that way.",
+        "With (queue, pool) = x: (1, 0.0), y: (0, 0.9), z: (0, 0.7), y and z have the shortest queue, and of "
+        "the two z has the emptier pool. (0, 0.9) < (1, 0.0) is True.",
     ),
 )
 
@@ -262,19 +262,19 @@ REPORTS_EVERY_S = 8.0
 PREDICT_HERD = Predict(
     id="12.3",
     name="p99_with_old_views_s",
-    title="What do old numbers cost?",
+    title="What do stale numbers cost?",
     minutes=5,
     difficulty=3,
     experiment=lambda: lab.ttft_p99_s(LeastOutstanding, REPORTS_EVERY_S),
     widest=3.0,
     unit="s",
     too_low="Between two reports every request sees the same numbers, so all of them go to the same replica.",
-    too_high="A herd moves on with the next report; the replicas it left work their queues off meanwhile.",
+    too_high="A herd moves on with the next report; meanwhile the replicas that it left work off their queues.",
     hints=(
-        "How many requests come between two reports? Where do they go, if the numbers do not change meanwhile?",
-        "About 9 requests come in 8 s. A replica has 12 places, and was not empty: what must the last ones wait for?",
+        "How many requests come between two reports? Where do they go while the numbers don't change?",
+        "About 9 requests come in 8 s. A replica has 12 places, some of them taken: what must the last ones wait for?",
         "Another fleet: 30 requests in a minute, reports every 10 s, 5 places. Five requests go to one replica at "
-        "once. If three places were taken, three of the five wait until an answer there has come to its end.",
+        "once. If three places were taken, three of the five wait until an answer there ends.",
     ),
 )
 
@@ -298,11 +298,11 @@ POWER_OF_TWO = Code(
         CheckLayer("cost", two_of_many, judge_two_of_many, on_error=broke),
     ),
     hints=(
-        "Draw places, not replicas: a first one among all, a second one among the others. Then compare two numbers.",
-        "One large number holds two draws: n % 5 is the first, and n // 5 still holds luck for another. Of 5 places 4 "
-        "are left for the second; those from the first one on move up by one.",
-        "Worked, with 5 replicas and the number 43: 43 % 5 = 3 is the first; 43 // 5 = 8 and 8 % 4 = 0 is the second, "
-        "place 0. Had it been 3, the others after place 3 begin at place 4.",
+        "Draw places, not replicas: the first among all, the second among the others. Then compare two numbers.",
+        "One large number holds two draws: n % 5 is the first, and n // 5 is random enough for another. Of 5 places 4 "
+        "are left for the second; the places from the first draw on move up by one.",
+        "Worked, with 5 replicas and the number 43: 43 % 5 = 3 is the first; 43 // 5 = 8, and 8 % 4 = 0 is the second, "
+        "place 0. Had it been 3, it would mean place 4, because place 3 is taken.",
     ),
 )
 
@@ -317,18 +317,18 @@ WHICH_ONE = FreeText(
     difficulty=3,
     weight=0.5,
     rubric=(
-        "Says that a gateway knows its own outstanding requests only; those of the other five reach it as reports.",
-        "Chooses two choices (or justifies another one) because old numbers make a herd.",
+        "Says that a gateway knows only its own outstanding requests, and learns of the other five's by report.",
+        "Picks two choices (or justifies another balancer) because stale numbers make a herd.",
         "Names something to watch that would show the mistake: p99 by gateway, spread of queue depth over replicas.",
     ),
-    model_answer="With six gateways each of them counts a sixth of the requests, and learns of the others from reports "
-    "that are seconds old. Taking the least of all would send six herds to the same replica, so I would run two "
+    model_answer="With six gateways each counts a sixth of the requests, and learns of the others from reports "
+    "that are seconds old. Always taking the least loaded would send six herds to the same replica, so I would run two "
     "choices on the reported queue, with our own outstanding requests added. I would watch p99 of the time to first "
-    "token and the spread of queue depth between replicas: waves in it as long as a report's age are the herd.",
+    "token and the spread of queue depth between replicas: waves as long as a report's age are the herd.",
     hints=(
         "What does one of six gateways know of the requests that the other five have sent?",
-        "Think of the figure with old numbers: which curve stays low as reports get rarer?",
-        "Say which you would run, why it stands old numbers, and which figure would tell you that you were wrong.",
+        "Think of the figure with stale numbers: which curve stays low as reports get rarer?",
+        "Say which you would run, why it copes with stale numbers, and which figure would prove you wrong.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""How two choices are asked and judged: exactly two replicas are looked at, every pair with equal chances."""
+"""Asks and judges two choices: a balancer must look at exactly two replicas, each pair with the same probability."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def two_contract(seed: int) -> Sequence[Json]:
 
 
 def two_examples(seed: int) -> Sequence[Json]:
-    """Two replicas: both must be looked at, and the less loaded one wins, wherever it stands."""
+    """Return rounds with two replicas: the balancer must look at both, and the less loaded wins, wherever it stands."""
     views = [{"replica_id": "a", "outstanding": 5}, {"replica_id": "b", "outstanding": 1}]
     rounds = [{"id": f"q{i}", "replicas": views[:: 1 if i % 2 else -1]} for i in range(8)]
     return [{"makes": [{"seed": 1}], "watched": True, "lives": [rounds]}]
 
 
 def pairs(seed: int) -> Sequence[Json]:
-    """40 requests to five replicas, and again; 40 to balancers of two seeds; and many, to count the pairs."""
+    """Return 40 requests to five replicas, and again; 40 to balancers of two seeds; and many, to count the pairs."""
     rng = generator(seed, "12 pairs")
     names = [f"q{rng.randrange(10**9)}" for _ in range(PAIRS)]
     views = [{"replica_id": f"r{i}", "outstanding": load} for i, load in enumerate(rng.sample(range(9), 5))]
@@ -53,7 +53,7 @@ def two_of_many(seed: int) -> Sequence[Json]:
 
 
 def judge_two(asked: Json, told: Json) -> Problem | None:
-    """Exactly two replicas must be looked at, and the less loaded of them chosen."""
+    """Check that the balancer looks at exactly two replicas, and chooses the less loaded."""
     if (problem := offered(asked, told)) is not None:
         return problem
     lives = [with_views(life, choices) for life, choices in zip(asked["lives"], told["lives"], strict=True)]
@@ -66,12 +66,12 @@ def judge_two(asked: Json, told: Json) -> Problem | None:
         loads = {view["replica_id"]: outstanding_of(view) for view in one["replicas"]}
         where = f"request {one['id']}; drawn: {', '.join(f'{id_}: outstanding={loads[id_]}' for id_ in looked)}"
         if chosen not in looked:
-            why = "The chosen one is not among the two whose load was looked at."
+            why = "You chose a replica that isn't one of the two whose load you looked at."
             return Problem("not-drawn", repr(chosen), why, "Return the id of one of the two.", where)
         if loads[chosen] > min(loads[id_] for id_ in looked):
-            why = "It is the busier one of the two that were drawn."
+            why = "It is the busier of the two that you drew."
             if any(loads_of[picked] < max(loads_of[id_] for id_ in pair) for loads_of, picked, pair in _drawn(played)):
-                why = "It is the busier one of the two that were drawn; at other times it was the right one."
+                why = "It is the busier of the two that you drew; at other times you chose the right one."
                 return Problem("place-decides", repr(chosen), why, "Compare the two loads, not their places.", where)
             return Problem("picks-max", repr(chosen), why, "Which way round is the comparison?", where)
     return None
@@ -86,20 +86,20 @@ def _drawn(played: Sequence[tuple[Json, str, Sequence[str]]]) -> list[tuple[dict
 
 
 def _not_two(one: Json, looked: Sequence[str], two_at_times: bool) -> Problem:
-    seen = f"looked at {', '.join(looked) or 'nobody'}"
+    seen = f"looked at {', '.join(looked) or 'no replica'}"
     where = f"request {one['id']}, {len(one['replicas'])} replicas"
     if len(looked) > 2:
-        why = "All loads were compared. Two are enough, and whoever takes the least of all joins the herd."
-        return Problem("looks-at-all", seen, why, "Draw two places first; then look at these two.", where)
+        why = "You compared all loads. Two are enough, and a balancer that takes the least of all joins the herd."
+        return Problem("looks-at-all", seen, why, "Draw two places first; then look at those two.", where)
     if len(looked) == 1 and two_at_times:
-        why = "The same replica was drawn twice: that is one choice, not two."
+        why = "You drew the same replica twice: that is one choice, not two."
         return Problem("same-twice", seen, why, "Draw the second among the others.", where)
-    why = "The power of two choices comes from comparing the loads of two."
-    return Problem("one-look", seen, why, "Look at the load of both that were drawn.", where)
+    why = "The power of two choices comes from comparing two loads."
+    return Problem("one-look", seen, why, "Look at the loads of both replicas that you drew.", where)
 
 
 def judge_pairs(asked: Json, told: Json) -> Problem | None:
-    """Every pair must have its chance, and the draw must belong to the seed and the request."""
+    """Check that every pair has its chance, and that the draw depends on the seed and the request alone."""
     asked = unfolded(asked)
     if (problem := judge_two(asked, told)) is not None:
         return problem
@@ -111,13 +111,13 @@ def judge_pairs(asked: Json, told: Json) -> Problem | None:
     if asked["about"] == "seeds":
         if drawn[0] != drawn[1]:
             return None
-        why = "Balancers of two seeds drew the same pairs, so many gateways would draw alike."
-        return Problem("ignores-seed", "seed makes no difference", why, "Let the draw depend on the seed too.", where)
+        why = "Balancers with two different seeds drew the same pairs, so many gateways would draw alike."
+        return Problem("ignores-seed", "seed makes no difference", why, "The draw must depend on the seed.", where)
     if (differ := difference(first, again)) is not None:
-        why = "The same requests in the same situation went elsewhere, so a run could never be repeated."
+        why = "The same requests in the same situation went elsewhere, so you could never repeat a run."
         return Problem("not-repeatable", differ, why, "Draw with number(..., self._seed, request.request_id).", where)
     if (differ := difference(first, more[0][::-1])) is not None:
-        why = "What came before changes the draw, so one request more or less changes all after it."
+        why = "Earlier requests change the draw, so one request more or less changes all later ones."
         return Problem("remembers", differ, why, "Draw with number(..., self._seed, request.request_id).", where)
     return None
 
@@ -130,13 +130,13 @@ def _judge_each_pair(asked: Json, told: Json, where: str) -> Problem | None:
     missing = [pair for pair in pairs if not counts[pair]]
     if missing:
         seen = f"never drawn: {', '.join(' and '.join(pair) for pair in missing)}"
-        why = "Some pairs can never be drawn, so some loads are never compared."
+        why = "Your draw never gives some pairs, so you never compare their loads."
         return Problem("pairs-missing", seen, why, "The second may be any of the others.", where)
     rare, often = min(pairs, key=lambda pair: counts[pair]), max(pairs, key=lambda pair: counts[pair])
     if sum((counts[pair] - expected) ** 2 / expected for pair in pairs) > _CHI_SQUARE:
         seen = f"{' and '.join(rare)}: {counts[rare]} times; {' and '.join(often)}: {counts[often]} times"
-        why = f"With equal chances each pair comes about {expected:.0f} times."
-        return Problem("pairs-uneven", seen, why, "When the second is the first again, who gets its chance?", where)
+        why = f"A fair draw gives each pair about {expected:.0f} times."
+        return Problem("pairs-uneven", seen, why, "If both draws hit the same one, what then?", where)
     return None
 
 
@@ -146,6 +146,6 @@ def judge_two_of_many(asked: Json, told: Json) -> Problem | None:
     count = len(asked["lives"][0][0]["replicas"])
     if told["taken"] <= 20:
         return None
-    seen = f"{told['taken']} replicas were taken out of the tuple"
-    why = f"Going through all {count} to draw two gives away what two choices save."
-    return Problem("copies-all", seen, why, "Draw numbers of places, and take replicas[place].", f"{count} replicas")
+    seen = f"you took {told['taken']} replicas out of the tuple"
+    why = f"Going through all {count} to draw two wastes what two choices save."
+    return Problem("copies-all", seen, why, "Draw places, and take replicas[place].", f"{count} replicas")

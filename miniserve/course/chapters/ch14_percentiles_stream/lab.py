@@ -1,6 +1,6 @@
-"""Chapter 14's experiments: Larkspur's day over time, and how far off cheaper ways to know a percentile are.
+"""Chapter 14's experiments: Larkspur's day over time, and how far off cheaper percentiles are.
 
-The day is chapter 6's. Draws and tables only: the ideas stand in the notebook's cells. Knows no answer to a question.
+The day is chapter 6's. This module only draws and prints: the ideas are in the notebook's cells. Contains no answers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def exact(values: Sequence[float] | Floats, p: float) -> float:
 
 
 def windows(day: Day, minutes: float) -> dict[float, list[float]]:
-    """Return the times to first token of each window, by the hour at which it starts; empty ones are left out."""
+    """Return the times to first token of each non-empty window, by the hour at which it starts."""
     starts = np.arange(0, 24, minutes / 60)
     found = {float(start): day.between(start, start + minutes / 60).tolist() for start in starts}
     return {start: values for start, values in found.items() if values}
 
 
 def draw_cdf(values: Sequence[float], marks: Mapping[str, float]) -> None:
-    """Draw the share of requests that waited at most so long, and where some figures lie on that curve."""
+    """Draw the cumulative distribution of the waits, and mark where some figures lie on it."""
     ordered = np.sort(values)
     kept = np.unique(np.linspace(0, len(ordered) - 1, 300).astype(int))
     figure, ax = new_figure(
@@ -55,7 +55,7 @@ def draw_cdf(values: Sequence[float], marks: Mapping[str, float]) -> None:
 
 
 def draw_timeline(hours: Sequence[float], curves: Mapping[str, Sequence[float]], title: str) -> None:
-    """Draw figures of each window over the day."""
+    """Draw each window's figures over the day."""
     figure, ax = new_figure(title, x="hour of the day", y="time to first token (s)")
     for i, (name, values) in enumerate(curves.items()):
         ax.plot(hours, values, **line_style(i), label=name)
@@ -76,7 +76,7 @@ def draw_timeline(hours: Sequence[float], curves: Mapping[str, Sequence[float]],
 def draw_errors(
     ps: Sequence[float], answers: Mapping[str, Callable[[float], float]], values: Sequence[float], alpha: float
 ) -> None:
-    """Draw how far each way's percentile is from the exact one, relative to it."""
+    """Draw the relative error of each way's percentiles."""
     rights = [exact(values, p) for p in ps]
     errors = {
         name: [abs(answer(p) / right - 1) for p, right in zip(ps, rights, strict=True)]

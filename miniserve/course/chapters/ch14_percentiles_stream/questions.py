@@ -1,6 +1,6 @@
 """Chapter 14's questions: the place of a percentile, buckets of relative width, a prediction, the sketch.
 
-How they are asked and judged is in `ranks` and `sketches`.
+`ranks` and `sketches` ask and judge them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ RANK = Code(
         CheckLayer("cost", ranks.rank_cost, ranks.judge_rank),
     ),
     hints=(
-        "Of the places that have at least p % of the values at or before them, which is the first?",
+        "Which is the first place with at least p % of the values at or before it?",
         "With k places out of n, the share is k / n. Solve k / n >= p / 100 for the smallest whole k. Then think of "
-        "p = 0, and of what 7 / 100 * 100 is in binary floating point.",
-        "With other numbers: p = 30 of n = 7 is 2.1 places; two would be too few, so place 3. Fraction(1, 3) * 3 is "
+        "p = 0, and of what 7 / 100 * 100 gives in binary floating point.",
+        "With other numbers: 30 % of n = 7 is 2.1 places; two would be too few, so place 3. Fraction(1, 3) * 3 is "
         "exactly 1, and math.ceil takes a Fraction.",
     ),
 )
@@ -56,8 +56,8 @@ BUCKETS = Code(
         CheckLayer("cost", ranks.buckets_cost, ranks.judge_buckets, on_error=ranks.buckets_broke),
     ),
     hints=(
-        "Begin with one bucket from `low` to `high` and its middle m. m may be alpha too much for low, and alpha too "
-        "little for high. What is high / low?",
+        "Start with one bucket from `low` to `high` and its middle m. m may be alpha too high for low, and alpha too "
+        "low for high. What is high / low?",
         "m = (1 + alpha) * low and m = (1 - alpha) * high. For the key: gamma ** k >= value, so k >= log(...) / "
         "log(...), and k is whole.",
         "With alpha = 1/3: gamma = 2. The value 5 lies between 4 and 8, and log(5) / log(2) is 2.32, so k = 3. Its "
@@ -77,10 +77,10 @@ HOW_MANY = Predict(
     widest=2.0,
     unit="buckets",
     too_low="A bucket is 2 % wide; how many such steps lead from the fastest request to the slowest?",
-    too_high="Only buckets that hold something are kept, and the number of requests hardly matters.",
+    too_high="A sketch keeps only buckets that hold something, and the number of requests hardly matters.",
     hints=(
         "How many factors gamma does it take from the fastest request to the slowest?",
-        "At most log(slowest / fastest) / log(gamma). In the sparse tail many of these stay empty.",
+        "At most log(slowest / fastest) / log(gamma). In the sparse tail many of them stay empty.",
         "With other numbers: from 0.01 s to 10 s with alpha = 5 % it is log(1000) / log(1.105) = 69 at most.",
     ),
 )
@@ -108,11 +108,11 @@ SKETCH = Code(
         )
     ),
     hints=(
-        "A sketch is a histogram. Which three things does it need to know of a value, and which of two sketches can be "
-        "added?",
-        "add: refuse, note smallest and largest, then a zero or a bucket. percentile: the place among all, less the "
-        "zeros; then pass bucket after bucket, lowest first, until enough are passed. merge: the same three things.",
-        "Worked: 2 zeros, and counts 3, 1, 4 in buckets -5, 0, 7. p50 of 10 values is place 5. After the zeros 3 are "
+        "A sketch is a histogram. Which three things must it know about a value, and which of two sketches can you "
+        "add?",
+        "add: refuse, record smallest and largest, count a zero or a bucket. percentile: the rank among all, less the "
+        "zeros; then go from bucket to bucket, lowest first, until you have enough. merge: the same three things.",
+        "Worked: 2 zeros, and counts 3, 1, 4 in buckets -5, 0, 7. p50 of 10 values is place 5. After the zeros, 3 are "
         "left; bucket -5 holds 3, so 0 are left: the answer is the middle of bucket -5.",
     ),
 )

@@ -1,6 +1,6 @@
-"""How places and buckets of chapter 14 are asked and judged: by exact arithmetic.
+"""Asks and judges the ranks and buckets of chapter 14, by exact arithmetic.
 
-A wrong answer is explained by the first rule that would have given all of the same answers.
+The first rule that would have given all of the same answers explains a wrong one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from miniserve.course.check.ask import Json, Told
 from miniserve.course.check.verdict import Problem
 from miniserve.seeds import generator
 
-MOST_STEPS = 2000  # of the interpreter for one answer; ours take about 50
+MOST_STEPS = 2000  # interpreter steps for one answer; ours take about 50
 
 
 def drive_rank(answer: Json, asked: Json) -> Json:
-    """Call `rank(p, n)` for each pair; tell the place, or the type of what is no int, or that it raised ValueError."""
+    """Call `rank(p, n)` for each pair; return each place, or the type of a wrong one, or that it raised ValueError."""
     import sys
 
     steps = 0
@@ -47,7 +47,7 @@ def drive_rank(answer: Json, asked: Json) -> Json:
 
 
 def right_place(p: float, n: int) -> int:
-    """Return the place by whole numbers alone: p is read as the decimal that it is written as."""
+    """Return the place by whole numbers alone; `p` means exactly the decimal it is written as."""
     share = Fraction(str(p))
     whole, rest = divmod(share.numerator * n, 100 * share.denominator)
     return max(1, whole + bool(rest))
@@ -59,24 +59,24 @@ def _exact(p: float, n: int) -> Fraction:
 
 Place = Callable[[float, int], int]
 _VAST = 10**12
-_RETURN = "Return what you found, also after the last `if`; print returns nothing."
-_BINARY = "In binary floating point the product is a hair above this whole number, and rounding up goes one further."
+_RETURN = "Return what you found, even after the last `if`; print returns nothing."
+_BINARY = "In binary floating point the product is a hair above this whole number, so rounding up goes one too far."
 _RANK_RULES: Sequence[tuple[str, str, str, Place]] = (
     (
         "rounds-down",
-        "It rounds down: fewer than p % of the values are then at most that one.",
+        "You round down, so fewer than p % of the values lie at or before this place.",
         "Round up.",
         lambda p, n: max(1, math.floor(_exact(p, n))),
     ),
     (
         "rounds",
-        "It rounds to the nearest place; half of the time too few values are at most that one.",
+        "You round to the nearest place; half of the time too few values lie at or before it.",
         "Round up, always.",
         lambda p, n: max(1, round(_exact(p, n))),
     ),
     (
         "one-too-far",
-        "Where p/100 n is a whole number, that place is enough; this one is the next.",
+        "Where p/100 n is a whole number, that place is enough; yours is the next one.",
         "Round up, and add nothing.",
         lambda p, n: min(n, math.floor(_exact(p, n)) + 1),
     ),
@@ -84,19 +84,19 @@ _RANK_RULES: Sequence[tuple[str, str, str, Place]] = (
     ("share", "p is a percentage: 99, not 0.99.", "Divide by 100.", lambda p, n: max(1, math.ceil(_exact(p, n) * 100))),
     (
         "no-minimum",
-        "p = 0 means the smallest value, which stands at place 1.",
+        "p = 0 means the smallest value, which is at place 1.",
         "Never go below 1.",
         lambda p, n: math.ceil(_exact(p, n)),
     ),
     (
         "between",
-        "It spreads p over n - 1 gaps, as interpolating does. Here a place is asked for, of n.",
+        "You spread p over n - 1 gaps, as interpolation does. Here you want one of n places.",
         "Which share of n is it?",
         lambda p, n: 1 + math.floor(_exact(p, n - 1)),
     ),
     (
         "between",
-        "It spreads p over n - 1 gaps, as interpolating does. Here a place is asked for, of n.",
+        "You spread p over n - 1 gaps, as interpolation does. Here you want one of n places.",
         "Which share of n is it?",
         lambda p, n: 1 + round(_exact(p, n - 1)),
     ),
@@ -104,57 +104,57 @@ _RANK_RULES: Sequence[tuple[str, str, str, Place]] = (
     ("binary", _BINARY, "Fraction(str(p)) is p exactly.", lambda p, n: max(1, math.ceil(p * n / 100))),
     (
         "binary",
-        "Fraction(p) is the binary number nearest to p, which may lie above it.",
-        "Fraction(str(p)) reads it as it is written.",
+        "Fraction(p) is the binary number nearest to p, which may lie above p.",
+        "Fraction(str(p)) takes p as written.",
         lambda p, n: max(1, math.ceil(Fraction(p) * n / 100)),
     ),
 )
 
 
 def judge_rank(asked: Json, told: Json) -> Problem | None:
-    """Every place must be the right one, and what is no percentile refused."""
+    """Check that every place is right, and that a p outside 0 to 100 is refused."""
     pairs = [(float(p) if type(p) is str else p, n) for p, n in asked["pairs"]]
     for (p, n), place in zip(pairs, told["places"], strict=True):
         where, valid = f"p={p:g}, n={n}", 0 <= p <= 100
         if isinstance(place, dict):
             if "type" in place:
                 none = place["type"] == "NoneType"
-                why, next_ = "A place is a whole number, an int: lists want one.", "math.ceil gives an int."
+                why, next_ = "A place is a whole number, an int: it indexes a list.", "math.ceil gives an int."
                 return Problem(
                     "no-int", "None" if none else f"a {place['type']}", why, _RETURN if none else next_, where
                 )
             if valid:
-                seen, next_ = f"ValueError: {place['raises']}"[:90], "Raise only outside of 0 to 100: 0 and 100 exist."
-                return Problem("refuses", seen, "There is such a percentile, and it has a place.", next_, where)
+                seen, next_ = f"ValueError: {place['raises']}"[:90], "Raise only outside 0 to 100: 0 and 100 are valid."
+                return Problem("refuses", seen, "This percentile exists, and it has a place.", next_, where)
         elif not valid:
-            why = "There is no such percentile; a silent answer would be taken for one."
+            why = "There is no such percentile, and a caller would believe a silent answer."
             return Problem("no-error", str(place), why, "Raise ValueError unless 0 <= p <= 100.", where)
     valid_ones = [(p, n, place) for (p, n), place in zip(pairs, told["places"], strict=True) if 0 <= p <= 100]
     wrong = [(p, n, place) for p, n, place in valid_ones if place != right_place(p, n)]
     if wrong:
         p, n, place = wrong[0]
-        seen, where = f"place {place}; {right_place(p, n)} is the first that is enough", f"p={p}, n={n}"
+        seen, where = f"place {place}; {right_place(p, n)} is the first place that is enough", f"p={p}, n={n}"
         if n == _VAST:
-            why = "A margin hides what binary floating point is off by, until n is large."
+            why = "A margin hides the error of binary floating point only until n is large."
             return Problem("binary", seen, why, "Fraction(str(p)) is p exactly, and needs no margin.", where)
         for id_, why, next_, rule in _RANK_RULES:
             if all(rule(p, n) == place for p, n, place in valid_ones):
                 return Problem(id_, seen, why, next_, where)
-        why = "At least p % of the n values must stand at this place or before it, and one place less would not do."
+        why = "At least p % of the n values must be at this place or before it, and one place less must not be enough."
         return Problem("wrong-place", seen, why, "Work this case with pen and paper.", where)
     if told["steps"] > MOST_STEPS:
-        why = "It goes through places one by one. A service has millions of requests."
+        why = "You go through the places one by one, and a service has millions of requests."
         return Problem(
-            "counts-through", f"{told['steps']:,} steps", why, "One division finds it.", f"n={pairs[0][1]:,}"
+            "counts-through", f"{told['steps']:,} steps", why, "One division finds the place.", f"n={pairs[0][1]:,}"
         )
     return None
 
 
 def rank_broke(asked: Json, told: Told) -> Problem | None:
-    """Say what an exception means where ValueError is asked for."""
+    """Explain an exception where the contract asks for ValueError."""
     if all(0 <= float(p) <= 100 for p, _ in asked["pairs"]) or told.error.startswith(("NotImplementedError", "TimeUp")):
         return None
-    why = "A caller can cause this by a wrong p, and looks out for ValueError."
+    why = "A caller can cause this with a wrong p, and expects ValueError."
     where = "p=-0.1, p=100.1 or p=nan" + (f"; {told.line}" if told.line else "")
     return Problem("no-error", told.error, why, "Raise ValueError unless 0 <= p <= 100.", where)
 
@@ -177,7 +177,7 @@ def rank_properties(seed: int) -> Sequence[Json]:
 
 @lru_cache(maxsize=1)
 def _treacherous() -> Sequence[tuple[float, int]]:
-    """Return pairs whose place is a whole number exactly, and for which binary arithmetic finds another."""
+    """Return pairs whose place is exactly a whole number, but for which binary arithmetic finds another."""
     pairs = [(thousandths / 1000, n) for thousandths in range(11, 100_000, 37) for n in (1000, 7000, 100_000)]
     rules = [rule for id_, _, _, rule in _RANK_RULES if id_ == "binary"]
     return [pair for rule in rules for pair in [p for p in pairs if rule(*p) != right_place(*p)][:60]]
@@ -198,7 +198,7 @@ def rank_cost(seed: int) -> Sequence[Json]:
 
 
 def drive_buckets(answer: Json, asked: Json) -> Json:
-    """Make buckets of `alpha`; tell gamma, the key of each value and the middle of each key."""
+    """Make buckets with `alpha`; return gamma, the key of each value and the middle of each key."""
     import sys
 
     steps = 0
@@ -211,7 +211,7 @@ def drive_buckets(answer: Json, asked: Json) -> Json:
 
     def number(value: Json) -> Json:
         if isinstance(value, float):
-            return float(value)  # also one of numpy's
+            return float(value)  # even numpy's
         return value if type(value) is int else {"type": type(value).__name__}
 
     made = answer(asked["alpha"])
@@ -238,79 +238,83 @@ def _gamma(alpha: float) -> float:
 
 
 _GAMMA_RULES: Sequence[tuple[str, str, Callable[[float], float]]] = (
-    ("gamma-half", "Only one side was counted: the middle is alpha from *each* bound.", lambda a: 1 + a),
-    ("gamma-half", "Only one side was counted: the middle is alpha from *each* bound.", lambda a: 1 / (1 - a)),
-    ("gamma-sum", "Near, for a small alpha only. Write down both bounds by the middle m.", lambda a: 1 + 2 * a),
-    ("gamma-inverse", "It is upper over lower bound, so above 1.", lambda a: (1 - a) / (1 + a)),
-    ("gamma-square", "Each bound is one factor from the middle: both together are too much.", lambda a: (1 + a) ** 2),
+    ("gamma-half", "You counted one side only: the middle is alpha from *each* bound.", lambda a: 1 + a),
+    ("gamma-half", "You counted one side only: the middle is alpha from *each* bound.", lambda a: 1 / (1 - a)),
+    ("gamma-sum", "That is close for small alpha only. Write both bounds in terms of the middle.", lambda a: 1 + 2 * a),
+    ("gamma-inverse", "Gamma is the upper bound over the lower, so above 1.", lambda a: (1 - a) / (1 + a)),
+    (
+        "gamma-square",
+        "From the middle up it is not 1 + alpha: alpha is relative to each bound.",
+        lambda a: (1 + a) ** 2,
+    ),
 )
 _KEY_RULES: Sequence[tuple[str, str, Callable[[float, float], float]]] = (
     (
         "key-down",
-        "It rounds down: bucket k *ends* at gamma^k.",
+        "You round down, but bucket k *ends* at gamma^k.",
         lambda a, v: math.floor(math.log(v) / math.log(_gamma(a))),
     ),
     (
         "key-nearest",
-        "It rounds to the nearest bound, so half of the values are in the next bucket.",
+        "You round to the nearest bound, so half of the values land in the next bucket.",
         lambda a, v: round(math.log(v) / math.log(_gamma(a))),
     ),
     (
         "key-toward-zero",
-        "int(...) cuts towards zero, which is up for values below 1 and down above.",
+        "int(...) cuts towards zero, which is up for values below 1 and down above 1.",
         lambda a, v: int(math.log(v) / math.log(_gamma(a))),
     ),
     (
         "key-toward-zero",
-        "int(...) cuts towards zero: below 1 it was up already, and 1 too much was added.",
+        "int(...) cuts towards zero: below 1 it had already rounded up, so you added 1 too much.",
         lambda a, v: int(math.log(v) / math.log(_gamma(a))) + 1,
     ),
     (
         "key-bases",
-        "Two logarithms of different bases were divided.",
+        "You divided two logarithms of different bases.",
         lambda a, v: math.ceil(math.log10(v) / math.log(_gamma(a))),
     ),
     (
         "key-bases",
-        "Two logarithms of different bases were divided.",
+        "You divided two logarithms of different bases.",
         lambda a, v: math.ceil(math.log2(v) / math.log(_gamma(a))),
     ),
     (
         "key-sign",
-        "A value below 1 has a key of 0 or less: that sign was lost.",
+        "A value below 1 has a key of 0 or less: you lost that sign.",
         lambda a, v: abs(math.ceil(math.log(v) / math.log(_gamma(a)))),
     ),
     (
         "key-sign",
-        "A value below 1 has a key of 0 or less: here all of these share bucket 0.",
+        "A value below 1 has a key of 0 or less, but yours all share bucket 0.",
         lambda a, v: max(0, math.ceil(math.log(v) / math.log(_gamma(a)))),
     ),
     (
         "key-equal-width",
-        "All buckets are equally wide: a small value is then far from its middle.",
+        "Your buckets are all equally wide, so a small value is far from its middle.",
         lambda a, v: math.ceil(v / a),
     ),
     (
         "key-alpha",
-        "The logarithm was divided by alpha; gamma is the factor between two bounds.",
+        "You divided the logarithm by alpha, but gamma is the factor between two bounds.",
         lambda a, v: math.ceil(math.log(v) / a),
     ),
 )
 _MIDDLE_RULES: Sequence[tuple[str, str, Callable[[float, int], float]]] = (
-    ("middle-upper", "That is the upper bound: up to 2 alpha from what the bucket holds.", lambda a, k: _gamma(a) ** k),
+    ("middle-upper", "That is the upper bound, up to 2 alpha from the bucket's values.", lambda a, k: _gamma(a) ** k),
     (
         "middle-lower",
-        "That is the lower bound: up to 2 alpha from what the bucket holds.",
+        "That is the lower bound, up to 2 alpha from the bucket's values.",
         lambda a, k: _gamma(a) ** (k - 1),
     ),
     (
         "middle-mean",
-        "Halfway between the bounds is more than alpha from the lower one: relative to it the way is longer.",
+        "Halfway between the bounds is more than alpha above the lower one, relative to that bound.",
         lambda a, k: (_gamma(a) ** k + _gamma(a) ** (k - 1)) / 2,
     ),
     (
         "middle-geometric",
-        "The geometric middle is more than alpha from the lower bound, and less from the upper one.",
+        "The geometric mean is more than alpha from the lower bound, and less from the upper one.",
         lambda a, k: _gamma(a) ** (k - 0.5),
     ),
     ("middle-next", "That is the middle of the next bucket.", lambda a, k: _gamma(a) ** k * (1 + a)),
@@ -318,7 +322,7 @@ _MIDDLE_RULES: Sequence[tuple[str, str, Callable[[float, int], float]]] = (
 
 
 def judge_buckets(asked: Json, told: Json) -> Problem | None:
-    """Gamma first, then keys, then middles: each follows from the one before."""
+    """Judge gamma first, then keys, then middles: each follows from the one before."""
     alpha = asked["alpha"]
     return (
         _judge_types(alpha, told)
@@ -334,7 +338,7 @@ def _judge_types(alpha: float, told: Json) -> Problem | None:
         for value in values:
             if isinstance(value, dict):
                 seen = "None" if value["type"] == "NoneType" else f"a {value['type']}"
-                why = "An int is asked for, Python's own." if name == "key" else "A number is asked for."
+                why = "A key must be one of Python's own ints." if name == "key" else "The contract asks for a number."
                 next_ = _RETURN if seen == "None" else "int(...) makes one." if name == "key" else "Return a float."
                 return Problem("no-number", f"{name} gave {seen}", why, next_, f"alpha={alpha}")
             if name == "key" and type(value) is not int:
@@ -347,8 +351,8 @@ def _judge_gamma(alpha: float, gamma: float) -> Problem | None:
     if math.isclose(gamma, _gamma(alpha), rel_tol=1e-9):
         return None
     rules = [(id_, why) for id_, why, rule in _GAMMA_RULES if math.isclose(gamma, rule(alpha), rel_tol=1e-9)]
-    id_, why = rules[0] if rules else ("gamma", "With it, some value is more than alpha from every possible middle.")
-    next_ = "A middle m is alpha from both: m = (1 + alpha) lower, and m = (1 - alpha) upper."
+    id_, why = rules[0] if rules else ("gamma", "With it, some value is more than alpha from any possible middle.")
+    next_ = "A middle m is alpha from both bounds: m = (1 + alpha) lower, and m = (1 - alpha) upper."
     return Problem(id_, f"gamma = {gamma:.6g}", why, next_, f"alpha={alpha}")
 
 
@@ -367,7 +371,7 @@ def _judge_keys(alpha: float, values: Sequence[float], keys: Sequence[int]) -> P
 
 
 def _in_bucket(alpha: float, value: float, key: int) -> bool:
-    """Say whether a bucket holds the value; on the very bound, either side will do."""
+    """Return whether a bucket holds the value; on the bound itself, either side will do."""
     place = math.log(value) / math.log(_gamma(alpha))
     return key - 1 - 1e-7 < place <= key + 1e-7
 
@@ -380,11 +384,11 @@ def _judge_middles(alpha: float, keys: Sequence[int], middles: Sequence[float]) 
     key, middle, _ = wrong[0]
     low, high = _gamma(alpha) ** (key - 1), _gamma(alpha) ** key
     seen = f"middle({key}) = {middle:.6g}; the bucket holds {low:.6g} to {high:.6g}"
-    next_ = "Multiply the lower bound by what takes it to the middle."
+    next_ = "Multiply the lower bound by the factor that takes it to the middle."
     for id_, why, rule in _MIDDLE_RULES:
         if all(math.isclose(m, rule(alpha, k), rel_tol=1e-9) for k, m in zip(keys, middles, strict=True)):
             return Problem(id_, seen, why, next_, f"alpha={alpha}")
-    why = f"It is {abs(middle / low - 1):.3g} from the lower bound and {abs(middle / high - 1):.3g} from the upper one."
+    why = f"That is {abs(middle / low - 1):.3g} from the lower bound and {abs(middle / high - 1):.3g} from the upper."
     return Problem("middle", seen, why, next_, f"alpha={alpha}")
 
 
@@ -392,18 +396,18 @@ def _judge_steps(asked: Json, told: Json) -> Problem | None:
     steps = told["steps"]
     if told["middle_steps"] > MOST_STEPS:
         seen, where = f"{told['middle_steps']:,} steps for one key", f"key={asked['keys'][0]}, alpha={asked['alpha']}"
-        return Problem("walks", seen, "It goes from bucket to bucket.", "A power of gamma is there at once.", where)
+        return Problem("walks", seen, "You go from bucket to bucket.", "A power of gamma gets there at once.", where)
     if steps <= MOST_STEPS:
         return None
-    why = "It goes from bucket to bucket until one fits; `key` runs once per request."
+    why = "You go from bucket to bucket until one fits, and `key` runs once per request."
     where = f"value={asked['values'][0]:g}, alpha={asked['alpha']}"
     return Problem("walks", f"{steps:,} steps for one value", why, "A logarithm finds the bucket at once.", where)
 
 
 def buckets_broke(asked: Json, told: Told) -> Problem | None:
-    """Say what exceptions mean that many people meet."""
+    """Explain the exceptions that many learners meet."""
     if told.error.startswith("OverflowError") or "recursion" in told.error:
-        why = "Values from a nanosecond to a year are asked for, and the finest buckets are 0.2 % wide."
+        why = "Values go from a nanosecond to a year, and the finest buckets are 0.2 % wide."
         where = told.line or f"alpha={asked['alpha']}"
         return Problem("walks", told.error, why, "A logarithm finds the bucket at once.", where)
     return None
@@ -418,7 +422,7 @@ def buckets_contract(seed: int) -> Sequence[Json]:
 
 
 def buckets_examples(seed: int) -> Sequence[Json]:
-    """In fifths: gamma is 1.5, so that bounds can be worked out by hand."""
+    """Ask with alpha = 0.2: gamma is 1.5, so you can work out the bounds by hand."""
     return [_asked(0.2, [0.3, 0.5, 0.9, 1.2, 1.6, 3.0, 10.0], [-2, -1, 0, 1, 2, 3])]
 
 

@@ -1,7 +1,7 @@
-"""How sketches of chapter 14 are asked and judged: by the exact percentiles of what was put into them.
+"""Asks and judges the sketches of chapter 14, by the exact percentiles of what went into them.
 
-Some sketches are filled, some of them merged, and each is asked before and after. A wrong answer is explained by the
-first mistake that would have given all of the same answers.
+The driver fills some sketches, merges some of those, and asks each before and after. The first mistake that would have
+given all of the same answers explains a wrong one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PS = (0, 1, 25, 50, 75, 90, 95, 99, 100)
 TAIL = (50, 95, 99, 99.9, 100)
 _ROUNDING = 1 + 1e-9
 _ALPHA = 0.01
-_LENT = lend(rank, Buckets.gamma, Buckets.key, Buckets.middle)  # what a sketch is built upon
+_LENT = lend(rank, Buckets.gamma, Buckets.key, Buckets.middle)  # what a sketch builds on
 
 
 def drive_sketch(answer: Json, asked: Json) -> Json:
-    """Fill a sketch with each part, merge some of them, and tell what each says before and after."""
+    """Fill a sketch with each part, merge some of them, and return what each says before and after."""
     from miniserve.course.check.ask import lent
 
     def tried(call: Json, *arguments: Json) -> Json:
@@ -35,7 +35,7 @@ def drive_sketch(answer: Json, asked: Json) -> Json:
         except ValueError:
             return "ValueError"
         if isinstance(value, float):
-            return float(value)  # also one of numpy's
+            return float(value)  # even numpy's
         return value if type(value) is int else {"type": type(value).__name__}
 
     def seen(sketch: Json) -> Json:
@@ -93,7 +93,7 @@ def drive_sketch(answer: Json, asked: Json) -> Json:
 
 
 def _latencies(rng: Random, count: int) -> list[float]:
-    """Return values over several powers of ten, with zeros and repeated ones."""
+    """Return values over several powers of ten, with zeros and repeats."""
     values = [rng.choice((0.0, 0.25, 10 ** rng.uniform(-3, 2), 10 ** rng.uniform(-3, 2))) for _ in range(count)]
     return [float(f"{value:.4g}") for value in values]
 
@@ -133,7 +133,7 @@ def sketch_examples(seed: int) -> Sequence[Json]:
 
 
 def sketch_properties(seed: int) -> Sequence[Json]:
-    """Random parts, merged as a row and as a tree; a part may be empty."""
+    """Return random parts, merged in a row and as a tree; a part may be empty."""
     rng = generator(seed, "14 sketches")
     orders = ([(0, 1), (0, 2)], [(1, 2), (0, 1)], [(0, 2), (0, 1)])
     alone = [_of([_latencies(rng, rng.randint(1, 80))]) for _ in range(4)]
@@ -142,7 +142,7 @@ def sketch_properties(seed: int) -> Sequence[Json]:
 
 
 def sketch_differential(seed: int) -> Sequence[Json]:
-    """A heavy tail on three replicas of which one is slow; then the same with a bound on the buckets."""
+    """Return a heavy tail on three replicas, one of them slow; then the same with a bound on the buckets."""
     rng = generator(seed, "14 tail")
 
     def latency(slow: float) -> float:
@@ -154,7 +154,7 @@ def sketch_differential(seed: int) -> Sequence[Json]:
 
 
 def _full(rng: Random) -> Sequence[Json]:
-    """Return sketches of at most 20 buckets, of values that would fill 40 each: alone, merged upwards and downwards."""
+    """Return sketches of at most 20 buckets, of values that would fill 40: alone, merged upwards, merged downwards."""
     starts = rng.uniform(1, 2), rng.uniform(5, 9)
     low, high = ([round(start * 1.0203**i, 5) for i in range(40)] for start in starts)
     upwards, downwards = _of([low, high], [(0, 1)]), _of([high, low], [(0, 1)])
@@ -171,7 +171,7 @@ def sketch_cost(seed: int) -> Sequence[Json]:
 
 
 def fewer_values(asked: Json) -> Sequence[Json]:
-    """Propose halves and quarters of each part, then all but one value."""
+    """Propose each part without a half, without a quarter, and so on to all but one value."""
     if asked.get("bad"):
         return []
     cuts = []
@@ -236,7 +236,7 @@ def _larger(parts: Parts, p: float) -> float:
 
 
 def _as_filled(parts: Parts, p: float) -> float:
-    """Walk through the buckets as a dictionary keeps them, after the zeros."""
+    """Walk through the buckets in the dictionary's order, after the zeros."""
     counts: Counter[int] = sum(_counters(parts), Counter())
     zeros = counts.pop(-(10**6), 0)
     filled = [0.0] * zeros + [Buckets(_ALPHA).middle(key) for key in counts for _ in range(counts[key])]
@@ -246,58 +246,58 @@ def _as_filled(parts: Parts, p: float) -> float:
 _RULES: Sequence[tuple[str, str, str, Guess]] = (
     (
         "unsorted",
-        "It went through the buckets in the order in which they were filled.",
+        "You went through the buckets in the order in which they were filled.",
         "Sort the keys, smallest first.",
         lambda parts, p: _as_filled(parts, p),
     ),
     (
         "drops-zeros",
-        "Zeros were left out. An answer from a cache takes 0 s, and is an answer.",
+        "You left out the zeros, but an answer from a cache takes 0 s, and counts.",
         "Which places do the zeros take?",
         lambda parts, p: percentile([v for v in _together(parts) if v] or [0.0], p),
     ),
     (
         "averages-percentiles",
-        "That is the mean of the parts' percentiles: the percentile of nobody.",
+        "That is the mean of the parts' percentiles, which is no request's percentile.",
         "Add counts; compute the percentile at the end.",
         _mean,
     ),
     (
         "averages-percentiles",
-        "That is a weighted mean of the parts' percentiles, which is no percentile of all either.",
+        "That is a weighted mean of the parts' percentiles, which is not the percentile of all either.",
         "Add counts; compute the percentile at the end.",
         _weighted,
     ),
     (
         "worst-part",
-        "That is the largest of the parts' percentiles: the slowest replica's, and not the fleet's.",
+        "That is the largest of the parts' percentiles: the slowest replica's, not the fleet's.",
         "Add counts; compute the percentile at the end.",
         lambda parts, p: max(percentile(part, p) for part in parts if part),
     ),
-    ("counts-once", "Each bucket was counted once, however many values are in it.", "Add up the counts.", _once),
-    ("larger-count", "Where both have a bucket, the larger count was kept.", "Counts of two replicas add up.", _larger),
+    ("counts-once", "You counted each bucket once, however many values are in it.", "Add up the counts.", _once),
+    ("larger-count", "Where both have a bucket, you kept the larger count.", "Counts of two replicas add up.", _larger),
     (
         "one-too-far",
-        "It went one place too far.",
-        "Stop as soon as enough values are passed: `<=` or `<`?",
+        "You went one place too far.",
+        "Stop as soon as you have passed enough values: `<=` or `<`?",
         lambda parts, p: _at(parts, p, 1),
     ),
     (
         "one-too-few",
-        "It stopped one place too early.",
-        "At least p % must be passed.",
+        "You stopped one place too early.",
+        "You must pass at least p %.",
         lambda parts, p: _at(parts, p, -1),
     ),
-    ("one-too-few", "The place was rounded down.", "`percentiles.rank` gives the place.", _floor),
+    ("one-too-few", "You rounded the place down.", "`percentiles.rank` gives the place.", _floor),
     (
         "largest-only",
-        "Whatever p is, it is the largest value.",
+        "Whatever p is, you return the largest value.",
         "Go through the buckets from the lowest, and stop in time.",
         lambda parts, p: max(_together(parts)),
     ),
     (
         "from-above",
-        "It went through the buckets from the largest down.",
+        "You went through the buckets from the largest down.",
         "Sort the keys, smallest first.",
         lambda parts, p: _together(parts)[-rank(p, len(_together(parts)))],
     ),
@@ -305,7 +305,7 @@ _RULES: Sequence[tuple[str, str, str, Guess]] = (
 
 
 def judge_sketch(asked: Json, told: Json) -> Problem | None:
-    """What each sketch says must fit what was put into it, before and after merging."""
+    """Check that each sketch's answers fit what went into it, before and after merging."""
     parts: list[list[list[float]]] = [[part] for part in asked["parts"]]
     for own, seen in zip(parts, told["before"], strict=True):
         if (problem := _judge_one(asked, own, seen, seen["len"])) is not None:
@@ -321,7 +321,7 @@ def judge_sketch(asked: Json, told: Json) -> Problem | None:
         if asked.get("bad") and not _alike(seen, was):
             return _half_counted(asked["ps"], was, seen, _where(own))
         if len(own) == 1 and not _alike(seen, was):
-            why = "The other sketch was changed by being merged. Its replica goes on counting with it."
+            why = "The merge changed the other sketch, and its replica goes on counting with it."
             seen_text = f"it held {was['len']} values, then {seen['len']}"
             return Problem("changes-other", seen_text, why, "Change `self` only, and share no counter.", _where(own))
         if (problem := _judge_one(asked, own, seen, was["len"])) is not None:
@@ -334,14 +334,14 @@ def _alike(seen: Json, was: Json) -> bool:
 
 
 def _half_counted(ps: Sequence[float], was: Json, seen: Json, where: str) -> Problem:
-    """A value that was refused has left something behind."""
+    """Explain that a refused value has left something behind."""
     changes = [(p, a, b) for p, a, b in zip(ps, was["at"], seen["at"], strict=True) if a != b]
     text = f"len was {was['len']} and is {seen['len']}"
     if changes:
         p, before, after = changes[0]
         text = f"percentile({p:g}) was {before:.5g} and is {after:.5g}" if before != "ValueError" else text
-    why = "A value that was refused has changed the sketch: percentiles moved that had been right."
-    next_ = "Refuse first; note `_min` and `_max` only then."
+    why = "A value that you refused has changed the sketch: percentiles that were right have moved."
+    next_ = "Refuse first; update `_min` and `_max` only then."
     return Problem("half-counted", text, why, next_, f"{where}, then add(-0.5)")
 
 
@@ -355,7 +355,7 @@ def _judge_one(asked: Json, parts: Parts, seen: Json, before: int) -> Problem | 
     if seen["len"] != len(values):
         return _judge_count(parts, seen["len"], before, where)
     if seen["left"] != len(values):
-        why = "A percentile was asked for, and the counts are not what they were: the next answer is wrong."
+        why = "Asking for a percentile changed the counts, so the next answer is wrong."
         text = f"len was {seen['len']}; after some percentiles: {seen['left']}"
         return Problem("asking-changes", text, why, "Count down in a variable, and leave `self._buckets` alone.", where)
     pairs = list(zip(asked["ps"], seen["at"], strict=True))
@@ -368,23 +368,23 @@ def _judge_one(asked: Json, parts: Parts, seen: Json, before: int) -> Problem | 
 
 
 def _judge_answer(p: float, value: Json, filled: bool, where: str) -> Problem | None:
-    """A number where there is a percentile, and ValueError where there is none."""
+    """Check for a number where there is a percentile, and ValueError where there is none."""
     refused, valid = value == "ValueError", filled and 0 <= p <= 100
     if refused and valid:
-        return Problem("refuses", f"percentile({p:g}): ValueError", "It exists.", "When must it raise?", where)
+        return Problem("refuses", f"percentile({p:g}): ValueError", "It does exist.", "When must it raise?", where)
     told = {"NoneType": "None"}.get(value["type"], f"a {value['type']}") if isinstance(value, dict) else str(value)
     if not refused and not valid:
-        why = "There is no such percentile: p lies from 0 to 100."
-        why = why if filled else "There is no percentile of nothing; 0 would be taken for a very good one."
+        why = "There is no such percentile: p goes from 0 to 100."
+        why = why if filled else "There is no percentile of nothing, and 0 would look like a very good one."
         return Problem("no-error", f"percentile({p:g}) = {told}", why, "Raise ValueError.", where)
     if isinstance(value, dict):
-        next_ = "Return it, also after the loop." if told == "None" else "Return a float."
-        return Problem("no-number", f"percentile({p:g}) = {told}", "A number is asked for.", next_, where)
+        next_ = "Return it, even after the loop." if told == "None" else "Return a float."
+        return Problem("no-number", f"percentile({p:g}) = {told}", "The contract asks for a number.", next_, where)
     return None
 
 
 def _is_promised(asked: Json, values: Sequence[float], p: float) -> bool:
-    """Say whether the percentile lies in the buckets that a bound keeps; what is below them was folded."""
+    """Return whether the percentile lies in the buckets that a bound keeps; the buckets below them were folded."""
     most = _most_buckets(asked)
     return most is None or percentile(values, p) > values[-1] / Buckets(_ALPHA).gamma() ** (most - 1)
 
@@ -404,24 +404,24 @@ def _judge_count(parts: Parts, count: int, before: int, where: str) -> Problem |
     seen = f"len is {count}, and {len(values)} values were added"
     lost = len(values) - count
     if len(parts) > 1 and lost and lost == sum(part.count(0) for part in parts[1:]):
-        why = "The other's zeros were left out. An answer from a cache takes 0 s, and is an answer."
-        return Problem("drops-zeros", seen, why, "merge adds `_zeros` too.", where)
+        why = "You left out the other's zeros, but an answer from a cache takes 0 s, and counts."
+        return Problem("drops-zeros", seen, why, "merge must add `_zeros` as well.", where)
     if count == sum(value > 0 for value in values):
-        why = "Zeros were left out. An answer from a cache takes 0 s, and is an answer."
-        return Problem("drops-zeros", seen, why, "Count them where no logarithm is needed.", where)
+        why = "You left out the zeros, but an answer from a cache takes 0 s, and counts."
+        return Problem("drops-zeros", seen, why, "Count zeros without a logarithm.", where)
     if len(parts) > 1 and count == before:
-        return Problem("merge-forgets", seen, "`self` is as it was before.", "merge changes `self`, in place.", where)
+        return Problem("merge-forgets", seen, "`self` is as it was.", "merge must change `self` in place.", where)
     if len(parts) > 1 and count == sum(max(each[key] for each in _counters(parts)) for key in _keys(parts)):
-        why = "Where both have a bucket, the larger count was kept."
+        why = "Where both have a bucket, you kept the larger count."
         return Problem("larger-count", seen, why, "Counts of two replicas add up.", where)
     if len(parts) > 1 and count == len(parts[-1]):
-        why = "Only the other's counts are left: they replaced those of `self`."
+        why = "Only the other's counts are left: they replaced the counts of `self`."
         return Problem("overwrites", seen, why, "Add to what is there.", where)
     if len(parts) > 1 and count in _once_in_merge(parts):
-        why = "Each bucket of the other was counted once, however many values are in it."
+        why = "You counted each bucket of the other once, however many values are in it."
         return Problem("counts-once", seen, why, "Hand its count to `self._count(key, count)`.", where)
     if count == len(set(_keys(parts))):
-        why = "Each bucket was counted once, however many values are in it."
+        why = "You counted each bucket once, however many values are in it."
         return Problem("counts-once", seen, why, "`self._count(key, count)` adds.", where)
     return Problem("miscounts", seen, "Each value counts once.", "Follow one value through your code.", where)
 
@@ -445,32 +445,32 @@ def _judge_values(
     wrong = [(p, v, r) for (p, v), r in zip(found, rights, strict=True) if abs(v - r) > alpha * r * _ROUNDING]
     if wrong:
         p, value, right = wrong[0]
-        seen = f"percentile({p:g}) = {value:.5g}, and exactly it is {right:.5g}"
+        seen = f"percentile({p:g}) = {value:.5g}; the exact one is {right:.5g}"
         if (problem := _judge_ends(values, ends, seen, where)) is not None:
             return problem
         if not value and values[0]:
-            why = "That answer is for a zero, and no value is 0. Places count from 1."
+            why = "That is the answer for a zero, but no value is 0. Places count from 1."
             return Problem("from-zero", seen, why, "Which place does `percentiles.rank` give to the first?", where)
         if len(values) >= 100 and all(_rank_error(values, q, v) < 0.03 for q, v in found):
             why = f"The place is right to within 3 %, and the value is off by {abs(value / right - 1):.0%}, not 1 %."
-            next_ = "Bound the error of the value: a few places are the whole tail."
+            next_ = "Bound the error of the value, not of the place: a few places are the whole tail."
             return Problem("rank-error", seen, why, next_, where)
         if all(abs(v - r) <= 3 * alpha * r for (_, v), r in zip(found, rights, strict=True)):
-            why = f"It is off by {abs(value / right - 1):.1%}; {alpha:.0%} is allowed."
-            return Problem("bound", seen, why, "Count it under the key, and answer with `middle` of that key.", where)
+            why = f"That is off by {abs(value / right - 1):.1%}; {alpha:.0%} is allowed."
+            return Problem("bound", seen, why, "Count it under its key, and answer with `middle` of that key.", where)
         for id_, why, next_, guess in _RULES:
             if (id_ != "drops-zeros" or values[0] == 0) and all(_near(guess(parts, q), v, alpha) for q, v in found):
                 return Problem(id_, seen, why, next_, where)
         if not right and value < min((v for v in values if v), default=math.inf):
-            why = "A zero is in a bucket, and a bucket's middle is never 0."
-            return Problem("zero", seen, why, "Count zeros on their own, in `self._zeros`; they come first.", where)
+            why = "You put a zero in a bucket, but a bucket's middle is never 0."
+            return Problem("zero", seen, why, "Count zeros separately, in `self._zeros`; they come first.", where)
         off = f"off by {abs(value / right - 1):.1%}" if right else "not 0"
-        why = f"It is {off}; {alpha:.0%} is allowed."
-        return Problem("too-far", seen, why, "Go through the buckets by hand for this one.", where)
+        why = f"That is {off}; {alpha:.0%} is allowed."
+        return Problem("too-far", seen, why, "Work this case by hand, bucket by bucket.", where)
     outside = [(p, v) for p, v in found if not values[0] <= v <= values[-1]]
     if outside:
         seen = f"percentile({outside[0][0]:g}) = {outside[0][1]:.6g}; all values lie from {values[0]} to {values[-1]}"
-        why = "Nobody was as slow, or as fast, as that."
+        why = "No request was as slow, or as fast, as that."
         return Problem(
             "outside", seen, why, "Keep `_min` and `_max`, in add and in merge, and stay between them.", where
         )
@@ -478,12 +478,12 @@ def _judge_values(
 
 
 def _judge_ends(values: Sequence[float], ends: Sequence[str], seen: str, where: str) -> Problem | None:
-    """Say that `_min` or `_max` is not what was seen; a sketch may keep them under other names."""
+    """Explain that `_min` or `_max` is not what was seen; a sketch may keep them under other names."""
     for name, end, right in zip(("_min", "_max"), ends, (values[0], values[-1]), strict=True):
         if end and float(end) != right:
             which = "smallest" if name == "_min" else "largest"
-            why = f"`{name}` is {end}, and the {which} value is {right:g}. Answers are held between `_min` and `_max`."
-            return Problem("ends", seen, why, "Note both in add and in merge, the first value included.", where)
+            why = f"`{name}` is {end}, and the {which} value is {right:g}; answers stay between `_min` and `_max`."
+            return Problem("ends", seen, why, "Update both in add and in merge, even for the first value.", where)
     return None
 
 
@@ -501,17 +501,17 @@ def _rank_error(values: Sequence[float], p: float, value: float) -> float:
 def _judge_refusals(asked: Json, told: Json) -> Problem | None:
     for bad, result in zip(asked.get("bad", ()), told["refused"], strict=True):
         if result != "ValueError":
-            why = "No request takes that long. Counted, it would spoil every percentile: refuse it with ValueError."
+            why = "No request takes that long, and counting it would spoil every percentile."
             where = f"after adding {_where(asked['parts'])}"
-            return Problem("takes-bad", f"add({bad}) raised {result}", why, "Raise ValueError first.", where)
+            return Problem("takes-bad", f"add({bad}) raised {result}", why, "First raise ValueError.", where)
     different = _made_differently(asked)
     if different and told["mixed"] != ["ValueError"]:
-        why = "Their buckets have other bounds: equal keys mean other values."
+        why = "Their buckets have different bounds, so equal keys mean different values."
         return Problem(
             "mixes", "a merge without an error", why, "Compare alpha and max_buckets first.", str(asked["makes"])[:80]
         )
     if not different and "ValueError" in told["mixed"]:
-        why = "Both were made alike, so they add up."
+        why = "Both were made alike, so you can add them."
         return Problem("refuses", "merge: ValueError", why, "When must it raise?", _where(asked["parts"]))
     return None
 
@@ -519,9 +519,9 @@ def _judge_refusals(asked: Json, told: Json) -> Problem | None:
 def _judge_size(asked: Json, told: Json) -> Problem | None:
     most, where = _most_buckets(asked), _where(asked["parts"])
     if most is not None and told["buckets"] > most:
-        seen = f"{told['buckets']} buckets, and {most} are allowed"
-        next_ = "`self._count` folds; go through it, in merge too."
-        return Problem("grows", seen, "The bound was passed by.", next_, where)
+        seen = f"{told['buckets']} buckets; {most} are allowed"
+        next_ = "`self._count` folds; use it in merge as well."
+        return Problem("grows", seen, "You bypassed the bound.", next_, where)
     count = sum(map(len, asked["parts"]))
     if told["held"] > 1000 and count > 2000:
         seen = f"it holds {told['held']:,} numbers after {count:,} values"
@@ -531,25 +531,25 @@ def _judge_size(asked: Json, told: Json) -> Problem | None:
 
 
 def sketch_broke(asked: Json, told: Told) -> Problem | None:
-    """Say what exceptions mean that many people meet."""
+    """Explain the exceptions that many learners meet."""
     adding = f"adding {_where(asked['parts'])}"
     where = told.line or adding
     if told.error.startswith("ValueError: math domain") or "expected a positive" in told.error:
-        why = "Zero has no logarithm, so no bucket."
-        return Problem("zero", told.error, why, "Count zeros on their own, in `self._zeros`.", where)
+        why = "Zero has no logarithm, so it has no bucket."
+        return Problem("zero", told.error, why, "Count zeros separately, in `self._zeros`.", where)
     if "__len__" in told.error:
-        why = "`len` adds up the counts, and they came to less than nothing."
-        return Problem("miscounts", told.error, why, "`self._count(key, count)`: the key first, then how many.", adding)
+        why = "`len` adds up the counts, and their sum is negative."
+        return Problem("miscounts", told.error, why, "`self._count(key, count)`: first the key.", adding)
     if told.error.startswith("ValueError") and any(0 in part for part in asked["parts"]):
-        why = "A zero was refused; an answer from a cache takes 0 s, and is an answer."
-        return Problem("zero", told.error, why, "Refuse what is below 0; count zeros in `self._zeros`.", adding)
+        why = "You refused a zero, but an answer from a cache takes 0 s, and counts."
+        return Problem("zero", told.error, why, "Refuse values below 0; count zeros in `self._zeros`.", adding)
     if _made_differently(asked) and not told.error.startswith(("NotImplementedError", "TimeUp")):
-        why = "Sketches with other buckets are something that a caller can cause, and looks out for: as ValueError."
+        why = "A caller can pass a sketch with other buckets, and expects ValueError."
         return Problem("mixes", told.error, why, "Compare alpha and max_buckets first, and raise ValueError.", where)
     if "changed size during iteration" in told.error:
-        why = "A dictionary must not grow while it is gone through."
-        return Problem("changes-while", told.error, why, "Go through the other's, or a copy.", where)
+        why = "A dictionary must not grow while you iterate over it."
+        return Problem("changes-while", told.error, why, "Iterate over the other's, or over a copy.", where)
     if told.error.startswith(("IndexError", "ZeroDivisionError", "UnboundLocalError")) and not all(asked["parts"]):
-        why = "A sketch may be empty, also one that is merged."
+        why = "A sketch may be empty, even one that you merge."
         return Problem("empty", told.error, why, "Raise ValueError in percentile if there are no values.", where)
     return None

@@ -1,6 +1,6 @@
-"""How the retry policy of chapter 18 is asked and judged: whether to come back, and after how long.
+"""Asks and judges the retry policy of chapter 18: whether to come back, and after how long.
 
-A wrong answer is explained by the first rule that would have given all of the same waits.
+The first rule that would have given all of the same waits explains a wrong answer.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from miniserve.course.check.verdict import Problem
 from miniserve.policies.recovery.retry import may_retry
 from miniserve.seeds import generator
 
-SHARE = 0.75  # of the bare wait: the jitter of this check, which is neither of the four
+SHARE = 0.75  # of the bare wait: this check's own jitter, which is none of the four
 Row = dict[str, Json]
 
 
 def drive_backoff(answer: Json, asked: Json) -> Json:
-    """Make a policy, and tell what it says to each failure; and how often it drew a wait for it."""
+    """Make a policy; return its wait for each failure, and how often it drew for that."""
     from miniserve import errors
 
     draws = 0
@@ -78,7 +78,7 @@ def backoff_contract(seed: int) -> Sequence[Json]:
 
 
 def backoff_examples(seed: int) -> Sequence[Json]:
-    """One thing at a time: the kinds of failures, the count, push-back, the deadline."""
+    """Ask about one thing at a time: the kinds of failures, the count, push-back, the deadline."""
     return [
         _asked([_row(1, error) for error in _FAILURES]),
         _asked([_row(attempt) for attempt in (1, 2, 3, 4, 5)]),
@@ -112,7 +112,7 @@ def backoff_differential(seed: int) -> Sequence[Json]:
 
 
 def backoff_cost(seed: int) -> Sequence[Json]:
-    """(One wait is drawn for one failure, and as many as led to it.)"""
+    """Ask for the draws: as many for a wait as failures led to it."""
     return [_asked([_row(attempt) for attempt in (1, 2, 3, 9)], max_attempts=10)]
 
 
@@ -126,7 +126,7 @@ def fewer_rows(asked: Json) -> Sequence[Json]:
     ]
 
 
-# --- what is right, and what else people write ---------------------------------------------------------------------
+# --- the right waits, and common wrong ones ------------------------------------------------------------------------
 
 Wait = float | None
 
@@ -166,7 +166,7 @@ def _if_may(wait: Callable[[Json, Row], Wait]) -> Callable[[Json, Row], Wait]:
 
 
 def _of_class(row: Row) -> bool:
-    """Say what the class alone says, without push-back."""
+    """Return whether the class alone, without push-back, allows a retry."""
     return bool(getattr(_error(row), "retryable", False))
 
 
@@ -193,9 +193,9 @@ def _at_the_deadline(makes: Json, row: Row) -> Wait:
     return wait_s if end_s is None or row["now_s"] + wait_s <= end_s else None
 
 
-_COUNTED = "max_attempts counts all tries, the first included; after so many failures it is over."
-_COMES_AGAIN = "Such a failure comes again, however long one waits: the request is wrong, or it is too late."
-_EARLY = "It comes back earlier than it should, and just when it is too late."
+_COUNTED = "max_attempts counts all tries, including the first; after that many failures it is over."
+_COMES_AGAIN = "However long you wait, this failure comes again: the request is wrong, or it is too late."
+_EARLY = "You come back earlier than you should, and just when it is too late."
 _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     (
         "retries-400",
@@ -211,14 +211,14 @@ _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     ),
     (
         "unbounded",
-        "It never gives up: " + _COUNTED,
+        "You never give up: " + _COUNTED,
         "Compare `attempt` with the limit.",
         lambda m, r: _in_time(r, _listened(m, r)) if may_retry(_error(r)) else None,
     ),
     (
         "one-try-more",
         _COUNTED,
-        "Is it < or <= ?",
+        "Is it < or <=?",
         lambda m, r: (
             _in_time(r, _listened(m, r)) if r["attempt"] <= m["max_attempts"] and may_retry(_error(r)) else None
         ),
@@ -226,19 +226,19 @@ _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     (
         "one-try-fewer",
         _COUNTED,
-        "How many failures has it seen after the first try?",
+        "How many failures have you seen after the first try?",
         lambda m, r: _right({**m, "max_attempts": m["max_attempts"] - 1}, r),
     ),
     (
         "takes-minus",
-        "A negative push-back means: do not come back.",
-        "`may_retry` knows it.",
+        "A negative push-back means: don't come back.",
+        "`may_retry` knows that.",
         lambda m, r: _in_time(r, _listened(m, r)) if _of_class(r) and r["attempt"] < m["max_attempts"] else None,
     ),
     (
         "takes-minus",
-        "A negative push-back means: do not come back.",
-        "`may_retry` knows it.",
+        "A negative push-back means: don't come back.",
+        "`may_retry` knows that.",
         lambda m, r: (
             _in_time(r, max(0.0, _listened(m, r))) if _of_class(r) and r["attempt"] < m["max_attempts"] else None
         ),
@@ -251,26 +251,26 @@ _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     ),
     (
         "zero-is-none",
-        "0 is a push-back, too: come back at once. Only None means that the server did not say.",
+        "0 is also a push-back: come back at once. Only None means that the server didn't say.",
         "Compare with None: 0 counts as False.",
         _if_may(lambda m, r: _in_time(r, _told(r) or _own(m, r))),
     ),
     (
         "caps-push-back",
-        "The cap is for own waits. A server that asks for a minute will not answer sooner.",
-        "Take what the server says as it is.",
+        "The cap is for the policy's own waits. A server that asks for a minute won't answer sooner.",
+        "Take the server's wait unchanged.",
         _if_may(lambda m, r: _in_time(r, min(m["cap_s"], _listened(m, r)))),
     ),
     (
         "longer-of-both",
-        "The larger of both was taken. The server knows when it has room.",
-        "Take what the server says as it is.",
+        "You took the larger of the two. The server knows when it has room.",
+        "Take the server's wait unchanged.",
         _if_may(lambda m, r: _in_time(r, max(_own(m, r), _listened(m, r)))),
     ),
     (
         "adds-push-back",
-        "Push-back and own wait were added. The server knows when it has room.",
-        "Take what the server says as it is.",
+        "You added push-back and your own wait. The server knows when it has room.",
+        "Take the server's wait unchanged.",
         _if_may(lambda m, r: _in_time(r, _own(m, r) + (_told(r) or 0.0))),
     ),
     (
@@ -281,14 +281,14 @@ _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     ),
     (
         "deadline-is-a-time",
-        "`deadline_s` is a time, like `now_s`, and not a span.",
+        "`deadline_s` is a moment, like `now_s`, not a duration.",
         "Compare now_s + wait with the deadline.",
         _if_may(lambda m, r: _within(r, _listened(m, r), r["deadline_s"])),
     ),
     (
         "at-the-deadline",
         "A wait that ends just at the deadline leaves no time for a try.",
-        "Is it < or <= ?",
+        "Is it < or <=?",
         _if_may(_at_the_deadline),
     ),
     (
@@ -305,19 +305,19 @@ _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     ),
     (
         "forgets-the-wait",
-        "The deadline is not over yet, but it will be when the wait ends.",
+        "The deadline hasn't passed yet, but it will have when the wait ends.",
         "Compare now_s + wait with the deadline.",
         _if_may(lambda m, r: _listened(m, r) if r["deadline_s"] is None or r["now_s"] < r["deadline_s"] else None),
     ),
     (
         "no-deadline-at-0",
-        "A deadline of 0 s is one: a clock may begin there. Only None means that there is none.",
+        "0 s is a deadline: a clock may start there. Only None means that there is none.",
         "Compare with None: 0 counts as False.",
         _if_may(lambda m, r: _in_time(r, _listened(m, r)) if r["deadline_s"] else _listened(m, r)),
     ),
     (
         "push-back-only",
-        "A push-back says when to come back; it allows no further try: " + _COUNTED,
+        "A push-back says when to come back, but allows no extra try: " + _COUNTED,
         "First whether, then how long.",
         lambda m, r: (
             _in_time(r, _listened(m, r))
@@ -333,8 +333,8 @@ _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
     ),
     (
         "no-jitter",
-        "That is the bare wait: whoever failed together comes back together.",
-        "`self._draw(attempt)` draws it.",
+        "That is the bare wait: clients that failed together come back together.",
+        "`self._draw(attempt)` draws a wait.",
         _if_may(lambda m, r: _in_time(r, _own(m, r) / SHARE if _told(r) is None else float(_told(r) or 0.0))),
     ),
 )
@@ -343,7 +343,7 @@ _RULES: Sequence[tuple[str, str, str, Callable[[Json, Row], Wait]]] = (
 
 
 def judge_backoff(asked: Json, told: Json) -> Problem | None:
-    """Each failure must get the right wait, or None; and one draw."""
+    """Check that each failure gets the right wait or None, from one draw."""
     makes, pairs = asked["makes"], list(zip(asked["rows"], told["waits"], strict=True))
     for row, wait_s in pairs:
         if isinstance(wait_s, dict):
@@ -358,17 +358,17 @@ def judge_backoff(asked: Json, told: Json) -> Problem | None:
                 return Problem(id_, seen, why, next_, _where(makes, row))
         drawn = told["drawn"][pairs.index(wrong[0])]
         if None not in (wait_s, _right(makes, row)) and _told(row) is None and drawn != row["attempt"]:
-            why = f"The own wait is what `_draw` makes of `attempt` itself, here {row['attempt']}."
+            why = f"The policy's own wait is `_draw` of `attempt` itself, here {row['attempt']}."
             if not drawn:
-                why = "This was not drawn with the jitter and the generator that the class was made with."
+                why = "You didn't draw with the jitter and the generator that the class was given."
             return Problem("other-draw", seen, why, "`self._draw(attempt)` draws it.", _where(makes, row))
         why = "First whether: kind of failure, tries, push-back. Then how long. Then whether that is in time."
         return Problem("wait", seen, why, "Go through the contract for this one failure.", _where(makes, row))
     for row, draws in zip(asked["rows"], told["drawn"], strict=True):
         if draws > row["attempt"]:
-            why = "A wait was drawn twice: what is compared with the deadline is then not what is waited."
-            seen = f"{draws} draws of luck; one wait after {row['attempt']} failures needs {row['attempt']}"
-            return Problem("draws-twice", seen, why, "Keep what you drew in a variable.", _where(makes, row))
+            why = "You drew twice, so you compare one wait with the deadline and return another."
+            seen = f"{draws} random draws; one wait after {row['attempt']} failures needs {row['attempt']}"
+            return Problem("draws-twice", seen, why, "Keep the draw in a variable.", _where(makes, row))
     return None
 
 
@@ -392,12 +392,12 @@ def _where(makes: Json, row: Row) -> str:
 
 
 def backoff_broke(asked: Json, told: Told) -> Problem | None:
-    """Say what exceptions mean that many people meet."""
+    """Explain the exceptions that many learners meet."""
     where = told.line or _where(asked["makes"], asked["rows"][0])
     if told.error.startswith("AttributeError") and ("retry_after_s" in told.error or "retryable" in told.error):
         why = "Not every exception is one of ours: a bug in the client has no push-back."
         return Problem("unknown-error", told.error, why, "Ask `may_retry` first.", where)
     if told.error.startswith("TypeError") and "NoneType" in told.error and "not callable" not in told.error:
         why = "`deadline_s` may be None: no deadline; `retry_after_s` may be None: the server did not say."
-        return Problem("none", told.error, why, "Look for None before you compute.", where)
+        return Problem("none", told.error, why, "Check for None before you compute.", where)
     return None

@@ -1,8 +1,8 @@
-"""Chapter 18's experiments: waves of clients, a struggling service under them, a shaky one, and Larkspur's GPUs.
+"""Chapter 18's experiments: waves of clients, an overloaded service, a shaky one, and Larkspur's GPUs.
 
-Numbers and models are chapter 10's. Here the clients are real loops (`policies.persistence.persist`, or the learner's
-own), which wait in simulated time. Draws and tables only: the ideas stand in the notebook's cells. Knows no answer to a
-question.
+The numbers and models are chapter 10's. Here the clients are real loops (`policies.persistence.persist`, or the
+learner's own) that wait in simulated time. This module only draws and prints: the ideas are in the notebook's cells.
+Contains no answers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ FAILURES = {
 
 
 def by_waits(waits: Waits, way: str) -> NextWait:
-    """Return one of the four ways as chapter 10's waves want it, with the wait before kept for each client."""
+    """Return one of the four ways in the form of chapter 10's waves; it remembers each client's wait before."""
     previous_s: dict[int, float] = {}
 
     def next_wait(client: int, failures: int) -> float:
@@ -67,7 +67,7 @@ def by_waits(waits: Waits, way: str) -> NextWait:
 
 
 def compare_waves(rows: Mapping[str, Sequence[Second]], caption: str) -> None:
-    """Show for each way how many clients were served, by when, and with how many tries."""
+    """Show for each way how many clients were served, by when, and in how many tries."""
     found = list(rows.values())
     table(
         {
@@ -85,7 +85,7 @@ def compare_waves(rows: Mapping[str, Sequence[Second]], caption: str) -> None:
 
 
 class _Until:
-    """What a client awaits: the moment at which it goes on, and what it is told then."""
+    """What a client awaits: when it goes on, and what result it gets then."""
 
     def __init__(self, at_s: float, told: Try | None = None) -> None:
         self.at_s = at_s
@@ -96,12 +96,12 @@ class _Until:
 
 
 Answer = Callable[[int, float, int], tuple[float, Exception | None]]
-"""(which request, now, which try of it) -> when the try ends, and with which error; None: it succeeds."""
+"""(which request, now, which try of it) -> when the try ends, and its error; None: it succeeds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Played:
-    """What became of the requests, and when a try of one of them was sent."""
+    """What became of the requests, and when each try was sent."""
 
     storm: Storm
     tried_s: Floats
@@ -111,20 +111,20 @@ class Played:
 
     @property
     def late_share(self) -> float:
-        """The share answered in time of the requests of the last minute."""
+        """The share answered in time of the last minute's requests."""
         return self.storm.late_share
 
     def between(self, start_s: float, end_s: float) -> tuple[float, float]:
-        """Return, of the requests that came in [start_s, end_s), the share answered and the mean tries."""
+        """Return the share answered and the mean tries of the requests that came in [start_s, end_s)."""
         return self.storm.between(start_s, end_s)
 
 
 def play(
     persist: Persist, policy: RetryPolicy, budget: Budget, answer: Answer, arrivals_per_s: float, end_s: float = LASTS_S
 ) -> Played:
-    """Let clients with `persist` come until `LASTS_S`; all share policy and budget, as one calling service would.
+    """Let clients with `persist` come until `LASTS_S`; they share policy and budget, as in one calling service.
 
-    From `end_s` on nothing is sent any more.
+    From `end_s` on they send nothing.
     """
     arrived = np.arange(0, LASTS_S, 1 / arrivals_per_s)
     good, tries = np.zeros(len(arrived), dtype=bool), np.zeros(len(arrived))
@@ -166,7 +166,7 @@ def storm(
 ) -> Played:
     """Simulate chapter 10's server: ten tries per second, down for `fault_s` from second 30 on; clients wait 2 s.
 
-    The server is not told that a client left, so it serves what nobody waits for any more.
+    Nothing tells the server that a client has left, so it serves requests whose clients no longer wait.
     """
     free_s = 0.0
 
@@ -183,7 +183,7 @@ def storm(
 
 
 def shaky(persist: Persist, policy: RetryPolicy, budget: Budget, fails: float) -> Played:
-    """Simulate a service with room for all, of which each try fails by luck of its own, after a tenth of a second."""
+    """Simulate a service with room for all, where each try takes 0.1 s and fails at random, independently."""
 
     def answer(index: int, now_s: float, number: int) -> tuple[float, Exception | None]:
         unlucky = seeds.uniform("18 shaky", index, number) < fails
@@ -196,7 +196,7 @@ def shaky(persist: Persist, policy: RetryPolicy, budget: Budget, fails: float) -
 
 
 def draw_storms(runs: Mapping[str, Played], fault: tuple[float, float] = (30.0, 40.0)) -> None:
-    """Draw the share of requests that are answered in time, over the time at which they arrive."""
+    """Draw the share of requests answered in time, over their time of arrival."""
     ch10.draw_storms({name: run.storm for name, run in runs.items()}, fault=fault, window_s=10.0)
 
 
@@ -217,7 +217,7 @@ def draw_load(runs: Mapping[str, Played], fault: tuple[float, float] = (30.0, 40
 
 
 def draw_shaky(fails: Sequence[float], runs: Mapping[str, Sequence[Played]]) -> None:
-    """Draw the mean tries of a request over the chance that a try fails; the table has the shares answered, too."""
+    """Draw the mean tries of a request against the chance that a try fails; the table also has the shares answered."""
     figure, ax = new_figure("What retries cost", x="chance that a try fails", y="tries per request")
     data: dict[str, Sequence[object]] = {"a try fails with chance": [f"{chance:.0%}" for chance in fails]}
     words = []
@@ -237,7 +237,7 @@ def draw_shaky(fails: Sequence[float], runs: Mapping[str, Sequence[Played]]) -> 
 
 
 def larkspur(make: Callable[..., RetryPolicy]) -> Storm:
-    """Simulate chapter 10's Larkspur with careful apps, whose policy `make` makes from the settings of `Backoff`."""
+    """Simulate chapter 10's Larkspur with careful apps; `make` makes their policy from the settings of `Backoff`."""
     scenario = ch10.larkspur_scenario("budgeted")
     assert scenario.clients is not None
     return ch10.storm_in(ch10.with_retry(scenario, Recipe("yours", make, scenario.clients.retry.arguments)))

@@ -1,7 +1,7 @@
-"""How a client's loop of chapter 18 is asked and judged: by what it sends, sleeps, asks and pays, in which order.
+"""Asks and judges the client's loop of chapter 18: what it sends, sleeps, asks and pays, and in which order.
 
-The service follows a script, policy and budget answer by a script, and only sleeping moves the clock. Everything is
-logged. A wrong log is explained by the first rule of the contract that it breaks.
+Service, policy and budget follow a script; only tries and sleeping move the clock, and a log records everything. The
+first rule of the contract that a wrong log breaks explains it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Event = list[Json]
 
 
 def drive_persist(answer: Json, asked: Json) -> Json:
-    """Let one request be tried by the script; tell all that happened, and what came of it."""
+    """Let the loop try one request by the script; return the log of all that happened, and the result."""
     from miniserve.clients.retry_loop import Try
     from miniserve.errors import InvalidRequest, Overloaded
 
     class Done:
-        """What is awaited here is over at once; it counts when it is awaited."""
+        """An awaitable that acts when it is awaited, and is done at once."""
 
         def __init__(self, act: Json) -> None:
             self.act = act
@@ -107,7 +107,7 @@ def _asked(
     starts_s: float = 10.0,
     **settings: Json,
 ) -> Json:
-    """Return one request. The script has more tries than may be made, so that one too many can be seen."""
+    """Return one request. The script has more tries than are due, so that one too many shows."""
     return {
         "tries": [*tries, *[_try()] * 3],
         "waits": list(waits),
@@ -126,7 +126,7 @@ def persist_contract(seed: int) -> Sequence[Json]:
 
 
 def persist_examples(seed: int) -> Sequence[Json]:
-    """One thing at a time."""
+    """Ask about one thing at a time."""
     broken = _try("busy", "prune", "in")
     rest = _try("", "March")
     return [
@@ -167,12 +167,12 @@ def persist_differential(seed: int) -> Sequence[Json]:
 
 
 def persist_cost(seed: int) -> Sequence[Json]:
-    """A client that is told to be very patient."""
+    """Ask for a very patient client."""
     return [_asked([*[_try()] * 3000, OK], [0.001] * 3000)]
 
 
 def fewer_tries(asked: Json) -> Sequence[Json]:
-    """Propose the request with one failure less."""
+    """Propose the request with one failure fewer."""
     real = len(asked["tries"]) - 3
     return [
         {
@@ -189,7 +189,7 @@ def fewer_tries(asked: Json) -> Sequence[Json]:
 
 
 def _right(asked: Json) -> tuple[list[Event], Json]:
-    """Return what should be logged, and what should come of it."""
+    """Return the right log, and the right result."""
     now_s = asked["starts_s"]
     words: list[str] = []
     log: list[Event] = [["deposit", now_s]]
@@ -214,7 +214,7 @@ def _right(asked: Json) -> tuple[list[Event], Json]:
             return log, result
         log.append(["sleep", wait_s])
         now_s += wait_s
-    raise AssertionError("a script ends with tries that nobody may make")
+    raise AssertionError("a script ends with tries that no loop may make")
 
 
 # --- how it is judged ----------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def _right(asked: Json) -> tuple[list[Event], Json]:
 _Check = Callable[[Json, list[Event], list[Event]], tuple[str, str, str, str] | None]  # id, seen, why, next
 
 
-_FREE = "The first try is no retry. It would be refused in the very hour in which all fail."
+_FREE = "The first try is no retry. The budget would refuse it just when all tries fail."
 
 
 def _of(log: Sequence[Event], *kinds: str) -> list[Event]:
@@ -241,15 +241,15 @@ def _short(part: Json) -> str:
 
 
 def judge_persist(asked: Json, told: Json) -> Problem | None:
-    """The log must be the right one, but for the order of what does not matter."""
+    """Check that the log is the right one, except where the order doesn't matter."""
     log, result = told["log"], told["result"]
     right, wanted = _right(asked)
     where = _where(asked)
     if "type" in result and result["type"].endswith("not a coroutine"):
-        why = "`persist` waits for others, so it is an `async def`, and is awaited."
-        return Problem("not-async", f"it returned {result['type']}", why, "Keep the first line as it is given.", where)
+        why = "`persist` awaits others, so it must be an `async def`."
+        return Problem("not-async", f"it returned {result['type']}", why, "Keep the first line as it was.", where)
     if result.get("type") == "other await":
-        why = "It awaited something that was not given to it, so it cannot run in simulated time."
+        why = "It awaited something that it wasn't given, so it can't run in simulated time."
         return Problem("other-await", _story(log), why, "Sleep with `sleep`, send with `send`.", where)
     for check in _CHECKS:
         found = check(asked, log, right)
@@ -260,12 +260,12 @@ def judge_persist(asked: Json, told: Json) -> Problem | None:
         why = "Return a `Try`: all words that came, and the last error (None if the answer is complete)."
         return Problem("no-try", f"it returned a {result['type']}", why, "Try(words, error)", where)
     if result["words"] != wanted["words"]:
-        seen = f"it returned {result['words']}, and the reader has {wanted['words']}"
-        why = "All words that came belong to the answer, those of broken tries too, each once."
-        return Problem("loses-words", seen, why, "Add the new words behind the old ones.", where)
+        seen = f"it returned {result['words']}; the reader has {wanted['words']}"
+        why = "All words that came belong to the answer, each once, even the words of broken tries."
+        return Problem("loses-words", seen, why, "Append the new words to the old ones.", where)
     if result["error"] != wanted["error"]:
         seen = f"it returned the error {result['error']}; the last try ended with {wanted['error']}"
-        why = "Who called must learn how it ended."
+        why = "The caller must learn how the request ended."
         return Problem("hides-error", seen, why, "Return the last error, or None after a success.", where)
     return None
 
@@ -289,42 +289,42 @@ def _judge_order(asked: Json, log: list[Event], right: list[Event]) -> tuple[str
     seen = _story(log)
     sends, due = kinds.count("send"), [event[0] for event in wanted].count("send")
     if not sends and _of(log, "withdraw"):
-        return "pays-for-first", seen, _FREE, "Withdraw after a failure only."
+        return "pays-for-first", seen, _FREE, "Withdraw only after a failure."
     if not sends:
         return "never-sends", seen or "nothing happened", "Nothing was sent.", "Await `send(words)` in a loop."
     if kinds[0] == "sleep":
-        why = "It slept before the first try. Every customer waits for nothing, also on a good day."
-        return "sleeps-first", seen, why, "Sleep only after a failure that is to be tried again."
+        why = "It slept before the first try, so every customer waits for nothing, even on a good day."
+        return "sleeps-first", seen, why, "Sleep only after a failure that you will retry."
     if sends > 1 and _of(right, "delay") and not _of(log, "delay"):
-        why = "It asked no policy, so nothing ever ends it."
+        why = "It never asked the policy, so nothing ends it."
         return "unbounded", seen, why, "Ask `policy.delay_s` after each failure; None means: give up."
     if sends > due:
         return _too_many(asked, due, seen)
     if sends < due:
-        why = "Policy and budget allowed a further try, and it was not made."
+        why = "Policy and budget allowed a further try, and it made none."
         if asked.get("resume") and any(one["words"] for one in asked["tries"][:sends]):
-            why = "This answer could be continued, and policy and budget allowed it."
-        return "gives-up", seen, why, "Go on until there is no error, no wait, or no leave."
+            why = "The service could continue this answer, and policy and budget allowed that."
+        return "gives-up", seen, why, "Go on until there is no error, no wait, or no budget."
     if kinds[-1] == "sleep":
-        why = "It slept, and then gave up: the wait was for nothing."
+        why = "It slept and then gave up, so it waited for nothing."
         return "sleeps-for-nothing", seen, why, "Decide first, then sleep."
     if _of(acts, "sleep") != _of(wanted, "sleep"):
         why = "It should wait as long as the policy says, once after each failure."
-        return "sleeps-otherwise", seen, why, "`await sleep(wait_s)`, with what `delay_s` returned."
+        return "sleeps-otherwise", seen, why, "`await sleep(wait_s)`, with the wait from `delay_s`."
     if _of(acts, "send") != _of(wanted, "send"):
-        why = "A try must be told the words that the reader has, or the answer begins anew."
+        why = "A try must get the words that the reader already has, or the answer starts over."
         return "starts-over", seen, why, "`await send(words)`, with all words so far."
     return None
 
 
 def _too_many(asked: Json, due: int, seen: str) -> tuple[str, str, str, str]:
-    """Say why the try after the last one that was due should not have been made."""
+    """Explain why the loop shouldn't have made the try after the last one due."""
     last = asked["tries"][due - 1]
     words = any(one["words"] for one in asked["tries"][:due])
     if not last["error"]:
-        return "goes-on", seen, "The answer was complete, and it was asked for again.", "Stop when there is no error."
+        return "goes-on", seen, "The answer was complete, and it asked again.", "Stop when there is no error."
     if words and not asked.get("resume"):
-        why = "The reader has words of this answer; another one would begin below it, and differ."
+        why = "The reader has words of this answer; another one would follow them, and differ."
         return "after-first-word", seen, why, "Without `resume`, give up once a word has come."
     if due <= len(asked["waits"]) and asked["waits"][due - 1] is not None:
         why = "The budget refused: all clients together have used up their retries."
@@ -339,17 +339,17 @@ def _judge_policy(asked: Json, log: list[Event], right: list[Event]) -> tuple[st
             text = f"delay_s({seen[1]}, ...) after {due[1]} failures"
             return "miscounts", text, "`attempt` counts the failures so far, from 1.", "Count before you ask."
         if seen[2] != due[2]:
-            text = f"delay_s was given a {seen[2]}; the try ended with {due[2]}"
-            return "other-error", text, "The policy decides by the error of the last try.", "Pass it on."
+            text = f"delay_s got a {seen[2]}; the try ended with {due[2]}"
+            return "other-error", text, "The policy decides by the last try's error.", "Pass that on."
         if abs(seen[3] - due[3]) > 1e-9:
-            text = f"delay_s was told that it is {seen[3]:g} s; it is {due[3]:g} s"
-            return "old-time", text, "A try takes time, and so does a wait.", "Ask `clock()` anew."
+            text = f"delay_s got the time {seen[3]:g} s; the clock says {due[3]:g} s"
+            return "old-time", text, "A try takes time, and so does a wait.", "Ask `clock()` again."
         if seen[4] != due[4]:
-            text = f"delay_s was given the deadline {seen[4]}; it is {due[4]}"
+            text = f"delay_s got the deadline {seen[4]}; it is {due[4]}"
             return "no-deadline", text, "Without it the policy waits past the deadline.", "Pass `deadline_s` on."
     if len(found) > len(wanted):
-        text = f"the policy was asked {len(found)} times, and {len(wanted)} times there was something to ask"
-        return "asks-policy", text, "Where no try may follow, no wait is needed.", "First: may it go on at all?"
+        text = f"it asked the policy {len(found)} times; {len(wanted)} times were due"
+        return "asks-policy", text, "Where no try may follow, you need no wait.", "First: may it go on at all?"
     return None
 
 
@@ -358,43 +358,43 @@ def _judge_budget(asked: Json, log: list[Event], right: list[Event]) -> tuple[st
     sends = len(_of(log, "send"))
     if deposits != 1:
         id_ = "no-deposit" if not deposits else "deposits-each-try"
-        why = "Each request pays in once. Retries that paid in would pay for each other, without end."
+        why = "Each request pays in once. If retries paid in, they would pay for each other without end."
         return id_, f"{deposits} deposits, {sends} tries", why, "`budget.deposit(clock())`, before the loop."
     if log[0][0] != "deposit":
-        why = "The request pays when it comes. Paid later, it counts when all have failed already."
+        why = "The request pays in when it comes. Later is too late: by then all tries may have failed."
         return "deposits-late", _story(log), why, "`budget.deposit(clock())`, before the loop."
     if withdraws == due + 1 and next((e[0] for e in log if e[0] in ("send", "withdraw")), "") == "withdraw":
-        return "pays-for-first", _story(log), _FREE, "Withdraw after a failure only."
+        return "pays-for-first", _story(log), _FREE, "Withdraw only after a failure."
     if withdraws > due:
-        text = f"{withdraws} withdrawals, and {due} retries to pay for"
+        text = f"{withdraws} withdrawals for {due} retries"
         return "pays-for-nothing", text, "It paid for a retry that the policy refuses.", "Ask the policy first."
     if withdraws < due:
-        text = f"{withdraws} withdrawals, and {due} retries to pay for"
-        return "ignores-budget", text, "A retry was made without being paid for.", "Ask before every retry."
+        text = f"{withdraws} withdrawals for {due} retries"
+        return "ignores-budget", text, "It made a retry without paying for it.", "Withdraw before every retry."
     records, wanted = _of(log, "record"), _of(right, "record")
     if [event[1] for event in records] != [event[1] for event in wanted]:
         heard, ended = ([event[1] for event in events][:6] for events in (records, wanted))
-        text = f"the budget heard {heard}; the tries ended well: {ended}"
-        why = "Some budgets look at how tries end: each must be told, once."
+        text = f"the budget heard {heard}; the tries succeeded: {ended}"
+        why = "Some budgets look at how tries end, so record each once."
         return "no-record", text, why, "`budget.record(last.error is None, clock())` after each try."
     order = [event[0] for event in log if event[0] in ("record", "withdraw")]
     if order != [event[0] for event in right if event[0] in ("record", "withdraw")]:
-        why = "The budget was asked before it knew of the failure that it is asked about."
+        why = "It asked the budget for a retry before the budget knew of the failure."
         return "records-late", _story(log), why, "Record right after the try."
     return _judge_times(log, right)
 
 
 def _judge_times(log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
-    """What the budget is told must have the time at which it is told."""
+    """Check that each call of the budget carries the current time."""
     for kind in ("deposit", "record", "withdraw"):
         for found, due in zip(_of(log, kind), _of(right, kind), strict=True):
             if found[-1] > due[-1] + 1e-9:
-                why = "It slept before it asked the budget: if that refuses, the wait was for nothing."
+                why = "It slept before it asked the budget: if the budget refuses, it waited for nothing."
                 return "sleeps-for-nothing", _story(log), why, "Decide first, then sleep."
             if found[-1] < due[-1] - 1e-9:
-                text = f"{kind} was told that it is {found[-1]:g} s; it is {due[-1]:g} s"
+                text = f"{kind} got the time {found[-1]:g} s; the clock says {due[-1]:g} s"
                 why = "A try takes time, and a budget forgets what is old."
-                return "old-time", text, why, "Ask `clock()` anew."
+                return "old-time", text, why, "Ask `clock()` again."
     return None
 
 
@@ -402,24 +402,24 @@ _CHECKS: Sequence[_Check] = (_judge_order, _judge_policy, _judge_budget)
 
 
 def persist_broke(asked: Json, told: Told) -> Problem | None:
-    """Say what exceptions mean that many people meet."""
+    """Explain the exceptions that many learners meet."""
     where = told.line or _where(asked)
     if "one try too many" in told.error:
         why = "It goes on and on: nothing ends it."
         if any(one["words"] for one in asked["tries"]) and not asked.get("resume"):
-            why = "It goes on and on, although the reader has words of the answer already."
-        seen = "more tries than anybody allowed"
+            why = "It goes on and on, although the reader already has words of the answer."
+        seen = "more tries than policy and budget allowed"
         return Problem("unbounded", seen, why, "None of `delay_s` gives up.", _where(asked))
     if "no running event loop" in told.error:
-        why = "It waits on the computer's clock; what is given to it can also wait in simulated time."
+        why = "It waits on the computer's clock, but here time is simulated."
         return Problem("other-await", told.error, why, "Sleep with `sleep`, send with `send`.", where)
     if told.error.startswith("RecursionError"):
-        why = "It calls itself for each try, and Python bounds that."
-        return Problem("recursion", told.error[:80], why, "A loop has no such bound.", where)
+        why = "It calls itself for each try, and Python limits how deep."
+        return Problem("recursion", told.error[:80], why, "A loop has no such limit.", where)
     if told.error.startswith(("Overloaded", "InvalidRequest")):
-        why = "`send` raises nothing, and neither does `persist`: what went wrong is returned."
+        why = "`send` raises nothing, and neither may `persist`: it returns what went wrong."
         return Problem("raises-error", told.error, why, "Return Try(words, error).", where)
     if "no attribute 'error'" in told.error or "no attribute 'words'" in told.error:
-        why = "`send(...)` gives a Try only when it is awaited."
+        why = "`send(...)` gives a Try only when you await it."
         return Problem("no-await", told.error, why, "`await send(words)`", where)
     return None

@@ -1,6 +1,6 @@
 """Chapter 18's questions: how long to wait, which failures to try again, the policy, the client's loop.
 
-How they are asked and judged is in `waiting`, `backing_off` and `persisting`.
+`waiting`, `backing_off` and `persisting` ask and judge them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,11 @@ WAITS = Code(
         CheckLayer("cost", waiting.waits_cost, waiting.judge_waits, on_error=waiting.waits_broke),
     ),
     hints=(
-        "Begin with `bare`; two of the others are a share of it. Which part of each wait is certain, "
-        "and which is luck?",
-        "bare: min(cap, base * 2 ** ___). full: luck in [0, 1) times ___. equal: half of ___, and luck times ___. "
-        "decorrelated: luck between base and ___, and then the cap. And 2.0 ** 5000 raises an OverflowError.",
-        "With other numbers, base 3 s and cap 10 s: the bare waits are 3, 6, 10, 10 s. After two failures and with "
-        "luck 0.25, full is 1.5 s and equal 3 + 0.75 = 3.75 s. After a wait of 4 s, decorrelated lies in 3 to 10 s.",
+        "Start with `bare`; two of the others are a share of it. Which part of each wait is fixed, which random?",
+        "bare: min(cap, base * 2 ** ___). full: random in [0, 1) times ___. equal: half of ___, plus random times ___. "
+        "decorrelated: random between base and ___, then the cap. And 2.0 ** 5000 raises an OverflowError.",
+        "With other numbers, base 3 s and cap 10 s: the bare waits are 3, 6, 10, 10 s. After two failures, with a "
+        "draw of 0.25, full is 1.5 s and equal 3 + 0.75 = 3.75 s. After a wait of 4 s, decorrelated lies in 3 to 10 s.",
     ),
 )
 
@@ -75,21 +74,21 @@ WHICH = Classify(
         for key, error in _ERRORS.items()
     },
     because={
-        "a": "The server is well, only busy, and says itself when it will have room.",
-        "b": "The same prompt is too long the next time, too. The request is wrong, not the service.",
-        "c": "Nothing was sent, so nothing was done; another moment, or another server, may be better.",
-        "d": "It is a matter of time alone, and the server says how long.",
-        "e": "The key is wrong the next time, too.",
-        "f": "What was read cannot be taken back: a new answer would begin below it, and differ.",
-        "g": "An answer is of no use any more, however soon it comes.",
-        "h": "A negative push-back forbids it, even though a plain 503 may be tried again.",
+        "a": "The server works; it is only busy, and says when it will have room.",
+        "b": "The same prompt will be too long next time as well. The request is wrong, not the service.",
+        "c": "Nothing was sent, so nothing was done; another moment, or another server, may do better.",
+        "d": "It only takes time, and the server says how long.",
+        "e": "The key will be wrong next time as well.",
+        "f": "You can't take back what was read: a new answer would follow it, and differ.",
+        "g": "However soon an answer comes now, it is useless.",
+        "h": "A negative push-back forbids a retry, even though a plain 503 allows one.",
     },
     hints=(
-        "Would the same request, sent later, have another fate? And has anybody seen a part of the answer?",
+        "Could the same request fare better later? And has the customer seen a part of the answer?",
         "Three reasons for never: the request itself is ___; it is too ___; something was already ___. And a server "
         "may forbid it.",
-        "Other cases: 413, the body is too large: never. 408, the server did not get the body in time: the framework "
-        "gives up, since whoever sends that slowly will do so again.",
+        "Other cases: 413, the body is too large: never. 408, the server didn't get the body in time: the framework "
+        "gives up, because a client that sends so slowly will do so again.",
     ),
 )
 
@@ -120,10 +119,10 @@ BACKOFF = Code(
         CheckLayer("cost", backing_off.backoff_cost, backing_off.judge_backoff, None, backing_off.backoff_broke),
     ),
     hints=(
-        "Two reasons to give up need no wait at all. Which? The third needs the wait: so draw it in between.",
+        "Two reasons to give up need no wait at all. Which? The third needs the wait, so draw it in between.",
         "1. enough tries, or `not may_retry(error)`: None. 2. the wait: `error.retry_after_s`, unless that is None; "
         "then `self._draw(attempt)`. 3. with a deadline: is `now_s + ___` before it?",
-        "Worked: attempt 2 of 5, no push-back, own wait 3 s, now 60 s, deadline 62 s: the wait would end at 63 s, so "
+        "Worked: attempt 2 of 5, no push-back, a drawn wait of 3 s, now 60 s, deadline 62 s: it would end at 63 s, so "
         "None. With a push-back of 1.5 s it would end at 61.5 s, so 1.5.",
     ),
 )
@@ -159,11 +158,11 @@ PERSIST = Code(
         CheckLayer("cost", persisting.persist_cost, persisting.judge_persist, None, persisting.persist_broke),
     ),
     hints=(
-        "Write down what happens on a good day first: what is called, in which order? Then one failure, then the ends.",
-        "deposit; then again and again: send, add the words, record; no error: return. Half read and no resume: "
+        "First write down a good day: what do you call, in which order? Then one failure, then the ways to end.",
+        "deposit; then in a loop: send, add the words, record; no error: return. Half read and no resume: "
         "return. Ask the policy; None: return. Ask the budget; no: return. ___.",
-        "Worked: two failures, waits 0.5 and None, a budget that agrees: deposit, send, record, delay_s(1), withdraw, "
-        "sleep 0.5, send, record, delay_s(2), and it returns what came with the second error.",
+        "Worked: two failures, waits 0.5 and None, budget says yes: deposit, send, record, delay_s(1), withdraw, "
+        "sleep 0.5, send, record, delay_s(2), and it returns the words that came and the second error.",
     ),
 )
 

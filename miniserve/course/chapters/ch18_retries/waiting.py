@@ -1,7 +1,7 @@
-"""How the waits of chapter 18 are asked and judged: the bare wait by number, the random ones by where they fall.
+"""Asks and judges the waits of chapter 18: the bare wait by its number, the random ones by their distribution.
 
-Any way to draw will do, if the waits are equally likely all over the right range. A wrong answer is explained by the
-first rule that would have given the same waits.
+Any way to draw will do, if the waits are equally likely all over the right range. The first rule that would have given
+the same waits explains a wrong answer.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from miniserve.course.check.ask import Json, Told
 from miniserve.course.check.verdict import Problem
 from miniserve.seeds import generator
 
-MANY = 2000  # draws from which a range can be told
-MOST_STEPS = 2000  # of the interpreter for four waits; ours take about 30
-_APART = 0.07  # the largest distance of two distributions that is called luck; once in 10^8 it is more
+MANY = 2000  # draws, enough to tell their range
+MOST_STEPS = 2000  # interpreter steps for four waits; ours take about 30
+_APART = 0.07  # two distributions farther apart differ by more than chance (p about 10^-8)
 Row = dict[str, Json]
 
 
 def drive_waits(answer: Json, asked: Json) -> Json:
-    """Make waits for each row, with luck of its own, and draw from one of the four ways as often as the row says."""
+    """Make `Waits` for each row, with a seed of its own, and draw as often as the row says, in the row's way."""
     import sys
     from random import Random
 
@@ -68,19 +68,19 @@ WAYS = ("bare", "full", "equal", "decorrelated")
 
 
 def waits_contract(seed: int) -> Sequence[Json]:
-    """Every way gives a number; the luck is the generator's."""
+    """Ask every way for a number, and test that `rng` alone makes it random."""
     luck = [[_row(way, 4, 3.0, draws=20, seed=number) for number in (seed, seed, seed + 1)] for way in WAYS[1:]]
     return [{"rows": [_row(way, 1, 0.7) for way in WAYS]}, *({"rows": rows, "about": "luck"} for rows in luck)]
 
 
 def waits_examples(seed: int) -> Sequence[Json]:
-    """The bare waits that can be worked out by hand."""
+    """Ask for bare waits that you can work out by hand."""
     slow = [_row("bare", failures, 0.7) for failures in range(1, 9)]
     return [{"rows": [*slow, *(_row("bare", failures, 0.3, 0.1, 1.0) for failures in range(1, 7))]}]
 
 
 def waits_properties(seed: int) -> Sequence[Json]:
-    """Where each random way falls: below the cap, at the cap, and where count and last wait differ."""
+    """Draw each random way below the cap, at the cap, and where the count and the last wait disagree."""
     places = ((3, 4.0), (7, 15.0), (5, 1.5))
     return [
         {"rows": [_row(way, *place, draws=MANY, seed=seed + i) for i, place in enumerate(places)]} for way in WAYS[1:]
@@ -104,9 +104,9 @@ def waits_cost(seed: int) -> Sequence[Json]:
     return [{"rows": [_row(way, 100_000, 20.0) for way in WAYS], "counted": True}]
 
 
-# --- what is right, and what else people write ---------------------------------------------------------------------
+# --- the right ranges, and common wrong ones -----------------------------------------------------------------------
 
-Range = tuple[float, float, float]  # equally likely from, to; and what is above the third is cut down to it
+Range = tuple[float, float, float]  # equally likely from the first to the second, then cut down to the third
 Rule = tuple[str, str, str, Callable[[Row], Range]]
 
 
@@ -128,11 +128,11 @@ _RIGHT: dict[str, Callable[[Row], Range]] = {
     "equal": lambda row: (_bare(row) / 2, _bare(row), math.inf),
     "decorrelated": lambda row: (row["base_s"], 3 * row["previous_s"], row["cap_s"]),
 }
-_ON_TOP = "The luck is added on top of the full wait: nobody comes earlier, and the cap is no cap any more."
-_NO_CAP = "It grows beyond the cap. After a night's fault somebody would wait for hours."
-_PILES = "The cap cuts what was drawn: so many wait exactly the cap, and come back together."
-_DOUBLED = "It doubles once too often: the first wait is the base."
-_INSIDE = "The luck takes the place of the wait, or of half of it."
+_ON_TOP = "You add a random amount on top of the full wait, so no client comes earlier, and the cap no longer caps."
+_NO_CAP = "It grows beyond the cap. After a night's fault some clients would wait for hours."
+_PILES = "You cap after the draw, so many clients wait exactly the cap, and come back together."
+_DOUBLED = "You double once too often: the first wait is the base."
+_INSIDE = "The random amount replaces the wait, or half of it."
 _RULES: dict[str, Sequence[Rule]] = {
     "full": (
         ("jitter-on-top", _ON_TOP, _INSIDE, lambda row: (_bare(row), 2 * _bare(row), math.inf)),
@@ -141,18 +141,18 @@ _RULES: dict[str, Sequence[Rule]] = {
         ("jitter-on-top", _ON_TOP, _INSIDE, lambda row: (_bare(row), _bare(row) + 1, math.inf)),
         (
             "around",
-            "It falls around the bare wait: all still come nearly together, and some beyond the cap.",
+            "It falls around the bare wait: clients still come nearly together, some beyond the cap.",
             "From 0 to the bare wait.",
             lambda row: (_bare(row) / 2, 1.5 * _bare(row), math.inf),
         ),
         (
             "from-half",
-            "It never falls into the lower half: that is equal jitter.",
+            "It never falls into the lower half, so this is equal jitter.",
             "From 0 to the bare wait.",
             lambda row: (_bare(row) / 2, _bare(row), math.inf),
         ),
         ("no-cap", _NO_CAP, "Draw below the bare wait, which is capped.", lambda row: (0.0, _endless(row), math.inf)),
-        ("piles-up", _PILES, "First the cap, then the luck.", lambda row: (0.0, _endless(row), row["cap_s"])),
+        ("piles-up", _PILES, "Cap first, then draw.", lambda row: (0.0, _endless(row), row["cap_s"])),
         ("one-doubling-more", _DOUBLED, "Draw below the bare wait.", lambda row: (0.0, _later(row), math.inf)),
         (
             "from-base",
@@ -166,14 +166,14 @@ _RULES: dict[str, Sequence[Rule]] = {
         ("jitter-on-top", _ON_TOP, _INSIDE, lambda row: (_bare(row), 1.5 * _bare(row), math.inf)),
         (
             "equal-is-full",
-            "It falls into the lower half, too: that is full jitter.",
-            "One half is certain, the other is luck.",
+            "It also falls into the lower half, so this is full jitter.",
+            "One half is fixed, the other random.",
             lambda row: (0.0, _bare(row), math.inf),
         ),
         (
             "half-forgotten",
-            "The certain half is missing.",
-            "One half is certain, the other is luck.",
+            "The fixed half is missing.",
+            "One half is fixed, the other random.",
             lambda row: (0.0, _bare(row) / 2, math.inf),
         ),
         ("no-cap", _NO_CAP, "Halve the bare wait.", lambda row: (_endless(row) / 2, _endless(row), math.inf)),
@@ -183,38 +183,38 @@ _RULES: dict[str, Sequence[Rule]] = {
     "decorrelated": (
         (
             "grows-with-count",
-            "It grows with the number of failures; here the wait before decides.",
+            "It grows with the number of failures, but here the wait before decides.",
             "Which of the two arguments matters?",
             lambda row: (row["base_s"], 3 * _bare(row), row["cap_s"]),
         ),
         (
             "from-zero",
-            "It may come back at once; the base is the least.",
-            "From the base on.",
+            "It may come back at once, but the base is the minimum.",
+            "Draw from the base up.",
             lambda row: (0.0, 3 * row["previous_s"], row["cap_s"]),
         ),
         (
             "no-cap",
             _NO_CAP,
-            "What is above it becomes it.",
+            "A draw above the cap becomes the cap.",
             lambda row: (row["base_s"], 3 * row["previous_s"], math.inf),
         ),
         (
             "from-previous",
             "It is never shorter than the wait before, so it only grows.",
-            "From the base on.",
+            "Draw from the base up.",
             lambda row: (row["previous_s"], 3 * row["previous_s"], row["cap_s"]),
         ),
         (
             "three-bases",
-            "It does not grow: three times the *base* is the most.",
-            "Three times the wait before.",
+            "It doesn't grow: it never exceeds three times the *base*.",
+            "Use three times the wait before.",
             lambda row: (row["base_s"], 3 * row["base_s"], row["cap_s"]),
         ),
         (
             "cap-inside",
-            "The range ends at the cap, so all waits below it become more likely than they should.",
-            "Draw first, then cut.",
+            "The range ends at the cap, so all waits below the cap are likelier than they should be.",
+            "Draw first, then cap.",
             lambda row: (row["base_s"], min(row["cap_s"], 3 * row["previous_s"]), row["cap_s"]),
         ),
     ),
@@ -224,13 +224,13 @@ _BARE_RULES: Sequence[tuple[str, str, str, Callable[[Row], float]]] = (
     ("one-doubling-more", _DOUBLED, "After one failure it is base * 2**0.", _later),
     (
         "linear",
-        "It grows by the same step each time; doubling gives way much faster.",
+        "It grows by the same step each time; doubling backs off much faster.",
         "Each wait is twice the one before.",
         lambda row: min(row["cap_s"], row["base_s"] * row["failures"]),
     ),
     (
         "previous-doubled",
-        "It doubles the wait before; the bare wait depends on the count alone.",
+        "You double the wait before, but the bare wait depends on the count alone.",
         "Use `failures`.",
         lambda row: min(row["cap_s"], 2 * row["previous_s"]),
     ),
@@ -242,7 +242,7 @@ _BARE_RULES: Sequence[tuple[str, str, str, Callable[[Row], float]]] = (
 
 
 def judge_waits(asked: Json, told: Json) -> Problem | None:
-    """Numbers first, then the luck, then the bare waits, then the ranges, then the work."""
+    """Judge the types first, then the randomness, the bare waits, the ranges, and the work."""
     pairs: list[tuple[Row, list[Json]]] = list(zip(asked["rows"], told["drawn"], strict=True))
     for row, drawn in pairs:
         wrong = next((value for value in drawn if isinstance(value, dict)), None)
@@ -268,14 +268,14 @@ def _where(row: Row) -> str:
 def _judge_luck(pairs: Sequence[tuple[Row, list[float]]]) -> Problem | None:
     (row, first), (_, again), (_, other) = pairs
     if max(first) - min(first) < 1e-9 and first == other:
-        why = "It is always the same. Whoever failed together comes back together."
+        why = "It is always the same, so clients that failed together come back together."
         return Problem("constant", f"{first[0]:.3g} s, twenty times", why, "Draw with `self.rng`.", _where(row))
     if first != again:
-        seen = f"{first[0]:.4g} s, and then {again[0]:.4g} s with the same luck"
-        why = "The luck is not that of `self.rng`, so a run can never be repeated."
+        seen = f"{first[0]:.4g} s, then {again[0]:.4g} s from the same seed"
+        why = "The randomness doesn't come from `self.rng`, so you can never repeat a run."
         return Problem("not-repeatable", seen, why, "Draw with `self.rng`, and nothing else.", _where(row))
     if first == other:
-        why = "Two generators gave the same waits: all clients would have the same luck."
+        why = "Two generators gave the same waits, so all clients would draw alike."
         return Problem("same-luck", f"{first[0]:.4g} s from both", why, "Draw with `self.rng`.", _where(row))
     return None
 
@@ -291,8 +291,8 @@ def _judge_bare(found: Sequence[tuple[Row, float]]) -> Problem | None:
             return Problem(id_, seen, why, next_, _where(row))
     if min(value for _, value in found) < 0:
         return _negative(seen, row)
-    why = "The waits are base, 2 base, 4 base, ..., and none is longer than the cap."
-    return Problem("bare", seen, why, "Work this one out by hand.", _where(row))
+    why = "The waits are base, 2 base, 4 base, ..., and none exceeds the cap."
+    return Problem("bare", seen, why, "Work this case out by hand.", _where(row))
 
 
 def _judge_ranges(found: Sequence[tuple[Row, list[float]]]) -> Problem | None:
@@ -310,30 +310,30 @@ def _judge_ranges(found: Sequence[tuple[Row, list[float]]]) -> Problem | None:
 
 
 def _unlike(row: Row, drawn: Sequence[float], low: float, high: float, seen: str) -> Problem:
-    """Say what is wrong with waits that no rule gives."""
+    """Explain waits that no rule gives."""
     if min(drawn) < 0:
         return _negative(seen, row)
     if all(value == int(value) for value in drawn):
-        why = "Only whole seconds come, so many clients come back in the same moment."
+        why = "You draw whole seconds only, so many clients come back at the same moment."
         return Problem("whole-seconds", seen, why, "A wait may be any fraction of a second.", _where(row))
     chained = max(drawn) > 3 * min(drawn) and all(b <= 3 * a + 1e-9 for a, b in pairwise(drawn))
     if row["way"] == "decorrelated" and chained:
-        why = "It goes on from what it drew itself, but one `Waits` serves many requests."
-        return Problem("remembers", seen, why, "The wait before is told: `previous_s`.", _where(row))
+        why = "It builds on its own last draw, but one `Waits` serves many requests."
+        return Problem("remembers", seen, why, "Take the wait before from `previous_s`.", _where(row))
     edge = 0.1 * (high - low)
     if low - 1e-9 <= min(drawn) < low + edge and high - edge < max(drawn) <= high + 1e-9:
-        why = f"They fall between {low:.3g} and {high:.3g} s, as they should, but not everywhere equally likely."
+        why = f"They fall between {low:.3g} and {high:.3g} s, as they should, but are not equally likely there."
         return Problem("uneven", seen, why, "One number from `self.rng` is enough for one wait.", _where(row))
-    why = f"They should fall between {low:.3g} and {high:.3g} s, everywhere equally likely."
+    why = f"They should fall between {low:.3g} and {high:.3g} s, equally likely everywhere there."
     return Problem("range", seen, why, "Which two numbers does it lie between?", _where(row))
 
 
 def _negative(seen: str, row: Row) -> Problem:
-    return Problem("negative", seen, "Nobody can wait for less than 0 s.", "Look for a minus.", _where(row))
+    return Problem("negative", seen, "No client can wait for less than 0 s.", "Look for a minus.", _where(row))
 
 
 def _fits(wanted: Range, drawn: Sequence[float]) -> bool:
-    """Say whether waits fall as wanted: none outside, and no share of them far from what it should be."""
+    """Return whether waits fall as wanted: none outside, and their distribution close to the right one."""
     low, high, cap = wanted
     slack = 1e-9 * max(1.0, high)
     if min(drawn) < low - slack or max(drawn) > min(high, cap) + slack:
@@ -352,18 +352,18 @@ def _fits(wanted: Range, drawn: Sequence[float]) -> bool:
 def _judge_steps(pairs: Sequence[tuple[Row, list[float]]], steps: int) -> Problem | None:
     if steps <= MOST_STEPS:
         return None
-    why = "It doubles once for each failure, also when the cap was reached long ago."
+    why = "You double once for each failure, even long after the cap is reached."
     seen = f"{steps:,} steps for {len(pairs)} waits"
-    return Problem("counts-through", seen, why, "A power gives it at once.", _where(pairs[0][0]))
+    return Problem("counts-through", seen, why, "A power gets there at once.", _where(pairs[0][0]))
 
 
 def waits_broke(asked: Json, told: Told) -> Problem | None:
-    """Say what exceptions mean that many people meet."""
+    """Explain the exceptions that many learners meet."""
     row = asked["rows"][0]
     if told.error.startswith("OverflowError"):
-        why = "After 100,000 failures the power is larger than any number that Python's floats hold."
+        why = "After 100,000 failures the power is larger than any Python float."
         return Problem("overflows", told.error, why, "Bound the exponent before the power.", _where(row))
     if "'float' object is not callable" in told.error or "has no attribute" in told.error:
-        why = "The four ways are methods, and `rng`, `base_s` and `cap_s` are kept by __init__."
-        return Problem("no-such", told.error, why, "Leave __init__ as it is given.", _where(row))
+        why = "The four ways are methods, and __init__ keeps `rng`, `base_s` and `cap_s`."
+        return Problem("no-such", told.error, why, "Leave __init__ as it was.", _where(row))
     return None
