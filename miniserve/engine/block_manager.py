@@ -138,7 +138,7 @@ class BlockManager:
         self._key_of.clear()
 
     def take(self, count: int) -> list[int]:
-        """Take `count` blocks, which are there: plain ones first, then those that were used longest ago."""
+        """Take `count` blocks, at least 1, which are there: plain ones first, then those that were used longest ago."""
         taken = [self._plain.pop() if self._plain else self._evict() for _ in range(count)]
         self._users.update(dict.fromkeys(taken, 1))
         return taken

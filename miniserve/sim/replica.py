@@ -40,6 +40,7 @@ from miniserve.errors import RequestError
 from miniserve.sim.jumps import JumpingScheduler
 from miniserve.sim.run_blocks import RunBlocks
 from miniserve.sim.sequence import make_sequence
+from miniserve.sim.timers import Alarm
 from miniserve.types import FinishReason, Request
 
 OnStep = Callable[[Batch, int, float], None]  # a batch was computed so many times in a row, in so many seconds
@@ -244,7 +245,7 @@ class SimReplica:
             self._wake_at(self.env.now)
 
     def _wake_at(self, when_s: float) -> None:
-        self._alarm = _Alarm(self.env, when_s, self._priority, self._turn)
+        self._alarm = Alarm(self.env, when_s, self._priority, self._turn)
 
     def _turn(self, alarm: simpy.Event) -> None:
         if alarm is not self._alarm:
@@ -273,10 +274,8 @@ class SimReplica:
         return list(islice(ends_s, 1, None))
 
     def _commit(self, batch: Batch, steps: int) -> None:
-        if steps == 1:
-            grown = self._scheduler.commit(batch, repeat(0))
-        else:
-            grown = self._scheduler.commit_steady(batch, steps)
+        scheduler = self._scheduler
+        grown = scheduler.commit(batch, repeat(0)) if steps == 1 else scheduler.commit_steady(batch, steps)
         for sequence in grown:
             if sequence.turn_tokens == 1 or sequence.finish_reason is not None:
                 self._report(self._attempts[sequence.request_id])
@@ -314,32 +313,3 @@ class SimReplica:
         if ended + 1 < len(self._ends_s):
             del self._ends_s[ended + 1 :]
             self._wake_at(self._ends_s[-1])
-
-
-class _Alarm(simpy.Event):
-    """An event at an exact time, with a priority of its own."""
-
-    def __init__(
-        self,
-        env: simpy.Environment,
-        when_s: float,
-        priority: EventPriority,
-        callback: Callable[[simpy.Event], None],
-    ) -> None:
-        super().__init__(env)
-        self.callbacks.append(callback)
-        self._ok = True
-        self._value = None
-        env.schedule(self, priority, _Until(when_s))  # type: ignore[arg-type]  # all that simpy does is now + delay
-
-
-class _Until:
-    """A delay that gives an exact time when it is added to now. (No float need do that: rounding can step over it.)"""
-
-    __slots__ = ("_when_s",)
-
-    def __init__(self, when_s: float) -> None:
-        self._when_s = when_s
-
-    def __radd__(self, now_s: float) -> float:
-        return self._when_s

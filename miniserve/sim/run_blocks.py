@@ -1,7 +1,7 @@
 """The engine's block manager with faster books: known blocks that follow each other in a text are kept as one *run*.
 
-A million simulated requests file and evict more blocks than everything else they do. Here a run is filed under its first
-key: the longest cached prefix is found in a step or two per run, however long the runs are. Whoever uses one block of a
+With an entry per block, a request costs more the longer its text is. Here a run is filed under its first key: the
+longest cached prefix is found in a step or two per run, however long the runs are. A sequence that uses one block of a
 run uses all of it; where a text leaves another in the middle of a run, the run is cut in two.
 
     runs     [9 4 6] -+- [7 5]      two texts that begin alike: the first run has two users

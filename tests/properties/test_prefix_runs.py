@@ -133,7 +133,7 @@ def test_runs_equal_single_blocks_for_long(
 
 
 def test_behind_its_own_known_block_a_sequence_goes_on_though_the_beginning_is_forgotten() -> None:
-    """Too rare to be drawn. Nobody finds that block until the beginning is computed again, and both books must say so."""
+    """Too rare to be drawn. The block can't be found until the beginning is computed again; both books must say so."""
     twins = Twins(8)
     for name in "xy":
         twins.admit(partial(Sequence, Request(name, "m", (1, 1, 1, 1, 1, 1))))

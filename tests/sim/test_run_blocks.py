@@ -46,7 +46,7 @@ def test_the_books_of_single_blocks_stay_empty() -> None:
     seq = admit(blocks, list(range(9)))
     blocks.publish(seq, 0, 8)
     blocks.release(seq)
-    assert not (blocks._users or blocks._idle or blocks._block_of or blocks._key_of)
+    assert [len(each) for each in (blocks._users, blocks._idle, blocks._block_of, blocks._key_of)] == [0] * 4
 
 
 def test_the_books_notice_a_run_in_the_wrong_place() -> None:
