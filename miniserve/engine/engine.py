@@ -32,7 +32,7 @@ from miniserve.types import Clock, Request, TokenEvent
 
 
 class Runner(Protocol):
-    """What a step runs on: the model here, a step-time model in the simulator."""
+    """What computes a step: `ModelRunner`, or one of a test's own."""
 
     def execute(self, batch: Batch) -> list[Sampled]: ...
 

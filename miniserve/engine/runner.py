@@ -1,6 +1,7 @@
 """One step on the hardware: a `Batch` in, sampled tokens out. The only place where the scheduler's plan meets torch.
 
-The simulator has a counterpart that returns after `StepTimeModel.seconds(batch)` instead.
+A simulated replica has no runner: it schedules, lets `StepTimeModel.seconds(batch)` pass, and commits made-up tokens
+(`sim/replica.py`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ running sequence is never preempted for another, so something always finishes.
 **Turns.** A long generation that has produced `turn_tokens` in a row gives up its slot when a short one waits for it,
 and queues again as if it had just arrived.
 
-Pure Python, no clock: `now_s` is told. The simulator runs this very class and replaces only the model's step.
+Pure Python, no clock: `now_s` is told. The simulator replaces the model's step by its duration, and runs a subclass
+that books many equal steps at once (`sim/jumps.py`), held to this class bit for bit in `tests/properties/`.
 Source: Orca (Yu et al., OSDI 2022) for iteration-level batching; Sarathi-Serve (Agrawal et al. 2024, arXiv:2403.02310)
 for chunked prefill beside decodes.
 """
@@ -30,7 +31,6 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections.abc import Iterable
-from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -156,7 +156,7 @@ class Scheduler:
 
     def schedule(self, now_s: float) -> Batch:
         """Choose the next step's work; blocks for it are taken. Empty only if nothing is running or waiting."""
-        self._end_a_turn(now_s)
+        self._end_a_turn(now_s)  # first: the slot and the blocks that it frees go to the short one in this very step
         works: list[Work] = []
         preempted = self._plan_running(works)
         if self._num_waiting and not preempted:  # a step that had to take blocks away has none to give to newcomers
@@ -171,7 +171,7 @@ class Scheduler:
             start = seq.num_computed
             if seq.num_tokens - start > 1:
                 in_prefill.append(seq)
-            elif start < len(seq.block_table) * block_size or self._make_room(seq, works):
+            elif start < len(seq.block_table) * block_size or self._make_room(seq):
                 works.append(Work(seq, start, 1, True))
         budget = self.config.max_batch_tokens - len(works)
         for seq in in_prefill:  # their blocks were taken at admission
@@ -180,14 +180,14 @@ class Scheduler:
                 budget -= works[-1].num_tokens
         return self.counters.preemptions > before
 
-    def _make_room(self, seq: Sequence, works: list[Work]) -> bool:
+    def _make_room(self, seq: Sequence) -> bool:
         """Find a block for the next token of `seq`, preempting others if need be. Return False if it is preempted."""
         while seq.status is SequenceStatus.RUNNING:
             if self.blocks.grow(seq, seq.num_tokens):
                 return True
-            victim = self.running[-1]
-            works[:] = [work for work in works if work.seq is not victim]
-            self._preempt(victim)
+            # The worst rank gives way, even if it is `seq`: so the best never does, and something always finishes.
+            # Nothing is planned for it yet, because sequences are planned best rank first.
+            self._preempt(self.running[-1])
         return False
 
     def _chunk(self, seq: Sequence, budget: int) -> Work:
@@ -258,64 +258,6 @@ class Scheduler:
         elif seq.num_tokens >= seq.num_prompt + seq.max_output_tokens:
             self._finish(seq, FinishReason.LENGTH)
 
-    # --- many equal steps at once
-
-    def steady_steps(self, batch: Batch) -> int:
-        """Return how many steps in a row, this planned one included, are certain to be `batch`, one token further each.
-
-        That is so while everybody decodes and nobody finishes, ends a turn, needs another's blocks, or can be admitted.
-        Holds until something is added or aborted, and if no token ends a sequence. Cautious: may return too few.
-        """
-        if self.eos_ids or batch.prefill_tokens or len(batch.works) != len(self.running):
-            return 1
-        steps = self.max_model_len
-        for seq in self.running:
-            if seq.turn_tokens == 0:
-                return 1  # just admitted: in the next step it moves to its rank's place
-            left = seq.num_prompt + seq.max_output_tokens - seq.num_tokens
-            if left < steps:
-                steps = left
-        if self._num_waiting:
-            steps = min(steps, self._steps_of_an_unchanged_queue())
-        return self.blocks.decode_steps_served(self.running, steps) if steps > 1 else 1
-
-    def _steps_of_an_unchanged_queue(self) -> int:
-        """Return for how many steps the waiting sequences are certain to go on waiting, if all running ones decode."""
-        head, turn = self._head(), self.config.turn_tokens
-        assert head is not None
-        if len(self.running) < self.config.max_running and (
-            self._room_for(head) is not None or self.blocks.may_fill_for(head, self.running)
-        ):
-            return 1
-        if turn is None or head.num_output >= turn:
-            return self.max_model_len
-        return max(1, turn - max(seq.turn_tokens for seq in self.running))
-
-    def commit_steady(self, batch: Batch, steps: int, new_tokens: Iterable[Seq[int]]) -> list[Sequence]:
-        """Equals `steps` times `commit`, with `schedule` in between. `new_tokens` has a run of `steps` for each row."""
-        seqs = self._decode(batch, steps, new_tokens, plan_next=False)
-        for seq in seqs:
-            if seq.num_tokens >= seq.num_prompt + seq.max_output_tokens:
-                self._finish(seq, FinishReason.LENGTH)
-        return seqs
-
-    def advance_steady(self, batch: Batch, steps: int, new_tokens: Iterable[Seq[int]]) -> Batch:
-        """Equals `steps` times `commit` and `schedule`; return the batch that is planned then."""
-        self._decode(batch, steps, new_tokens, plan_next=True)
-        return Batch(Work(seq, start + steps, 1, True) for seq, start, _, _ in batch.works)
-
-    def _decode(self, batch: Batch, steps: int, new_tokens: Iterable[Seq[int]], plan_next: bool) -> list[Sequence]:
-        seqs = [work.seq for work in batch.works]
-        for seq, tokens in zip(seqs, new_tokens, strict=False):
-            seq.extend(tokens)
-            seq.turn_tokens += steps
-            seq.num_computed += steps
-            seq.high_water = seq.num_computed
-        self.blocks.decode(seqs, steps, plan_next)
-        self.counters.steps += steps
-        self.counters.generated_tokens += steps * len(seqs)
-        return seqs
-
     # --- ways out
 
     def _leave(self, seq: Sequence) -> None:
@@ -344,6 +286,8 @@ class Scheduler:
         turn = self.config.turn_tokens
         if turn is None or (head := self._head()) is None or head.num_output >= turn:
             return
+        # It queues again as of now. Only if it then ranks behind the short one is anything gained: otherwise the next
+        # admission would give it back the slot that it has just left.
         due = [
             seq
             for seq in self.running

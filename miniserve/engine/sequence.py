@@ -107,11 +107,6 @@ class Sequence:
         self._tokens.append(token)
         self.num_tokens += 1
 
-    def extend(self, token_ids: Seq[int]) -> None:
-        """Add the sampled tokens of several steps."""
-        self._tokens.extend(token_ids)
-        self.num_tokens += len(token_ids)
-
     def block_keys(self, block_size: int) -> Seq[BlockKey]:
         """Return the keys of all full blocks of `tokens`, in order; each is computed once."""
         keys = self._block_keys

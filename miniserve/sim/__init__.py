@@ -1,1 +1,1 @@
-"""The simulated world: the same policies and the same scheduler in virtual time (simpy); only the model is replaced."""
+"""The simulated world: the same policies, and the engine's scheduling, in virtual time (simpy); no model computes."""

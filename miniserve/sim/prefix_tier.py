@@ -17,9 +17,9 @@ from collections import OrderedDict
 from collections.abc import Sequence as Seq
 
 from miniserve.config import CacheConfig
-from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.sequence import BlockKey, Sequence
 from miniserve.errors import SetupError
+from miniserve.sim.run_blocks import RunBlocks
 
 
 class PrefixTier:
@@ -73,7 +73,7 @@ class PrefixTier:
             self._blocks.move_to_end(key)
 
 
-class TieredBlocks(BlockManager):
+class TieredBlocks(RunBlocks):
     """A replica's blocks with the tier behind them; to the scheduler a block manager with a better hit rate."""
 
     def __init__(self, tier: PrefixTier, cache: CacheConfig) -> None:

@@ -1,4 +1,4 @@
-"""One replica in virtual time: the real scheduler and block manager; of the model's step only its duration is left.
+"""One replica in virtual time: the engine's scheduling and blocks; of the model's step only its duration is left.
 
     submit ──> scheduler.add        turn: commit the step that ends now, schedule the next, and be woken when it ends
     abort  ──> scheduler.abort      (the loop of a live replica: schedule, sleep as long as the step takes, commit)
@@ -13,8 +13,9 @@ once: what the end of a step causes elsewhere reaches only the step after.
 
 **Jumps.** Most steps only add a token to everybody. As many of them as are certain to be alike are one event: their
 ends are computed at once, and what happens in between (a submit, an abort, a question) books those that have ended, and
-lets the jump end with the step in progress. Times are added up step by step and books are kept in order, so every float
-and every block number is the one that single steps give (`tests/properties/test_jump.py`).
+lets the jump end with the step in progress. Scheduler and block manager are the engine's with faster books for that
+(`sim/jumps.py`, `sim/run_blocks.py`). Times are added up step by step and books are kept in order, so every float and
+every block number is the one that single steps on the engine's own classes give (`tests/properties/test_jump.py`).
 
 Knows simpy. Does not know clients, fleets or faults: `SimFleet` decides when a replica is slow, hangs or is killed.
 """
@@ -32,11 +33,14 @@ from simpy.events import EventPriority
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.batch import Batch
 from miniserve.engine.block_manager import BlockManager
-from miniserve.engine.scheduler import Counters, Scheduler
+from miniserve.engine.scheduler import Counters
 from miniserve.engine.sequence import Sequence
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import RequestError
+from miniserve.sim.jumps import JumpingScheduler
+from miniserve.sim.run_blocks import RunBlocks
 from miniserve.sim.sequence import make_sequence
+from miniserve.sim.timers import Alarm
 from miniserve.types import FinishReason, Request
 
 OnStep = Callable[[Batch, int, float], None]  # a batch was computed so many times in a row, in so many seconds
@@ -100,7 +104,8 @@ class SimReplica:
     `blocks` may be another block manager than the plain one, and `wait_s` what a step that was just scheduled must wait
     for before it begins (`sim.prefix_tier`).
 
-    `single_step=True` wakes up for every step, and is slow; it is what jumping over steps must equal.
+    `single_step=True` is the engine itself, which wakes up for every step and keeps books of single blocks: slow, and
+    what jumping over steps must equal.
     """
 
     def __init__(
@@ -123,9 +128,10 @@ class SimReplica:
         self.step_time = step_time
         self._speed = speed
         self.single_step = single_step
-        self._blocks = blocks or BlockManager(cache.num_blocks, cache.block_size, cache.prefix_caching)
+        kind = BlockManager if single_step else RunBlocks
+        self._blocks = blocks or kind(cache.num_blocks, cache.block_size, cache.prefix_caching)
         self._wait_s = wait_s
-        self._scheduler = Scheduler(scheduler, self._blocks, max_model_len)
+        self._scheduler = JumpingScheduler(scheduler, self._blocks, max_model_len)
         self._attempts: dict[str, SimAttempt] = {}
         self._priority = EventPriority(_TURN + turn)
         self._batch: Batch | None = None  # the step in progress, or the first of a jump that is not yet booked
@@ -239,7 +245,7 @@ class SimReplica:
             self._wake_at(self.env.now)
 
     def _wake_at(self, when_s: float) -> None:
-        self._alarm = _Alarm(self.env, when_s, self._priority, self._turn)
+        self._alarm = Alarm(self.env, when_s, self._priority, self._turn)
 
     def _turn(self, alarm: simpy.Event) -> None:
         if alarm is not self._alarm:
@@ -268,10 +274,8 @@ class SimReplica:
         return list(islice(ends_s, 1, None))
 
     def _commit(self, batch: Batch, steps: int) -> None:
-        if steps == 1:
-            grown = self._scheduler.commit(batch, repeat(0))
-        else:
-            grown = self._scheduler.commit_steady(batch, steps, repeat(range(steps)))
+        scheduler = self._scheduler
+        grown = scheduler.commit(batch, repeat(0)) if steps == 1 else scheduler.commit_steady(batch, steps)
         for sequence in grown:
             if sequence.turn_tokens == 1 or sequence.finish_reason is not None:
                 self._report(self._attempts[sequence.request_id])
@@ -288,7 +292,7 @@ class SimReplica:
         if ended > 0:
             assert self._batch is not None
             self._tell(ended, self._ends_s[ended - 1])
-            self._batch = self._scheduler.advance_steady(self._batch, ended, repeat(range(ended)))
+            self._batch = self._scheduler.advance_steady(self._batch, ended)
             del self._ends_s[:ended]
 
     def read_meter(self) -> None:
@@ -309,32 +313,3 @@ class SimReplica:
         if ended + 1 < len(self._ends_s):
             del self._ends_s[ended + 1 :]
             self._wake_at(self._ends_s[-1])
-
-
-class _Alarm(simpy.Event):
-    """An event at an exact time, with a priority of its own."""
-
-    def __init__(
-        self,
-        env: simpy.Environment,
-        when_s: float,
-        priority: EventPriority,
-        callback: Callable[[simpy.Event], None],
-    ) -> None:
-        super().__init__(env)
-        self.callbacks.append(callback)
-        self._ok = True
-        self._value = None
-        env.schedule(self, priority, _Until(when_s))  # type: ignore[arg-type]  # all that simpy does is now + delay
-
-
-class _Until:
-    """A delay that gives an exact time when it is added to now. (No float need do that: rounding can step over it.)"""
-
-    __slots__ = ("_when_s",)
-
-    def __init__(self, when_s: float) -> None:
-        self._when_s = when_s
-
-    def __radd__(self, now_s: float) -> float:
-        return self._when_s

@@ -21,26 +21,37 @@ _KEYS_PER_TEXT = 0x13C6EF
 _TOKENS_PER_TEXT = 1 << 20  # a text begins at a multiple of it, as a rule
 
 
-def make_sequence(request: Request, queued_s: float) -> Sequence:
+def make_sequence(request: Request, queued_s: float) -> SimSequence:
     """Return the lightest sequence that can hold `request`."""
     kind = RangeSequence if isinstance(request.prompt_ids, range) else CountingSequence
     return kind(request, queued_s)
 
 
-class CountingSequence(Sequence):
-    """Any prompt; what is sampled counts on from its last token, whatever token it is given."""
+class SimSequence(Sequence):
+    """A sequence that makes up its own tokens, whatever it is told was sampled."""
+
+    __slots__ = ()
+
+    def extend(self, count: int) -> None:
+        """Add the tokens of `count` steps."""
+        raise NotImplementedError
+
+
+class CountingSequence(SimSequence):
+    """Any prompt; what is sampled counts on from its last token."""
 
     __slots__ = ()
 
     def append(self, token: int) -> None:
         super().append(self._tokens[-1] + 1)
 
-    def extend(self, token_ids: Seq[int]) -> None:
+    def extend(self, count: int) -> None:
         first = self._tokens[-1] + 1
-        super().extend(range(first, first + len(token_ids)))
+        self._tokens.extend(range(first, first + count))
+        self.num_tokens += count
 
 
-class RangeSequence(Sequence):
+class RangeSequence(SimSequence):
     """`tokens` is a range. The prompt's step is 1, its first number at least 0; resumed tokens continue it."""
 
     __slots__ = ("_first_key",)
@@ -57,8 +68,8 @@ class RangeSequence(Sequence):
     def append(self, token: int) -> None:
         self.num_tokens += 1
 
-    def extend(self, token_ids: Seq[int]) -> None:
-        self.num_tokens += len(token_ids)
+    def extend(self, count: int) -> None:
+        self.num_tokens += count
 
     def block_keys(self, block_size: int) -> Seq[BlockKey]:
         return range(self._first_key, self._first_key + self.num_tokens // block_size)

@@ -53,3 +53,32 @@ def every(
 
     after(env, period_s, once, priority)
     return stop
+
+
+class Alarm(simpy.Event):
+    """An event at an exact time, with a priority of its own."""
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        when_s: float,
+        priority: EventPriority,
+        callback: Callable[[simpy.Event], None],
+    ) -> None:
+        super().__init__(env)
+        self.callbacks.append(callback)
+        self._ok = True
+        self._value = None
+        env.schedule(self, priority, _Until(when_s))  # type: ignore[arg-type]  # all that simpy does is now + delay
+
+
+class _Until:
+    """A delay that gives an exact time when it is added to now. (No float need do that: rounding can step over it.)"""
+
+    __slots__ = ("_when_s",)
+
+    def __init__(self, when_s: float) -> None:
+        self._when_s = when_s
+
+    def __radd__(self, now_s: float) -> float:
+        return self._when_s

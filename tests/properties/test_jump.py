@@ -1,4 +1,8 @@
-"""Jumping over equal steps changes nothing: two replicas live through the same things, one of them step by step."""
+"""Jumping over equal steps changes nothing: two replicas live through the same things, one of them step by step.
+
+That one has the engine's own block manager, the other one keeps runs of blocks. `test_jumping_scheduler.py` does the
+same with schedulers, without a clock between.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import simpy
+from books import books
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +56,7 @@ class Life:
         return self.attempts[which % len(self.attempts)] if self.attempts else None
 
     def look(self) -> None:
-        """Note all there is: counters, queues, every table, and the books of the block manager in their order."""
+        """Note all there is: counters, queues, every table, which texts are found, and which block is taken next."""
         replica = self.replica
         replica.blocks.check_integrity(replica.sequences())
         self.seen.append(
@@ -71,7 +76,7 @@ class Life:
                     )
                     for s in replica.sequences()
                 ],
-                {name: repr(value) for name, value in vars(replica.blocks).items()},
+                books(replica.blocks),
             )
         )
 

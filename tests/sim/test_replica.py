@@ -11,7 +11,8 @@ from simpy.events import EventPriority
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import InvalidRequest, Overloaded, UpstreamError
-from miniserve.sim.replica import SimAttempt, SimReplica, _Alarm
+from miniserve.sim.replica import SimAttempt, SimReplica
+from miniserve.sim.timers import Alarm
 from miniserve.types import FinishReason, Request, SamplingParams
 
 ONE_SECOND = StepTimeModel(1.0, 0.0, 0.0, 0.0, 0.0)
@@ -212,7 +213,7 @@ def test_an_alarm_rings_at_its_time_to_the_last_bit() -> None:
     for _ in range(1000):
         now_s, when_s = rng.random(), 1 + 60 * rng.random()
         env = simpy.Environment(now_s)
-        _Alarm(env, when_s, EventPriority(2), lambda _: None)
+        Alarm(env, when_s, EventPriority(2), lambda _: None)
         env.run()
         assert env.now == when_s
         differs += now_s + (when_s - now_s) != when_s

@@ -38,7 +38,7 @@ def test_texts_share_the_keys_of_what_they_share_and_no_others(
 @given(FIRST, st.integers(1, 200), st.integers(0, 200))
 def test_a_text_that_grows_keeps_its_keys(first: int, tokens: int, more: int) -> None:
     short, long = text(first, tokens), text(first, tokens)
-    long.extend(range(more))
+    long.extend(more)
 
     assert list(short.block_keys(BLOCK)) == list(long.block_keys(BLOCK))[: tokens // BLOCK]
 
