@@ -500,7 +500,8 @@ def _told_plan() -> str:
     return (
         f"A new GPU takes {lab.cold_start().nominal_s:.0f} s to answer. When word spreads, demand grows by up to "
         f"{lab.growth_in_cold_start(lab.WORD_SPREADS):.0%} in that time, and our replicas have "
-        f"{lab.ROOM_FRACTION:.0%} of headroom, so scaling by load alone was late for {1 - by_load.kept_share:.0%} of the requests. "
+        f"{lab.ROOM_FRACTION:.0%} of headroom, so scaling by load alone was late for {1 - by_load.kept_share:.0%} of "
+        "the requests. "
         "The start is announced, so a schedule adds two replicas ten minutes before it. From then on a forecast "
         f"{lab.HORIZON_S:.0f} s ahead adds to the reactive rule, which stays the floor; it has to look further ahead "
         f"than a cold start. In the model this costs {by_trend.usd - by_load.usd:.2f} USD for machines and avoids "
