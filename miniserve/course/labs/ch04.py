@@ -47,7 +47,7 @@ SHORTEST, LONGEST = 10, 2000  # tokens of an answer
 
 Trace = Sequence[Sequence[float]]  # (second of arrival, tokens of the answer), in the order of arrival
 
-# --- what a balancer sees, and five ways to choose -----------------------------------------------------------------
+# --- what a balancer sees, and six ways to choose ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
