@@ -3,12 +3,12 @@
 #
 # **You will learn**
 #
-# - what p50, p95 and p99 are, and to compute them exactly;
-# - how an average hides a bad tail, and to build data that proves it;
-# - how likely a customer's session meets the tail;
-# - why percentiles of replicas cannot be averaged, and what can be added up instead;
+# - what p50, p95 and p99 are, and how to compute them exactly;
+# - how an average hides a bad tail, and how to build data that proves it;
+# - how likely a customer's session is to meet the tail;
+# - why you can't average the percentiles of replicas, and what you can add up instead;
 # - how many requests a p99 needs before it means anything;
-# - to read a promise about latency like a lawyer.
+# - how to read a promise about latency like a lawyer.
 #
 # **You need** Python, and nothing about serving. **Time**: about an hour; all cells together run in {{run_time}}.
 #
@@ -35,14 +35,15 @@ ch
 # ## 1 The question that bites
 #
 # **Larkspur** is a fictional service, and the running example of the whole course: an assistant for a chain of garden
-# centres. Customers chat with it, and staff let it draft articles. A language model answers on three GPUs. Each GPU with
-# its own copy of the model is a **replica**. All chapters use the same price list and the same lengths of questions and
-# answers.
+# centres. Customers chat with it, and staff use it to draft articles. A language model runs on three GPUs. Each GPU
+# with its own copy of the model is a **replica**. All chapters use the same price list and the same distribution of
+# question and answer lengths.
 #
-# An answer appears word by word. What a customer waits for first is the **time to first token** (TTFT): from sending the
-# question to the first piece of the answer. Larkspur promises 4 seconds.
+# An answer appears word by word. The first thing a customer waits for is the first word, so we measure the **time to
+# first token** (TTFT): from sending the question to the first piece of the answer. Larkspur promises 4 seconds.
 #
-# The next cell simulates one day of it. The scheduling code in each replica is the real one; only time is simulated.
+# The next cell simulates one of Larkspur's days. Each replica runs the project's real scheduling code; only time is
+# simulated.
 
 # %% id="the-day" tags=["nbval-check-output"]
 day = lab.larkspur_day()
@@ -54,17 +55,17 @@ print(f"average time to first token: {course.as_text(float(np.mean(day.ttft_s)))
 # minute. Is the average wrong? No. It answers a question that nobody asked.
 #
 # **Where we are on a request's path.** A request goes from the client to the gateway, which picks a replica; there it
-# waits, is read (the *prefill*), and its first token travels back. TTFT is taken at the gateway, at the end of that
-# path, so whatever goes wrong on the way is in it.
+# waits, is read (the *prefill*), and its first token travels back. The gateway measures TTFT at the end of that path,
+# so it includes whatever goes wrong on the way.
 
 # %% [markdown] id="what"
 # ## 2 What a percentile is
 #
-# Sort the values. The **p-th percentile** is the smallest value such that at least p % of all values are no larger. So it
-# is a value that really occurred, at place ⌈p/100 · n⌉ of n, counted from 1. This is called *nearest rank*. The p50 is also
-# called the median.
+# Sort the values. The **p-th percentile** is the smallest value such that at least p % of all values are no larger. So
+# it is a value that really occurred, at place ⌈p/100 · n⌉ of n, counted from 1. This definition is called *nearest
+# rank*. The p50 is also called the median.
 #
-# Worked in full, for ten answers of another morning:
+# Worked in full for ten answers from another morning:
 
 # %% id="ten" tags=["nbval-check-output"]
 ten_s = [0.6, 0.4, 0.5, 15.0, 0.5, 0.8, 0.4, 0.6, 0.7, 0.5]
@@ -81,16 +82,16 @@ course.table(
 )
 
 # %% [markdown] id="what-2"
-# Nobody waited as long as the mean says: nine waited much less, and one much longer. The p50 tells what is usual. The p95
-# and p99 tell about the **tail**, the slow few. With only ten values both are simply the slowest; section 7 asks how many
-# values they need.
+# Nobody waited as long as the mean says: nine waited much less, and one much longer. The p50 tells you what's usual.
+# The p95 and p99 tell you about the **tail**, the slow few. With only ten values, both are simply the slowest one;
+# section 7 asks how many values they need.
 #
 # ### Exercise 6.1: a mean below 1 s, a p99 above 20 s
 #
 # Difficulty 2 of 5 · about 6 min
 #
-# Construct 100 to 1,000 latencies in seconds, all above 0, whose mean is **below 1 s** and whose p99 is **above 20 s**. A
-# list of numbers; `[0.3] * 50` makes fifty equal ones. Check: `ch.check("6.1", latencies_s)`.
+# Construct 100 to 1,000 latencies in seconds, all above 0, whose mean is **below 1 s** and whose p99 is **above 20 s**.
+# Give them as a list of numbers; `[0.3] * 50` makes fifty equal ones. Check: `ch.check("6.1", latencies_s)`.
 
 # %% id="answer-6.1" tags=["answer"] question="6.1"
 # SOLUTION
@@ -129,8 +130,8 @@ for function in (never_sorts, rounds_down, equals_once):
 #
 # Difficulty 3 of 5 · about 8 min
 #
-# On the input above all three agree with the truth. Find **one** input on which **each of the three** gives a wrong
-# result: `{"values": [...], "p": ...}` with at most 20 numbers and 0 < p ≤ 100. Check: `ch.check("6.2", test_input)`.
+# On the input above, all three give the right result. Find **one** input on which **each of the three** gives a wrong
+# one: `{"values": [...], "p": ...}` with at most 20 numbers and 0 < p ≤ 100. Check: `ch.check("6.2", test_input)`.
 
 # %% id="answer-6.2" tags=["answer"] question="6.2"
 # SOLUTION
@@ -143,9 +144,9 @@ ch.check("6.2", test_input)
 # %% [markdown] id="predict"
 # ## 4 Predict, then measure
 #
-# Here is what happened on Larkspur's day. At 13:00 one of the three GPUs ran hot and slowed itself down: for 40 minutes
-# each of its *steps* (in one, every answer in progress grows by a token) took twelve times as long. It still said that
-# it was well, so requests went on going to it. A request that has no first token after 30 s is tried again on another
+# Here is what happened on Larkspur's day. At 13:00 one of the three GPUs ran hot and throttled itself: for 40 minutes
+# each of its *steps*, in which every answer in progress grows by a token, took twelve times as long. It still reported
+# that it was healthy, so it kept getting requests. A request without a first token after 30 s is tried again on another
 # replica.
 
 # %% id="facts" tags=["nbval-check-output"]
@@ -159,13 +160,13 @@ print(f"the p99 of the hours before noon is {course.as_text(lab.p99(day.between(
 # Difficulty 2 of 5 · about 6 min
 #
 # Before you go on: between which two values does the p99 of the **whole day** lie? Give `(low, high)` in seconds, with
-# high at most three times low. Think first: how large a share of the day's requests met the slow GPU, and is that more
-# or less than 1 %? Check: `ch.check("6.3", p99_between_s)`.
+# high at most three times low. Think first: what share of the day's requests met the slow GPU, and is that more or less
+# than 1 %? Check: `ch.check("6.3", p99_between_s)`.
 
 # %% id="answer-6.3" tags=["answer"] question="6.3"
 # SOLUTION
-# 13 % of the day, 40 of 60 minutes, one GPU of three: about 3 % met it. So the p99 is one of theirs, a third of the way
-# from their slowest (30 s and more) down.
+# 13 % of the day's requests, 40 of 60 minutes, one GPU of three: about 3 % met it. So the p99 is one of theirs, a third
+# of the way down from the slowest (30 s and more).
 p99_between_s = (10, 30)
 # END SOLUTION
 
@@ -173,8 +174,8 @@ p99_between_s = (10, 30)
 ch.check("6.3", p99_between_s)
 
 # %% [markdown] id="measure-day"
-# Now the measurement. First hour by hour, then all requests of the day at once: which share waited longer than so many
-# seconds? The seconds are drawn on a logarithmic axis, on which each step multiplies.
+# Now for the measurement, first hour by hour, then for all requests of the day at once: for each number of seconds,
+# what share of the requests waited longer? The seconds are on a logarithmic axis, on which each step multiplies.
 
 # %% id="hours"
 lab.draw_hours(day)
@@ -184,8 +185,8 @@ lab.draw_tail(day)
 
 # %% [markdown] id="measure-day-2"
 # Read the second figure from its right end: the curve's height at a time is the share of requests that waited longer.
-# The percentiles sit where it crosses 50 %, 5 % and 1 %. The mean sits somewhere between them: the tail pulled it away from
-# the usual, yet not far enough to alarm anybody. How far did each figure move because of that lunch?
+# The percentiles sit where it crosses 50 %, 5 % and 1 %. The mean sits somewhere between them: the tail has pulled it
+# away from the usual wait, but not far enough to alarm anyone. How far did each figure move because of that lunch?
 
 # %% id="moved" tags=["nbval-check-output"]
 outside = day.ttft_s[(day.hour < 13) | (day.hour >= 14)]
@@ -194,19 +195,20 @@ lab.summary({"without that hour": outside, "the whole day": day.ttft_s}, "Time t
 # %% [markdown] id="sessions"
 # ## 5 Sessions: who meets the tail?
 #
-# "Only one in a hundred" sounds rare, but a customer does not send one request. A chat of ten questions has ten chances
-# to meet the tail.
+# "Only one in a hundred" sounds rare, but a customer doesn't send just one request. A chat of ten questions has ten
+# chances to meet the tail.
 #
-# Worked in full for two requests: let one request in ten be slow. Both are fast with chance 0.9 · 0.9 = 0.81. What is left
-# of 1 is the chance that at least one is slow: 0.19. That is a little less than 0.1 + 0.1, since both may be slow at once.
+# Worked in full for two requests, if one request in ten is slow: both are fast with probability 0.9 · 0.9 = 0.81.
+# What's left of 1 is the probability that at least one is slow: 0.19. That's a little less than 0.1 + 0.1, because both
+# may be slow at once.
 #
 # ### Exercise 6.4: how many sessions meet the tail
 #
 # Difficulty 2 of 5 · about 6 min
 #
-# A request is slow with chance `p`, independently of the others. Write the chance that a session of `k` requests has **at
-# least one** slow one. Your function is checked on 64 random pairs.
-# Check: `ch.check("6.4", sees_the_tail)`.
+# A request is slow with probability `p`, independently of the others. Write a function that returns the probability
+# that a session of `k` requests has **at least one** slow one. It's checked on 64 random pairs. Check:
+# `ch.check("6.4", sees_the_tail)`.
 
 
 # %% id="answer-6.4" tags=["answer"] question="6.4"
@@ -222,8 +224,8 @@ def sees_the_tail(p, k):
 ch.check("6.4", sees_the_tail)
 
 # %% [markdown] id="sessions-2"
-# **Measure.** Call a request slow if it broke the promise of 4 s. We make up sessions of the day's requests in two ways:
-# each request is *any* request of the day; or the session's requests came *one after the other*.
+# **Measure.** Call a request slow if it broke the promise of 4 s. We make up sessions from the day's requests in two
+# ways: either each request is *any* request of the day, or the session's requests came *one after the other*.
 
 # %% id="sessions-measured"
 slow = (day.ttft_s > lab.SLOW_S).tolist()
@@ -238,18 +240,19 @@ if formula is not None:
 lab.draw_sessions(shares)
 
 # %% [markdown] id="sessions-3"
-# **Break it.** The formula fits the first way and not the second. It assumes that requests are slow independently of each
-# other, but on this day the slow ones came together, over lunch. Fewer sessions met them, and those that did met several.
-# So the formula tells what to fear from a tail that is spread evenly; for real sessions, count real sessions.
+# **Break it.** The formula fits the first way but not the second. It assumes that requests are slow independently of
+# each other, but on this day the slow ones came together, over lunch. Fewer sessions met them, and those that did met
+# several. So the formula tells you what to fear from a tail that is spread evenly; for real sessions, count real
+# sessions.
 
 # %% [markdown] id="merge"
 # ## 6 Three replicas, one p99
 #
-# Each replica measures its own answers. How does one get the p99 of the fleet? Not from the replicas' p99s: a percentile
-# does not say how many requests lie where. What can be added up are **counts**. If all replicas count their answers in
+# Each replica measures its own answers. How do you get the p99 of the fleet? Not from the replicas' p99s: a percentile
+# doesn't say how many requests lie where. What you can add up are **counts**. If all replicas count their answers in
 # the same buckets, the fleet's count in a bucket is the sum of theirs.
 #
-# Worked in full, two replicas and three buckets:
+# Worked in full for two replicas and three buckets:
 
 # %% id="merge-example" tags=["nbval-check-output"]
 left, right = [60, 39, 1], [20, 10, 70]
@@ -267,14 +270,14 @@ course.table(
 )
 
 # %% [markdown] id="merge-2"
-# Of 200 answers the p50 is at place 100, the p95 at place 190. *left* has its p50 in the first bucket and *right* in the
-# third. The fleet's is in the second.
+# Of 200 answers, the p50 is at place 100 and the p95 at place 190. *left* has its p50 in the first bucket, *right* in
+# the third, and the fleet in the second.
 #
 # ### Exercise 6.5: three replicas, one p99
 #
 # Difficulty 3 of 5 · about 10 min
 #
-# This time three replicas, *A*, *B* and *C*, and *C* is the slow one:
+# This time there are three replicas, *A*, *B* and *C*, and *C* is the slow one:
 
 # %% id="merge-counts" tags=["nbval-check-output"]
 course.table({"up to (s)": lab.UPPER_S, **lab.COUNTS}, "Answers in each bucket")
@@ -300,8 +303,9 @@ rows = [
 ch.check("6.5", rows)
 
 # %% [markdown] id="merge-4"
-# **Measure.** A *sketch* is such a set of buckets, many and narrow: here each percentile is right to within 1 % of itself.
-# Larkspur's three GPUs each fill one; we add them up and compare with the truth, and with the mean of the three p99s.
+# **Measure.** A *sketch* is such a set of buckets, many and narrow; in this one, each percentile is right to within 1 %
+# of its value. Each of Larkspur's three GPUs fills a sketch. We add them up and compare the result with the truth, and
+# with the mean of the three p99s.
 
 # %% id="merge-measured" tags=["nbval-check-output"]
 from miniserve.observe.sketch import Sketch, sketch_of
@@ -322,27 +326,27 @@ course.table(
 # %% [markdown] id="samples"
 # ## 7 How many requests a p99 needs
 #
-# Suppose that you have measured n requests. If *all* of them happen to lie below the true p99, your sample says nothing
-# about how large the p99 may be. How large must n be, so that this is unlikely?
+# Suppose you have measured n requests. If *all* of them happen to lie below the true p99, your sample says nothing
+# about how large the p99 may be. How large must n be to make this unlikely?
 #
-# Worked in full for the p90, with 95 % confidence. One request lies below the p90 with chance 0.9, n of them with chance
-# 0.9ⁿ. We look for the first n at which that is at most 5 %.
+# Worked in full for the p90, with 95 % confidence. One request lies below the p90 with probability 0.9, and all n of
+# them with probability 0.9ⁿ. We look for the first n at which that is at most 5 %.
 
 # %% id="samples-example" tags=["nbval-check-output"]
 for n in (10, 20, 28, 29):
-    print(f"{n} requests: all below the p90 with chance {0.9**n:.4f}")
+    print(f"{n} requests: all below the p90 with probability {0.9**n:.4f}")
 print(f"log(0.05) / log(0.9) = {math.log(0.05) / math.log(0.9):.2f}")
 
 # %% [markdown] id="samples-2"
-# So it takes the next whole number above that ratio of logarithms.
+# So n is the next whole number above that ratio of logarithms.
 #
 # ### Exercise 6.6: how many requests a percentile needs
 #
 # Difficulty 3 of 5 · about 8 min
 #
-# Your own percentile and confidence are printed below; they are drawn for you. How many requests does it take until, with
-# that confidence, **at least one** lies at or above the percentile? A whole number.
-# Check: `ch.check("6.6", requests_needed)`.
+# Your own percentile and confidence, drawn for you, are printed below. How many requests does it take until, with that
+# confidence, **at least one** lies at or above the percentile? Give a whole number. Check:
+# `ch.check("6.6", requests_needed)`.
 
 # %% id="samples-given"
 given = ch.given("6.6")
@@ -357,15 +361,15 @@ requests_needed = math.ceil(math.log(1 - given["confidence"]) / math.log(given["
 ch.check("6.6", requests_needed)
 
 # %% [markdown] id="samples-3"
-# **Measure.** Forty people each draw a random sample of Larkspur's day and report its p99.
+# **Measure.** Forty people each draw a random sample from Larkspur's day and report its p99.
 
 # %% id="samples-measured"
 estimates = {size: lab.samples(day.ttft_s, size, lab.p99) for size in (50, 200, 1000, 3000)}
 lab.draw_samples(estimates, lab.p99(day.ttft_s))
 
 # %% [markdown] id="samples-4"
-# A p99 from a few dozen requests is a lottery ticket. You have seen one: in the figure hour by hour the p99 has a second,
-# smaller peak in the night. How many requests is it made of?
+# A p99 from a few dozen requests is a lottery ticket. You've already seen one: in the hour-by-hour figure, the p99 has
+# a second, smaller peak during the night. How many requests is that peak made of?
 
 # %% id="night" tags=["nbval-check-output"]
 for hour in (4, 11):
@@ -375,10 +379,10 @@ for hour in (4, 11):
     )
 
 # %% [markdown] id="samples-5"
-# So say with each percentile how many requests it rests on, or give
-# an interval. `percentile_interval` finds one without any assumption about the shape of the data: it counts how many of
-# n values may fall below the true percentile by chance. Where n is too small for an interval, it says
-# None; bounds on both sides take more requests than the one bound that you computed.
+# So say with each percentile how many requests it rests on, or give a *confidence interval*. `percentile_interval`
+# finds one without any assumption about the shape of the data: it counts how many of n values may fall below the true
+# percentile by chance. Where n is too small for an interval, it returns None; bounds on both sides take more requests
+# than the one bound that you computed.
 
 # %% id="intervals" tags=["nbval-check-output"]
 from miniserve.observe.intervals import percentile_interval
@@ -391,8 +395,9 @@ for size in (100, 300, 1000, 3000):
 # %% [markdown] id="promises-intro"
 # ## 8 Promises
 #
-# A **service level agreement** (SLA) promises a customer how well a service will do, and what it costs if it does not. Its
-# latency part says: which requests (and what counts as failed), which percentile, which limit, over which time.
+# A **service level agreement** (SLA) promises a customer how well a service will do, and says what the provider owes if
+# it doesn't. Its latency part says which requests (and what counts as failed), which percentile, which limit, and over
+# which time.
 #
 # ### Exercise 6.7: what is wrong with this promise?
 #
@@ -432,17 +437,17 @@ ch.check("6.7", promises)
 # Difficulty 3 of 5 · about 8 min · a person reads it
 #
 # Your manager wants to write: *"Average time to first token 1.4 s, well within the promised 4 s."* Write three to six
-# sentences that should stand there instead: which figure, what happened, what it meant for customers, and how the figure
-# was made. Use the outputs above. Put it between `"""` and `"""`. Check: `ch.check("6.8", report)`.
+# sentences to take its place: which figure, what happened, what it meant for customers, and how you got the figure. Use
+# the outputs above. Put your text between `"""` and `"""`. Check: `ch.check("6.8", report)`.
 
 # %% id="answer-6.8" tags=["answer"] question="6.8"
 # SOLUTION
 report = """
-The p99 of the time to first token, over all requests of the day and of all three GPUs together, was 16 s; we promise
-4 s. The average of 1.4 s hid that: from 13:00 to 13:40 one GPU was slow, and more than one in fifty of the day's
-requests waited longer than 4 s, some for half a minute. They came together, so customers of that lunch hour met several
-in one session, while the others saw none. From now on we report the daily p99 against 4 s, from the merged counts of
-all GPUs, and failed requests count as slow.
+The p99 of the time to first token, over all requests of the day on all three GPUs together, was 16 s; we promise 4 s.
+The average of 1.4 s hid that: from 13:00 to 13:40 one GPU was slow, and about one in thirty of the day's requests
+waited longer than 4 s, some for half a minute. They came together, so customers during that lunch hour met several in
+one session, while the others saw none. From now on we report the daily p99 against 4 s, from the merged counts of all
+GPUs, and count failed requests as slow.
 """
 # END SOLUTION
 
@@ -471,15 +476,15 @@ print("rank(7, 100)        =", percentiles.rank(7, 100))
 # ## 10 Summary
 #
 # - A mean answers "how much in total?". A percentile answers "how bad is it for how many?".
-# - Nearest rank: the p-th percentile stands at place ⌈p/100 · n⌉. It is a value that occurred.
-# - More than 1 % must be slow before the p99 shows it; then it shows it in full.
-# - Of sessions with k requests, 1 - (1 - p)ᵏ meet the tail if slow requests are independent. Slow ones that come together
-#   hit fewer sessions harder.
-# - Percentiles cannot be averaged. Counts in equal buckets can be added.
+# - Nearest rank: the p-th percentile is the value at place ⌈p/100 · n⌉, so it is a value that really occurred.
+# - The p99 shows nothing until more than 1 % of requests are slow; then it shows how slow they are in full.
+# - If slow requests are independent, a share 1 - (1 - p)ᵏ of sessions with k requests meets the tail. Slow requests
+#   that come together hit fewer sessions, but harder.
+# - You can't average percentiles. You can add up counts in equal buckets.
 # - A percentile needs enough requests. Say how many there were.
-# - A promise names the requests, the percentage, the limit and the window, and counts failures.
+# - A sound promise names the requests, the percentage, the limit and the window, and counts failures.
 #
-# Chapter 12 uses percentiles to compare balancers. Chapter 14 builds the sketch.
+# Chapter 12 uses percentiles to compare balancers. In chapter 14 you build the sketch.
 #
 # **Go deeper**
 #

@@ -1,7 +1,7 @@
 """Chapter 4's experiments: a fleet of paper replicas, the same traces on the real scheduler, a long prompt in the way.
 
-A paper replica writes one answer at a time, in the order in which requests came, `TOKENS_PER_S` fast. So a run is a
-few additions per request and can be done by hand. Knows no answer to a question.
+A paper replica writes one answer at a time, in order of arrival, at `TOKENS_PER_S`. So a run takes a few additions per
+request and can be done by hand. Contains no answers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from miniserve.workload.requests import Workload
 
 TOKENS_PER_S = 50.0  # of a paper replica
 REPLICAS = 4
-LATE_S = 10.0  # between two reports, for those who look too late
+LATE_S = 10.0  # between two reports, for the balancer that looks too late
 PAPER = (
     (0, 2000),
     (1, 100),
@@ -42,21 +42,21 @@ PAPER = (
     (7, 50),
     (8, 50),
     (20, 100),
-)  # of the table that is filled in
+)  # the eight requests of exercise 4.1
 SHORTEST, LONGEST = 10, 2000  # tokens of an answer
 
 Trace = Sequence[Sequence[float]]  # (second of arrival, tokens of the answer), in the order of arrival
 
-# --- what a balancer sees, and five ways to choose -----------------------------------------------------------------
+# --- what a balancer sees, and six ways to choose ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is told of one replica."""
+    """What a balancer sees of one replica."""
 
-    requests: int  # unfinished: the one that is answered, and those that wait
-    tokens_left: float  # that all of these will still get
-    pool_tokens: float  # in its memory: of the answer in progress; who waits holds none
+    requests: int  # unfinished: the one being answered, and those waiting
+    tokens_left: float  # still to be written for all of these
+    pool_tokens: float  # in its memory, of the answer in progress; waiting requests hold none
 
 
 class Fleetlike(Protocol):
@@ -66,7 +66,7 @@ class Fleetlike(Protocol):
     def __getitem__(self, place: int, /) -> Seen: ...
 
 
-Choose = Callable[[int, Fleetlike], int]  # (the number of the request, what is seen) -> place of the replica
+Choose = Callable[[int, Fleetlike], int]  # (number of the request, what is seen) -> place of a replica
 
 
 def by_turns(number: int, seen: Fleetlike) -> int:
@@ -100,7 +100,7 @@ def better_of_two(number: int, seen: Fleetlike) -> int:
 
 
 class _Replica:
-    """Answers one request after the other."""
+    """Answers one request after another."""
 
     def __init__(self) -> None:
         self._answers: deque[tuple[float, float]] = deque()  # (begins, ends), unfinished ones
@@ -123,7 +123,7 @@ class _Replica:
 
 
 class _Now:
-    """The fleet as it is at this moment; a replica is looked at when it is asked for."""
+    """The fleet at this moment; a replica is inspected when a balancer indexes it."""
 
     def __init__(self, replicas: Sequence[_Replica]) -> None:
         self._replicas = replicas
@@ -162,7 +162,7 @@ class Served:
 
 
 def serve(trace: Trace, choose: Choose, *, replicas: int = REPLICAS, reports_every_s: float = 0.0) -> Served:
-    """Send each request where `choose` says. It sees the fleet as it is, or as it was at the last report."""
+    """Send each request where `choose` says, given the fleet as it is now or as it was at the last report."""
     members = [_Replica() for _ in range(replicas)]
     now, report, next_s = _Now(members), tuple[Seen, ...](), 0.0
     rows, places = [], []
@@ -185,7 +185,7 @@ def p99_wait_s(trace: Trace, choose: Choose, reports_every_s: float = 0.0) -> fl
 
 
 def compare(trace: Trace) -> None:
-    """Show what four balancers make of a trace, on four paper replicas."""
+    """Show how four balancers do on a trace, on four paper replicas."""
     runs = {
         "takes turns": serve(trace, by_turns),
         "draws lots": serve(trace, by_lot),
@@ -205,8 +205,8 @@ def wait_table(runs: Mapping[str, Served], caption: str) -> None:
 def random_trace(
     requests: int, per_s: float, long_share: float, short_s: float, long_s: float, seed: int = 4
 ) -> list[tuple[float, float]]:
-    """Return requests at random times, of two sizes, given by the seconds that their answers take."""
-    rng, at_s, trace = generator(seed, "two sizes"), 0.0, []
+    """Return requests that arrive at random times and whose answers take either `short_s` or `long_s`."""
+    rng, at_s, trace = stream(seed, "two sizes"), 0.0, []
     for _ in range(requests):
         at_s += rng.expovariate(per_s)
         trace.append((at_s, TOKENS_PER_S * (long_s if rng.random() < long_share else short_s)))
@@ -220,9 +220,9 @@ MANY, MANY_LOAD = 50, 0.9
 
 @functools.cache
 def mean_time_s(choose: Choose, requests: int = 120_000) -> float:
-    """Return the mean time from arrival to the end of the answer, on fifty replicas that are busy nine tenths of it.
+    """Return the mean time from arrival to the end of the answer, on fifty replicas that are 90 % busy.
 
-    Answers take 1 s on average, of exponential length. The first fifth, when the fleet fills up, is left out.
+    Answer times are exponential with a mean of 1 s. The first fifth, while the fleet fills up, is left out.
     """
     served = serve(list(_memoryless(requests, generator(4, "memoryless"))), choose, replicas=MANY)
     times_s = served.ended_s - served.arrived_s
@@ -257,7 +257,7 @@ class _Listed:
 
 
 class _InOrder:
-    """Lengths one after the other, whatever number is drawn for them."""
+    """Gives lengths in order, whatever number is drawn."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self.mean_tokens = sum(tokens) / len(tokens)
@@ -268,7 +268,7 @@ class _InOrder:
 
 
 def replay(trace: Trace, make: ch12.MakeBalancer) -> Outcomes:
-    """Run a trace on four replicas with the project's real scheduler, which is given one slot, as on paper."""
+    """Run a trace on four replicas with the project's real scheduler, limited to one slot as on paper."""
     at_s, tokens = zip(*trace, strict=True)
     step = StepTimeModel(1 / TOKENS_PER_S, 0.0, 0.0, 0.0, 0.0)
     scenario = Scenario(
@@ -321,7 +321,7 @@ def shares(outcomes: Outcomes) -> None:
 
 
 def afternoon_table(makers: Mapping[str, ch12.MakeBalancer]) -> None:
-    """Show Larkspur's afternoon under each balancer: times to first token, and how many were sent past a place."""
+    """Show Larkspur's afternoon under each balancer: times to first token, and the share sent past a free place."""
     runs = [afternoon(make) for make in makers.values()]
     p50s, p99s = zip(*(percentiles(run.ttft_s, (50, 99)) for run in runs), strict=True)
     sent_past = [100 * past_a_place(run) for run in runs]
@@ -330,9 +330,9 @@ def afternoon_table(makers: Mapping[str, ch12.MakeBalancer]) -> None:
 
 
 def past_a_place(outcomes: Outcomes, places: int = ch12.SLOTS) -> float:
-    """Return the share of requests that came to a replica with all places taken while another had a free one."""
+    """Return the share of requests sent to a replica whose places were all taken while another had a free one."""
     when = outcomes.arrived_s
-    here = (outcomes.arrived_s < when[:, None]) & (when[:, None] < outcomes.ended_s)  # [request that comes, one there]
+    here = (outcomes.arrived_s < when[:, None]) & (when[:, None] < outcomes.ended_s)  # [newcomer, one in the fleet]
     held = np.array([(here & (outcomes.replica == i)).sum(axis=1) for i in range(len(outcomes.replicas))])
     own = held[outcomes.replica, np.arange(len(when))]
     return float(((own >= places) & (held.min(axis=0) < places)).mean())
@@ -342,7 +342,7 @@ def past_a_place(outcomes: Outcomes, places: int = ch12.SLOTS) -> float:
 
 
 def draw_answers(runs: Mapping[str, Served], names: str = "AB") -> None:
-    """Draw who waits and who is answered when, a panel for each balancer."""
+    """Draw when each request waits and when it is answered, one panel per balancer."""
     figure, axes = new_figure("Eight requests", x="time (s)", y="request", panels=len(runs), size=(9.0, 3.6))
     last_s = max(float(run.ended_s.max()) for run in runs.values())
     for ax, (name, run) in zip(axes, runs.items(), strict=True):
@@ -358,13 +358,15 @@ def draw_answers(runs: Mapping[str, Served], names: str = "AB") -> None:
     sums = "; ".join(f"{name}: {as_text(float(run.wait_s.sum()))} s of waiting in all" for name, run in runs.items())
     show(
         figure,
-        alt=f"A row for each request: hatched while it waits, solid while it is answered; the letter at its end is the "
-        f"replica. {sums}.",
+        alt=(
+            "One row per request: hatched while it waits, solid while it is answered; the letter at its end names "
+            f"the replica. {sums}."
+        ),
     )
 
 
 def draw_held(runs: Mapping[str, Served], until_s: float) -> None:
-    """Draw how many requests each replica holds over time, a panel for each balancer."""
+    """Draw how many requests each replica holds over time, one panel per balancer."""
     figure, axes = new_figure(
         "Requests in each replica", x="time (s)", y="unfinished requests", panels=len(runs), size=(9.0, 3.2)
     )
@@ -385,28 +387,28 @@ def draw_held(runs: Mapping[str, Served], until_s: float) -> None:
 
 
 def step_costs_ms() -> tuple[float, float]:
-    """Return what a step of one of Larkspur's GPUs costs: the fixed part, and the part of each token; rounded."""
+    """Return what a step costs on one of Larkspur's GPUs: the fixed part and the part per token, rounded."""
     step = ch12.one_replica(512)[1]
     return round(1000 * step.base_s, 1), round(1000 * step.per_prefill_token_s, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """What a long prompt did to others; milliseconds."""
+    """How long a long prompt made everyone wait, in milliseconds."""
 
     longest_pause_ms: float  # of a reader's text
     long_first_ms: float  # until the long prompt's own first token
-    short_first_ms: float  # ... and that of a short prompt which came just after it
+    short_first_ms: float  # until that of a short prompt right behind it
 
 
 def behind_a_long_prompt(max_batch_tokens: int, readers: int = 48, long_tokens: int = 2000) -> Behind:
-    """Let readers' answers run on the real scheduler, then add a long prompt and a short one right behind it."""
+    """Start readers' answers on the real scheduler, then add a long prompt with a short one right behind it."""
     scheduler, step_time = ch12.one_replica(max_batch_tokens)
     for i in range(readers):
         scheduler.add(ch12.generation(f"reader-{i}", prompt_tokens=16, answer_tokens=400))
     now_s, came_s, last_s, pauses, first = 0.0, 0.0, 0.0, [0.0], dict[str, float]()
     for number in itertools.count():
-        if number == 60:  # all readers write by now
+        if number == 60:  # by now all readers' answers are being written
             came_s = now_s
             scheduler.add(ch12.generation("long", long_tokens, 2, now_s))
             scheduler.add(ch12.generation("short", 50, 2, now_s + 1e-6))
@@ -425,20 +427,21 @@ def behind_a_long_prompt(max_batch_tokens: int, readers: int = 48, long_tokens: 
 # --- situations ----------------------------------------------------------------------------------------------------
 
 SITUATIONS = {
-    "a": "Captions of exactly 40 tokens each, at regular times, keep equal replicas just busy. There are no reports.",
-    "b": "One gateway sends chats; answers take 10 to 600 tokens, and nobody can say beforehand how many.",
-    "c": "One gateway sends a batch job; each request says exactly how many tokens it will get, 10 to 2,000.",
+    "a": "Captions of exactly 40 tokens each arrive at regular intervals and keep equal replicas just busy. There "
+    "are no reports.",
+    "b": "One gateway sends chats; answers take 10 to 600 tokens, and nobody can say in advance how many.",
+    "c": "One gateway sends a batch job; each request states exactly how many tokens it will get, 10 to 2,000.",
     "d": "Sixteen gateways see the same reports, which are up to three seconds old.",
-    "e": "Readers' text stands still for half a second whenever somebody's document is read in the same replica.",
+    "e": "Readers' text freezes for half a second whenever the same replica reads someone's document.",
     "f": "All replicas have queues all afternoon, and the queues are equally long.",
-    "g": "There are 3,000 replicas, and to look at all of them for each request takes longer than one may.",
-    "h": "Two equal replicas, answers of one length, one after the other; the simplest thing that works is wanted.",
+    "g": "There are 3,000 replicas, and looking at all of them for each request takes longer than you can afford.",
+    "h": "Two equal replicas serve answers of one length, one after another; you want the simplest thing that works.",
 }
 REMEDIES = {
     "turns": "take turns",
-    "requests": "count unfinished requests, and take the fewest",
-    "tokens": "count tokens that are still to be written, and take the fewest",
-    "two": "draw two replicas, and take the better one",
+    "requests": "count unfinished requests, and pick the replica with the fewest",
+    "tokens": "count the tokens still to be written, and pick the replica with the fewest",
+    "two": "draw two replicas, and pick the better one",
     "chunks": "read long prompts in chunks",
     "replicas": "rent more replicas",
 }

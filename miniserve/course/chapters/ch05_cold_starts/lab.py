@@ -1,8 +1,8 @@
-"""Chapter 5's experiments: a demand curve, a fleet that needs minutes to grow, and who decides how large it is.
+"""Chapter 5's experiments: a demand curve, a fleet that needs minutes to grow, and the autoscaler that sizes it.
 
-Larkspur is the course's fictional service: an assistant for a chain of garden centres. `play` is a model of a few
-lines: one queue, replicas that all serve equally fast, requests as a liquid; the autoscalers, machines and prices are
-the framework's. `sale` runs the real scheduler in virtual time. Knows no answer to a question.
+Larkspur is the course's fictional service: an assistant for a chain of garden centres. `play` is a fluid model of a few
+lines: one queue, and replicas that all serve equally fast; the autoscalers, machines and prices are the framework's.
+`sale` runs the real scheduler in virtual time. Contains no answers.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ Points = Sequence[tuple[float, float]]  # (minute, requests per second); straigh
 # --- the model -----------------------------------------------------------------------------------------------------
 
 EACH_PER_S = 0.5  # requests that one replica of the model serves in a second
-STAY_S = 20.0  # how long a request is in a replica that is not overloaded
-FULL_FRACTION = 0.8  # of what it can do, what a replica is meant to do
-ROOM_FRACTION = 1 / FULL_FRACTION - 1  # by how much demand may grow until all are full
-TARGET = FULL_FRACTION * EACH_PER_S * STAY_S  # requests in one replica, then
+STAY_S = 20.0  # how long a request stays in a replica that is not overloaded
+FULL_FRACTION = 0.8  # how full a replica is meant to be
+ROOM_FRACTION = 1 / FULL_FRACTION - 1  # headroom: by how much demand may grow before all are full
+TARGET = FULL_FRACTION * EACH_PER_S * STAY_S  # requests in a replica that is that full
 PERIOD_S = 15.0  # between two looks of an autoscaler
 HORIZON_S = 180.0
 LEVEL, TREND = 0.8, 0.8
 MOST_REPLICAS = 40
 LATE = {"facecolor": "#dddddd", "edgecolor": "#1a1a1a", "hatch": "//", "linewidth": 0.0}
 WORD_SPREADS = ((0, 1), (5, 1.3), (10, 1.8), (15, 2.7), (20, 4.5), (25, 9), (40, 9))
-JUMP = ((0, 1), (10, 1), (10, 4), (40, 4))  # four times as many, at once
-LATE_USD = 0.05  # what Larkspur gives back for an answer that began too late
+JUMP = ((0, 1), (10, 1), (10, 4), (40, 4))  # to four times the demand, at once
+LATE_USD = 0.05  # what Larkspur refunds for an answer that began too late
 
 
 def cold_start() -> ColdStart:
-    """Return the cold start of one of Larkspur's GPUs, as the price list has it."""
+    """Return the cold start of one of Larkspur's GPUs, from the price list."""
     return machine().cold_start(model())
 
 
 def reactive(spares: int = 0) -> Steady:
-    """Return an autoscaler that looks at the requests that are in the fleet now, and keeps so many spare replicas."""
+    """Return an autoscaler that goes by the requests now in the fleet and keeps `spares` extra replicas."""
     return Steady(Reactive(target=TARGET), max_replicas=MOST_REPLICAS, warm_pool=spares)
 
 
 def predictive(horizon_s: float = HORIZON_S) -> Steady:
-    """Return one that draws a straight line through the last minutes, and is never below `reactive`."""
+    """Return an autoscaler that extends the last minutes in a straight line, and never goes below `reactive`."""
     ahead = Predictive(
         replica_per_s=FULL_FRACTION * EACH_PER_S,
         forecast=Holt(level_weight=LEVEL, trend_weight=TREND),
         horizon_s=horizon_s,
-        deviations=0.0,  # demand is a liquid here: there is no luck to be ready for
+        deviations=0.0,  # demand is a liquid here: no randomness to allow for
         floor=Reactive(target=TARGET),
     )
     return Steady(ahead, max_replicas=MOST_REPLICAS)
@@ -77,13 +77,13 @@ def predictive(horizon_s: float = HORIZON_S) -> Steady:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Played:
-    """What came of a curve, second by second, and in all."""
+    """How a fleet met a demand curve, second by second and in total."""
 
     demand_per_s: Floats
     ready: Floats
     starting: Floats
     waiting: Floats
-    wait_s: Floats  # of those who arrive in this second
+    wait_s: Floats  # of the requests that arrive in each second
 
     @property
     def requests(self) -> float:
@@ -100,7 +100,7 @@ class Played:
 
     @property
     def usd(self) -> float:
-        """The bill for the machines: those that start are paid, too."""
+        """The bill for the machines, including those that are still starting."""
         return float((self.ready + self.starting).sum()) / 3600 * machine().usd_per_hour
 
     @property
@@ -115,15 +115,15 @@ class Played:
 
 
 def curve_of(points: Points) -> Piecewise:
-    """Return straight lines between points of (minute, requests per second); two at one minute are a jump."""
+    """Return straight lines between points of (minute, requests per second); two at the same minute are a jump."""
     return Piecewise(tuple((minute * 60, per_s) for minute, per_s in points))
 
 
 def play(points: Points, autoscaler: Autoscaler, *, spares: int = 0) -> Played:
-    """Let the demand of `points` meet a fleet that `autoscaler` sizes, second by second.
+    """Run the demand of `points` against a fleet that `autoscaler` sizes, second by second.
 
-    It begins large enough for the first rate, with `spares` beside. One queue serves in the order of arrival. What is
-    taken away leaves at once, since others go on with its requests.
+    The fleet begins large enough for the first rate, plus `spares`. One queue serves in order of arrival. A replica
+    that is taken away leaves at once, because the others carry on with its requests.
     """
     curve, seconds, cold_s = curve_of(points), round(points[-1][0] * 60), cold_start().nominal_s
     demand = np.array([curve.rate_at(second + 0.5) for second in range(seconds)])
@@ -168,7 +168,7 @@ def _resized(
 
 
 def _waits(demand: Floats, done: Floats, last_per_s: float) -> Floats:
-    """Return how long those wait who arrive in each second: until as many are served as have come by then."""
+    """Return how long the arrivals of each second wait: until as many requests are served as had arrived by then."""
     came = np.cumsum(demand)
     seconds = np.arange(1, len(demand) + 1)
     left = came[-1] - done[-1]
@@ -179,7 +179,7 @@ def _waits(demand: Floats, done: Floats, last_per_s: float) -> Floats:
 
 
 def draw_played(runs: Mapping[str, Played]) -> None:
-    """Draw demand against what the ready replicas can serve, a panel for each run."""
+    """Draw demand against what the ready replicas can serve, one panel per run."""
     figure, axes = new_figure("Demand and capacity", x="minute", y="requests per second", panels=max(2, len(runs)))
     for ax, (name, run) in zip(axes, runs.items(), strict=False):
         minutes = np.arange(0, len(run.demand_per_s), 15) / 60
@@ -207,7 +207,7 @@ def growth_in_cold_start(points: Points) -> float:
 
 
 def clairvoyant_usd(points: Points) -> float:
-    """Return what somebody would pay who knew the demand, and asked for each replica one cold start ahead."""
+    """Return the bill of an oracle that knows the demand and asks for each replica one cold start ahead."""
     rates = minutes_of(curve_of(points).rate_at, points[-1][0] * 60)
     capacity = {size: size * EACH_PER_S for size in (1, MOST_REPLICAS)}
     return hours(plan(rates, capacity, cold_start().nominal_s)) * machine().usd_per_hour
@@ -218,7 +218,7 @@ def clairvoyant_usd(points: Points) -> float:
 PAPER_CAME = (60, 90, 120, 120, 120, 120, 120)  # requests that come in minute 1, 2, ...
 PAPER_EACH = 30  # requests that one replica serves in a minute
 PAPER_REPLICAS = 2  # ready in minute 1
-PAPER_COLD_MIN = 2  # minutes between the one at whose end a replica is asked for, and its first
+PAPER_COLD_MIN = 2  # whole minutes that a replica misses after the one in which it was asked for
 
 # --- Larkspur, on the real scheduler -------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ def sale(how: str) -> SimResult:
 
 
 def kept_between(run: SimResult, start_s: float, end_s: float) -> float:
-    """Return the share of those who arrived in [start_s, end_s) that had their first token as promised."""
+    """Return the share of requests arriving in [start_s, end_s) that got their first token as promised."""
     those = (run.outcomes.arrived_s >= start_s) & (run.outcomes.arrived_s < end_s)
     return float(kept(run.outcomes, run.slo)[those].mean())
 
@@ -240,7 +240,7 @@ def kept_in_all(run: SimResult) -> float:
 
 
 def draw_sale(runs: Mapping[str, SimResult], every_s: float = 60.0) -> None:
-    """Draw how many replicas are ready over time, one curve for each run."""
+    """Draw how many replicas are ready over time, one curve per run."""
     figure, ax = new_figure("Ready replicas during the sale", x="minute", y="replicas")
     ends = []
     for i, (name, run) in enumerate(runs.items()):
@@ -255,20 +255,20 @@ def draw_sale(runs: Mapping[str, SimResult], every_s: float = 60.0) -> None:
 # --- situations ----------------------------------------------------------------------------------------------------
 
 SITUATIONS = {
-    "a": "Each weekday at 9:00 sharp the shops open, and demand triples within a minute.",
-    "b": "Demand grows by a twentieth per cold start, and the replicas are meant to be four fifths full.",
+    "a": "The shops open at 9:00 sharp on weekdays, and demand triples within a minute.",
+    "b": "Demand grows by a twentieth per cold start, and the replicas are kept four fifths full.",
     "c": "Now and then a television programme mentions Larkspur: demand doubles within seconds, unannounced.",
-    "d": "Word spreads. Nobody knew when it would begin; demand now doubles every five minutes.",
-    "e": "Of a cold start of 130 s, 100 s go into fetching the weights from a slow network disk.",
-    "f": "Demand is ten times what all GPUs could serve that the cloud has to offer.",
-    "g": "Demand goes up and down by a tenth every four minutes. It never leaves the replicas' room.",
-    "h": "The newsletter goes out on Thursday at 18:00, and marketing has told everybody.",
+    "d": "Word is spreading. Nobody knew when it would start; demand now doubles every five minutes.",
+    "e": "A cold start takes 130 s, and 100 s of that go into fetching the weights from a slow network disk.",
+    "f": "Demand is ten times what the fleet could serve with every GPU that the cloud has to offer.",
+    "g": "Demand goes up and down by a tenth every four minutes. It always stays within the replicas' headroom.",
+    "h": "The newsletter goes out on Thursday at 18:00, and marketing has told everyone.",
 }
 MEASURES = {
-    "by load": "scale by the load that is there now, and nothing else",
+    "by load": "scale by the current load, and nothing else",
     "by trend": "scale by a forecast from the last minutes",
-    "by the clock": "ask for replicas at a time that is known beforehand",
-    "spares": "keep replicas ready that are not needed now",
+    "by the clock": "ask for replicas at a time set in advance",
+    "spares": "keep replicas ready that aren't needed yet",
     "faster start": "make the cold start shorter",
-    "refuse": "turn requests away, so that the others are served",
+    "refuse": "turn requests away so that the others are served",
 }

@@ -1,4 +1,4 @@
-"""Chapter 5, cold starts and prediction: what is asked, what is true, and what it means to be wrong."""
+"""Chapter 5, cold starts and prediction: its questions, their answers, and what each wrong answer means."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ COLD_START = Formula(
     misconceptions=(
         Misconception(
             "weights-for-bytes",
-            "You divided the number of weights by bytes per second: a weight is not one byte.",
+            "You divided the number of weights by bytes per second, but a weight isn't one byte.",
             lambda provision_s, parameters, bytes_per_weight, bytes_per_s, warm_up_s: (
                 provision_s + parameters / bytes_per_s + warm_up_s
             ),
-            "How many bytes are all weights together?",
+            "How many bytes do all weights take up?",
         ),
         Misconception(
             "bits",
@@ -54,7 +54,7 @@ COLD_START = Formula(
             lambda provision_s, parameters, bytes_per_weight, bytes_per_s, warm_up_s: (
                 provision_s + 8 * parameters * bytes_per_weight / bytes_per_s + warm_up_s
             ),
-            "Leave out the factor 8.",
+            "Leave out the factor of 8.",
         ),
         Misconception(
             "load-only",
@@ -74,7 +74,7 @@ COLD_START = Formula(
         ),
         Misconception(
             "no-provision",
-            "You began when the machine was there; the clock runs from asking for it.",
+            "You started the clock when the machine was there; it starts when you ask for the machine.",
             lambda provision_s, parameters, bytes_per_weight, bytes_per_s, warm_up_s: (
                 parameters * bytes_per_weight / bytes_per_s + warm_up_s
             ),
@@ -82,7 +82,7 @@ COLD_START = Formula(
         ),
         Misconception(
             "at-the-same-time",
-            "You took the longest stage, as if all ran at the same time. Each needs the one before it.",
+            "You took the longest stage, as if all three ran at the same time. Each needs the one before it.",
             lambda provision_s, parameters, bytes_per_weight, bytes_per_s, warm_up_s: max(
                 provision_s, parameters * bytes_per_weight / bytes_per_s, warm_up_s
             ),
@@ -92,8 +92,8 @@ COLD_START = Formula(
     hints=(
         "Three stages, one after the other. Two are given as times; the third is an amount of data and a speed.",
         "bytes = parameters x ___; loading takes bytes / ___; the answer is the sum of three times.",
-        "With other numbers: 4e9 weights of 1 byte are 4e9 bytes, at 0.25e9 bytes per second 16 s. With 10 s before "
-        "and 5 s after: 31 s.",
+        "With other numbers: 4e9 weights of 1 byte are 4e9 bytes, which take 16 s at 0.25e9 bytes per second. With "
+        "10 s before and 5 s after, the cold start is 31 s.",
     ),
 )
 
@@ -123,7 +123,7 @@ BACKLOG = Number(
     misconceptions=(
         Misconception(
             "nobody-served",
-            "You let the queue grow by all who come. The replicas that are ready go on serving.",
+            "You let the queue grow by every request that comes. The replicas that are ready go on serving.",
             lambda arrivals_per_s, replicas, each_per_s, cold_start_s: arrivals_per_s * cold_start_s,
             "How many leave in a second?",
         ),
@@ -131,33 +131,34 @@ BACKLOG = Number(
             "one-replica",
             "You let only one replica serve.",
             lambda arrivals_per_s, replicas, each_per_s, cold_start_s: (arrivals_per_s - each_per_s) * cold_start_s,
-            "How many do all of them serve in a second?",
+            "How many do they all serve together in a second?",
         ),
         Misconception(
             "those-served",
-            "These are the ones that are served meanwhile, not those that wait.",
+            "This is how many requests are served in the meantime, not how many wait.",
             lambda arrivals_per_s, replicas, each_per_s, cold_start_s: replicas * each_per_s * cold_start_s,
-            "Those who wait = those who came minus those who were served.",
+            "Waiting = came - served.",
         ),
         Misconception(
             "per-second",
-            "This is by how much the queue grows in one second. It grows for the whole cold start.",
+            "This is the growth of the queue in one second. It grows for the whole cold start.",
             lambda arrivals_per_s, replicas, each_per_s, cold_start_s: arrivals_per_s - replicas * each_per_s,
             "Multiply by a time.",
         ),
         Misconception(
             "a-time",
-            "You divided by what the replicas serve: that is how long the last one waits, in seconds.",
+            "You divided by what the replicas serve, which gives how long the last request waits, in seconds.",
             lambda arrivals_per_s, replicas, each_per_s, cold_start_s: (
                 (arrivals_per_s - replicas * each_per_s) * cold_start_s / (replicas * each_per_s)
             ),
-            "Requests are asked for, not seconds.",
+            "The question asks for requests, not seconds.",
         ),
     ),
     hints=(
-        "Some come each second, and some leave. What is left over piles up, second after second.",
+        "Each second some requests come and some leave. The difference piles up, second after second.",
         "(arrivals_per_s - ___ x ___) x cold_start_s.",
-        "With other numbers: 10 per second come, two replicas serve 4 each, and help takes 30 s: (10 - 8) x 30 = 60.",
+        "With other numbers: 10 requests come per second, two replicas serve 4 each, and a cold start takes 30 s: "
+        "(10 - 8) x 30 = 60.",
     ),
 )
 
@@ -187,19 +188,19 @@ SPARES = Formula(
     misconceptions=(
         Misconception(
             "rounded-down",
-            "You rounded down: the last part of the growth has no replica.",
+            "You rounded down, so the last part of the growth has no replica.",
             lambda **given: math.floor(_exact_spares(**given)),
             "Which whole number is at least as large?",
         ),
         Misconception(
             "rounded",
-            "You rounded to the nearest number, so in half of all cases a part of the growth has no replica.",
+            "You rounded to the nearest number, so in half of all cases part of the growth has no replica.",
             lambda **given: round(_exact_spares(**given)),
             "Which whole number is at least as large?",
         ),
         Misconception(
             "not-whole",
-            "It is not a whole number. Nobody rents a part of a machine.",
+            "This isn't a whole number, and you can't rent part of a machine.",
             _exact_spares,
             "Which whole number is at least as large?",
         ),
@@ -211,23 +212,23 @@ SPARES = Formula(
         ),
         Misconception(
             "growth-of-a-minute",
-            "You took the growth of one minute. Demand grows for the whole cold start.",
+            "You took the growth in one minute. Demand grows for the whole cold start.",
             lambda growth_per_min, each_per_s, cold_start_s: math.ceil(growth_per_min / each_per_s),
             "How many minutes does the cold start take?",
         ),
         Misconception(
             "requests-for-replicas",
-            "This is by how many requests per second demand grows. How many replicas are that?",
+            "This is the growth of demand in requests per second. How many replicas is that?",
             lambda growth_per_min, each_per_s, cold_start_s: math.ceil(growth_per_min / 60 * cold_start_s),
             "Divide by what one replica serves.",
         ),
     ),
     hints=(
-        "By how much does demand grow until a replica is ready that is asked for now? That much must be there already.",
+        "By how much does demand grow before a replica you ask for now is ready? The spares have to serve that much.",
         "growth = growth_per_min x minutes of the cold start = growth_per_min x cold_start_s / ___. Replicas = "
         "growth / ___, rounded ___.",
-        "With other numbers: 2 requests/s more per minute, 90 s, replicas that serve 0.8 each: growth 3 requests/s; "
-        "3 / 0.8 = 3.75, so four.",
+        "With other numbers: demand grows by 2 requests/s every minute, the cold start takes 90 s, and a replica "
+        "serves 0.8. The growth is 3 requests/s; 3 / 0.8 = 3.75, so four.",
     ),
 )
 
@@ -258,21 +259,24 @@ def _explain_minute(row: int, column: str, seen: Json, right: Json) -> tuple[str
     wanted = math.ceil((came + waiting) / lab.PAPER_EACH)
     number = type(seen) in (int, float)
     if column == "asked" and number and seen < 0:
-        return "negative", "Nothing is taken away: whoever has more than is wanted asks for 0."
+        return "negative", "No replica is ever taken away: a fleet with more than it wants asks for 0."
     if column == "minute":
         return "minute", f"The rows go from minute 2 to minute {len(lab.PAPER_CAME)}, one each."
     if column == "ready" and number and seen > right:
-        return "ready-too-early", "What is asked for at the end of a minute misses the next two whole minutes."
+        return "ready-too-early", "A replica asked for at the end of a minute misses the next two whole minutes."
     if column == "ready":
-        return "ready-forgotten", "Replicas that were asked for three minutes ago serve from this minute on."
+        return "ready-forgotten", "Replicas asked for three minutes ago serve from this minute on."
     if column == "served":
-        return "served", "Served is what came or waited, but at most 30 for each ready replica."
+        return "served", "The fleet serves what came or waited, but at most 30 for each ready replica."
     if column == "waiting":
         return "waiting", "Waiting at the end = waiting before + came - served."
     if number and seen == max(0, wanted - ready) != asked:
-        return "starting-forgotten", "Replicas are on their way already: whoever does not count them asks twice."
+        return (
+            "starting-forgotten",
+            "Some replicas are already starting: if you don't count them, you ask for them twice.",
+        )
     if number and seen == max(0, math.ceil(came / lab.PAPER_EACH) - ready):
-        return "waiting-ignored", "The rule counts those who wait, too, not only those who came."
+        return "waiting-ignored", "The rule counts the requests that wait as well as those that came."
     return "asked", "Wanted = (came + waiting at the end) / 30, rounded up; asked = wanted - ready - starting, or 0."
 
 
@@ -286,11 +290,11 @@ FLEET = Trace(
     columns=("minute", "ready", "served", "waiting", "asked"),
     explain=_explain_minute,
     hints=(
-        "Keep a list beside the table: how many were asked for, and in which minute they will serve.",
+        "Keep a list next to the table: how many replicas were asked for, and in which minute they start to serve.",
         "served = min(waiting before + came, 30 x ready); waiting = waiting before + came - served; asked = "
         "ceil((came + waiting) / 30) - ready - ___.",
-        "With other numbers: in minute 20, three are ready, one is starting, 150 came and nobody waited before. Served "
-        "90, waiting 60, wanted 210 / 30 = 7, asked 7 - 3 - 1 = 3. They serve from minute 23 on.",
+        "With other numbers: in minute 20, three are ready, one is starting, 150 came and none had been waiting. "
+        "Served 90, waiting 60, wanted 210 / 30 = 7, asked 7 - 3 - 1 = 3. They serve from minute 23 on.",
     ),
 )
 
@@ -305,14 +309,15 @@ LONGEST_QUEUE = Predict(
     unit="requests",
     experiment=lambda: float(lab.play(lab.JUMP, lab.reactive()).waiting.max()),
     widest=1.5,
-    too_low="Until the first new replica answers, a look and a whole cold start pass, and the queue grows.",
+    too_low="Before the first new replica answers, up to one look and a whole cold start go by, and the queue grows.",
     too_high="The replicas that are ready go on serving, and the first new ones are enough to end the growth.",
     hints=(
-        "The queue grows from the jump until new replicas answer. For how long is that, and by how much per second?",
-        "growth per second = arrivals after the jump - ___ x 0.5; time = up to ___ s until somebody looks + the cold "
-        "start. Multiply.",
-        "With another service: 8 per second come, 6 can be served, a look every 10 s, a cold start of 50 s: "
-        "(8 - 6) x 60 = 120.",
+        "The queue grows from the jump until new replicas answer. How long is that, and how much does it grow per "
+        "second?",
+        "growth per second = arrivals after the jump - ___ x 0.5; time = up to ___ s until the autoscaler looks + "
+        "the cold start. Multiply.",
+        "With another service: 8 come per second, 6 can be served, the autoscaler looks every 10 s, and a cold "
+        "start takes 50 s: (8 - 6) x 60 = 120.",
     ),
 )
 
@@ -320,19 +325,17 @@ LONGEST_QUEUE = Predict(
 
 MOST_POINTS, MOST_PER_S, LEAST_PER_S = 12, 10, 0.5
 SHORTEST_MIN, LONGEST_MIN = 20, 120
-NEARLY_S = lab.PROMISE_S / 2  # who waits so long is not far from late
-WASTE_SHARE = 0.1  # of the reactive fleet's bill: less is nothing to speak of
+NEARLY_S = lab.PROMISE_S / 2  # a wait this long is not far from late
+WASTE_SHARE = 0.1  # of the reactive fleet's bill: less is negligible
 
 
 def _no_curve(told: Json) -> Problem | None:
     where = "the curve as a whole"
     if not (isinstance(told, list) and all(isinstance(point, list) and len(point) == 2 for point in told)):
-        why = "A list of pairs is asked for: (minute, requests per second)."
-        return Problem("no-curve", repr(told)[:80], why, "Begin with [(0, 1), (30, 2)].", where)
+        why = "Give a list of pairs: (minute, requests per second)."
+        return Problem("no-curve", repr(told)[:80], why, "Start from [(0, 1), (30, 2)].", where)
     if not 2 <= len(told) <= MOST_POINTS:
-        return Problem(
-            "points", f"{len(told)} points", f"2 to {MOST_POINTS} are asked for.", "Add or drop some.", where
-        )
+        return Problem("points", f"{len(told)} points", f"A curve has 2 to {MOST_POINTS}.", "Add or drop some.", where)
     before = 0.0
     for i, (minute, per_s) in enumerate(told):
         where = f"point {i + 1}"
@@ -344,11 +347,11 @@ def _no_curve(told: Json) -> Problem | None:
             why = f"Rates lie between {LEAST_PER_S:g} and {MOST_PER_S} requests per second."
             return Problem("rate", f"{per_s:g} per second", why, "Choose a rate in between.", where)
         if minute < before or (i == 0 and minute != 0):
-            why = "The first point is minute 0, and time never goes backwards."
+            why = "The first point is at minute 0, and time never goes backwards."
             return Problem("time", f"minute {minute:g}", why, "Put the points in order.", where)
         before = minute
     if not SHORTEST_MIN <= before <= LONGEST_MIN:
-        why = f"The last point lies between minute {SHORTEST_MIN} and minute {LONGEST_MIN}."
+        why = f"The last point must lie between minute {SHORTEST_MIN} and minute {LONGEST_MIN}."
         return Problem("length", f"it ends at minute {before:g}", why, "Move the last point.", f"point {len(told)}")
     return None
 
@@ -365,19 +368,19 @@ def _judge_break(told: Json) -> Problem | None:
     waits = f"the longest wait {by_load.wait_s.max():.1f} s and {by_trend.wait_s.max():.1f} s"
     seen = f"kept the promise: {by_load.kept_share:.1%} reactive, {by_trend.kept_share:.1%} predictive; {waits}"
     if by_load.kept_share >= lab.BROKEN_SHARE and by_load.wait_s.max() >= NEARLY_S:
-        why = f"Some wait for the reactive fleet, but too few of them longer than {lab.PROMISE_S:g} s."
-        step = "Let demand grow somewhat faster where it grows most, or end the curve sooner after it."
+        why = f"Some requests wait in the reactive fleet, but too few of them longer than {lab.PROMISE_S:g} s."
+        step = "Let demand grow somewhat faster where it grows most, or end the curve sooner after that."
         return Problem("reactive-nearly", seen, why, step, _steepest(told))
     if by_load.kept_share >= lab.BROKEN_SHARE:
-        why = "The reactive fleet is hardly late: demand does not outgrow its room within a cold start."
+        why = "The reactive fleet is hardly late: demand doesn't outgrow its headroom within a cold start."
         return Problem("reactive-keeps", seen, why, "Let demand grow faster where it grows most.", _steepest(told))
     if by_trend.kept_share >= lab.PROMISED_SHARE and _is_of_section_1(told):
-        why = "This is the curve of section 1, or nearly so: nowhere more than a tenth away from it."
-        return Problem("section-1", seen, why, "Find one of your own: what made it work?", "all of its minutes")
+        why = "This is section 1's curve, or nearly: it's nowhere more than a tenth away."
+        return Problem("section-1", seen, why, "Find one of your own: what makes that one work?", "all of its minutes")
     if by_trend.kept_share >= lab.PROMISED_SHARE:
         return None
     if any(one[0] == other[0] and one[1] < other[1] for one, other in pairwise(told)):
-        why = "A jump has no minutes before it from which anything could be forecast."
+        why = "Nothing in the minutes before a jump lets a forecast see it coming."
         return Problem("jump", seen, why, "Let a slow rise announce the fast one.", _steepest(told))
     why = "The rise was too fast, or came with too little notice, for a line through the last minutes."
     return Problem("predictive-late", seen, why, "Let demand begin to rise gently, then faster.", _steepest(told))
@@ -393,7 +396,7 @@ def _steepest(told: Json) -> str:
     pairs = list(pairwise(told))
     one, other = max(pairs, key=lambda pair: (pair[1][1] - pair[0][1]) / max(pair[1][0] - pair[0][0], 1e-3))
     if other[1] <= one[1]:
-        return "all of its minutes: it grows in none"
+        return "the whole curve: it never grows"
     if other[0] == one[0]:
         return f"the jump at minute {one[0]:g}"
     return f"steepest from minute {one[0]:g} to {other[0]:g}"
@@ -408,14 +411,12 @@ def _judge_waste(told: Json) -> Problem | None:
     seen = f"machines cost {extra:+.2f} USD ({share}), refunds saved {saved:.2f} USD"
     where = f"{len(told)} points, {told[-1][0]:g} minutes"
     if saved >= extra and saved > 0:
-        why = "Prediction saves at least as much as it costs: here it is worth it."
-        return Problem("it-saves", seen, why, "Keep demand so gentle that nobody is late by load alone.", where)
+        why = "Prediction saves at least as much as it costs: here it's worth the money."
+        return Problem("it-saves", seen, why, "Keep demand so gentle that no request is late by load alone.", where)
     if extra >= WASTE_SHARE * by_load.usd:
         return None
-    why = f"It costs less than {WASTE_SHARE:.0%} more than the reactive fleet: the forecast was hardly wrong."
-    return Problem(
-        "hardly-wastes", seen, why, "Where does a line through the last minutes point beside the mark?", where
-    )
+    why = f"Prediction costs less than {WASTE_SHARE:.0%} more than reaction: the forecast was hardly wrong."
+    return Problem("hardly-wastes", seen, why, "Where does a line through the last minutes miss the mark?", where)
 
 
 BREAKS = Witness(
@@ -428,10 +429,11 @@ BREAKS = Witness(
     hints=(
         "Reactive capacity is what demand called for one cold start ago. A line through the last minutes needs minutes "
         "in which demand has already begun to rise.",
-        "Reactive is late where demand grows by more than its room, a quarter, within about ___ s. Predictive sees it "
-        "if the rise before was at least of a similar kind: steps that grow from one point to the next.",
-        "Of another kind: a rise by a fixed amount in each minute is announced, but it soon is small beside what is "
-        "there already. A jump is large, but not announced. Between the two lies growth by a fixed factor.",
+        "Reactive scaling is late where demand grows by more than its headroom, a quarter, within about ___ s. "
+        "Predictive scaling sees that coming if the rise before was of a similar kind: steps that grow from one "
+        "point to the next.",
+        "Of another kind: a rise by a fixed amount every minute is announced, but soon it is small compared with "
+        "what is there already. A jump is large, but unannounced. Between the two lies growth by a fixed factor.",
     ),
 )
 
@@ -443,11 +445,11 @@ WASTES = Witness(
     difficulty=3,
     judge_value=_judge_waste,
     hints=(
-        "Prediction can save only what reactive scaling loses. And it costs where a rise does not go on.",
-        "saved = 0 if demand grows by less than a quarter within about ___ s. extra > 0 wherever the line points above "
-        "what then comes: at each turning point.",
-        "Of another kind: a demand that never changes wastes nothing, since a flat line is right. A single jump is "
-        "missed by both. What remains are gentle rises that end.",
+        "Prediction can save only what reactive scaling loses. And it costs money where a rise doesn't go on.",
+        "saved = 0 if demand grows by less than a quarter within about ___ s. extra > 0 wherever the line points "
+        "above what actually comes: at each turning point.",
+        "Of another kind: demand that never changes wastes nothing, because a flat line is right. Both miss a "
+        "single jump. What remains are gentle rises that end.",
     ),
 )
 
@@ -471,20 +473,20 @@ MEASURES = Classify(
         "h": "d68bbce9b8fc4bb8c850d87d",
     },
     because={
-        "a": "It is known to the minute, and too sudden for any trend: nothing needs to be measured or guessed.",
-        "b": "Within a cold start it grows by less than the room that is left. More would only cost money.",
-        "c": "No clock and no trend announces it. Only what is ready already can serve it.",
-        "d": "No date was known, but the minutes before tell what comes: each rise announces a larger one.",
-        "e": "Most of the cold start is one stage that can be made shorter, and that helps whatever the demand is.",
-        "f": "No number of replicas that one can have is enough. What is left is to choose who is served.",
-        "g": "Nobody is ever late, and a forecast would follow each rise beyond its end, and pay for it.",
-        "h": "The hour is known beforehand: be ready for it, and do not wait until it is seen.",
+        "a": "The rise is known to the minute, and too sudden for any trend: there's nothing to measure or guess.",
+        "b": "Within a cold start it grows by less than the headroom. Anything more would only cost money.",
+        "c": "Neither the clock nor a trend announces it. Only replicas that are ready already can serve it.",
+        "d": "No date was known, but the minutes before show what's coming: each rise announces a larger one.",
+        "e": "Most of the cold start is one stage that you can shorten, and that helps whatever the demand is.",
+        "f": "No number of replicas that you can get is enough. What's left is to choose which requests to serve.",
+        "g": "No request is ever late, and a forecast would overshoot each rise and pay for it.",
+        "h": "The hour is known in advance: be ready for it instead of waiting until you see it.",
     },
     hints=(
-        "Ask of each: is it known beforehand, announced by the minutes before, or neither? And does anybody wait?",
-        "Known: the clock. Announced: the trend. Neither: spares. Slow beside the cold start: the load alone. And "
-        "two of the eight are no matter of when.",
-        "Another one: each New Year's Eve at midnight everybody sends greetings: by the clock.",
+        "Ask of each: is it known in advance, announced by the minutes before, or neither? And does any request wait?",
+        "Known: the clock. Announced: the trend. Neither: spares. Slow compared with the cold start: the load "
+        "alone. And for two of the eight, timing is not the point.",
+        "Another one: at midnight on New Year's Eve everyone sends greetings. That is by the clock.",
     ),
 )
 
@@ -496,17 +498,18 @@ def _told_plan() -> str:
     by_load, by_trend = (lab.play(lab.WORD_SPREADS, scaler) for scaler in (lab.reactive(), lab.predictive()))
     bare, spared = (lab.play(lab.JUMP, lab.reactive(spares=kept), spares=kept) for kept in (0, 4))
     return (
-        f"A new GPU answers after {lab.cold_start().nominal_s:.0f} s. When word spreads, demand grows by up to "
-        f"{lab.growth_in_cold_start(lab.WORD_SPREADS):.0%} in that time, and our replicas have room for "
-        f"{lab.ROOM_FRACTION:.0%}, so scaling by load alone was late for {1 - by_load.kept_share:.0%} of the requests. "
-        "The beginning is announced: ten minutes before it the clock starts two more replicas. From then on a forecast "
-        f"{lab.HORIZON_S:.0f} s ahead adds to the reactive rule, which stays the floor; it must look further than a "
-        f"cold start. In the model this costs {by_trend.usd - by_load.usd:.2f} USD for machines and avoids refunds of "
-        f"{by_load.refunds_usd - by_trend.refunds_usd:.2f} USD. If the forecast is too high we pay for idle replicas "
-        "for some minutes; a jump without notice it does not see, and four spares, "
-        f"{4 * lab.machine().usd_per_hour:.2f} USD per hour, only shorten that queue, from "
-        f"{bare.waiting.max():.0f} to {spared.waiting.max():.0f}. After the sale spares and schedule go, since on "
-        "calm days they only cost money."
+        f"A new GPU takes {lab.cold_start().nominal_s:.0f} s to answer. When word spreads, demand grows by up to "
+        f"{lab.growth_in_cold_start(lab.WORD_SPREADS):.0%} in that time, and our replicas have "
+        f"{lab.ROOM_FRACTION:.0%} of headroom, so scaling by load alone was late for {1 - by_load.kept_share:.0%} of "
+        "the requests. "
+        "The start is announced, so a schedule adds two replicas ten minutes before it. From then on a forecast "
+        f"{lab.HORIZON_S:.0f} s ahead adds to the reactive rule, which stays the floor; it has to look further ahead "
+        f"than a cold start. In the model this costs {by_trend.usd - by_load.usd:.2f} USD for machines and avoids "
+        f"refunds of {by_load.refunds_usd - by_trend.refunds_usd:.2f} USD. If the forecast is too high, we pay for "
+        "idle replicas for a few minutes. It can't see a jump that comes without notice, and four spares, for "
+        f"{4 * lab.machine().usd_per_hour:.2f} USD per hour, only shorten the queue of a jump, from "
+        f"{bare.waiting.max():.0f} to {spared.waiting.max():.0f}. After the sale we drop the spares and the schedule, "
+        "because on calm days they only cost money."
     )
 
 
@@ -519,16 +522,16 @@ PLAN = FreeText(
     at_least_words=50,
     rubric=(
         "Says why reactive scaling alone is late, with numbers: the cold start, and the growth of demand within it.",
-        "Chooses by what is known: the clock for the announced beginning, a forecast or spares for what is not.",
-        "Gives the horizon of a forecast a length, longer than the cold start, and says why.",
-        "Names the price of the plan in USD or replicas, and compares it with the refunds that it avoids.",
-        "Says what happens when the forecast is wrong in either direction, and when to take the measures back.",
+        "Chooses by what is known: the clock for the announced start, a forecast or spares for what isn't announced.",
+        "Gives the forecast a horizon longer than the cold start, and says why.",
+        "Names the price of the plan in USD or replicas, and compares it with the refunds it avoids.",
+        "Says what happens when the forecast is wrong in either direction, and when to end the measures.",
     ),
     model_answer=_told_plan(),
     hints=(
         "What is known about the sale, and what is not? Each part has a measure of its own.",
-        "Growth within a cold start against the room that is left; extra USD of machines against refunds: ___ late "
-        "requests x 0.05 USD.",
+        "Compare growth within a cold start with the headroom, and the extra USD for machines with the refunds: ___ "
+        "late requests x 0.05 USD.",
         'About another service: "The match begins at 20:00, so the clock adds six servers at 19:50. Goals come '
         'unannounced; four spares at 2 USD per hour bridge the three minutes until others start."',
     ),

@@ -1,7 +1,7 @@
-"""Chapter 6's experiments: a simulated day of Larkspur, who was slow in it, and what samples of it say.
+"""Chapter 6's experiments: a simulated day at Larkspur, which requests were slow, and what samples of it say.
 
 Larkspur is the course's fictional service: an assistant for a chain of garden centres, on three GPUs. Over lunch one of
-them throttles. Draws and tables only: the ideas stand in the notebook's cells. Knows no answer to a question.
+them throttles. Only makes figures and tables: the ideas are in the notebook's cells. Contains no answers.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ UPPER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of the buckets in which three
 COUNTS = {"A": (120, 200, 70, 9, 1, 0, 0), "B": (110, 205, 78, 7, 0, 0, 0), "C": (50, 80, 40, 12, 6, 8, 4)}
 
 PROMISES = {
-    "a": "Of all chat requests of a calendar day, 99 % get their first token within 4 s, measured at the gateway; "
-    "a request that fails counts as too slow.",
+    "a": "Of all chat requests in a calendar day, 99 % get their first token within 4 s, measured at the gateway; a "
+    "request that fails counts as too slow.",
     "b": "Over each calendar month, the average time to first token of all requests is at most 1 s.",
     "c": "Over each calendar day, the p99 of the time to first token of all requests is excellent.",
     "d": "The p95 of the time to first token of all requests is below 2 s.",
     "e": "Over each month, the mean of the 30 daily p99s of all requests is below 4 s.",
-    "f": "On every day, each single request gets its first token within 4 s.",
+    "f": "Every single request, on every day, gets its first token within 4 s.",
     "g": "For every block of 20 requests, failed ones included, the p99 is below 4 s.",
-    "h": "Of all requests of a day that are answered, 99 % get their first token within 4 s; errors are not counted.",
-    "i": "Of all article drafts of a week, failed ones included, 95 % are complete within 60 s, as the client sees it.",
+    "h": "Of all requests answered in a day, 99 % get their first token within 4 s; errors are not counted.",
+    "i": "Of all article drafts in a week, failed ones included, 95 % are complete within 60 s, measured at the "
+    "client.",
 }
 OPTIONS = {
-    "sound": "it can be kept, and whoever keeps it serves its customers well",
-    "hides the tail": "it can be kept while some wait for ever",
+    "sound": "it can be kept, and a service that keeps it treats its customers well",
+    "hides the tail": "it can be kept while some customers wait for ever",
     "names no limit": "nobody can say what would break it",
-    "names no window": "nobody can say over which time to count",
+    "names no window": "nobody can say over what period to count",
     "averages percentiles": "its figure is a mean of percentiles",
     "can never be kept": "no real service is like that",
     "rests on too few": "chance alone breaks it",
-    "leaves out failures": "it is kept by refusing",
+    "leaves out failures": "you can keep it by refusing requests",
 }
 
 
@@ -64,12 +65,12 @@ class Day:
         return f"a day of {len(self.ttft_s):,} requests on {', '.join(self.replicas)}"
 
     def of_replica(self, name: str) -> Floats:
-        """Return the times to first token of those that this replica answered."""
+        """Return the times to first token of the requests that this replica answered."""
         mine: Floats = self.ttft_s[self.replica == self.replicas.index(name)]
         return mine
 
     def between(self, start_hour: float, end_hour: float) -> Floats:
-        """Return the times to first token of those that arrived in [start_hour, end_hour)."""
+        """Return the times to first token of the requests that arrived in [start_hour, end_hour)."""
         then: Floats = self.ttft_s[(self.hour >= start_hour) & (self.hour < end_hour)]
         return then
 
@@ -118,7 +119,7 @@ def draw_hours(day: Day) -> None:
 
 
 def draw_tail(day: Day) -> None:
-    """Draw which share of requests waited longer than x, and where mean and percentiles lie on that curve."""
+    """Draw the share of requests that waited longer than x, and where mean and percentiles lie on that curve."""
     ordered = np.sort(day.ttft_s)
     longer = 1 - np.arange(1, len(ordered) + 1) / len(ordered)
     step = max(1, len(ordered) // 400)
@@ -149,7 +150,7 @@ def draw_tail(day: Day) -> None:
 
 
 def draw_sessions(shares: Mapping[str, Mapping[int, float]]) -> None:
-    """Draw the share of sessions with a slow answer over the session's length, one curve per way to count."""
+    """Draw the share of sessions with a slow answer over the length of a session, one curve per way to count."""
     figure, ax = new_figure(
         "A session has many chances to meet the tail", x="requests in a session", y="sessions with a slow answer"
     )
@@ -220,13 +221,13 @@ def summary(parts: Mapping[str, Floats | Sequence[float]], caption: str) -> None
 
 
 def sessions_at_random(slow: Sequence[bool], requests: int, sessions: int = 4000) -> float:
-    """Return the share of sessions with a slow answer, if each request is any of the day's."""
+    """Return the share of sessions with a slow answer, if each request is drawn from the whole day."""
     rng = generator(6, f"sessions of {requests}")
     return sum(any(rng.choice(slow) for _ in range(requests)) for _ in range(sessions)) / sessions
 
 
 def sessions_in_a_row(slow: Sequence[bool], requests: int) -> float:
-    """Return the share of sessions with a slow answer, if a session is so many requests one after the other."""
+    """Return the share of sessions with a slow answer, if the requests of a session came in a row."""
     starts = range(len(slow) - requests + 1)
     return sum(any(slow[start : start + requests]) for start in starts) / len(starts)
 

@@ -1,4 +1,4 @@
-"""Chapter 6, percentiles and not averages: what is asked, what is true, and what it means to be wrong."""
+"""Chapter 6, percentiles, not averages: its questions, their answers, and what each wrong answer means."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ def _judge_latencies(told: Json) -> Problem | None:
     if not isinstance(told, list) or not all(type(value) in (int, float) for value in told):
         others = [value for value in told if type(value) not in (int, float)] if isinstance(told, list) else [told]
         seen = f"{'it holds ' if isinstance(told, list) else ''}{others[0]!r}"
-        return Problem("no-list", seen[:80], "A list of numbers is asked for.", "For example [0.3] * 50 + [9].")
+        return Problem("no-list", seen[:80], "Give a list of numbers.", "For example [0.3] * 50 + [9].")
     if not FEWEST <= len(told) <= MOST:
-        why = f"Between {FEWEST} and {MOST} are asked for; of fewer, the p99 is simply the slowest."
-        return Problem("how-many", f"{len(told)} latencies", why, "Repeat values: [0.3] * 80 are eighty.")
+        why = f"Between {FEWEST} and {MOST} are needed; with fewer, the p99 is simply the slowest."
+        return Problem("how-many", f"{len(told)} latencies", why, "Repeat values: [0.3] * 80 is eighty of them.")
     if min(told) <= 0:
         return Problem("no-time", f"the smallest is {min(told):g} s", "Every answer takes some time.", "Stay above 0.")
     mean, tail, slow = sum(told) / len(told), percentile(told, 99), sum(value > P99_S for value in told)
     seen = f"mean {mean:.4g} s, p99 {tail:.4g} s; {slow} of {len(told)} values are above {P99_S:g} s"
     if tail <= P99_S and slow:
         place = rank(99, len(told))
-        why = f"The p99 of {len(told)} is number {place} in order, and {len(told) - place} may be slower than that."
-        return Problem("one-too-few", seen, why, "How many slow ones reach down to that place?")
+        why = (
+            f"The p99 of {len(told)} values is number {place} in order, and {len(told) - place} may be slower than "
+            "that."
+        )
+        return Problem("one-too-few", seen, why, "How many slow ones does it take to reach down to that place?")
     if tail <= P99_S:
         return Problem("no-tail", seen, "No value is slow enough.", f"Let more than 1 % take over {P99_S:g} s.")
     if mean >= MEAN_S:
         why = "The slow ones use up the mean: for a mean below 1 s the sum must stay below the number of values."
-        return Problem("mean-too-high", seen, why, "Make them fewer, less slow, or the others faster.")
+        return Problem("mean-too-high", seen, why, "Make them fewer or less slow, or the others faster.")
     return None
 
 
@@ -49,11 +52,12 @@ LATENCIES = Witness(
     minutes=6,
     judge_value=_judge_latencies,
     hints=(
-        "The mean is a sum: what do 100 values below a mean of 1 s add up to at most? How much of that may go to few?",
-        "By nearest rank the p99 of n values stands at place ceil(0.99 n). All places from there on must hold more "
-        "than 20 s; how many are they?",
-        "With other numbers: mean below 2 s and p95 above 10 s, of 40 values. Place ceil(38) = 38, so three slow ones: "
-        "[0.5] * 37 + [11] * 3 has the mean 1.29 s and the p95 11 s.",
+        "The mean is a sum in disguise: what can 100 values with a mean below 1 s add up to at most? How much of "
+        "that may go to a few?",
+        "By nearest rank, the p99 of n values is at place ceil(0.99 n). All values from that place on must be above "
+        "20 s; how many are there?",
+        "With other numbers: 40 values with a mean below 2 s and a p95 above 10 s. The p95 is at place ceil(38) = "
+        "38, so it takes three slow ones: [0.5] * 37 + [11] * 3 has a mean of 1.29 s and a p95 of 11 s.",
     ),
 )
 
@@ -103,13 +107,13 @@ BUGS = Kill(
             _rounds,
             "It takes the place floor(p/100 n), but at least 1: do that place and ceil(p/100 n) hold different values?",
         ),
-        "equals-once": (_drops_equals, "It makes a set first: do equal values carry weight in your list?"),
+        "equals-once": (_drops_equals, "It makes a set first: do repeated values matter in your list?"),
     },
     hints=(
-        "Each bug needs one property of the input: an order, a number of values, a repeated value. Put all in one "
-        "list.",
-        "p/100 n should lie between two whole numbers, the places next to it should hold different values, and the set "
-        "should have its own p-th percentile elsewhere.",
+        "Each bug needs one property of the input: an order, a number of values, a repeated value. Put all three in "
+        "one list.",
+        "p/100 n should lie between two whole numbers, the places on either side should hold different values, and "
+        "the p-th percentile of the set should differ from that of the list.",
         "With other bugs: to catch one that takes the largest for p = 50 and one that fails on negative numbers, "
         "[-3, 5, 9] will do: the p50 is 5, the first gives 9, the second raises.",
     ),
@@ -125,15 +129,14 @@ TAIL = Predict(
     unit="s",
     experiment=lambda: percentile(larkspur_day().ttft_s, 99),
     widest=3.0,
-    too_low="Which share of the day's requests met the slow GPU? If it is above 1 %, the p99 is one of theirs.",
-    too_high="Only the slowest of those who met the slow GPU waited out the 30 s. Where in that group is the p99?",
+    too_low="What share of the day's requests met the slow GPU? If it is above 1 %, the p99 is one of theirs.",
+    too_high="Only the slowest requests that met the slow GPU waited out the 30 s. Where in that group is the p99?",
     hints=(
-        "The p99 is one request's time. Ask first whose: one of an ordinary hour, or one that met the slow GPU?",
+        "The p99 is one request's time. First ask whose: one from an ordinary hour, or one that met the slow GPU?",
         "Share that met it = (share of the day's requests in that hour) x (part of the hour) x (one GPU of three).",
         "With other numbers: if an hour has 6 % of the requests, and half of them meet a fault, 3 % do, so the p99 "
-        "lies "
-        "a third of the way into that group, counted from its slowest end. Had it been 0.5 %, the p99 would be "
-        "ordinary.",
+        "lies a third of the way into that group, counted from its slowest end. With 0.5 %, the p99 would be an "
+        "ordinary one.",
     ),
 )
 
@@ -154,7 +157,7 @@ SESSION = Formula(
     misconceptions=(
         Misconception(
             "added",
-            "You added the chances: with p = 0.2 and ten requests that would be 200 %.",
+            "You added the probabilities: with p = 0.2 and ten requests, that would be 200 %.",
             lambda p, k: k * p,
             "Turn it round: what is the chance that none is slow?",
         ),
@@ -180,7 +183,7 @@ SESSION = Formula(
             "exactly-one",
             "This is the chance of exactly one slow request.",
             lambda p, k: k * p * (1 - p) ** (k - 1),
-            "Two slow ones are not better.",
+            "A session with two slow ones counts as well.",
         ),
         Misconception(
             "one-fewer",
@@ -191,11 +194,10 @@ SESSION = Formula(
     ),
     hints=(
         '"At least one" is many cases: one, two, three. Its opposite is a single case.',
-        "The chance of a fast one is (1 - p). Independent chances multiply: for k requests, all fast, it is ___ ** "
-        "___. "
-        "What is left of 1?",
-        "With other numbers: if half of all requests were slow, a session of three would be all fast with chance "
-        "0.5 x 0.5 x 0.5 = 0.125, and meet a slow one with chance 0.875.",
+        "The probability of a fast one is (1 - p). Independent probabilities multiply: all k requests are fast with "
+        "probability ___ ** ___. What is left of 1?",
+        "With other numbers: if half of all requests were slow, a session of three would be all fast with "
+        "probability 0.5 x 0.5 x 0.5 = 0.125, and meet a slow one with probability 0.875.",
     ),
 )
 
@@ -217,19 +219,19 @@ def _merged_rows() -> list[tuple[float, int, int, str]]:
 def _explain_merging(row: int, column: str, seen: Json, right: Json) -> tuple[str, str]:
     _, merged, cumulative, _ = _merged_rows()[row + 2]
     if type(seen) is str and column != "holds":
-        return "text", "A number is asked for, and this is a text: leave its quotes out."
+        return "text", "This should be a number, but it's a text: leave out the quotes."
     if column == "upper_s":
         return "bound", "The bounds are those of the buckets, in order; yours begin with 2.0."
     if column == "merged" and type(seen) in (int, float) and abs(seen - merged / len(COUNTS)) < 1:
-        return "averaged", "You averaged the counts. Requests of three replicas are all there: they add up."
+        return "averaged", "You averaged the counts. All three replicas' requests happened, so their counts add up."
     if column == "merged":
         return "not-the-sum", "It should be the sum of the three replicas' counts in this bucket."
     if column == "cumulative" and seen == merged:
         return "not-running", "This is the bucket's own count; the running total adds all buckets before it."
     if column == "cumulative":
-        return "running-total", "It should be the total of the row before, plus this bucket's merged count."
+        return "running-total", "It should be the previous row's total plus this bucket's merged count."
     if seen not in ("-", *(f"p{p}" for p in _HELD)):
-        return "no-mark", 'Here stands "p50", "p95", "p99" or, if none of them lies in this bucket, "-".'
+        return "no-mark", 'This column holds "p50", "p95", "p99" or, if none of them lies in this bucket, "-".'
     total = _merged_rows()[-1][2]
     first = cumulative - merged + 1
     why = f"This bucket holds places {first} to {cumulative} of {total}. At which place are p50, p95 and p99?"
@@ -246,14 +248,12 @@ MERGE = Trace(
     columns=("upper_s", "merged", "cumulative", "holds"),
     explain=_explain_merging,
     hints=(
-        "Counts of the same bucket can be added, whoever counted. After that there is one list of buckets, and you "
-        "know "
-        "how to find a place in a list.",
-        "merged = A + B + C; cumulative = cumulative of the row before + merged; a bucket holds p99 if the place "
-        "ceil(0.99 x total) lies after the row before's total and not after this one's.",
-        "With other numbers: buckets of 6, 3 and 1 requests have totals 6, 9 and 10. The p50 is place 5, so in the "
-        "first; "
-        "the p90 is place 9, so in the second; the p99 is place 10, so in the third.",
+        "You can add up counts of the same bucket, whichever replica they come from. That leaves one list of "
+        "buckets, and you know how to find a place in a list.",
+        "merged = A + B + C; cumulative = cumulative of the previous row + merged; a bucket holds p99 if the place "
+        "ceil(0.99 x total) comes after the previous row's total but not after this row's.",
+        "With other numbers: buckets of 6, 3 and 1 requests have totals 6, 9 and 10. The p50 is place 5, in the "
+        "first bucket; the p90 is place 9, in the second; the p99 is place 10, in the third.",
     ),
 )
 
@@ -276,46 +276,46 @@ SAMPLES = Number(
     misconceptions=(
         Misconception(
             "one-expected",
-            "So many have one slower than the percentile on average; but in more than a third of all cases none.",
+            "With this many, one is slower than the percentile on average, but in more than a third of all cases "
+            "none is.",
             lambda p, confidence: round(100 / (100 - p)),
             "What is the chance that all of them lie below it?",
         ),
         Misconception(
             "rounded-down",
-            "So many do not quite reach the confidence.",
+            "This many don't quite reach the confidence.",
             lambda p, confidence: math.floor(math.log(1 - confidence) / math.log(p / 100)),
             "Take the next whole number.",
         ),
         Misconception(
             "not-whole",
-            "A request is measured or it is not: a whole number is asked for, and fewer would not do.",
+            "A request is either measured or not, so this must be a whole number, and one fewer isn't enough.",
             lambda p, confidence: math.log(1 - confidence) / math.log(p / 100),
             "Take the next whole number above.",
         ),
         Misconception(
             "chances-swapped",
-            "You let all lie below with the chance that should be left for at least one above.",
+            "You gave the case that all lie below the probability that belongs to at least one above.",
             lambda p, confidence: math.ceil(math.log(confidence) / math.log(p / 100)),
-            "All below may happen with chance 1 - confidence.",
+            "All may lie below with probability 1 - confidence.",
         ),
         Misconception(
             "wrong-base",
-            "You multiplied the chance of lying above the percentile.",
+            "You multiplied the probability of lying above the percentile.",
             lambda p, confidence: math.ceil(math.log(1 - confidence) / math.log(1 - p / 100)),
-            "Each request lies below it with chance p/100.",
+            "Each request lies below it with probability p/100.",
         ),
         Misconception(
             "two-sided",
-            "You left half of the doubt for the other side; only one side is asked for.",
+            "You kept half of the doubt for the other side, but there is only one side here.",
             lambda p, confidence: math.ceil(math.log((1 - confidence) / 2) / math.log(p / 100)),
-            "The whole of 1 - confidence may go to: all lie below.",
+            "All of 1 - confidence may go to the case that all lie below.",
         ),
     ),
     hints=(
         "A sample says nothing about how large the percentile may be if all of it lies below. How likely is that?",
-        "One request lies below with chance p/100, n of them with (p/100) ** n. Find the smallest n for which that "
-        "is at "
-        "most 1 - confidence; logarithms bring n down.",
+        "One request lies below with probability p/100, n of them with (p/100) ** n. Find the smallest n for which "
+        "that is at most 1 - confidence; logarithms bring n down.",
         "With other numbers: for the p70 and a confidence of nine in ten, 0.7 ** n must be at most 0.1. 0.7 ** 6 is "
         "0.118 and 0.7 ** 7 is 0.082, so seven.",
     ),
@@ -343,23 +343,21 @@ PROMISES = Classify(
     },
     because={
         "a": "A percentage, a limit, a window, a place to measure, and what counts as a failure: nothing is missing.",
-        "b": "A mean can be kept while one in a hundred waits for half a minute.",
+        "b": "You can keep a mean while one request in a hundred waits for half a minute.",
         "c": "A percentile without a number of seconds can be neither kept nor broken.",
-        "d": "The p95 of which time: a minute, a month? Over a month a bad day disappears; over a minute one spike "
-        "breaks it.",
-        "e": "A mean of percentiles is no percentile: one dreadful day is thinned by 29 quiet ones, however busy it "
-        "was.",
-        "f": "100 % of all requests, for ever, includes those during a crash. Whoever signs this breaks it.",
-        "g": "Of 20 values the p99 is the largest: one slow request breaks the promise, by chance alone.",
+        "d": "The p95 over what period: a minute, a month? Over a month a bad day disappears; over a minute one "
+        "spike breaks it.",
+        "e": "A mean of percentiles isn't a percentile: 29 quiet days dilute one dreadful day, however busy it was.",
+        "f": "100 % of all requests, for ever, includes those during a crash. Anyone who signs this will break it.",
+        "g": "The p99 of 20 values is the largest of them, so one slow request breaks the promise, by chance alone.",
         "h": "A service that refuses half of its requests keeps this promise easily. Failures must count as too slow.",
-        "i": "Another percentage, another window and another place, and all of them are said.",
+        "i": "Another percentage, another window and another place to measure, and all of them are stated.",
     },
     hints=(
-        "For each promise, be the lawyer: how could Larkspur keep the words and leave customers unhappy? Or: could "
-        "anybody keep it at all?",
-        "A promise needs: which requests (and what of failures), which percentage, which limit, over which time. "
-        "What is "
-        "missing or turned into a mean?",
+        "For each promise, be the lawyer: how could Larkspur keep it to the letter and still leave customers "
+        "unhappy? Or could anyone keep it at all?",
+        "A promise has to say which requests (and what of failures), which percentage, which limit, and over what "
+        "period. What is missing, or turned into a mean?",
         'With another promise: "p90 of the time to first token below 3 s, over each day, of requests under 200 tokens" '
         "says all four. Without the last part, nobody could tell whether a 10,000-token prompt counts.",
     ),
@@ -375,22 +373,23 @@ REPORT = FreeText(
     difficulty=3,
     at_least_words=40,
     rubric=(
-        "Replaces the average by a percentile with its limit and its window, and gives the day's number.",
-        "Says what the average hid: that about one request in thirty met a wait of many seconds, and when.",
+        "Replaces the average with a percentile, its limit and its window, and gives the day's number.",
+        "Says what the average hid: that about one request in thirty waited many seconds, and when.",
         "Counts people, not only requests: sessions that meet the tail, or that the slow answers came together.",
-        "Says how the number was made: all replicas' requests together, not a mean of three p99s, and from how many.",
+        "Says how the number was computed: from all replicas' requests together, not as a mean of three p99s, and "
+        "from how many.",
     ),
     model_answer=(
         "On Tuesday the p99 of the time to first token, over all 4,300 requests of the day and all three GPUs "
-        "together, "
-        "was 16 s; we promise 4 s. The average of 1.4 s hid that: between 13:00 and 13:40 one GPU was slow, and about "
-        "one in thirty of the day's requests waited longer than 4 s, up to half a minute. They came together, so the "
-        "customers of that lunch hour met several in one session while most others saw none. I propose to report the "
-        "daily p99 against 4 s, with failures counted as slow, and never the mean of the GPUs' own p99s."
+        "together, was 16 s; we promise 4 s. The average of 1.4 s hid that: between 13:00 and 13:40 one GPU was "
+        "slow, and about one in thirty of the day's requests waited longer than 4 s, up to half a minute. They came "
+        "together, so customers during that lunch hour met several in one session while most others saw none. I "
+        "propose to report the daily p99 against 4 s, with failures counted as slow, and never the mean of the "
+        "GPUs' own p99s."
     ),
     hints=(
-        "Your manager will repeat one sentence of it in a meeting. Which number should be in that sentence?",
-        "Which figure, against which limit, over which time, of how many requests? Who waited, when, and how long?",
+        "Your manager will repeat one sentence of yours in a meeting. Which number should be in that sentence?",
+        "Which figure, against which limit, over what period, of how many requests? Who waited, when, and how long?",
         'About another service: "On Monday 97 % of the 12,000 uploads finished within our 30 s; the other 3 % all fell '
         'in the hour of the backup, so every shop that uploaded at that time was hit."',
     ),

@@ -1,8 +1,7 @@
-"""Chapter 7's experiments: prompts that some replicas know already, guides that are too popular, two real models.
+"""Chapter 7's experiments: prompts that some replicas already know, guides that are too popular, two real models.
 
 Larkspur is the course's fictional service: an assistant for a chain of garden centres. Its fleet is simulated with the
-real scheduler and block manager; the models that answer questions here are real and small. Knows no answer to a
-question.
+real scheduler and block manager; the models that answer questions here are real and small. Contains no answers.
 """
 
 from __future__ import annotations
@@ -77,13 +76,13 @@ Row = tuple[str, int, int, str, int]  # request, outstanding on A and on B, repl
 
 
 def prompt(chat: str, tokens: int) -> tuple[int, ...]:
-    """Return a prompt: the guide that all chats begin with, then numbers of the chat's own."""
+    """Return a prompt: the guide that all chats begin with, then tokens of the chat's own."""
     own = 10_000 * (1 + ord(chat))
     return (*range(GUIDE_TOKENS), *range(own, own + tokens - GUIDE_TOKENS))
 
 
 def by_hand(balancer: Balancer) -> list[Row]:
-    """Let `balancer` place the requests of `EVENTS` on the replicas A and B; nothing is ever forgotten there."""
+    """Let `balancer` place the requests of `EVENTS` on the replicas A and B, which never forget anything."""
     outstanding, place = {"A": 0, "B": 0}, dict[str, str]()
     sent: dict[str, list[tuple[int, ...]]] = {"A": [], "B": []}
     rows = []
@@ -103,7 +102,7 @@ def by_hand(balancer: Balancer) -> list[Row]:
 
 
 def held(sent: Sequence[tuple[int, ...]], asked: tuple[int, ...]) -> int:
-    """Return how many tokens at the beginning of `asked` are also those of a prompt in `sent`, in whole blocks."""
+    """Return how many leading tokens `asked` shares with a prompt in `sent`, in whole blocks."""
     longest = max((_shared(other, asked) for other in sent), default=0)
     return longest // BLOCK_TOKENS * BLOCK_TOKENS
 
@@ -119,7 +118,7 @@ EVENING_PER_S, EVENING_REQUESTS = 0.4, 1500
 
 
 def _scenario(workload: Workload, policy: str, requests: int, replicas: int, blocks: int | None = None) -> Scenario:
-    """Return a run of the fleet; a late answer is late, and no second attempt."""
+    """Return a run of the fleet in which a late answer is just late: there is no second attempt."""
     return Scenario(
         workload,
         RunSection(requests=requests),
@@ -148,7 +147,7 @@ def _run(scenario: Scenario, seed: int) -> Outcomes:
 
 
 def evening(policy: str, replicas: int = 4, *, blocks: int | None = None, seed: int = 1) -> Outcomes:
-    """Simulate a quiet evening of chats. `blocks`: of each KV cache, instead of what the card has room for."""
+    """Simulate a quiet evening of chats. `blocks`: of each KV cache, instead of what the GPU has room for."""
     return _evening(policy, replicas, blocks or cache_blocks(), seed)
 
 
@@ -159,7 +158,7 @@ def _evening(policy: str, replicas: int, blocks: int, seed: int) -> Outcomes:
 
 
 def found_share(outcomes: Outcomes) -> float:
-    """Return which share of all prompt tokens was found in the caches."""
+    """Return the share of all prompt tokens that was found in the caches."""
     return float(outcomes.cached_tokens.sum() / outcomes.prompt_tokens.sum())
 
 
@@ -204,7 +203,7 @@ DAYS: Mapping[str, Mapping[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Guides(Workload):
-    """Single questions, each behind one of a few long guides. One guide may be hot; the others share the rest.
+    """Single questions, each after one of a few long guides. One guide may be hot; the others share the rest.
 
     With a `hot_share` of 0, no guide is hot, and all have an equal share.
     """
@@ -261,7 +260,7 @@ def day(name: str, policy: str) -> Outcomes:
 
 
 def capacity_per_s(guide_tokens: int, *, known: bool) -> float:
-    """Return how many such requests one replica can do per second, all slots busy, if its cache knows the guide."""
+    """Return how many requests one replica serves per second, all slots busy; `known`: its cache has the guide."""
     prompt_tokens = guide_tokens + MESSAGE.mean_tokens
     cached = guide_tokens / prompt_tokens if known else 0.0
     mean = MeanWorkload(1.0, prompt_tokens, CONVERSATION_OUTPUT.mean_tokens, cached)
@@ -274,7 +273,7 @@ def ttft_p99_s(outcomes: Outcomes) -> float:
 
 
 def busiest_share(outcomes: Outcomes) -> float:
-    """Return which share of all requests the busiest replica got."""
+    """Return the busiest replica's share of all requests."""
     return max(_shares(outcomes))
 
 
@@ -285,7 +284,7 @@ def _shares(outcomes: Outcomes, replicas: int = 4) -> list[float]:
 
 
 def spring_table(runs: Mapping[str, Outcomes], caption: str) -> None:
-    """Show what was found in the caches, who waited, and how much the busiest replica had to do."""
+    """Show the share found in the caches, the waits, and the busiest replica's share of the requests."""
     table(
         {
             "balancer": list(runs),
@@ -299,7 +298,7 @@ def spring_table(runs: Mapping[str, Outcomes], caption: str) -> None:
 
 
 def draw_shares(runs: Mapping[str, Outcomes]) -> None:
-    """Draw which share of the requests each replica got, the busiest first."""
+    """Draw each replica's share of the requests, the busiest first."""
     figure, ax = new_figure("Who does the work", x="replica, the busiest first", y="share of requests")
     width = 0.8 / len(runs)
     for i, (name, run) in enumerate(runs.items()):
@@ -328,7 +327,7 @@ def ttft_curve(
 ) -> dict[int, float]:
     """Return the measured time to first token (median), by how many leading tokens the cache knew.
 
-    Each measurement has a tenant of its own, and tenants share no cache: nothing is known but what is meant to be.
+    Each measurement has a tenant of its own, and tenants share no cache: the engine knows only what it should.
     """
     from miniserve.course.chapters.start_here.lab import request, stream_times
     from miniserve.engine.engine import load_engine
@@ -346,7 +345,7 @@ def ttft_curve(
 
 
 def smollm2_ttft() -> None:
-    """Measure SmolLM2 with and without a hit if this machine has it; else say so in a sentence."""
+    """Measure SmolLM2 with and without a hit if this machine has it; otherwise say that it is skipped."""
     if not any(each.name == "smollm2" and not each.problem for each in cached_models(default_cache())):
         print("SmolLM2 is not on this machine: skipped. Nothing else needs it.")
         return
@@ -382,7 +381,7 @@ PRICED = {"small": "llama-3.2-1b", "large": MODEL}  # what Larkspur would run: n
 
 
 def usd_per_1000() -> dict[str, float]:
-    """Return what 1,000 answers of usual length cost on one of Larkspur's cards with all slots busy, by model size."""
+    """Return what 1,000 answers of typical length cost on one of Larkspur's GPUs, all slots busy, by model size."""
     prices = load_price_list()
     machine = prices.machine(HARDWARE)
     usual = MeanWorkload(1.0, CONVERSATION_PROMPT.mean_tokens, CONVERSATION_OUTPUT.mean_tokens)
@@ -403,7 +402,7 @@ class Said:
 def questions(each: int = 400) -> tuple[list[tuple[str, bool]], list[tuple[str, str, bool]]]:
     """Return questions to learn from, as (question, is hard), and others to measure on, as (question, answer, hard).
 
-    Both come from the evaluation sets; nothing is on both sides. Of the latter there are about half of 2 x `each`.
+    Both come from the evaluation sets, and no question is in both. The second list has about half of 2 x `each`.
     """
     from miniserve.policies.routing.model_router import is_training_item
     from miniserve.training.evalset import read_set
@@ -418,7 +417,7 @@ def questions(each: int = 400) -> tuple[list[tuple[str, bool]], list[tuple[str, 
 
 
 def ask_all(model: str, asked: Sequence[tuple[str, str, bool]]) -> tuple[list[Said], float]:
-    """Let a real model answer all; return what it said, and the seconds per answer, 16 at a time."""
+    """Let a real model answer all questions, 16 at a time; return its answers, and the seconds per answer."""
     from miniserve.course.chapters.start_here.lab import request, tokenizer
     from miniserve.engine.engine import load_engine
 
@@ -451,7 +450,7 @@ def scoring_s(hardness: Callable[[str], float], asked: Sequence[tuple[str, str, 
 def routed(
     scores: Sequence[float], small: Sequence[Said], large: Sequence[Said], shares: Sequence[float]
 ) -> list[float]:
-    """Return the share of right answers when that share of the questions, highest scores first, goes to `large`."""
+    """Return the accuracy for each share of the questions, highest scores first, that goes to `large`."""
     found = []
     for share in shares:
         threshold = threshold_for(scores, share)
@@ -465,7 +464,7 @@ def draw_routers(
     small: tuple[float, float],
     large: tuple[float, float],
 ) -> None:
-    """Draw accuracy over cost: a curve per router, and the straight line of the random mix between both models."""
+    """Draw accuracy over cost: one curve per router, and the random mix as a straight line between both models."""
     figure, ax = new_figure("What a router is worth", x="USD per 1,000 answers", y="right answers", size=(7.2, 3.8))
     ax.plot(
         [small[0], large[0]], [small[1], large[1]], **{**line_style(5), "marker": "o"}, label="small, large, random mix"
@@ -495,21 +494,21 @@ SITUATIONS = {
     "a": "The fifth message of a long chat. The replica that read the first four is about as busy as the others.",
     "b": "The fifth message of a long chat. The replica that read the first four has 30 requests in its queue, the "
     "others have 2 each.",
-    "c": "Single questions, each about something else: no two prompts begin alike.",
-    "d": "When do you open on Sundays? On such questions both models were right equally often when it was measured.",
-    "e": "Is this weed killer safe for a child's sandpit? Wrong answers do harm, and the small model was often wrong "
-    "on such questions, and sure of itself.",
-    "f": "Article drafts, made overnight: nobody waits for a first token. Nobody can tell beforehand which are hard, "
+    "c": "Single questions, each about something different: no two prompts begin alike.",
+    "d": "When do you open on Sundays? When it was measured, both models were right equally often on such questions.",
+    "e": "Is this weed killer safe for a child's sandpit? Wrong answers do harm, and on such questions the small "
+    "model was often wrong, yet sure of itself.",
+    "f": "Article drafts, made overnight: nobody waits for a first token. Nobody can tell in advance which are hard, "
     "but the small model is usually unsure when it is wrong.",
     "g": "Two rival chains use the same service, and their prompts begin with the same words. Neither may learn from "
     "the speed of an answer what the other has asked.",
-    "h": "Nine of ten questions begin with the same guide. Each replica has read it long ago.",
+    "h": "Nine questions in ten begin with the same guide. Each replica read it long ago.",
 }
 CHOICES = {
     "by prefix": "send it to the replica whose cache holds its beginning",
     "by load": "send it to the replica with the least to do",
     "small model": "let the small model answer",
     "large model": "let the large model answer",
-    "cascade": "ask the small model first, and the large one too if the small one was not sure",
-    "no sharing": "let them use no common cache, whatever it costs",
+    "cascade": "ask the small model first, and then the large one if the small one wasn't sure",
+    "no sharing": "give them separate caches, whatever it costs",
 }

@@ -1,4 +1,4 @@
-"""Chapter 7, cache-aware and model routing: what is asked, what is true, and what it means to be wrong."""
+"""Chapter 7, cache-aware and model routing: its questions, their answers, and what each wrong answer means."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HIT = Formula(
     misconceptions=(
         Misconception(
             "parts-of-blocks",
-            "You let the cache give back every shared token; it gives back whole blocks only.",
+            "You let the cache give back every shared token, but it gives back whole blocks only.",
             lambda prompt_tokens, shared_tokens, block_tokens, base_s, per_token_s: (
                 base_s + (prompt_tokens - shared_tokens) * per_token_s
             ),
@@ -49,11 +49,11 @@ HIT = Formula(
         ),
         Misconception(
             "blocks-rounded-up",
-            "You rounded the blocks up: the last one is not the same to its end, so it is no hit.",
+            "You rounded the blocks up, but the last one isn't the same to its end, so it isn't a hit.",
             lambda prompt_tokens, shared_tokens, block_tokens, base_s, per_token_s: (
                 base_s + (prompt_tokens - math.ceil(shared_tokens / block_tokens) * block_tokens) * per_token_s
             ),
-            "Fewer shared tokens than one block are no hit at all.",
+            "Sharing fewer tokens than one block holds is no hit at all.",
         ),
         Misconception(
             "blocks-not-tokens",
@@ -65,7 +65,7 @@ HIT = Formula(
         ),
         Misconception(
             "reads-what-is-known",
-            "You let the replica read the tokens that it knows already, and not the others.",
+            "You let the replica read the tokens that it already knows, and not the others.",
             lambda prompt_tokens, shared_tokens, block_tokens, base_s, per_token_s: (
                 base_s + shared_tokens // block_tokens * block_tokens * per_token_s
             ),
@@ -77,7 +77,7 @@ HIT = Formula(
             lambda prompt_tokens, shared_tokens, block_tokens, base_s, per_token_s: (
                 shared_tokens // block_tokens * block_tokens * per_token_s
             ),
-            "The question is how long one waits.",
+            "The question is how long the wait is.",
         ),
         Misconception(
             "no-base",
@@ -97,18 +97,18 @@ HIT = Formula(
         ),
     ),
     hints=(
-        "Count the tokens that must be read: all of the prompt, without those in blocks that are the same from their "
-        "first token to their last.",
+        "Count the tokens that must be read: the whole prompt, except for blocks that are the same from their first "
+        "token to their last.",
         "base_s + (prompt_tokens - whole blocks x ___) x per_token_s, where whole blocks = shared_tokens // ___. "
         "In Python, // divides and drops the rest.",
-        "With other numbers: of 90 tokens 45 are shared, in blocks of 20. That is 2 whole blocks, 40 tokens; 50 must "
-        "be read. At 1 ms each and a base of 10 ms: 60 ms.",
+        "With other numbers: 45 of 90 tokens are shared, in blocks of 20. That is 2 whole blocks, or 40 tokens, so "
+        "50 must be read. At 1 ms each and a base of 10 ms, that takes 60 ms.",
     ),
 )
 
 # --- 7.2 a trace ---------------------------------------------------------------------------------------------------
 
-GIVEN_ROWS = 2  # the text tells them
+GIVEN_ROWS = 2  # the text gives them
 
 
 @functools.cache
@@ -118,7 +118,7 @@ def _rows() -> list[lab.Row]:
 
 @functools.cache
 def _elsewhere(row: int) -> int:
-    """Return what the replica that was not chosen holds of the prompt of this row."""
+    """Return how many tokens of this row's prompt the other replica holds."""
     rows = _rows()
     sizes = {name: tokens for name, tokens in lab.EVENTS if tokens is not None}
     name, _, _, chosen, _ = rows[row]
@@ -131,15 +131,18 @@ def _explain_row(row: int, column: str, seen: Json, right: Json) -> tuple[str, s
     other = _elsewhere(row + GIVEN_ROWS)
     load = {"A": on_a, "B": on_b}
     if column == "request":
-        return "order", f"The rows follow the order of arrival; here {name} arrives. Ends have no row of their own."
+        return (
+            "order",
+            f"The rows follow the order of arrival; here {name} arrives. Finished requests have no row of their own.",
+        )
     if column in ("on A", "on B"):
-        return "outstanding", "Count what was sent there before and has not ended. The new request does not count yet."
+        return "outstanding", "Count what was sent there before and hasn't finished. The new request doesn't count yet."
     if column == "replica" and seen not in ("A", "B"):
         return "no-replica", 'A replica is "A" or "B".'
     if column == "replica":
         less_busy = min(load, key=lambda id_: load[id_])
         if seen == less_busy != chosen:
-            why = f"It has less to do, but the other holds {found} tokens of the prompt, and it only {other}."
+            why = f"It has less to do, but holds only {other} tokens of the prompt, and the other one {found}."
             return "load-alone", why + " Put both into the score."
         if other > found:
             why = f"It holds more of the prompt, {other} tokens against {found}, but it has more to do: "
@@ -162,12 +165,12 @@ PLACES = Trace(
     columns=("request", "on A", "on B", "replica", "found"),
     explain=_explain_row,
     hints=(
-        "Keep a list for each replica: which prompts were sent there, how long they were, and which requests have not "
-        "ended. Every prompt holds the guide.",
-        "score = found / prompt - (outstanding - mean) / max(1, mean), for A and for B; mean = (A + B) / 2. The part "
-        "of the load has the same size for both, with opposite ___.",
-        "With other numbers: A has 5 outstanding, B has 3, so the mean is 4. Of 1,000 tokens A holds 900 and B 300. "
-        "A: 0.9 - 1/4 = 0.65; B: 0.3 + 1/4 = 0.55. It goes to A, and 900 tokens are found.",
+        "Keep a list for each replica: which prompts were sent there, how long they were, and which requests "
+        "haven't finished. Every prompt holds the guide.",
+        "score = found / prompt - (outstanding - mean) / max(1, mean), for A and for B; mean = (A + B) / 2. The "
+        "load part has the same size for both, with opposite ___.",
+        "With other numbers: A has 5 outstanding, B has 3, so the mean is 4. Of 1,000 tokens, A holds 900 and B "
+        "300. A: 0.9 - 1/4 = 0.65; B: 0.3 + 1/4 = 0.55. It goes to A, and 900 tokens are found.",
     ),
 )
 
@@ -182,14 +185,16 @@ FOUND = Predict(
     unit="",
     experiment=lambda: lab.found_share(lab.evening("by load")),
     widest=1.7,
-    too_low="By luck a follow-up meets a replica that has read its chat, or an earlier part of it. How often?",
-    too_high="The balancer does not know where a chat was read. How often does it get there by luck, among four?",
+    too_low="By chance, some follow-ups reach a replica that has read their chat, or an earlier part of it. How often?",
+    too_high=(
+        "The balancer doesn't know where a chat was read. How often does it pick that replica by chance, out of four?"
+    ),
     hints=(
-        "Both balancers serve the same chats. What differs is the chance that a follow-up meets its own cache.",
-        "The share by load = the share by prefix x the chance that the last turn was read on the same replica, one in "
-        "___. Something is found on top, where an earlier turn of the chat was read.",
-        "With other numbers: if two replicas by prefix found 50 % of all tokens, by luck half as many would be found, "
-        "25 %, and more with the early turns: perhaps between 24 % and 36 %.",
+        "Both balancers serve the same chats. What differs is the chance that a follow-up finds its own cache.",
+        "The share by load = the share by prefix x the chance that the last turn was read on the same replica, one "
+        "in ___. A little more is found where an earlier turn of the chat was read.",
+        "With other numbers: if two replicas find 50 % of all tokens by prefix, by chance they find half as many, "
+        "25 %, and more with the earlier turns: perhaps between 24 % and 36 %.",
     ),
 )
 
@@ -208,15 +213,15 @@ def _refused(told: Json) -> Problem | None:
     keys = ", ".join(RANGES)
     if not (isinstance(told, dict) and set(told) == set(RANGES)):
         return Problem(
-            "no-demand", repr(told)[:80], f"The keys are {keys}.", "A dictionary with these four.", "your answer"
+            "no-demand", repr(told)[:80], f"The keys are {keys}.", "Give a dictionary with these four.", "your answer"
         )
     for key, (low, high) in RANGES.items():
         value = told[key]
         if type(value) not in (int, float) or not low <= value <= high:
             why = f"{key} lies between {low:g} and {high:g}."
-            return Problem("out-of-range", f"{key} = {value!r}"[:80], why, "Choose a number in it.", key)
+            return Problem("out-of-range", f"{key} = {value!r}"[:80], why, "Choose a number in that range.", key)
         if key in ("guides", "guide_tokens") and value != int(value):
-            return Problem("part-of-one", f"{key} = {value}", f"{key} are counted.", "A whole number.", key)
+            return Problem("part-of-one", f"{key} = {value}", f"{key} is a count.", "Give a whole number.", key)
     return None
 
 
@@ -235,8 +240,13 @@ def _judge_demand(told: Json) -> Problem | None:
     seen = f"p99 of the time to first token: {by_load_s:.2f} s by load, {alone_s:.2f} s by prefix alone"
     where = f"the busiest replica by prefix got {busiest:.0%} of the requests"
     if by_load_s > LIMIT_S:
-        why = f"By load, too, some wait longer than {LIMIT_S:g} s: this is too much for four replicas, however shared."
-        return Problem("too-much-for-all", seen, why, "Fewer requests per second, or shorter guides.", where)
+        why = (
+            f"Even by load, some requests wait longer than {LIMIT_S:g} s: this is too much for four replicas, "
+            "however it is shared."
+        )
+        return Problem(
+            "too-much-for-all", seen, why, "Send fewer requests per second, or make the guides shorter.", where
+        )
     if alone_s >= TIMES_WORSE * by_load_s:
         return None
     if busiest < 0.4:
@@ -244,7 +254,7 @@ def _judge_demand(told: Json) -> Problem | None:
         return Problem("nobody-is-hot", seen, why, "Which of the four numbers makes one guide more popular?", where)
     why = f"The busiest replica gets {busiest * demand['requests_per_s']:.2f} requests/s, and keeps up with them."
     most_per_s = lab.capacity_per_s(demand["guide_tokens"], known=True)
-    return Problem("it-copes", seen, why, f"It can do about {most_per_s:.2f} per second. Give it more.", where)
+    return Problem("it-copes", seen, why, f"It can serve about {most_per_s:.2f} per second. Give it more.", where)
 
 
 TOO_POPULAR = Witness(
@@ -256,10 +266,11 @@ TOO_POPULAR = Witness(
     judge_value=_judge_demand,
     hints=(
         "By prefix alone, all questions behind one guide go to one replica, however long its queue is.",
-        "requests/s on that replica = requests_per_s x ___, and it can do about 0.7 per second. All four together can "
-        "do about four times that, so requests_per_s itself must stay below ___.",
-        "With another fleet, of ten replicas that can do 2 requests/s each: at 10 requests/s, of which 50 % go to one "
-        "replica, that one gets 5 per second and can do 2. Its queue grows all day, while nine are idle.",
+        "requests/s on that replica = requests_per_s x ___, and it can serve about 0.7 per second. All four "
+        "together can serve about four times that, so requests_per_s itself must stay below ___.",
+        "On another fleet, ten replicas can serve 2 requests/s each. At 10 requests/s, of which 50 % go to one "
+        "replica, that one gets 5 per second and can serve 2. Its queue grows all day, while nine have time to "
+        "spare.",
     ),
 )
 
@@ -306,7 +317,7 @@ CASCADE = Formula(
         ),
         Misconception(
             "check-of-some",
-            "You paid the check only for answers that were not kept. One knows that only after the check.",
+            "You paid for the check only where the answer wasn't kept. You know that only after the check.",
             lambda kept_share, small_usd, large_usd, check_usd: small_usd + (1 - kept_share) * (large_usd + check_usd),
             "If all answers are kept, they were still checked.",
         ),
@@ -318,10 +329,11 @@ CASCADE = Formula(
         ),
     ),
     hints=(
-        "Go through one question: what is paid in any case, and what only now and then?",
-        "In any case: ___ + ___. With the chance that the small model's answer is not kept, 1 - ___, large_usd on top.",
-        "With other numbers: small 1 cent, large 9 cents, check 0.5 cents, two answers of three are kept: "
-        "1 + 0.5 + 9 / 3 = 4.5 cents.",
+        "Follow one question: what do you pay in any case, and what only sometimes?",
+        "In any case: ___ + ___. With probability 1 - ___ the small model's answer isn't kept, and you pay "
+        "large_usd on top.",
+        "With other numbers: small 1 cent, large 9 cents, check 0.5 cents, two answers in three are kept: 1 + 0.5 + "
+        "9 / 3 = 4.5 cents.",
     ),
 )
 
@@ -352,7 +364,7 @@ FLOOR = Number(
     misconceptions=(
         Misconception(
             "easy-is-free",
-            "You let the easy questions cost nothing; the small model is a little worse on them, too.",
+            "You treated the easy questions as free, but the small model is a little worse on them as well.",
             lambda easy_share, lost_points: lost_points / 100 / ((1 - easy_share) * _HARD_LOSS),
             "Which part of the allowance do the easy questions use up?",
         ),
@@ -366,13 +378,13 @@ FLOOR = Number(
             "easy-loss-unweighted",
             "You subtracted the whole loss on easy questions. Not all questions are easy.",
             lambda easy_share, lost_points: (lost_points / 100 - _EASY_LOSS) / ((1 - easy_share) * _HARD_LOSS),
-            "Weigh each loss with the share of questions that it falls on.",
+            "Weight each loss by the share of questions that it falls on.",
         ),
         Misconception(
             "shares-swapped",
-            "You weighed the loss on hard questions with the share of the easy ones.",
+            "You weighted the loss on hard questions by the share of the easy ones.",
             lambda easy_share, lost_points: (lost_points / 100 - easy_share * _EASY_LOSS) / (easy_share * _HARD_LOSS),
-            "Which share of all questions is hard?",
+            "What share of all questions is hard?",
         ),
         Misconception(
             "points-not-percent",
@@ -386,8 +398,9 @@ FLOOR = Number(
         "the small model.",
         "allowance = easy_share x (loss on an easy one) + (1 - easy_share) x ___ x (loss on a hard one). Solve for the "
         "blank. A loss is the large model's accuracy minus the small one's.",
-        "With other numbers: half of the questions easy, losses 0.01 and 0.5, allowance 10 points. Easy ones use "
-        "0.5 x 0.01 = 0.005; 0.095 is left. A hard one costs 0.5, and half are hard: 0.095 / (0.5 x 0.5) = 0.38.",
+        "With other numbers: half of the questions are easy, the losses are 0.01 and 0.5, and the allowance is 10 "
+        "points. Easy ones use 0.5 x 0.01 = 0.005; 0.095 is left. A hard one costs 0.5, and half are hard: 0.095 / "
+        "(0.5 x 0.5) = 0.38.",
     ),
 )
 
@@ -412,18 +425,18 @@ DECISIONS = Classify(
     },
     because={
         "a": "There is a long prompt to save, and no queue to pay for it.",
-        "b": "What the hit saves is a fraction of a second; thirty requests before it take much longer than that.",
+        "b": "The hit saves a fraction of a second; thirty requests ahead in the queue take much longer than that.",
         "c": "There is nothing to find in any cache, so only the queues differ.",
-        "d": "Where both are right equally often, the cheaper one is enough: one need not see the answer first.",
-        "e": "A cascade keeps answers that the small model is sure of, and here it is sure and wrong.",
-        "f": "The answer itself tells which were hard, and nobody is kept waiting by asking twice.",
-        "g": "A fast first token tells that somebody has sent the same beginning. Only separate caches hide that.",
-        "h": "Every replica has it, so each is as good as any other: nothing but the queues is left to choose by.",
+        "d": "Where both are right equally often, the cheaper one is enough, and you needn't see its answer first.",
+        "e": "A cascade keeps answers that the small model is sure of, and here it is sure but wrong.",
+        "f": "The answers themselves show which questions were hard, and asking twice keeps nobody waiting.",
+        "g": "A fast first token reveals that someone has sent the same beginning. Only separate caches hide that.",
+        "h": "Every replica has it, so all are equally good: only the queues are left to choose by.",
     },
     hints=(
         "First ask whether it is about the replica, the model, or neither.",
-        "The replica: compare what a hit would save with what the queue would cost. The model: can one tell before? "
-        "If not, does the small model know when it is wrong?",
+        "The replica: compare what a hit would save with what the queue would cost. The model: can you tell in "
+        "advance? If not, does the small model know when it is wrong?",
         "Another one: a prompt of 20 tokens on an idle fleet. A hit would save next to nothing: by load.",
     ),
 )
@@ -441,27 +454,28 @@ PROPOSAL = FreeText(
         "Says what the small model for everything would save and what it would lose, with numbers: cost per 1,000 "
         "answers, accuracy on hard questions.",
         "Says that affinity alone piles up the popular guide's questions on one replica, with a number.",
-        "Proposes to weigh prefix and load, and says what that keeps: most of the hits, and short queues.",
+        "Proposes to weigh prefix against load, and says what that keeps: most of the hits, and short queues.",
         "Proposes a router or a cascade with a quality floor, names who sets it, and what the router itself costs.",
         "Says what to watch: accuracy on hard questions by itself, p99 and the busiest replica's share, not averages.",
     ),
     model_answer=(
-        "The small model for everything costs 0.057 USD per 1,000 answers instead of 0.322, a sixth. But on hard "
-        "questions it is right 24 % of the time instead of 91 %, and nobody sees that in an average over mostly "
-        "easy ones. Every question to the replica that has its guide is fine while guides are equally popular. On "
-        "the Saturday with one hot guide, one replica of four got 66 % of the requests, and the p99 of the first "
+        "Using the small model for everything costs 0.057 USD per 1,000 answers instead of 0.322, a sixth. But on "
+        "hard questions it is right 24 % of the time instead of 91 %, and an average over mostly easy ones hides "
+        "that. Sending every question to the replica that has its guide is fine while guides are equally popular. "
+        "On the Saturday with one hot guide, one replica of four got 66 % of the requests, and the p99 of the first "
         "token was 49 s instead of 1 s by load. So I would weigh prefix against load: that still finds 93 % of the "
         "tokens, against 95 %, and keeps the p99 at 1 s. And I would let a router send the easy questions to the "
-        "small model, and of the hard ones only what a floor allows that management sets; its own cost belongs "
-        "into the sum. To be watched: accuracy on hard questions by itself, the p99, and the busiest replica's "
-        "share of the requests."
+        "small model, and of the hard ones only as many as a floor set by management allows; the router's own cost "
+        "belongs in the sum. We should watch the accuracy on hard questions by itself, the p99, and the busiest "
+        "replica's share of the requests."
     ),
     hints=(
         "Take the two proposals one by one: what does each save, whom does it hurt, and how badly?",
         "Money: cost of ___ against cost of ___ per 1,000 answers. Quality: accuracy on the ___ questions. Waiting: "
         "the p99 of the day with a ___ guide. Then: which limit would you put beside each saving?",
-        'About another service: "To answer all mails by template saves 40 % and angers the one customer in five whose '
-        'mail fits none. I would use templates where the subject line is known, and count complaints by week."',
+        'About another service: "Answering every email from a template saves 40 % and angers the one customer in '
+        "five whose email fits none. I would use templates where the subject line is known, and count complaints by "
+        'week."',
     ),
 )
 
