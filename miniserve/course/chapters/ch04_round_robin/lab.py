@@ -24,9 +24,9 @@ from miniserve.engine.step_time import StepTimeModel
 from miniserve.observe.outcomes import Floats, Outcomes
 from miniserve.observe.percentiles import percentile, percentiles
 from miniserve.scenario.model import EngineSection, FleetSection, PolicySection, ReplicaGroup, RunSection, Scenario
-from miniserve.scenario.reader import Recipe
 from miniserve.seeds import bucket, generator
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
 from miniserve.workload.lengths import Constant
 from miniserve.workload.requests import Workload
 

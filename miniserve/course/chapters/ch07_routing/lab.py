@@ -41,9 +41,9 @@ from miniserve.scenario.model import (
     RunSection,
     Scenario,
 )
-from miniserve.scenario.reader import Recipe
 from miniserve.seeds import uniform
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
 from miniserve.types import ReplicaView, Request
 from miniserve.workload.arrivals import Poisson
 from miniserve.workload.conversations import MESSAGE, Conversations
