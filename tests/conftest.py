@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-
-
-def default_cache() -> Path:
-    return Path(os.environ.get("MINISERVE_CACHE", Path.home() / ".cache" / "miniserve"))
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +19,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smollm2_folder() -> Path:
     """SmolLM2-135M-Instruct from the cache. Where it is absent the test is skipped; nothing is downloaded."""
     from miniserve.errors import WeightsError
-    from miniserve.models.store import resolve_model
+    from miniserve.models.store import default_cache, resolve_model
 
     try:
         return resolve_model("smollm2", default_cache(), offline=True)

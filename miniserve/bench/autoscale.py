@@ -27,10 +27,10 @@ from miniserve.machine import usable_cores
 from miniserve.observe.goodput import attainment, kept
 from miniserve.planning.clairvoyant import MINUTE_S, hours, minutes_of, plan
 from miniserve.scenario import Scenario, load, variants
-from miniserve.scenario.source import Setting
 from miniserve.seeds import generator
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import simulate
+from miniserve.toml.source import Setting
 from miniserve.workload.rates import realised
 
 SCENARIO = Path(__file__).parents[2] / "data" / "scenarios" / "autoscale.toml"

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from miniserve.scenario import load
-    from miniserve.scenario.source import Setting
     from miniserve.sim.result import SimResult
+    from miniserve.toml.source import Setting
 
     check_outputs(plot=args.plot)
     settings = [Setting.parse(text) for text in args.settings]

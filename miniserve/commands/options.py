@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.errors import SetupError
+from miniserve.models.store import default_cache
 
 if TYPE_CHECKING:
     from miniserve.policies.routing.balancer import Balancer
@@ -94,12 +94,6 @@ def log_to_stderr(level: str) -> None:
     """Send the log to stderr, where it never mixes with what a program reads from stdout."""
     logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every probe
-
-
-def default_cache() -> Path:
-    """Return $MINISERVE_CACHE, or ~/.cache/miniserve."""
-    named = os.environ.get("MINISERVE_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "miniserve"
 
 
 def served_name(args: argparse.Namespace) -> str:

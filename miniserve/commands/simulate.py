@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from miniserve.scenario import Scenario
-    from miniserve.scenario.source import Setting
     from miniserve.sim.comparison import PolicyComparison
+    from miniserve.toml.source import Setting
 
 COST_DIMENSIONS = ("account", "request-type", "model", "tenant", "feature", "replica")
 COMPARED_SEEDS = 5  # where policies are compared and nobody says how many
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
     """Return the scenarios to run, by name; all of them checked."""
     from miniserve.scenario import load, variants
-    from miniserve.scenario.source import Setting
+    from miniserve.toml.source import Setting
 
     common = [Setting.parse(text) for text in args.settings]
     if args.requests is not None:
@@ -129,7 +129,7 @@ def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
 
 
 def _case(text: str) -> Setting:
-    from miniserve.scenario.source import Setting
+    from miniserve.toml.source import Setting
 
     return Setting.parse(text, "--compare") if "=" in text else _balancer(text, "--compare")
 
@@ -139,7 +139,7 @@ def _balancer(name: str, option: str) -> Setting:
 
 
 def _named(place: tuple[str, ...], name: str, option: str) -> Setting:
-    from miniserve.scenario.source import Setting
+    from miniserve.toml.source import Setting
 
     file, colon, class_name = name.rpartition(":")
     if colon and Path(file).is_file():  # seen from here, wherever the scenario is

@@ -20,13 +20,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from miniserve.config import SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
-from miniserve.figures import Range, Table, read_table, unknown
 from miniserve.seeds import uniform
+from miniserve.toml.reader import Range, Reader, check_name, suggestion
+from miniserve.toml.source import read_source_file
 
 PRICE_LIST = Path(__file__).resolve().parents[2] / "data" / "hardware.toml"
 COLD_START_SPREAD = 0.2  # a stage takes between 80 and 120 % of its nominal time; an assumption
@@ -151,118 +152,168 @@ class PriceList:
     def machine(self, name: str) -> Hardware:
         """Raises: SetupError naming what there is."""
         if name not in self.hardware:
-            raise SetupError(unknown(f"{self.path}: hardware", name, self.hardware))
+            raise SetupError(f'{self.path}: there is no hardware "{name}"; {suggestion(name, self.hardware)}')
         return self.hardware[name]
 
     def model(self, name: str) -> ModelSize:
         """Raises: SetupError naming what there is."""
         if name not in self.models:
-            raise SetupError(unknown(f"{self.path}: model", name, self.models))
+            raise SetupError(f'{self.path}: there is no model "{name}"; {suggestion(name, self.models)}')
         return self.models[name]
 
 
-# --- reading and checking ------------------------------------------------------------------------------------------
+# --- the file: its tables, with the lowest and the highest plausible value of each figure ----------------------------
+#
+# A figure in the wrong unit is a thousand or a million times too large or too small: the ranges find it.
 
-_ROOFLINE: dict[str, Range] = {
-    "memory_efficiency": (0.01, 1.0),
-    "compute_efficiency": (0.01, 1.0),
-    "step_overhead_s": (0.0, 1.0),
-    "memory_used_fraction": (0.1, 1.0),
-    "spot_notice_s": (0.0, 3600.0),
-}
-_MODEL: dict[str, Range] = {
-    "parameters": (1_000, 10**13),
-    "layers": (1, 1000),
-    "heads": (1, 1000),
-    "kv_heads": (1, 1000),
-    "head_dim": (1, 4096),
-    "bytes_per_weight": (0.25, 8.0),
-    "bytes_per_kv_element": (0.25, 8.0),
-}
-_HARDWARE: dict[str, Range] = {
-    "memory_gb": (0.1, 10_000.0),
-    "memory_bandwidth_gb_per_s": (0.1, 100_000.0),
-    "dense_fp16_tflops": (0.0001, 100_000.0),
-    "usd_per_hour": (0.0, 1_000.0),
-    "spot_usd_per_hour": (0.0, 1_000.0),
-    "spot_interruptions_per_hour": (0.0, 60.0),
-    "provision_s": (0.0, 7200.0),
-    "weights_gb_per_s": (0.0001, 1_000.0),
-    "warm_up_s": (0.0, 7200.0),
-    "max_running": (1, 10_000),
-    "max_batch_tokens": (1, 1_000_000),
-}
-_MEASURED: dict[str, Range] = {
-    "base_s": (0.0, 60.0),
-    "per_decode_row_s": (0.0, 10.0),
-    "per_prefill_token_s": (0.0, 10.0),
-    "per_context_token_s": (0.0, 1.0),
-    "per_prefill_pair_s": (0.0, 1.0),
-    "kv_blocks": (1, 10**9),
-}
-_HARDWARE_SOURCES = ("specs_source", "price_source", "price_date", "spot_source", "cold_start_source")
+_Efficiency = Annotated[float, Range(at_least=0.01, at_most=1)]
+_Seconds = Annotated[float, Range(at_least=0, at_most=7_200)]
+_Usd = Annotated[float, Range(at_least=0, at_most=1_000)]
+_Count = Annotated[int, Range(at_least=1, at_most=1_000)]
+_Bytes = Annotated[float, Range(at_least=0.25, at_most=8)]
+
+
+def _require_words(**sources: str) -> None:
+    for key, text in sources.items():
+        if not text.strip():
+            raise ValueError(f"{key} is blank; a few words must say where the figures come from")
+
+
+@dataclass(frozen=True, slots=True)
+class _Roofline:
+    memory_efficiency: _Efficiency
+    compute_efficiency: _Efficiency
+    step_overhead_s: Annotated[float, Range(at_least=0, at_most=1)]
+    memory_used_fraction: Annotated[float, Range(at_least=0.1, at_most=1)]
+    spot_notice_s: Annotated[float, Range(at_least=0, at_most=3_600)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    source: str
+    parameters: Annotated[int, Range(at_least=1_000, at_most=10**13)]
+    layers: _Count
+    heads: _Count
+    kv_heads: _Count
+    head_dim: Annotated[int, Range(at_least=1, at_most=4_096)]
+    bytes_per_weight: _Bytes
+    bytes_per_kv_element: _Bytes
+
+    def __post_init__(self) -> None:
+        _require_words(source=self.source)
+
+    def named(self, name: str) -> ModelSize:
+        sizes = (self.parameters, self.layers, self.heads, self.kv_heads, self.head_dim)
+        return ModelSize(name, *sizes, self.bytes_per_weight, self.bytes_per_kv_element)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    source: str
+    base_s: Annotated[float, Range(at_least=0, at_most=60)]
+    per_decode_row_s: Annotated[float, Range(at_least=0, at_most=10)]
+    per_prefill_token_s: Annotated[float, Range(at_least=0, at_most=10)]
+    per_context_token_s: Annotated[float, Range(at_least=0, at_most=1)]
+    per_prefill_pair_s: Annotated[float, Range(at_least=0, at_most=1)]
+    kv_blocks: Annotated[int, Range(at_least=1, at_most=10**9)]
+
+    def __post_init__(self) -> None:
+        _require_words(source=self.source)
+
+    def of(self, hardware: str, model: str) -> Measured:
+        step_time = StepTimeModel(
+            self.base_s,
+            self.per_decode_row_s,
+            self.per_prefill_token_s,
+            self.per_context_token_s,
+            self.per_prefill_pair_s,
+            {"hardware": hardware, "model": model, "how": "measured", "source": self.source},
+        )
+        return Measured(step_time, self.kv_blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hardware:
+    memory_gb: Annotated[float, Range(at_least=0.1, at_most=10_000)]
+    memory_bandwidth_gb_per_s: Annotated[float, Range(at_least=0.1, at_most=100_000)]
+    dense_fp16_tflops: Annotated[float, Range(at_least=0.0001, at_most=100_000)]
+    specs_source: str
+    usd_per_hour: _Usd
+    spot_usd_per_hour: _Usd
+    price_source: str
+    price_date: str
+    spot_interruptions_per_hour: Annotated[float, Range(at_least=0, at_most=60)]
+    spot_source: str
+    provision_s: _Seconds
+    weights_gb_per_s: Annotated[float, Range(at_least=0.0001, at_most=1_000)]
+    warm_up_s: _Seconds
+    cold_start_source: str
+    max_running: Annotated[int, Range(at_least=1, at_most=10_000)]
+    max_batch_tokens: Annotated[int, Range(at_least=1, at_most=1_000_000)]
+    memory_efficiency: _Efficiency | None = None  # instead of the roofline's
+    compute_efficiency: _Efficiency | None = None
+    measured: Mapping[str, _Measured] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require_words(
+            specs_source=self.specs_source,
+            price_source=self.price_source,
+            price_date=self.price_date,
+            spot_source=self.spot_source,
+            cold_start_source=self.cold_start_source,
+        )
+        if self.spot_usd_per_hour > self.usd_per_hour:
+            raise ValueError(
+                f"spot_usd_per_hour ({self.spot_usd_per_hour:g}) must be at most usd_per_hour ({self.usd_per_hour:g})"
+            )
+        if self.max_batch_tokens < self.max_running:
+            raise ValueError(
+                f"max_batch_tokens ({self.max_batch_tokens}) must be at least max_running ({self.max_running})"
+            )
+
+    def named(self, name: str, roofline: _Roofline) -> Hardware:
+        memory_efficiency = self.memory_efficiency or roofline.memory_efficiency
+        compute_efficiency = self.compute_efficiency or roofline.compute_efficiency
+        return Hardware(
+            name,
+            memory_bytes=self.memory_gb * 1e9,
+            memory_bytes_per_s=self.memory_bandwidth_gb_per_s * 1e9 * memory_efficiency,
+            operations_per_s=self.dense_fp16_tflops * 1e12 * compute_efficiency,
+            usd_per_hour=self.usd_per_hour,
+            spot_usd_per_hour=self.spot_usd_per_hour,
+            spot_interruptions_per_hour=self.spot_interruptions_per_hour,
+            provision_s=self.provision_s,
+            weights_bytes_per_s=self.weights_gb_per_s * 1e9,
+            warm_up_s=self.warm_up_s,
+            step_overhead_s=roofline.step_overhead_s,
+            memory_used_fraction=roofline.memory_used_fraction,
+            spot_notice_s=roofline.spot_notice_s,
+            scheduler=SchedulerConfig(self.max_running, self.max_batch_tokens),
+            measured={model: table.of(name, model) for model, table in self.measured.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    roofline: _Roofline
+    model: Mapping[str, _Model]
+    hardware: Mapping[str, _Hardware]
 
 
 def load_price_list(path: Path = PRICE_LIST) -> PriceList:
     """Read and check a price list.
 
-    Raises: SetupError naming the file, the key, the value, and what is allowed.
+    Raises: SetupError naming the file, the line, the key, the value, and what is allowed.
     """
-    top = read_table(path, "data/hardware.toml")
-    top.check_keys({"roofline", "model", "hardware"})
-    roofline = top.table("roofline").numbers(_ROOFLINE)
-    models = {name: _model(name, table) for name, table in top.table("model").tables()}
-    hardware = {name: _hardware(name, table, roofline, models) for name, table in top.table("hardware").tables()}
-    return PriceList(path, hardware, models)
-
-
-def _model(name: str, table: Table) -> ModelSize:
-    figures = table.numbers(_MODEL, sources=("source",))
-    return ModelSize(
-        name,
-        int(figures["parameters"]),
-        int(figures["layers"]),
-        int(figures["heads"]),
-        int(figures["kv_heads"]),
-        int(figures["head_dim"]),
-        figures["bytes_per_weight"],
-        figures["bytes_per_kv_element"],
+    if not path.exists():
+        raise SetupError(f"{path} does not exist: see data/hardware.toml")
+    source = read_source_file(path)
+    file: _File = Reader(source).read(_File, source.values)
+    for name, table in file.hardware.items():
+        for model in table.measured:
+            check_name(model, file.model, source, ("hardware", name, "measured", model))
+    return PriceList(
+        path,
+        {name: table.named(name, file.roofline) for name, table in file.hardware.items()},
+        {name: table.named(name) for name, table in file.model.items()},
     )
-
-
-def _hardware(name: str, table: Table, roofline: dict[str, float], models: Mapping[str, ModelSize]) -> Hardware:
-    optional = {key: _ROOFLINE[key] for key in ("memory_efficiency", "compute_efficiency")}
-    figures = table.numbers(_HARDWARE, optional, _HARDWARE_SOURCES, tables=("measured",))
-    for key, other, sense in (("spot_usd_per_hour", "usd_per_hour", 1), ("max_batch_tokens", "max_running", -1)):
-        if sense * figures[key] > sense * figures[other]:
-            table.refuse(key, table[key], f"{'at most' if sense > 0 else 'at least'} {other}, {table[other]}")
-    assumed = {**roofline, **figures}
-    measured = dict(table.table("measured").tables()) if "measured" in table.raw else {}
-    for model in measured:
-        if model not in models:
-            raise SetupError(unknown(f"{table.path}: {table.where}measured, model", model, models))
-    return Hardware(
-        name,
-        memory_bytes=figures["memory_gb"] * 1e9,
-        memory_bytes_per_s=figures["memory_bandwidth_gb_per_s"] * 1e9 * assumed["memory_efficiency"],
-        operations_per_s=figures["dense_fp16_tflops"] * 1e12 * assumed["compute_efficiency"],
-        usd_per_hour=figures["usd_per_hour"],
-        spot_usd_per_hour=figures["spot_usd_per_hour"],
-        spot_interruptions_per_hour=figures["spot_interruptions_per_hour"],
-        provision_s=figures["provision_s"],
-        weights_bytes_per_s=figures["weights_gb_per_s"] * 1e9,
-        warm_up_s=figures["warm_up_s"],
-        step_overhead_s=roofline["step_overhead_s"],
-        memory_used_fraction=roofline["memory_used_fraction"],
-        spot_notice_s=roofline["spot_notice_s"],
-        scheduler=SchedulerConfig(int(figures["max_running"]), int(figures["max_batch_tokens"])),
-        measured={model: _measured(name, model, sub) for model, sub in measured.items()},
-    )
-
-
-def _measured(hardware: str, model: str, table: Table) -> Measured:
-    figures = table.numbers(_MEASURED, sources=("source",))
-    blocks = int(figures.pop("kv_blocks"))
-    notes = {"hardware": hardware, "model": model, "how": "measured", "source": table["source"]}
-    coefficients: dict[str, Any] = {**figures, "fitted_on": notes}
-    return Measured(StepTimeModel(**coefficients), blocks)

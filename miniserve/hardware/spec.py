@@ -1,7 +1,7 @@
-"""What to build: a replica's hardware, price, speed and place, as one value.
+"""What to build: a replica's hardware, price, speed and place as one value; a shared cache as another.
 
 `replica_spec` derives it from the price list; a test or a scenario may as well write the numbers itself. Knows no
-simulation: a `ReplicaSpec` is data.
+simulation: both are data.
 """
 
 from __future__ import annotations
@@ -73,6 +73,28 @@ def replica_spec(
         version=version or model.name,
         region=region,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TierSpec:
+    """A prefix cache behind all replicas: `capacity_blocks` blocks of `block_bytes` bytes each."""
+
+    capacity_blocks: int
+    block_bytes: float
+    bandwidth_bytes_per_s: float  # of each replica's own link to it
+    latency_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.capacity_blocks < 1 or not self.block_bytes > 0:
+            raise SetupError(
+                f"a prefix tier needs at least 1 block ({self.capacity_blocks}) "
+                f"and positive block_bytes ({self.block_bytes})"
+            )
+        if not self.bandwidth_bytes_per_s > 0 or not self.latency_s >= 0:
+            raise SetupError(
+                f"a prefix tier needs a positive bandwidth_bytes_per_s ({self.bandwidth_bytes_per_s}) "
+                f"and a latency_s ({self.latency_s}) of at least 0"
+            )
 
 
 def weigh_by_speed(specs: Sequence[ReplicaSpec], workload: MeanLoad) -> tuple[ReplicaSpec, ...]:

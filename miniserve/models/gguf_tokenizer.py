@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miniserve.errors import WeightsError
+from miniserve.models.tokenizer_json import added_token, bpe, byte_level
 
 Keys = Mapping[str, Any]  # GGUF metadata: key -> value
 
@@ -22,22 +23,19 @@ _LLAMA3_WORDS = (  # the published pattern of the Llama 3 tokenizer
 )
 
 
-def _byte_level(use_regex: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
 def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": list(steps)}
 
 
-_DIGITS = _sequence({"type": "Digits", "individual_digits": True}, _byte_level(True))  # each digit a word of its own
+_DIGITS = _sequence({"type": "Digits", "individual_digits": True}, byte_level())  # each digit a word of its own
 _LLAMA3 = _sequence(
-    {"type": "Split", "pattern": {"Regex": _LLAMA3_WORDS}, "behavior": "Isolated", "invert": False}, _byte_level(False)
+    {"type": "Split", "pattern": {"Regex": _LLAMA3_WORDS}, "behavior": "Isolated", "invert": False},
+    byte_level(use_regex=False),
 )
 _WORDS = {
     "smollm": _DIGITS,
     "starcoder": _DIGITS,
-    "gpt-2": _byte_level(True),
+    "gpt-2": byte_level(),
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
@@ -100,34 +98,10 @@ def _tokens(keys: Keys) -> tuple[list[str], list[int]]:
 
 def _added_tokens(tokens: list[str], types: list[int]) -> list[dict[str, Any]]:
     return [
-        {
-            "id": id_,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": types[id_] != _USER_DEFINED,
-        }
+        added_token(id_, token, special=types[id_] != _USER_DEFINED)
         for id_, token in enumerate(tokens)
         if types[id_] in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     ]
-
-
-def _bpe(tokens: list[str], merges: list[list[str]], **settings: Any) -> dict[str, Any]:
-    vocabulary = {token: id_ for id_, token in enumerate(tokens)}
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        **settings,
-        "vocab": vocabulary,
-        "merges": merges,
-    }
 
 
 def _byte_level_parts(keys: Keys, tokens: list[str]) -> dict[str, Any]:
@@ -140,8 +114,8 @@ def _byte_level_parts(keys: Keys, tokens: list[str]) -> dict[str, Any]:
     return {
         "normalizer": None,
         "pre_tokenizer": _WORDS[name],
-        "decoder": _byte_level(True),
-        "model": _bpe(tokens, merges, ignore_merges=_WORDS[name] is _LLAMA3),
+        "decoder": byte_level(),
+        "model": bpe(tokens, merges, ignore_merges=_WORDS[name] is _LLAMA3),
     }
 
 
@@ -158,7 +132,7 @@ def _sentencepiece_parts(keys: Keys, tokens: list[str]) -> dict[str, Any]:
         "normalizer": {"type": "Sequence", "normalizers": [*prefix, *spaces]},
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": [*decoders, {"type": "Fuse"}, *strip]},
-        "model": _bpe(
+        "model": bpe(
             tokens, _merges_by_score(tokens, scores), unk_token=tokens[unknown], fuse_unk=True, byte_fallback=True
         ),
     }

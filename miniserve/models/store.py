@@ -9,6 +9,7 @@ what the weights mean.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,13 +22,12 @@ from miniserve.models.folder import check_folder, tensor_files
 from miniserve.models.lock import exclusive
 from miniserve.models.model_config import ModelConfig, read_config, read_json, write_json
 from miniserve.models.sources import SMOLLM2
-from miniserve.models.tiny import write_tiny_model
 
 if TYPE_CHECKING:  # slow to import, and a cached model does not need it
     from miniserve.models.fetch import Download
 
-__all__ = ["NAMES", "SHIPPED", "CachedModel", "ModelConfig", "cached_models", "discard_if_damaged", "model_folder"]
-__all__ += ["read_config", "resolve_model", "tensor_files", "verify_model"]
+__all__ = ["NAMES", "SHIPPED", "CachedModel", "ModelConfig", "cached_models", "default_cache", "discard_if_damaged"]
+__all__ += ["model_folder", "read_config", "resolve_model", "tensor_files", "verify_model"]
 
 Report = Callable[[str], None]
 
@@ -43,6 +43,12 @@ SHIPPED = {  # trained by this project; name -> folder in SHIPPED_FOLDER
 SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "data" / "models"
 _LAYOUT = 1  # raise it when what is written into a model folder changes: older folders are then made again
 _MARKER = "miniserve.json"
+
+
+def default_cache() -> Path:
+    """Return $MINISERVE_CACHE, or ~/.cache/miniserve."""
+    named = os.environ.get("MINISERVE_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "miniserve"
 
 
 def resolve_model(
@@ -122,6 +128,8 @@ def discard_if_damaged(name: str, cache_dir: Path, *, report: Report) -> None:
 
 def _resolve_name(name: str, cache_dir: Path, offline: bool, report: Report) -> Path:
     if name == "tiny":
+        from miniserve.models.tiny import write_tiny_model
+
         return _cached(name, cache_dir, "made from seed 0", lambda folder: write_tiny_model(folder), report)
 
     def make(folder: Path) -> object:

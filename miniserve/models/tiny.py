@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from miniserve.models.folder import expected_shapes
 from miniserve.models.model_config import ModelConfig, config_json, write_json
 from miniserve.models.tokenizer import byte_alphabet
+from miniserve.models.tokenizer_json import byte_level_bpe
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 BOS_ID = 1  # <|im_start|>
@@ -95,29 +96,7 @@ def _tokenizer() -> dict[str, Any]:
     alphabet = byte_alphabet()
     spelled = [["".join(alphabet[byte] for byte in half) for half in pair] for pair in _MERGED]
     tokens = [*SPECIAL_TOKENS, *alphabet.values(), *("".join(pair) for pair in spelled)]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": i, "content": token, **flags} for i, token in enumerate(SPECIAL_TOKENS)],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": spelled,
-        },
-    }
+    return byte_level_bpe(tokens, spelled, SPECIAL_TOKENS)
 
 
 def _tensors(config: ModelConfig, seed: int) -> dict[str, NDArray[np.float32]]:

@@ -26,7 +26,7 @@ from miniserve.planning.sizing import peak_per_s, version_shares
 from miniserve.policies.routing.balancer import BALANCERS
 from miniserve.policies.routing.router import FeatureRouter
 from miniserve.scenario.model import Autoscaling, ReplicaGroup, ResponseCache, Scenario
-from miniserve.scenario.reader import Recipe
+from miniserve.toml.reader import Recipe
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 LARGE, SMALL, DISTILLED = "large", "small", "small-distilled"

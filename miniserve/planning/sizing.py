@@ -22,10 +22,10 @@ from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.goodput import attainment
 from miniserve.scenario.build import replicas
 from miniserve.scenario.model import Autoscaling, Scenario
-from miniserve.scenario.reader import Recipe
 from miniserve.sim.meter import Meter
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
 
 MARGINS = (
     1.6,

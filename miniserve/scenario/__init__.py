@@ -2,13 +2,13 @@
 
     scenario = load(Path("data/scenarios/quickstart.toml"))
 
-Everything is checked here, before anything runs: `source` knows the lines, `reader` checks types, units and names,
-`model` says what there is to say, and what needs more than one value to see is checked below.
+Everything is checked here, before anything runs: `toml.reader` checks types, units and names, `model` says what there
+is to say, and what needs more than one value to see is checked below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from miniserve.hardware.prices import PriceList, load_price_list
 from miniserve.scenario.build import prefix_tier, replicas, scaled_group
 from miniserve.scenario.kinds import KINDS, loaders, makers
 from miniserve.scenario.model import Scenario
-from miniserve.scenario.reader import Reader, suggestion
-from miniserve.scenario.source import Place, Setting, TomlSource, read_source_file
+from miniserve.toml.reader import Reader, check_name, suggestion
+from miniserve.toml.source import Place, Setting, TomlSource, read_source_file
 from miniserve.workload.replay import RecordedTrace
 
 __all__ = ["Scenario", "load", "variants"]
@@ -75,7 +75,7 @@ def _check_groups(scenario: Scenario, source: TomlSource, prices: PriceList) -> 
     assert fleet is not None
     if not fleet.replicas:
         raise source.error(("fleet", "replicas"), "must have at least one group")
-    _check_name(fleet.model, prices.models, source, ("fleet", "model"))
+    check_name(fleet.model, prices.models, source, ("fleet", "model"))
     seen: dict[str, int] = {}
     for i, group in enumerate(fleet.replicas):
         place: Place = ("fleet", "replicas", i)
@@ -85,16 +85,11 @@ def _check_groups(scenario: Scenario, source: TomlSource, prices: PriceList) -> 
         if (group.hardware is None) == (group.step_time is None):
             raise source.error(place, "needs either `hardware` or `step_time`, and not both")
         if group.hardware is not None:
-            _check_name(group.hardware, prices.hardware, source, (*place, "hardware"))
+            check_name(group.hardware, prices.hardware, source, (*place, "hardware"))
         if group.model is not None:
-            _check_name(group.model, prices.models, source, (*place, "model"))
+            check_name(group.model, prices.models, source, (*place, "model"))
     if (speculation := scenario.engine.speculation) is not None:
-        _check_name(speculation.draft, prices.models, source, ("engine", "speculation", "draft"))
-
-
-def _check_name(name: str, known: Mapping[str, object], source: TomlSource, place: Place) -> None:
-    if name not in known:
-        raise source.error(place, f'there is no "{name}"; {suggestion(name, known)}')
+        check_name(speculation.draft, prices.models, source, ("engine", "speculation", "draft"))
 
 
 def _check_regions(scenario: Scenario, source: TomlSource) -> None:
@@ -136,7 +131,7 @@ def _check_autoscaler(scenario: Scenario, source: TomlSource) -> None:
     if scaling.group is None and len(groups) > 1:
         raise source.error(("autoscaler",), f"`group` is missing; allowed: {', '.join(groups)}")
     if scaling.group is not None:
-        _check_name(scaling.group, groups, source, ("autoscaler", "group"))
+        check_name(scaling.group, groups, source, ("autoscaler", "group"))
     least, most = scaling.min_replicas, scaling.max_replicas
     if least > most:
         raise source.error(("autoscaler", "min_replicas"), f"{least} is more than max_replicas, {most}")

@@ -12,12 +12,11 @@ from typing import Any
 
 from miniserve.errors import SetupError
 from miniserve.hardware.prices import Hardware, ModelSize, PriceList, load_price_list
-from miniserve.hardware.spec import ReplicaSpec, replica_spec
+from miniserve.hardware.spec import ReplicaSpec, TierSpec, replica_spec
 from miniserve.hardware.speculation import blocks_beside
 from miniserve.policies.admission.admission import AllOf
 from miniserve.policies.bundle import Policies, breakers
 from miniserve.scenario.model import EngineSection, FleetSection, ReplicaGroup, Scenario
-from miniserve.sim.prefix_tier import PrefixTier
 
 _PARTS = ("retry", "budget", "second_opinions", "ejector", "progress")
 _NUMBERS = ("hedge_after_s", "first_token_s", "first_token_share", "resume", "same_replica")
@@ -74,15 +73,15 @@ def scaled_group(scenario: Scenario) -> tuple[str, ReplicaSpec]:
     return group.name, _spec(group, fleet, scenario.engine, load_price_list())
 
 
-def prefix_tier(scenario: Scenario) -> PrefixTier | None:
-    """Return an empty shared cache, if the fleet has one. Raises: SetupError if not one block fits in."""
+def prefix_tier(scenario: Scenario) -> TierSpec | None:
+    """Return what the fleet's shared cache is, if it has one. Raises: SetupError if not one block fits in."""
     fleet = scenario.fleet
     if fleet is None or fleet.prefix_tier is None:
         return None
     tier = fleet.prefix_tier
     block_bytes = scenario.engine.cache.block_size * load_price_list().model(fleet.model).kv_bytes_per_token
     blocks = int(tier.capacity_bytes // block_bytes)
-    return PrefixTier(blocks, block_bytes, tier.bandwidth_bytes_per_s, latency_s=tier.latency_s)
+    return TierSpec(blocks, block_bytes, tier.bandwidth_bytes_per_s, tier.latency_s)
 
 
 def _model(

@@ -28,7 +28,7 @@ from miniserve.policies.recovery.retry_budget import BUDGETS, Budget
 from miniserve.policies.recovery.waits import JITTERS, Jitter
 from miniserve.policies.routing.balancer import BALANCERS, Balancer
 from miniserve.policies.routing.router import ROUTERS, Router
-from miniserve.scenario.reader import Loader, NotNegative, Positive
+from miniserve.toml.reader import Loader, NotNegative, Positive
 from miniserve.types import Priority
 from miniserve.workload import Arrivals, Bursts, Constant, Conversations, Geometric, Lengths, Mix, Poisson, Quantiles
 from miniserve.workload.calibrated import HeavyClients, code, conversation

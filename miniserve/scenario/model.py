@@ -34,7 +34,7 @@ from miniserve.policies.recovery.retry import Backoff, RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.policies.routing.router import Router
-from miniserve.scenario.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
+from miniserve.toml.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
 from miniserve.workload.replay import RecordedTrace
 from miniserve.workload.requests import Workload
 

@@ -18,25 +18,15 @@ from collections.abc import Sequence as Seq
 
 from miniserve.config import CacheConfig
 from miniserve.engine.sequence import BlockKey, Sequence
-from miniserve.errors import SetupError
+from miniserve.hardware.spec import TierSpec
 from miniserve.sim.run_blocks import RunBlocks
 
 
 class PrefixTier:
-    """The shared store. `capacity_blocks` blocks of `block_bytes` bytes each, least recently used out first."""
+    """The shared store: the least recently used block leaves first."""
 
-    def __init__(
-        self, capacity_blocks: int, block_bytes: float, bandwidth_bytes_per_s: float, *, latency_s: float = 0.0
-    ) -> None:
-        if capacity_blocks < 1 or not block_bytes > 0 or not bandwidth_bytes_per_s > 0 or not latency_s >= 0:
-            raise SetupError(
-                f"a prefix tier needs at least 1 block ({capacity_blocks}), positive block_bytes ({block_bytes}) and "
-                f"bandwidth_bytes_per_s ({bandwidth_bytes_per_s}), and latency_s ({latency_s}) of at least 0"
-            )
-        self.capacity_blocks = capacity_blocks
-        self.block_bytes = block_bytes
-        self.bandwidth_bytes_per_s = bandwidth_bytes_per_s
-        self.latency_s = latency_s
+    def __init__(self, spec: TierSpec) -> None:
+        self.spec = spec
         self.asked_blocks = 0  # not found in a replica's own cache
         self.fetched_blocks = 0
         self.evicted_blocks = 0
@@ -60,13 +50,14 @@ class PrefixTier:
         for key in keys:
             self._blocks[key] = None
         self._touch(keys)
-        while len(self._blocks) > self.capacity_blocks:
+        while len(self._blocks) > self.spec.capacity_blocks:
             self._blocks.popitem(last=False)
             self.evicted_blocks += 1
 
     def seconds(self, blocks: int) -> float:
         """Return how long it takes to fetch so many blocks."""
-        return self.latency_s + blocks * self.block_bytes / self.bandwidth_bytes_per_s if blocks else 0.0
+        spec = self.spec
+        return spec.latency_s + blocks * spec.block_bytes / spec.bandwidth_bytes_per_s if blocks else 0.0
 
     def _touch(self, keys: Seq[BlockKey]) -> None:
         for key in reversed(keys):  # the end of a text is forgotten before its start, which others may share

@@ -26,6 +26,7 @@ from miniserve.sim.clients import ImpatientClients
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Distances
 from miniserve.sim.meter import Meter
+from miniserve.sim.prefix_tier import PrefixTier
 from miniserve.sim.result import Series, SimResult
 from miniserve.sim.scaling import ScalingLoop
 from miniserve.types import Outcome, ReplicaState, Request
@@ -98,13 +99,14 @@ class _Run:
     def _make_fleet(self) -> SimFleet:
         scenario = self._scenario
         assert scenario.fleet is not None
+        tier = prefix_tier(scenario)
         fleet = SimFleet(
             self.env,
             seed=self._seed,
             probe_interval_s=scenario.fleet.probe_interval_s,
             distances=Distances(distances(scenario.fleet)),
             faults=scenario.faults.plan(self._seed, scenario.fleet.replica_ids),
-            tier=prefix_tier(scenario),
+            tier=None if tier is None else PrefixTier(tier),
             meter=self._meter,
         )
         drive.start_control(fleet, self._policies)

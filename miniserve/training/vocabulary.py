@@ -9,12 +9,12 @@ The format is that of any byte-level BPE; there are no merges, a word is in the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 
 from miniserve.models.model_config import ModelConfig, config_json, write_json
 from miniserve.models.tokenizer import byte_alphabet
+from miniserve.models.tokenizer_json import byte_level_bpe
 from miniserve.training.tasks import wordings
 
 SPECIAL_TOKENS = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
@@ -33,9 +33,9 @@ def words() -> list[str]:
     return sorted(piece for piece in pieces if len(piece) > 1 and piece.strip("Ġ") not in _SLOTS)
 
 
-def vocabulary() -> dict[str, int]:
-    """Return token -> id: control tokens, bytes, words."""
-    return {token: i for i, token in enumerate((*SPECIAL_TOKENS, *byte_alphabet().values(), *words()))}
+def vocabulary() -> list[str]:
+    """Return all tokens in the order of their ids: control tokens, bytes, words."""
+    return [*SPECIAL_TOKENS, *byte_alphabet().values(), *words()]
 
 
 def write_tokenizer(folder: Path, config: ModelConfig) -> None:
@@ -52,31 +52,4 @@ def write_tokenizer(folder: Path, config: ModelConfig) -> None:
     write_json(folder / "config.json", {**config_json(config), "dtype": "float16"})
     write_json(folder / "generation_config.json", {"eos_token_id": [EOS_ID]})
     write_json(folder / "tokenizer_config.json", settings)
-    write_json(folder / "tokenizer.json", _tokenizer_json())
-
-
-def _tokenizer_json() -> dict[str, Any]:
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": i, "content": token, **flags} for i, token in enumerate(SPECIAL_TOKENS)],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": True,
-            "vocab": vocabulary(),
-            "merges": [],
-        },
-    }
+    write_json(folder / "tokenizer.json", byte_level_bpe(vocabulary(), [], SPECIAL_TOKENS, ignore_merges=True))

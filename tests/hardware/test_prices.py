@@ -1,5 +1,6 @@
 """The price list: every figure has a source, every mistake is named, and the roofline is the stated arithmetic."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,31 +39,43 @@ def test_the_shipped_list_has_a_cpu_and_four_accelerators_and_every_figure_a_sou
         (
             "memory_gb = 16.0",
             "memory_mb = 16000.0",
-            "hardware.t4, key 'memory_mb' is unknown: did you mean 'memory_gb'",
+            "hardware.t4.memory_mb: unknown key; the unit is wrong: write `memory_gb` (gigabytes)",
         ),
-        ("memory_gb = 16.0", "memory_gb = 16000000000.0", "hardware.t4.memory_gb is 16000000000.0; needed is a number"),
-        ("dense_fp16_tflops = 65.0", "dense_fp16_tflops = 65e12", "hardware.t4.dense_fp16_tflops is 65000000000000.0"),
-        ("usd_per_hour = 0.54", "usd_per_hour = -0.54", "hardware.t4.usd_per_hour is -0.54"),
-        ("usd_per_hour = 0.54", 'usd_per_hour = "0.54 USD"', "hardware.t4.usd_per_hour is '0.54 USD'"),
-        ("usd_per_hour = 0.54", "usd_per_hour = nan", "hardware.t4.usd_per_hour is nan"),
+        (
+            "memory_gb = 16.0",
+            "memory_gb = 16000000000.0",
+            "hardware.t4.memory_gb: 1.6e+10 is not allowed; it must be at least 0.1 and at most 10000",
+        ),
+        (
+            "dense_fp16_tflops = 65.0",
+            "dense_fp16_tflops = 65e12",
+            "hardware.t4.dense_fp16_tflops: 6.5e+13 is not allowed",
+        ),
+        ("usd_per_hour = 0.54", "usd_per_hour = -0.54", "hardware.t4.usd_per_hour: -0.54 is not allowed"),
+        ("usd_per_hour = 0.54", 'usd_per_hour = "0.54 USD"', 'hardware.t4.usd_per_hour: "0.54 USD" is not a number'),
+        ("usd_per_hour = 0.54", "usd_per_hour = nan", "hardware.t4.usd_per_hour: nan is not a number"),
         (
             "spot_usd_per_hour = 0.27",
             "spot_usd_per_hour = 0.6",
-            "hardware.t4.spot_usd_per_hour is 0.6; needed is at most",
+            "hardware.t4.spot_usd_per_hour: spot_usd_per_hour (0.6) must be at most usd_per_hour (0.54)",
         ),
-        ("usd_per_hour = 0.54\n", "", "hardware.t4.usd_per_hour is missing"),
-        ('specs_source = "NVIDIA T4', '# "NVIDIA T4', "hardware.t4.specs_source is missing"),
+        ("usd_per_hour = 0.54\n", "", "hardware.t4: `usd_per_hour` is missing; it must be a number at least 0"),
+        (
+            'specs_source = "NVIDIA T4',
+            '# "NVIDIA T4',
+            "hardware.t4: `specs_source` is missing; it must be text in quotes",
+        ),
         (
             'specs_source = "NVIDIA T4 Tensor Core GPU datasheet (March 2019)"',
             'specs_source = " "',
-            "specs_source is ' '",
+            "hardware.t4.specs_source: specs_source is blank; a few words must say where the figures come from",
         ),
-        ("layers = 32", "layers = 32.5", "model.llama-3.1-8b.layers is 32.5; needed is a whole number"),
-        ("[roofline]", "[rooflines]", "the file, key 'rooflines' is unknown: did you mean 'roofline'"),
-        ("measured.smollm2-135m]", "measured.smollm-135m]", "'smollm-135m' is unknown: did you mean 'smollm2-135m'"),
-        ("max_running = 16 ", "max_running = 160 ", "max_batch_tokens is 128; needed is at least max_running, 160"),
+        ("layers = 32", "layers = 32.5", "model.llama-3.1-8b.layers: 32.5 is not a whole number"),
+        ("[roofline]", "[rooflines]", "rooflines: unknown key; did you mean `roofline`?"),
+        ("measured.smollm2-135m]", "measured.smollm-135m]", 'there is no "smollm-135m"; did you mean `smollm2-135m`?'),
+        ("max_running = 16 ", "max_running = 160 ", "max_batch_tokens (128) must be at least max_running (160)"),
         ("[roofline]", "model = 3\n[roofline]", "is not valid TOML"),
-        ("[hardware.t4]", "[hardware.t4]\nmeasured = 3", "hardware.t4.measured is 3; a table is needed"),
+        ("[hardware.t4]", "[hardware.t4]\nmeasured = 3", "hardware.t4.measured: 3 is not a table"),
         ("[hardware.t4]", "[hardware.t4", "is not valid TOML"),
     ],
 )
@@ -73,14 +86,17 @@ def test_a_mistake_is_refused_by_file_key_and_value(tmp_path: Path, old: str, ne
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert message in str(caught.value)
+    assert re.match(r".*mine\.toml(:\d+: | is not valid TOML: .* line \d+)", str(caught.value)), "it says on which line"
 
 
 def test_an_absent_file_and_an_unknown_name_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"does not exist: see data/hardware.toml"):
         load_price_list(tmp_path / "none.toml")
-    with pytest.raises(SetupError, match="hardware 'h100' is unknown: did you mean 'h100-80gb'"):
+    with pytest.raises(SetupError, match=r'hardware\.toml: there is no hardware "h100"; did you mean `h100-80gb`\?'):
         PRICES.machine("h100")
-    with pytest.raises(SetupError, match=r"model 'gpt' is unknown: there are llama-3.1-8b, llama-3.2-1b, smollm2-135m"):
+    with pytest.raises(
+        SetupError, match=r'there is no model "gpt"; allowed: smollm2-135m, llama-3\.1-8b, llama-3\.2-1b'
+    ):
         PRICES.model("gpt")
 
 

@@ -15,8 +15,8 @@ from miniserve.hardware.prices import load_price_list
 from miniserve.hardware.speculation import Speculation, blocks_beside
 from miniserve.scenario import Scenario, load
 from miniserve.scenario.build import replicas
-from miniserve.scenario.source import Setting
 from miniserve.sim.run import simulate
+from miniserve.toml.source import Setting
 
 PRICES = load_price_list()
 TEXT = """

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from miniserve.errors import WeightsError
 from miniserve.models import store as weights
+from miniserve.models import tiny
 from miniserve.models.folder import check_folder, read_tensors, require_space, tensor_files
 from miniserve.models.lock import exclusive
 from miniserve.models.store import cached_models, discard_if_damaged, read_config, resolve_model, verify_model
@@ -92,7 +93,7 @@ def test_a_failure_while_making_leaves_nothing_under_the_name(monkeypatch: pytes
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "write_tiny_model", fail)
+    monkeypatch.setattr(tiny, "write_tiny_model", fail)
     with pytest.raises(WeightsError, match="No space left"):
         resolve_model("tiny", tmp_path)
     assert list((tmp_path / "models").iterdir()) == []

@@ -31,8 +31,8 @@ from miniserve.planning.levers import (
 from miniserve.planning.sizing import check_scenario, needs, peak_per_s, smallest_fleet, version_shares, with_counts
 from miniserve.scenario import Scenario, load
 from miniserve.scenario.build import replicas
-from miniserve.scenario.source import Setting
 from miniserve.sim.run import simulate
+from miniserve.toml.source import Setting
 
 SCORES = {
     LARGE: {"easy": 0.98, "hard": 0.9},

@@ -13,7 +13,7 @@ from miniserve.policies.recovery.retry import Backoff
 from miniserve.policies.routing.balancer import PowerOfTwo
 from miniserve.scenario import load, variants
 from miniserve.scenario.build import replicas, resilience
-from miniserve.scenario.source import Setting
+from miniserve.toml.source import Setting
 from miniserve.types import FleetView, Priority, ReplicaView, Request
 from miniserve.workload import Bursts, Geometric, Poisson
 

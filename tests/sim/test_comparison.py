@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from miniserve.scenario import Scenario, load
-from miniserve.scenario.source import Setting
 from miniserve.sim import comparison as experiment
 from miniserve.sim.comparison import PolicyComparison, phases
 from miniserve.sim.result import SimResult
+from miniserve.toml.source import Setting
 
 TEXT = """
 [run]

@@ -20,12 +20,12 @@ from miniserve.hardware.prices import ColdStart
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.cost import ACCOUNTS, DIMENSIONS, Ledger
 from miniserve.scenario import Scenario, load
-from miniserve.scenario.source import Setting
 from miniserve.sim import run as run_module
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.meter import Meter
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import simulate
+from miniserve.toml.source import Setting
 from miniserve.types import AttemptResult, FinishReason, Outcome, Priority, Request, SamplingParams, Send
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "data" / "scenarios").glob("*.toml"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
-from miniserve.hardware.spec import ReplicaSpec
+from miniserve.hardware.spec import ReplicaSpec, TierSpec
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.prefix_tier import PrefixTier
 from miniserve.sim.replica import SimReplica
@@ -19,7 +19,7 @@ SPEC = ReplicaSpec(STEP, SchedulerConfig(max_running=4, max_batch_tokens=512), C
 
 
 def a_tier(capacity_blocks: int = 1000, seconds_per_block: float = 0.001) -> PrefixTier:
-    return PrefixTier(capacity_blocks, block_bytes=1000.0, bandwidth_bytes_per_s=1000.0 / seconds_per_block)
+    return PrefixTier(TierSpec(capacity_blocks, block_bytes=1000.0, bandwidth_bytes_per_s=1000.0 / seconds_per_block))
 
 
 def a_fleet(tier: PrefixTier | None, replicas: int = 2, spec: ReplicaSpec = SPEC) -> tuple[simpy.Environment, SimFleet]:
@@ -75,7 +75,7 @@ def test_least_recently_used_leaves_first_and_the_end_of_a_text_before_its_start
 
 
 def test_seconds_are_bytes_over_bandwidth_and_nothing_for_nothing() -> None:
-    tier = PrefixTier(10, block_bytes=2e6, bandwidth_bytes_per_s=1e9, latency_s=0.001)
+    tier = PrefixTier(TierSpec(10, block_bytes=2e6, bandwidth_bytes_per_s=1e9, latency_s=0.001))
     assert tier.seconds(5) == pytest.approx(0.001 + 0.010)
     assert tier.seconds(0) == 0.0
 
@@ -83,7 +83,7 @@ def test_seconds_are_bytes_over_bandwidth_and_nothing_for_nothing() -> None:
 @pytest.mark.parametrize("wrong", [(0, 1, 1, 0), (1, 0, 1, 0), (1, 1, 0, 0), (1, 1, 1, -1)])
 def test_nonsense_is_refused(wrong: tuple[int, float, float, float]) -> None:
     with pytest.raises(SetupError, match="a prefix tier needs"):
-        PrefixTier(*wrong[:3], latency_s=wrong[3])
+        TierSpec(*wrong)
 
 
 # ---- behind replicas ----

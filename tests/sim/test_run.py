@@ -13,11 +13,11 @@ from miniserve.errors import SetupError
 from miniserve.observe.goodput import attainment
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.scenario import Scenario, load
-from miniserve.scenario.reader import Recipe
-from miniserve.scenario.source import Setting
 from miniserve.sim import run
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
+from miniserve.toml.source import Setting
 
 SCENARIOS = Path(__file__).parents[2] / "data" / "scenarios"
 SMALL = """

@@ -16,11 +16,11 @@ from miniserve.errors import SetupError
 from miniserve.hardware.prices import ColdStart
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.scenario import Scenario, load
-from miniserve.scenario.reader import Recipe
-from miniserve.scenario.source import Setting
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.run import simulate
 from miniserve.sim.scaling import ScalingLoop
+from miniserve.toml.reader import Recipe
+from miniserve.toml.source import Setting
 from miniserve.types import Drain, FleetView, ReplicaState, ScaleTo
 
 SCENARIO = """

@@ -335,8 +335,7 @@ def draw_arrivals(answers: Mapping[str, Answer]) -> None:
 
 def smollm2() -> Path | None:
     """Return the folder of SmolLM2 if it has been fetched; None otherwise. Nothing is downloaded."""
-    from miniserve.commands.options import default_cache
-    from miniserve.models.store import cached_models
+    from miniserve.models.store import cached_models, default_cache
 
     found = (model for model in cached_models(default_cache()) if model.name == "smollm2" and not model.problem)
     return next((model.folder for model in found), None)

@@ -37,9 +37,9 @@ from miniserve.scenario.model import (
     Scenario,
     SharedCache,
 )
-from miniserve.scenario.reader import Recipe
 from miniserve.sim.replica import SimReplica
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
 from miniserve.types import Request, SamplingParams
 from miniserve.workload.arrivals import Poisson
 from miniserve.workload.conversations import MESSAGE, Conversations

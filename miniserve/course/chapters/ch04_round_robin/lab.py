@@ -24,9 +24,9 @@ from miniserve.engine.step_time import StepTimeModel
 from miniserve.observe.outcomes import Floats, Outcomes
 from miniserve.observe.percentiles import percentile, percentiles
 from miniserve.scenario.model import EngineSection, FleetSection, PolicySection, ReplicaGroup, RunSection, Scenario
-from miniserve.scenario.reader import Recipe
 from miniserve.seeds import bucket, generator
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
 from miniserve.workload.lengths import Constant
 from miniserve.workload.requests import Workload
 
@@ -206,7 +206,7 @@ def random_trace(
     requests: int, per_s: float, long_share: float, short_s: float, long_s: float, seed: int = 4
 ) -> list[tuple[float, float]]:
     """Return requests that arrive at random times and whose answers take either `short_s` or `long_s`."""
-    rng, at_s, trace = stream(seed, "two sizes"), 0.0, []
+    rng, at_s, trace = generator(seed, "two sizes"), 0.0, []
     for _ in range(requests):
         at_s += rng.expovariate(per_s)
         trace.append((at_s, TOKENS_PER_S * (long_s if rng.random() < long_share else short_s)))

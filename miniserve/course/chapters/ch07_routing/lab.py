@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from miniserve.clock import monotonic
-from miniserve.commands.options import default_cache
 from miniserve.config import EngineConfig, SchedulerConfig
 from miniserve.course.chapters.ch12_balancer.lab import HARDWARE, MODEL, SLOTS
 from miniserve.course.figures import bar_style, line_style, new_figure, show
@@ -26,7 +25,7 @@ from miniserve.engine.step_time import StepTimeModel
 from miniserve.hardware.prices import load_price_list
 from miniserve.hardware.rightsizing import MeanLoad as MeanWorkload
 from miniserve.hardware.rightsizing import seconds_per_request
-from miniserve.models.store import cached_models, resolve_model
+from miniserve.models.store import cached_models, default_cache, resolve_model
 from miniserve.observe.outcomes import Outcomes
 from miniserve.observe.percentiles import percentile
 from miniserve.policies.routing.affinity import PrefixAffinity
@@ -41,9 +40,9 @@ from miniserve.scenario.model import (
     RunSection,
     Scenario,
 )
-from miniserve.scenario.reader import Recipe
 from miniserve.seeds import uniform
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
 from miniserve.types import ReplicaView, Request
 from miniserve.workload.arrivals import Poisson
 from miniserve.workload.conversations import MESSAGE, Conversations

@@ -26,8 +26,8 @@ from miniserve.policies.recovery.retry import NaiveRetry, RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.scenario import load
 from miniserve.scenario.model import Scenario
-from miniserve.scenario.reader import Recipe
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
 
 SCENARIO = Path(__file__).resolve().parents[4] / "data" / "scenarios" / "retry_storm.toml"
 BUSY = Overloaded("no answer in time")

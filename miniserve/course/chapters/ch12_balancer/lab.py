@@ -27,8 +27,8 @@ from miniserve.observe.outcomes import Floats, Outcomes
 from miniserve.observe.percentiles import percentiles
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.scenario.model import EngineSection, FleetSection, PolicySection, ReplicaGroup, RunSection, Scenario
-from miniserve.scenario.reader import Recipe
 from miniserve.sim.run import simulate
+from miniserve.toml.reader import Recipe
 from miniserve.types import ReplicaView, Request, SamplingParams
 from miniserve.workload.arrivals import Poisson
 from miniserve.workload.lengths import CONVERSATION_OUTPUT, Geometric

@@ -35,7 +35,7 @@ from miniserve.observe.outcomes import Floats
 from miniserve.policies.recovery.retry import RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.policies.recovery.waits import Waits
-from miniserve.scenario.reader import Recipe
+from miniserve.toml.reader import Recipe
 
 Persist = Callable[..., Coroutine[Any, Any, Try]]
 

@@ -20,10 +20,11 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from miniserve.errors import SetupError
-from miniserve.scenario.source import Place, TomlSource
+from miniserve.toml.source import Place, TomlSource
 
 Role = TypeVar("Role")
 
@@ -229,9 +230,16 @@ class Reader:
         return names[0] if len(names) == 1 else None
 
 
+def check_name(name: str, known: Mapping[str, Any], source: TomlSource, place: Place) -> None:
+    """Raise SetupError if `name`, which stands at `place`, is not one of `known`."""
+    if name not in known:
+        raise source.error(place, f"there is no {shown(name)}; {suggestion(name, known)}")
+
+
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def keys_of(make: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     """Return the keys that a table for `make` may have: name -> (type, required)."""
     made = inspect.unwrap(make)

@@ -13,7 +13,8 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,13 @@ class TomlSource:
 
     name: str
     values: dict[str, Any]
-    lines: Mapping[Place, int] = field(default_factory=dict)
+    text: str = ""  # what `values` were read from
     origins: tuple[tuple[Place, str], ...] = ()  # (place, where it came from), for what was laid over; latest last
+
+    @cached_property
+    def lines(self) -> Mapping[Place, int]:
+        """At which line each key and list item begins; most files are right, and nobody asks."""
+        return _Scanner(self.text).scan()
 
     def where(self, place: Place) -> str:
         """Return `file:line` of a place, or of the nearest thing around it that has one."""
@@ -50,13 +56,13 @@ class TomlSource:
         """Lay `table`, which stands at `place` of the file, over the rest. Its lines are its own."""
         skip = len(place)
         origins = tuple((inner[skip:], self.where(inner)) for inner in _places(table, place) if len(inner) > skip)
-        return TomlSource(self.name, laid_over(self.values, table), self.lines, self.origins + origins)
+        return replace(self, values=laid_over(self.values, table), origins=self.origins + origins)
 
     def with_setting(self, setting: Setting) -> TomlSource:
         """Put one value in its place. Raises: SetupError if that leads through something that is no table or list."""
         values = deepcopy(self.values)
         _put(values, setting)
-        return TomlSource(self.name, values, self.lines, (*self.origins, (setting.place, setting.origin)))
+        return replace(self, values=values, origins=(*self.origins, (setting.place, setting.origin)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ def parse(text: str, name: str) -> TomlSource:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SetupError(f"{name} is not valid TOML: {error}") from None
-    return TomlSource(name, values, _Scanner(text).scan())
+    return TomlSource(name, values, text)
 
 
 def dotted(place: Place) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
-from miniserve.scenario.source import Setting, TomlSource, dotted, parse, read_source_file
+from miniserve.toml.source import Setting, TomlSource, dotted, parse, read_source_file
 
 TEXT = '''\
 # a comment with = and [brackets]

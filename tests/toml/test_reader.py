@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Protocol
 import pytest
 
 from miniserve.errors import SetupError
-from miniserve.scenario.reader import Count, Fraction, Positive, Range, Reader, Recipe, split_unit, suggestion
-from miniserve.scenario.source import parse
+from miniserve.toml.reader import Count, Fraction, Positive, Range, Reader, Recipe, split_unit, suggestion
+from miniserve.toml.source import parse
 
 
 class Colour(Enum):

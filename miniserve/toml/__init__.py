@@ -1,0 +1,1 @@
+"""TOML files read against types: every value knows its line, and every refusal says where, what and what is allowed."""
