@@ -17,7 +17,7 @@
 # 13 Summary
 #
 # **How exercises work.** Put your answer where you see `...`, then run the check below it. It says CORRECT, or what is
-# wrong and why. `ch.hint("1.1")` gives a hint, and a further one when you call it again. After an attempt,
+# wrong and why. `ch.hint("1.1")` gives a hint; call it again for the next one. After an attempt,
 # `ch.solution("1.1")` shows a solution.
 
 # %% id="setup"
@@ -122,7 +122,7 @@ print(f"mean time to the end of the answer {course.as_text(float(seen.e2e_s.mean
 # stays, *from arriving to leaving*. The law assumes nothing about when requests arrive or in which order they are
 # served.
 #
-# Worked in full: 2 customers per minute, or 2/60 per second, come to a bakery, and each stays for 5 minutes, or 300 s.
+# Worked example: 2 customers per minute, or 2/60 per second, come to a bakery, and each stays for 5 minutes, or 300 s.
 # So there are 2/60 · 300 = 10 customers in the shop, on average.
 #
 # ### Exercise 1.1: how many are inside at once
@@ -170,7 +170,7 @@ if formula is not None:
 # a given day, independently of the others. (Real failures are not always independent: machines share power and
 # networks.)
 #
-# Worked in full for two machines and p = 0.1. The first gets through the day with probability 0.9, and so does the
+# Worked example for two machines and p = 0.1. The first gets through the day with probability 0.9, and so does the
 # second. Both do with probability 0.9 · 0.9 = 0.81.
 #
 # ### Exercise 1.2: a day on which nothing breaks
@@ -226,7 +226,7 @@ print(f"chance of a day on which none of the three is: {math.exp(-per_day * repl
 # *service-level objective* (**SLO**); in a contract it becomes a *service-level agreement* (**SLA**). The **p99** is
 # the time that 99 % of all requests stay within, so the promise says: p99 at most 4 s.
 #
-# Worked in full: of 100 requests, 97 wait 1 s and three wait 20 s. The mean is 0.97 · 1 + 0.03 · 20 = 1.57 s. The p99
+# Worked example: of 100 requests, 97 wait 1 s and three wait 20 s. The mean is 0.97 · 1 + 0.03 · 20 = 1.57 s. The p99
 # is 20 s, since only 97 % wait less. The mean is fine, but the promise is broken.
 #
 # `lab.under_load(arrivals_per_s, replicas)` simulates a thousand requests that arrive at a steady mean rate, on that
@@ -282,7 +282,7 @@ print(f"reading it takes about {read_s:.1f} s, with no other request there")
 # With one user, an update is a restart. With many, each update is an experiment on them. The harm that a bad one does
 # is its **blast radius**: how many users meet it, for how long, and how much worse it is.
 #
-# Worked in full: of 1,000 requests per hour, a share of 0.2, the **exposure**, goes to the new version. After 30
+# Worked example: of 1,000 requests per hour, a share of 0.2, the **exposure**, goes to the new version. After 30
 # minutes an engineer notices and **rolls it back**. So 1,000 · 0.2 · 0.5 = 100 requests met it. The old version answers
 # 2 % of requests badly, the new one 12 %: of these 100, 2 would have been bad anyway, and **10** are bad because of the
 # update.
@@ -337,7 +337,7 @@ course.table(columns, f"A bad update, {during} requests in two hours")
 # %% [markdown] id="bill"
 # ## 7 The bill
 #
-# A rented machine costs the same whether it works or idles. Worked in full: one machine at 0.50 USD per hour answers
+# A rented machine costs the same whether it works or idles. Worked example: one machine at 0.50 USD per hour answers
 # 2,400 requests per day. A day costs 0.50 · 24 = 12 USD, and an answer 12 / 2,400 = 0.005 USD, or 0.5 cents.
 #
 # ### Exercise 1.5: what one answer costs
@@ -414,7 +414,7 @@ print(f"at most {slots} requests are worked on at the same time; the others wait
 # request or for sixteen. A *row* is a request that gets a token in this step. It looks back at its *context*: its
 # question and its answer so far.
 #
-# Worked in full, **for one request alone**: one step reads the question of 60 tokens and gives the first token. Then 39
+# Worked example, **for one request alone**: one step reads the question of 60 tokens and gives the first token. Then 39
 # steps give one token each, and look back at 80 tokens on average (60, and half of 40):
 
 # %% id="predict-example" tags=["nbval-check-output"]
@@ -502,7 +502,7 @@ lab.gpu_crowds()
 # A **model problem** lies in the answers: with a single user, one healthy machine and no hurry they would be just as
 # bad. A **systems problem** comes from how many people ask, how many machines there are, or how they are run.
 #
-# Worked in full: *"It invents opening hours"* is a model problem: it would do so for a single user. *"It is down
+# Worked example: *"It invents opening hours"* is a model problem: it would do so for a single user. *"It is down
 # whenever a machine restarts"* is a systems problem.
 #
 # ### Exercise 1.7: a model problem or a systems problem

@@ -16,7 +16,7 @@
 # 6 Equally fast? · 7 Break it: filters · 8 When it does not help · 9 Read the real code · 10 Summary
 #
 # **How exercises work.** Put your answer where you see `...`, then run the check below it. It says CORRECT, or what is
-# wrong and why. `ch.hint("2.1")` gives a hint, and a further one when you call it again. After an attempt,
+# wrong and why. `ch.hint("2.1")` gives a hint; call it again for the next one. After an attempt,
 # `ch.solution("2.1")` shows a solution.
 
 # %% id="setup"
@@ -73,7 +73,7 @@ print(f"the first one is there after {came_s[0]:.2f} s, the last one after {came
 # queue, and reading the prompt. A gap covers one *step* of the model, in which every answer in progress grows by one
 # token.
 #
-# Worked in full, for an answer of four tokens:
+# Worked example, for an answer of four tokens:
 
 # %% id="times-example" tags=["nbval-check-output"]
 example_s = [0.5, 0.6, 0.8, 0.9]  # when each token came
@@ -136,7 +136,7 @@ print(f"a reader needs {READ_S:.3f} s for a token, and reads {1 / READ_S:.1f} to
 # We keep the reader simple. Pieces of text are read in order, each takes the same time, and the reader can start on a
 # piece once it has **arrived** and the piece before it **has been read**. A reader with nothing to read waits.
 #
-# Worked in full, for three pieces and a reader who needs 100 ms for each:
+# Worked example, for three pieces and a reader who needs 100 ms for each:
 
 # %% id="reader-example" tags=["nbval-check-output"]
 course.table(lab.THREE_PIECES, "A reader and three pieces")
@@ -194,7 +194,7 @@ lab.draw_timeline(None if mine is None else [(1, 600, 800, 600), (2, 800, 1000, 
 # Add up a reader's waits, from the question to the last token, and call the sum the **perceived wait**. It's what a
 # customer complains about. For an answer written at an even pace there is a formula, and you'll write it.
 #
-# Worked in full, for an answer that comes **whole**: nothing can be read before the last token, so the wait is the
+# Worked example, for an answer that comes **whole**: nothing can be read before the last token, so the wait is the
 # total, TTFT + (tokens - 1) · TPOT. After that, the reader never waits again.
 #
 # And for three tokens **streamed** by a slow writer: the first comes after 1 s, then one every 0.5 s, and the reader
@@ -611,7 +611,7 @@ print(inspect.getsource(EventStream._send_all))
 # - Streaming helps people who take in text as it comes. It doesn't help a program that needs the end, an answer of one
 #   token, a wait before the first token, or anything behind a buffer.
 #
-# **What does not hold.** Real readers skim, look back, and read some texts twice as fast as others. A wait is also said
+# **What this leaves out.** Real readers skim, look back, and read some texts twice as fast as others. A wait is also said
 # to feel shorter when something moves on the screen, and our sum of waits leaves that out. Larkspur's gaps come from a
 # formula for the GPU. The real replica's come from a model far smaller than anyone would serve.
 #

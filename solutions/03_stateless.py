@@ -16,7 +16,7 @@
 # 11 Summary
 #
 # **How exercises work.** Put your answer where you see `...`, then run the check below it. It says CORRECT, or what is
-# wrong and why. `ch.hint("3.1")` gives a hint, and a further one when you call it again. After an attempt,
+# wrong and why. `ch.hint("3.1")` gives a hint; call it again for the next one. After an attempt,
 # `ch.solution("3.1")` shows a solution.
 
 # %% id="setup"
@@ -55,7 +55,7 @@ for tokens in (100, 1000, 8000):
 # ## 2 Reading again
 #
 # Every prompt begins with Larkspur's **guide** (its *system prompt*), a text that tells the model how to behave. Then
-# come all earlier messages and answers, then the new message. Worked in full for a guide of 200 tokens, messages of 30
+# come all earlier messages and answers, then the new message. Worked example for a guide of 200 tokens, messages of 30
 # and answers of 100:
 
 # %% id="again-example" tags=["nbval-check-output"]
@@ -95,7 +95,7 @@ ch.check("3.1", without_cache)
 # answer's tokens as well: the model computed their keys and values while it wrote the answer.
 #
 # So in the example above, turn 1 computes 230 tokens, and turns 2 and 3 only their messages: 230 + 30 + 30 = 290. But a
-# cache may be lost: the replica restarts, or the next turn goes to another one. Worked in full for a loss before turn
+# cache may be lost: the replica restarts, or the next turn goes to another one. Worked example for a loss before turn
 # 3: 230 + 30, and then the whole prompt of turn 3, which is 490: together 750.
 #
 # ### Exercise 3.2: what a cache gives back, and what its loss costs
@@ -141,7 +141,7 @@ course.table(shown, "Prompt tokens that are computed in a chat")
 #
 # Real caches have two subtleties. They keep whole **blocks**, here of 16 tokens: tokens that don't fill a block aren't
 # found. And the model wrote the **last** token of an answer but never read it, so its keys and values are missing:
-# after a turn, prompt + answer - 1 tokens are kept. Worked in full: a prompt of 50 and an answer of 33 leave 82 tokens,
+# after a turn, prompt + answer - 1 tokens are kept. Worked example: a prompt of 50 and an answer of 33 leave 82 tokens,
 # five whole blocks; the next turn on that replica finds 80. (A prompt is never found in full: something is always left
 # to compute.)
 #
@@ -191,7 +191,7 @@ for route in ("AAAA", "ABAB"):
 # the remainder of i divided by the number of servers N. When demand falls, one server is removed: a **scale-in**. The
 # rule now divides by N - 1.
 #
-# Worked in full for six sessions and 3 servers that become 2:
+# Worked example for six sessions and 3 servers that become 2:
 
 # %% id="fewer-example" tags=["nbval-check-output"]
 sessions = range(6)

@@ -9,14 +9,14 @@
 # - what stale numbers do to a balancer, and why looking at two replicas is nearly as good as looking at all of them;
 # - what no balancer can fix: a long prompt inside a replica, and how reading it in chunks helps.
 #
-# **You need** Python, and nothing about serving. **Time**: a good hour; all cells together run in {{run_time}}.
+# **You need** Python, but no knowledge of serving. **Time**: a good hour; all cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 Eight requests on paper · 3 What theory says · 4 Break it · 5 Turns win ·
 # 6 Stale numbers · 7 Predict, then run · 8 A long prompt in the way · 9 What would you do? · 10 Read the real code · 11
 # Summary
 #
 # **How exercises work.** Put your answer where you see `...`, then run the check below it. It says CORRECT, or what is
-# wrong and why. `ch.hint("4.1")` gives a hint, and a further one when you call it again. After an attempt,
+# wrong and why. `ch.hint("4.1")` gives a hint; call it again for the next one. After an attempt,
 # `ch.solution("4.1")` shows a solution.
 
 # %% id="setup"
@@ -168,7 +168,7 @@ lab.draw_answers({name: eight[name] for name in ("turns", "fewest requests", "fe
 # square is there because a request is more likely to arrive during a long answer, *and* a long answer has more left to
 # go.) It also finds a queue of requests that came before it, which makes the wait 1 / (1 - load) times as long.
 #
-# Worked in full with other numbers: half of the answers take 1 s and half 3 s, and one request arrives every 4 s on
+# Worked example with other numbers: half of the answers take 1 s and half 3 s, and one request arrives every 4 s on
 # average. Then m = 2 s, s = (1 + 9) / 2 = 5 s², the load is 0.25 · 2 = 0.5, and the mean wait is 0.25 · 5 / (2 · 0.5) =
 # 1.25 s. If all answers took 2 s, s would be 4 and the wait 1 s.
 #
@@ -554,7 +554,7 @@ print(inspect.getsource(Scheduler._chunk))
 # - Inside a replica a long prompt holds up all readers: head-of-line blocking. Chunks shorten their pause but make the
 #   prompt itself slower.
 #
-# **What does not hold.** A paper replica writes one answer at a time; a real one writes many, and each slows it down a
+# **What this leaves out.** A paper replica writes one answer at a time; a real one writes many, and each slows it down a
 # little. Our four replicas are identical, and no chat returns to the replica that caches its past (chapter 7).
 #
 # In chapter 12 you build these balancers, for replicas that really run.

@@ -10,14 +10,14 @@
 # - how to find a demand that breaks such a fleet while a forecast keeps the promise, and one on which a forecast only
 #   wastes money.
 #
-# **You need** Python, and nothing about serving. **Time**: a good hour; all cells together run in {{run_time}}.
+# **You need** Python, but no knowledge of serving. **Time**: a good hour; all cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 From asking to answering · 3 The queue that builds up · 4 Spares · 5 A reactive
 # fleet · 6 Predict, then run · 7 Looking ahead · 8 Break it · 9 The real scheduler · 10 Which measure? · 11 Read the real
 # code · 12 Summary
 #
 # **How exercises work.** Put your answer where you see `...`, then run the check below it. It says CORRECT, or what is
-# wrong and why. `ch.hint("5.1")` gives a hint, and a further one when you call it again. After an attempt,
+# wrong and why. `ch.hint("5.1")` gives a hint; call it again for the next one. After an attempt,
 # `ch.solution("5.1")` shows a solution.
 
 # %% id="setup"
@@ -66,7 +66,7 @@ by_load
 # prepares what it needs for speed, such as compiled code and buffers (**warm up**). The three stages together are the
 # **cold start**.
 #
-# Loading takes the number of bytes divided by the **bandwidth**, the bytes that arrive per second. Worked in full: a
+# Loading takes the number of bytes divided by the **bandwidth**, the bytes that arrive per second. Worked example: a
 # model of 3 billion weights at 2 bytes each has 6e9 bytes. At 0.4e9 bytes per second, loading takes 15 s. With 30 s
 # before it and 10 s after, the cold start is 30 + 15 + 10 = 55 s.
 #
@@ -124,7 +124,7 @@ course.table(columns, "One of Larkspur's replicas")
 # them serves per second, and t the cold start in seconds. In each second λ requests arrive and c·μ leave; the rest
 # stay.
 #
-# Worked in full: 6 requests arrive per second, two replicas serve 2 per second each, and the cold start is 40 s. Each
+# Worked example: 6 requests arrive per second, two replicas serve 2 per second each, and the cold start is 40 s. Each
 # second 6 - 4 = 2 stay, so after 40 s there are 80 waiting. The last one has 80 ahead of it. With the two old replicas
 # alone it would wait 80 / 4 = 20 s.
 #
@@ -172,7 +172,7 @@ course.table(
 # growth: a replica you ask for now arrives one cold start later, and by then demand has grown further. The spares have
 # to serve that growth.
 #
-# Worked in full: demand grows by 1.5 requests per second every minute, a replica serves 0.7 per second, and the cold
+# Worked example: demand grows by 1.5 requests per second every minute, a replica serves 0.7 per second, and the cold
 # start is 100 s, which is 1.67 minutes. In that time demand grows by 1.5 · 1.67 = 2.5 per second. 2.5 / 0.7 = 3.57, so
 # you need four spares.
 #
@@ -320,7 +320,7 @@ lab.draw_played(jumps)
 # the highest point of the line up to there, and never goes below what the reactive rule wants: a wrong forecast can
 # only add replicas.
 #
-# Worked in full: the level is 3 requests per second, the trend 0.4 per minute, the horizon three minutes. The line ends
+# Worked example: the level is 3 requests per second, the trend 0.4 per minute, the horizon three minutes. The line ends
 # at 3 + 3 · 0.4 = 4.2. A replica should serve 0.4 per second, so the forecast wants 4.2 / 0.4 = 10.5, that is 11
 # replicas. The reactive rule wants 3 / 0.4 = 7.5, that is 8.
 #

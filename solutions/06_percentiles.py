@@ -10,14 +10,14 @@
 # - how many requests a p99 needs before it means anything;
 # - how to read a promise about latency like a lawyer.
 #
-# **You need** Python, and nothing about serving. **Time**: about an hour; all cells together run in {{run_time}}.
+# **You need** Python, but no knowledge of serving. **Time**: about an hour; all cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 What a percentile is · 3 Break it · 4 Predict, then measure ·
 # 5 Sessions · 6 Three replicas, one p99 · 7 How many requests a p99 needs · 8 Promises · 9 Read the real code ·
 # 10 Summary
 #
 # **How exercises work.** Put your answer where you see `...`, then run the check below it. It says CORRECT, or what is
-# wrong and why. `ch.hint("6.1")` gives a hint, and a further one when you call it again. After an attempt,
+# wrong and why. `ch.hint("6.1")` gives a hint; call it again for the next one. After an attempt,
 # `ch.solution("6.1")` shows a solution.
 
 # %% id="setup"
@@ -65,7 +65,7 @@ print(f"average time to first token: {course.as_text(float(np.mean(day.ttft_s)))
 # it is a value that really occurred, at place ⌈p/100 · n⌉ of n, counted from 1. This definition is called *nearest
 # rank*. The p50 is also called the median.
 #
-# Worked in full for ten answers from another morning:
+# Worked example for ten answers from another morning:
 
 # %% id="ten" tags=["nbval-check-output"]
 ten_s = [0.6, 0.4, 0.5, 15.0, 0.5, 0.8, 0.4, 0.6, 0.7, 0.5]
@@ -198,7 +198,7 @@ lab.summary({"without that hour": outside, "the whole day": day.ttft_s}, "Time t
 # "Only one in a hundred" sounds rare, but a customer doesn't send just one request. A chat of ten questions has ten
 # chances to meet the tail.
 #
-# Worked in full for two requests, if one request in ten is slow: both are fast with probability 0.9 · 0.9 = 0.81.
+# Worked example for two requests, if one request in ten is slow: both are fast with probability 0.9 · 0.9 = 0.81.
 # What's left of 1 is the probability that at least one is slow: 0.19. That's a little less than 0.1 + 0.1, because both
 # may be slow at once.
 #
@@ -252,7 +252,7 @@ lab.draw_sessions(shares)
 # doesn't say how many requests lie where. What you can add up are **counts**. If all replicas count their answers in
 # the same buckets, the fleet's count in a bucket is the sum of theirs.
 #
-# Worked in full for two replicas and three buckets:
+# Worked example for two replicas and three buckets:
 
 # %% id="merge-example" tags=["nbval-check-output"]
 left, right = [60, 39, 1], [20, 10, 70]
@@ -329,7 +329,7 @@ course.table(
 # Suppose you have measured n requests. If *all* of them happen to lie below the true p99, your sample says nothing
 # about how large the p99 may be. How large must n be to make this unlikely?
 #
-# Worked in full for the p90, with 95 % confidence. One request lies below the p90 with probability 0.9, and all n of
+# Worked example for the p90, with 95 % confidence. One request lies below the p90 with probability 0.9, and all n of
 # them with probability 0.9ⁿ. We look for the first n at which that is at most 5 %.
 
 # %% id="samples-example" tags=["nbval-check-output"]

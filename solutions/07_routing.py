@@ -10,14 +10,14 @@
 # - what a router between a small and a large model saves and what it costs, on two real models;
 # - how far you can go before the answers get too bad.
 #
-# **You need** Python, and nothing about serving. **Time**: a good hour; all cells together run in {{run_time}}.
+# **You need** Python, but no knowledge of serving. **Time**: a good hour; all cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 What a replica knows · 3 Prefix against load · 4 Predict, then run ·
 # 5 Break it · 6 Two models, one bill · 7 Ask twice · 8 The quality floor · 9 Measure: real routers · 10 Where should it
 # go? · 11 Read the real code · 12 Summary
 #
 # **How exercises work.** Put your answer where you see `...`, then run the check below it. It says CORRECT, or what is
-# wrong and why. `ch.hint("7.1")` gives a hint, and a further one when you call it again. After an attempt,
+# wrong and why. `ch.hint("7.1")` gives a hint; call it again for the next one. After an attempt,
 # `ch.solution("7.1")` shows a solution.
 
 # %% id="setup"
@@ -79,7 +79,7 @@ for day in ("Friday", "Saturday"):
 # The **base** is what every step takes, however little it reads: the time to fetch the model's weights from memory
 # once.
 #
-# Worked in full for Larkspur's GPU and model, with a prompt of 1,000 tokens, 500 of them shared, and blocks of 16:
+# Worked example for Larkspur's GPU and model, with a prompt of 1,000 tokens, 500 of them shared, and blocks of 16:
 
 # %% id="known-example" tags=["nbval-check-output"]
 replica = lab.replica_times()
@@ -163,7 +163,7 @@ lab.smollm2_ttft()
 # fleet is idle. Neither part has a unit, so one can be subtracted from the other. With a mean of 5, a prompt known to
 # its very end makes up for 5 more outstanding requests, and no more.
 #
-# Worked in full: A has 3 outstanding and B has 1, so the mean is 2. Of a prompt of 1,000 tokens, A has seen 800 and B
+# Worked example: A has 3 outstanding and B has 1, so the mean is 2. Of a prompt of 1,000 tokens, A has seen 800 and B
 # 200.
 #
 # - A: 800/1,000 - (3 - 2)/2 = 0.8 - 0.5 = 0.3
@@ -387,7 +387,7 @@ for size, cost in usd.items():
 #
 # where *router* is the price of looking at one question, *small* and *large* are those of an answer, and f is the small
 # model's share. A router is worth the accuracy that it adds *above the line at the same cost*, its own cost included.
-# Worked in full for Larkspur, with f = 0.7, 70 % of the questions easy, and an imaginary router that is always right
+# Worked example for Larkspur, with f = 0.7, 70 % of the questions easy, and an imaginary router that is always right
 # about which is which and costs nothing:
 
 # %% id="models-example" tags=["nbval-check-output"]
@@ -452,7 +452,7 @@ course.table(columns, "1,000 answers; the check costs nothing")
 # **floor**: how many **points** (hundredths) of accuracy, over all questions, it accepts losing against the large model
 # for everything.
 #
-# Worked in full with other numbers: 60 % of the questions are easy, the small model loses 0.02 on an easy one and 0.4
+# Worked example with other numbers: 60 % of the questions are easy, the small model loses 0.02 on an easy one and 0.4
 # on a hard one, and 2 points are allowed. All easy questions go to the small model first, because they cost least to
 # move: that uses 0.6 · 0.02 = 0.012 and leaves 0.02 - 0.012 = 0.008. If a share x of the *hard* questions goes to the
 # small model as well, that uses 0.4 · x · 0.4. So x = 0.008 / 0.16 = 0.05: one hard question in twenty.

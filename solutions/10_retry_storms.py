@@ -9,7 +9,7 @@
 # - what backoff, jitter, a cap, a budget and a circuit breaker each change, and what they don't;
 # - how one small test finds mistakes in a retry policy.
 #
-# **You need** Python; you needn't know anything about serving. Chapter 1 introduces the running example. **Time**: a
+# **You need** Python; no knowledge of serving. Chapter 1 introduces the running example. **Time**: a
 # good hour; all cells together run in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 How many tries · 3 Layers · 4 Waves · 5 Predict, then run · 6 A state that
@@ -56,7 +56,7 @@ for start, end in ((0, 15), (20, 40), (45, 90)):
 # the first. How many does it make on average? That number is the **retry amplification**: the load on the service, as a
 # multiple of the demand.
 #
-# Worked in full for p = 0.2 and n = 2: the first try always happens. The second happens if the first failed, with
+# Worked example for p = 0.2 and n = 2: the first try always happens. The second happens if the first failed, with
 # probability 0.2. So a request makes 1 + 0.2 = 1.2 tries on average.
 #
 # ### Exercise 10.1: how many tries one request makes
@@ -110,7 +110,7 @@ course.table({"a try fails with chance": chances, **counted}, "Mean tries of one
 # %% [markdown] id="layers"
 # ## 3 Layers
 #
-# A request passes through several layers, and each may retry. Worked in full for two layers of two tries each, when
+# A request passes through several layers, and each may retry. Worked example for two layers of two tries each, when
 # everything fails: the client tries twice, and for each of these the gateway tries twice, so the GPU sees 2 · 2 = 4
 # tries.
 

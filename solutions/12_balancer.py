@@ -9,7 +9,7 @@
 # - why one long prompt can hold up every answer in a replica, and what chunks change;
 # - how to run your own balancer in front of real replicas, and in the whole stack.
 #
-# **You need** Python (classes, `min`, `sorted`); you needn't know anything about serving. Chapter 6 explains
+# **You need** Python (classes, `min`, `sorted`); no knowledge of serving. Chapter 6 explains
 # percentiles; in short, 99 of 100 requests take no longer than the *p99*, and half of them no longer than the *p50*.
 # **Time**: about 75 minutes. The notebook itself runs in {{run_time}}.
 #
@@ -424,7 +424,7 @@ print(inspect.getsource(dispatch._Dispatch._choose))
 # - Break ties at random, but by a draw that depends on the request: that keeps runs repeatable.
 # - Inside a replica, long prompts cause head-of-line blocking; chunks keep everybody's text flowing.
 #
-# **What does not hold.** The fleet above has four equal replicas and one gateway, and the long requests have one
+# **What this leaves out.** The fleet above has four equal replicas and one gateway, and the long requests have one
 # length. With unequal replicas counts mislead (see `Weighted` and `PeakEwma` in `miniserve/policies/routing/balancer.py`). And
 # where customers continue their chats, sending each chat back to the replica that has cached its past may beat any
 # balancing by load: that is chapter 15.

@@ -9,7 +9,7 @@
 # - how to write a sketch that can be merged: across replicas, and across hours;
 # - why cheaper ways (means of percentiles, equal buckets, samples) fail in the tail.
 #
-# **You need** Python (classes, dictionaries, logarithms); you needn't know anything about serving. Chapter 6 asks what
+# **You need** Python (classes, dictionaries, logarithms); no knowledge of serving. Chapter 6 asks what
 # percentiles mean; this one builds the machine. **Time**: about 75 minutes. The notebook itself runs in {{run_time}}.
 #
 # **Contents**: 1 The question that bites · 2 The exact way · 3 Over the day · 4 Buckets that grow · 5 How many? ·
@@ -443,7 +443,7 @@ print(inspect.getsource(library.Sketch._count))
 # - A merge of sketches is exactly the sketch of everything, in any order. Zeros need a counter of their own.
 # - An error of place is harmless in the middle and large in the tail.
 #
-# **What does not hold.** The sketch says how slow, but not *who* was slow: keep some whole requests for that. And it
+# **What this leaves out.** The sketch says how slow, but not *who* was slow: keep some whole requests for that. And it
 # can't know more than its requests: a p99.9 of 4,300 requests rests on four of them (chapter 6, section 7).
 #
 # **Go deeper**

@@ -8,7 +8,7 @@
 # - how to write a client's loop that pays for its retries from a budget and never sends half an answer twice;
 # - how naive retries keep a service down after its fault is over, and your own clients let it come back.
 #
-# **You need** Python (classes, `async def`); you needn't know anything about serving. Chapter 10 does the arithmetic of
+# **You need** Python (classes, `async def`); no knowledge of serving. Chapter 10 does the arithmetic of
 # retry storms with pen and paper; here you build the clients. **Time**: about 75 minutes. The notebook itself runs in
 # {{run_time}}.
 #
@@ -483,7 +483,7 @@ print(inspect.getsource(RetryBudget.withdraw))
 #   fewer tries do: a budget for all clients together.
 # - A budget pays for all retries on a good day, and for one per ten requests on a bad one.
 #
-# **What does not hold.** The models have one server and equal clients, and a service with room for all its retries does
+# **What this leaves out.** The models have one server and equal clients, and a service with room for all its retries does
 # better without a budget (section 7). And only one layer should retry: three layers of three tries make 27.
 #
 # **Go deeper**

@@ -81,7 +81,13 @@ def ask_there(kernel: GradedKernel, question: Question, drive: Drive, asked: Jso
 
 
 def source_of(drive: Drive) -> str:
-    """Return a driver's source, with its annotations unevaluated."""
+    """Return the text that is sent: a driver's own, or its whole module if that is one made for driving.
+
+    Annotations are not looked at there.
+    """
+    module = inspect.getmodule(drive)
+    if module is not None and module.__name__.endswith(".drive"):
+        return inspect.getsource(module)
     return "from __future__ import annotations\n" + textwrap.dedent(inspect.getsource(drive))
 
 

@@ -12,13 +12,13 @@ from miniserve.course.chapters.ch12_balancer import lab
 from miniserve.course.chapters.ch12_balancer.asked import (
     View,
     contract,
-    drive_choose,
     fewer_rounds,
     luck,
     many,
     random_rounds,
     traffic,
 )
+from miniserve.course.chapters.ch12_balancer.drive import drive_choose
 from miniserve.course.chapters.ch12_balancer.judged import (
     Rules,
     beside_reference,

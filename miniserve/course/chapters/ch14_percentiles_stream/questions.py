@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from miniserve.course.chapters.ch14_percentiles_stream import lab, ranks, sketches
+from miniserve.course.chapters.ch14_percentiles_stream.drive import drive_sketch
 from miniserve.course.check.code import CheckLayer, Code
 from miniserve.course.check.kinds import Predict
 from miniserve.observe.sketch import sketch_of
@@ -96,7 +97,7 @@ SKETCH = Code(
     weight=2.0,
     target="miniserve/observe/sketch.py::Sketch.add+merge+percentile",
     forbidden=("sketch_of", "percentiles_of_sorted"),
-    driver=sketches.drive_sketch,
+    driver=drive_sketch,
     layers=tuple(
         CheckLayer(name, cases, sketches.judge_sketch, sketches.fewer_values, sketches.sketch_broke)
         for name, cases in (

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from miniserve.course.chapters.ch18_retries import backing_off, lab, persisting, waiting
+from miniserve.course.chapters.ch18_retries.drive import drive_persist
 from miniserve.course.check.code import CheckLayer, Code
 from miniserve.course.check.kinds import Classify, locked
 from miniserve.errors import (
@@ -137,7 +138,7 @@ PERSIST = Code(
     difficulty=3,
     weight=1.5,
     target="miniserve/clients/retry_loop.py::persist",
-    driver=persisting.drive_persist,
+    driver=drive_persist,
     layers=(
         CheckLayer("contract", persisting.persist_contract, persisting.judge_persist, None, persisting.persist_broke),
         CheckLayer("examples", persisting.persist_examples, persisting.judge_persist, None, persisting.persist_broke),
