@@ -8,7 +8,7 @@ PYTHONS = $(if $(PYTHON),$(PYTHON),python3 python3.11 python3.12 python3.13 pyth
 PY = .venv/bin/python
 # Options passed on: make demo ARGS='--help', make test ARGS='-k scheduler'
 ARGS ?=
-# How notebooks run: cells by the Python of .venv; what a library deprecates inside Jupyter is no failure of ours
+# How notebooks run: cells by the Python of .venv; deprecations inside Jupyter are not our failures
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=60 -o filterwarnings=default
 # Where torch comes from, if not from pip's usual index (README.md, "Linux without a GPU")
 TORCH_INDEX ?=
@@ -38,13 +38,13 @@ demo: setup ## start the whole stack on this machine until Ctrl-C (the first run
 	@echo "[demo] starting two replicas and a gateway: about 10 s on 2 cores; the first run also fetches the model (98 MB)" >&2
 	@$(PY) -m miniserve $(ARGS)
 
-test: setup ## run all that must pass: the tests, then `make notebooks` and `make check`
+test: setup ## run everything that must pass: the tests, then `make notebooks` and `make check`
 	@echo "[test] the tests that gate a change; some minutes on 2 cores, no network"
 	@$(PY) -m pytest $(ARGS)
 	@$(MAKE) --no-print-directory notebooks ARGS=
 	@$(MAKE) --no-print-directory check
 
-test-all: setup ## run the full counts too and record them in data/results/
+test-all: setup ## run the tests with their full counts and record them in data/results/
 	@echo "[test-all] every test with its full counts; much longer than make test (its record says how long)"
 	@$(PY) -m pytest -p full_record -m "full or not full" $(ARGS)
 
@@ -58,7 +58,7 @@ check: setup ## ruff, its formatter, mypy --strict, and notebooks against their 
 lab: setup ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=chapters --LabApp.default_url=/lab/tree/start_here.ipynb $(ARGS)
 
-notebooks: setup ## run every notebook: solved ones are all right, untouched ones say NOT TRIED, key results as stored
+notebooks: setup ## run every notebook: solved ones are right, untouched ones say NOT TRIED, key results are as stored
 	@echo "[notebooks] running every notebook of the course; some minutes on 2 cores"
 	@$(PY) -m pytest -p notebook_states $(NBVAL) chapters solutions $(ARGS)
 
