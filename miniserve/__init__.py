@@ -1,7 +1,7 @@
 """miniserve: a small, real framework for serving large language models, and the course it teaches with.
 
-Read along a request's path: `gateway` (HTTP edge) -> `policies` (every decision) -> `live` (asyncio world) ->
-`engine` (one replica's inside) -> `stream` (tokens to text to bytes) -> `observe` (what happened).
+Read along a request's path: `api` (HTTP) -> `policies` (every decision) -> `gateway` (performs them) -> `replica` ->
+`engine` (the inside of one) -> `text` and `sse` (tokens to text to bytes) -> `observe` (what happened).
 `types.py` is the vocabulary that all of them share.
 """
 

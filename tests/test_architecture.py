@@ -10,7 +10,7 @@ import io
 import re
 import tokenize
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -242,5 +242,38 @@ def test_every_name_in_backticks_exists(document: str) -> None:
                 missing.append(name)
         elif unknown := set(re.findall(r"[A-Za-z_]\w{2,}", name)) - known:
             missing.append(f"{name} ({', '.join(sorted(unknown))})")
+
+    assert missing == []
+
+
+def references(path: Path) -> Iterator[str]:
+    """Yield what a module's docstrings and comments name in backticks as a module: `room.module...` or a path."""
+    rooms = {room(module) for module in MODULES if module.parent != PACKAGE}
+    for name in re.findall(r"`([\w./]+)`", path.read_text(encoding="utf-8")):
+        if (name.endswith(".py") and "NN" not in name) or ("." in name and name.partition(".")[0] in rooms):
+            yield name
+
+
+def leads_somewhere(name: str) -> bool:
+    if name.endswith(".py"):
+        return is_there(name, "README.md") or (ROOT / name).is_file()
+    first, second, *rest = name.split(".")
+    module = PACKAGE / first / f"{second}.py"
+    if not module.is_file() and not (PACKAGE / first / second).is_dir():
+        return second in words_of((PACKAGE / first).rglob("*.py"))
+    return not rest or rest[0] in words_of([module] if module.is_file() else (PACKAGE / first / second).rglob("*.py"))
+
+
+def words_of(paths: Iterable[Path]) -> set[str]:
+    return {word for path in paths for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+
+
+def test_docstrings_name_modules_that_exist() -> None:
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in MODULES
+        for name in references(path)
+        if not leads_somewhere(name)
+    ]
 
     assert missing == []

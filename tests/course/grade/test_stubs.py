@@ -86,5 +86,5 @@ except NotImplementedError as error:
     assert "kind: This is what exercise 90.5 asks you to write" in ran.stdout
     assert "90.1  is checked outside" in ran.stdout
     chapters = tmp_path / "miniserve/course/chapters"
-    assert {path.name for path in chapters.glob("*/*")} == {"__init__.py", "lab.py"}
+    assert {path.name for path in chapters.glob("*/*.py")} == {"__init__.py", "lab.py"}
     assert not (tmp_path / "miniserve/course/grade").exists()
