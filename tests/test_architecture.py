@@ -269,11 +269,7 @@ def words_of(paths: Iterable[Path]) -> set[str]:
 
 
 def test_docstrings_name_modules_that_exist() -> None:
-    missing = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in MODULES
-        for name in references(path)
-        if not leads_somewhere(name)
-    ]
+    named = ((path, name) for path in MODULES for name in references(path))
+    missing = [f"{path.relative_to(ROOT)}: {name}" for path, name in named if not leads_somewhere(name)]
 
     assert missing == []
