@@ -149,7 +149,7 @@ class Send:
     replica_id: str
     request: Request
     attempt: int
-    first_token_within_s: float | None = None  # passed: UpstreamError with code "no_first_token"
+    first_token_within_s: float | None = None  # passed: NoFirstToken
     within_s: float | None = None  # passed: DeadlineExceeded (what is left of the request's own deadline)
 
 

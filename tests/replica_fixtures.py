@@ -71,7 +71,7 @@ class FakeEngine:
     def add(self, request: Request) -> None:
         self.thread_ids.add(threading.get_ident())
         if len(self.running) >= self.max_running:
-            raise Overloaded("the queue is full", None, None, 2.0)
+            raise Overloaded("the queue is full", retry_after_s=2.0)
         assert request.request_id not in self.running, "two requests with one id"
         self.running[request.request_id] = [request.sampling.max_tokens, 0]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from miniserve.errors import RequestError, UpstreamError
+from miniserve.errors import RequestError, left_the_fleet
 from miniserve.replica.wire import ReplicaReport
 from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
 
@@ -143,11 +143,11 @@ class Fleet:
     async def attempt(self, send: Send) -> AsyncGenerator[TokenEvent, None]:
         """Yield what the replica sends; closing early aborts. The attempt counts as outstanding until then.
 
-        Raises: UpstreamError if the replica has left the fleet; the replica's error.
+        Raises: Unreachable if the replica has left the fleet; the replica's error.
         """
         member = self._members.get(send.replica_id)
         if member is None:
-            raise UpstreamError(f"replica {send.replica_id} has left the fleet", None, "unreachable")
+            raise left_the_fleet(send.replica_id)
         member.outstanding += 1
         try:
             async with aclosing(self._stream(member.upstream, send)) as events:

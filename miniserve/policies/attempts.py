@@ -9,12 +9,11 @@ request, so an attempt's permit is held until then, or until the story ends with
 
 from __future__ import annotations
 
-from miniserve.errors import DeadlineExceeded, InternalError, RequestError
+from miniserve.errors import DeadlineExceeded, InternalError, NoFirstToken, Unreachable
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about
 from miniserve.policies.recovery.breaker import Permit
-from miniserve.policies.recovery.ejection import is_host_failure, is_success, is_suspicious
-from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
+from miniserve.policies.recovery.ejection import is_success, is_suspicious
 from miniserve.policies.recovery.retry import may_retry
 from miniserve.types import AttemptResult, FinishReason, Request, TokenIds
 
@@ -128,9 +127,7 @@ class Attempts:
 
 def _broke(attempt: AttemptResult) -> bool:
     """Say whether the request may be what broke this attempt: it was taken, and then something went wrong."""
-    if not is_suspicious(attempt) or is_host_failure(attempt.error) or isinstance(attempt.error, DeadlineExceeded):
-        return False
-    return not (isinstance(attempt.error, RequestError) and attempt.error.code == NO_FIRST_TOKEN)
+    return is_suspicious(attempt) and not isinstance(attempt.error, Unreachable | NoFirstToken | DeadlineExceeded)
 
 
 def joined(first: TokenIds, second: TokenIds) -> TokenIds:

@@ -255,7 +255,6 @@ class _Dispatch:
         view = self._fleet()
         return Overloaded(
             f"no replica is ready ({len(view.ready())} of {len(view.replicas)}); try again in {RETRY_AFTER_S:g} s",
-            None,
-            "no_replica_ready",
-            RETRY_AFTER_S,
+            code="no_replica_ready",
+            retry_after_s=RETRY_AFTER_S,
         )

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from miniserve.errors import InternalError, Overloaded, RequestError, UpstreamError
+from miniserve.errors import InternalError, Overloaded, RequestError, stopped
 from miniserve.observe.metrics import EngineStats
 from miniserve.replica.drain import DrainGate
 from miniserve.types import FinishReason, Request, TokenEvent
@@ -116,7 +116,7 @@ class LocalReplica:
         """
         with self.door.enter():
             if not self.ready():
-                raise Overloaded("this replica's engine is not running; try another", None, "not_ready", 1.0)
+                raise _not_ready("is not running")
             request = self._with_free_id(request)
             stream: _Stream = asyncio.Queue()
             finished = False
@@ -167,7 +167,7 @@ class LocalReplica:
         except Exception:  # the thread ends here, and streams must not wait for it for ever
             log.exception("the engine's thread broke")
             self._break()
-        self._deliver_to_all(UpstreamError("the replica was stopped before the answer was complete"))
+        self._deliver_to_all(stopped())
 
     def _read_inbox(self) -> bool:
         """Do all that was asked; sleep while there is nothing else to do. Return False when told to stop."""
@@ -195,7 +195,7 @@ class LocalReplica:
     def _add(self, message: _Add) -> None:
         try:
             if self.broken:
-                raise Overloaded("this replica's engine has failed; try another", None, "not_ready", 1.0)
+                raise _not_ready("has failed")
             self._engine.add(message.request)
         except RequestError as error:
             self._hand_over([(message.stream, error)])
@@ -257,6 +257,10 @@ class LocalReplica:
     def _call_on_loop(self, function: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends and nobody listens
             self._loop.call_soon_threadsafe(function, *args)
+
+
+def _not_ready(why: str) -> Overloaded:
+    return Overloaded(f"this replica's engine {why}; try another", code="not_ready", retry_after_s=1.0)
 
 
 def _put_all(deliveries: list[_Delivery]) -> None:

@@ -58,12 +58,13 @@ _request = TypeAdapter(Request)
 _event = TypeAdapter(TokenEvent)
 _report = TypeAdapter(ReplicaReport)
 
-_BY_STATUS: dict[int, type[RequestError]] = {  # a status belongs to one class only: see the tree in errors.py
-    error.status: error
-    for error in vars(errors).values()
-    if isinstance(error, type) and issubclass(error, RequestError) and error is not RequestError
-}
-_BY_TYPE = {error.type: error for error in reversed(_BY_STATUS.values())}  # the first class of those that share a type
+_KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, RequestError) and kind is not RequestError
+]
+_BY_CODE = {(kind.status, kind.code): kind for kind in _KINDS}  # one class has the status itself; others add a code
+_BY_TYPE = {kind.type: kind for kind in reversed(_KINDS)}  # the first class of those that share a type
 
 
 def encode_request(request: Request) -> bytes:
@@ -104,10 +105,9 @@ def decode_error(status: int, body: bytes, retry_after: str | None = None) -> Re
     except ValueError:
         retry_after_s = None
     found = _error_in(body)
-    kind = _BY_STATUS.get(status, UpstreamError)
     if found is None:
-        return kind(f"the replica answered {status}", None, None, retry_after_s)
-    return kind(found.message, found.param, found.code, retry_after_s)
+        return _kind(status, None)(f"the replica answered {status}", retry_after_s=retry_after_s)
+    return _kind(status, found.code)(found.message, found.param, found.code, retry_after_s)
 
 
 def encode_report(report: ReplicaReport) -> bytes:
@@ -154,11 +154,17 @@ def rss_bytes() -> int:
         return 0
 
 
+def _kind(status: int, code: str | None) -> type[RequestError]:
+    return _BY_CODE.get((status, code)) or _BY_CODE.get((status, None), UpstreamError)
+
+
 def _error_in(data: str | bytes) -> RequestError | None:
     try:
         fields: Any = json.loads(data)["error"]
-        kind = _BY_STATUS.get(fields.get("status")) or _BY_TYPE.get(fields["type"], UpstreamError)
-        return kind(str(fields["message"]), fields["param"], fields["code"], fields.get("retry_after_s"))
+        status, code = fields.get("status"), fields["code"]
+        if (status, None) not in _BY_CODE:
+            status = _BY_TYPE.get(fields["type"], UpstreamError).status
+        return _kind(status, code)(str(fields["message"]), fields["param"], code, fields.get("retry_after_s"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -114,7 +114,7 @@ def test_a_backend_that_speaks_text_is_streamed_too(start_edge: StartEdge) -> No
     ("error", "status", "kind"),
     [
         (InvalidRequest("the prompt is too long", "messages"), 400, "invalid_request_error"),
-        (RateLimited("slowly", None, None, 2.0), 429, "rate_limit_error"),
+        (RateLimited("slowly", retry_after_s=2.0), 429, "rate_limit_error"),
         (UpstreamError("no replica answered"), 502, "upstream_error"),
         (Overloaded("the queue is full"), 503, "overloaded_error"),
         (DeadlineExceeded("too late"), 504, "timeout_error"),

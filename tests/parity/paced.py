@@ -23,7 +23,7 @@ from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.scheduler import Scheduler
 from miniserve.engine.sequence import Sequence
 from miniserve.engine.step_time import StepTimeModel
-from miniserve.errors import RequestError, UpstreamError
+from miniserve.errors import RequestError, no_connection, stopped
 from miniserve.replica.wire import ReplicaReport
 from miniserve.sim.sequence import make_sequence
 from miniserve.types import FinishReason, ReplicaState, Request, TokenEvent
@@ -105,12 +105,12 @@ class PacedReplica:
 
     async def close(self) -> None:
         """Stop; requests still running fail."""
-        self.kill(UpstreamError("the replica was stopped before the answer was complete"))
+        self.kill(stopped())
         await asyncio.gather(self._turns, return_exceptions=True)
 
     def _check_reachable(self) -> None:
         if self._unreachable:
-            raise UpstreamError("no connection to the replica", None, "unreachable")
+            raise no_connection()
 
     # --- faults --------------------------------------------------------------------------------------------------
 

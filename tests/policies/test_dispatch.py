@@ -16,9 +16,11 @@ from miniserve.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
+    NoFirstToken,
     Overloaded,
     PolicyError,
     RequestError,
+    Unreachable,
     UpstreamError,
 )
 from miniserve.policies.admission.admission import AdmissionVerdict, Admit, Reject
@@ -27,7 +29,7 @@ from miniserve.policies.decision_log import Decision, logged
 from miniserve.policies.dispatch import cancel, dispatch
 from miniserve.policies.recovery.breaker import Breaker, BreakerState
 from miniserve.policies.recovery.ejection import Ejector
-from miniserve.policies.recovery.progress import NO_FIRST_TOKEN, ProgressWatch
+from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.policies.recovery.retry import Backoff, NaiveRetry, NeverRetry
 from miniserve.policies.recovery.retry_budget import RetryBudget, TokenThrottle, Unlimited
 from miniserve.policies.routing.balancer import LeastOutstanding
@@ -49,8 +51,8 @@ from miniserve.types import (
 
 REQUEST = Request(request_id="q", model="m", prompt_ids=(1, 2, 3))
 AT_ONCE = NaiveRetry(max_attempts=3)
-SILENT = UpstreamError("no token", None, NO_FIRST_TOKEN)
-REFUSED = UpstreamError("nobody there", None, "unreachable")
+SILENT = NoFirstToken("no token")
+REFUSED = Unreachable("nobody there")
 
 Answer = Callable[[Send], AttemptResult]
 
@@ -329,7 +331,7 @@ def test_a_deadline_that_has_passed_is_no_reason_to_send() -> None:
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
-    error = Overloaded("full", None, None, 5.0)
+    error = Overloaded("full", retry_after_s=5.0)
     for deadline_s, sends in ((4.0, 1), (6.0, 2)):
         world, outcome = tell(fleet_of("a", "b"), failing(error), due(deadline_s), retry=Backoff(max_attempts=2))
         assert len(world.sends) == sends

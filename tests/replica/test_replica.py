@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from miniserve.errors import InternalError, Overloaded, UpstreamError
+from miniserve.errors import InternalError, Overloaded, UpstreamError, draining, stopped
 from miniserve.replica.local import FAILURES_UNTIL_BROKEN, LocalReplica
 from miniserve.types import FinishReason, Request
 
@@ -182,8 +182,9 @@ async def test_draining_refuses_the_new_and_finishes_the_old(
         old = asyncio.create_task(collect(replica, make_request("old")))
         await until(lambda: engine.running)
         assert await replica.drain(timeout_s=0.0) is False, "one is still running"
-        with pytest.raises(Overloaded, match="draining"):
+        with pytest.raises(Overloaded, match="draining") as refused:
             await collect(replica, make_request("new"))
+        assert refused.value.args == draining().args, "as in a simulation"
         assert not replica.ready()
         engine.gate.set()
         assert await replica.drain(timeout_s=20.0) is True
@@ -197,5 +198,6 @@ async def test_stopping_ends_what_runs_with_an_error(
         task = asyncio.create_task(collect(replica, make_request(max_tokens=10_000_000)))
         await until(lambda: engine.running)
         await replica.close()
-        with pytest.raises(UpstreamError, match="stopped"):
+        with pytest.raises(UpstreamError, match="stopped") as ended:
             await task
+        assert ended.value.args == stopped().args, "as in a simulation"

@@ -96,7 +96,7 @@ def test_a_plain_token_is_short() -> None:
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_an_error_arrives_as_itself_by_status_and_inside_a_stream(kind: type[RequestError]) -> None:
-    sent = kind("what happened", "prompt", "a_code", 1.5)
+    sent = kind("what happened", param="prompt", code=kind.code or "a_code", retry_after_s=1.5)
     by_status = decode_error(sent.status, encode_error(sent).encode(), "1.5")
     assert type(by_status) is kind
     assert by_status.args == sent.args

@@ -21,15 +21,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from miniserve.errors import DeadlineExceeded, InternalError, RequestError, SetupError, UpstreamError
+from miniserve.errors import DeadlineExceeded, InternalError, RequestError, SetupError, Unreachable, UpstreamError
 from miniserve.types import AttemptResult, FinishReason, ReplicaView
-
-HOST_CODES = frozenset({"connection_refused", "unreachable"})  # no request got as far as to be the reason
-
-
-def is_host_failure(error: Exception | None) -> bool:
-    """Say whether the replica alone is to blame: it could not even be reached."""
-    return isinstance(error, UpstreamError) and error.code in HOST_CODES
 
 
 def is_suspicious(result: AttemptResult) -> bool:
@@ -123,7 +116,7 @@ class Ejector:
         """
         blamed: list[str] = []
         for one in (*result.losers, result):
-            if is_host_failure(one.error):
+            if isinstance(one.error, Unreachable):  # no request got as far as to be the reason
                 blamed += self._blame(one.replica_id, 1, now_s, unreachable=True)
             elif is_suspicious(one):
                 blamed += self._accuse(fingerprint, one.replica_id, now_s)
