@@ -16,8 +16,9 @@ from miniserve.api.app import create_app
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
+from miniserve.engine.stats import EngineStats
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.observe.metrics import ApiMetrics, EngineCollector, EngineStats
+from miniserve.observe.metrics import ApiMetrics, EngineCollector
 
 
 def served_model(name: str, folder: Path, max_model_len: int) -> ServedModel:

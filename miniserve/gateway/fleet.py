@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from miniserve.engine.stats import Load
 from miniserve.errors import RequestError, left_the_fleet
 from miniserve.replica.wire import ReplicaReport
 from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
@@ -51,21 +52,20 @@ class Member:
 
     def view(self) -> ReplicaView:
         report = self.report
-        if report is None:
-            return ReplicaView(self.replica_id, self.state, self.outstanding, region=self.region, weight=self.weight)
+        load = Load() if report is None else report.stats.load()
         return ReplicaView(
             self.replica_id,
             self.state,
             self.outstanding,
-            queue_depth=report.waiting,
-            running=report.running,
-            kv_used_fraction=report.kv_used_fraction,
-            tokens_per_s=report.tokens_per_s,
-            version=report.model,
+            queue_depth=load.queue_depth,
+            running=load.running,
+            kv_used_fraction=load.kv_used_fraction,
+            tokens_per_s=load.tokens_per_s,
+            version="" if report is None else report.model,
             region=self.region,
             weight=self.weight,
             as_of_s=self.as_of_s,
-            steps=report.steps,
+            steps=load.steps,
         )
 
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from miniserve.engine.stats import EngineStats
 from miniserve.errors import InternalError, Overloaded, RequestError, stopped
-from miniserve.observe.metrics import EngineStats
 from miniserve.replica.drain import DrainGate
 from miniserve.types import FinishReason, Request, TokenEvent
 
@@ -83,8 +83,7 @@ class LocalReplica:
     def __init__(self, engine: StepEngine, *, on_broken: Callable[[], None] = lambda: None) -> None:
         self.door = DrainGate("this replica")
         self.broken = False
-        self.steps = 0  # taken so far; written by the engine thread
-        self.max_abort_lag_steps = 0  # most steps begun between an abort's being asked for and its being done
+        self.max_abort_lag_steps = 0  # most steps ended between an abort's being asked for and its being done
         self._engine = engine
         self._on_broken = on_broken
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
@@ -135,7 +134,7 @@ class LocalReplica:
             finally:
                 self._active.discard(request.request_id)
                 if not finished:
-                    self._inbox.put(_Abort(request.request_id, self.steps))
+                    self._inbox.put(_Abort(request.request_id, self._stats.counters.steps))
 
     async def drain(self, timeout_s: float) -> bool:
         """Take nothing new, finish what runs; return whether all of it finished within `timeout_s`."""
@@ -186,7 +185,8 @@ class LocalReplica:
             case _Add():
                 self._add(message)
             case _Abort():
-                self.max_abort_lag_steps = max(self.max_abort_lag_steps, self.steps - message.asked_at_step)
+                lag_steps = self._stats.counters.steps - message.asked_at_step
+                self.max_abort_lag_steps = max(self.max_abort_lag_steps, lag_steps)
                 if self._streams.pop(message.request_id, None) is not None:
                     self._abort(message.request_id)
             case _Refresh():
@@ -206,7 +206,6 @@ class LocalReplica:
             self._streams[message.request.request_id] = message.stream
 
     def _step(self) -> None:
-        self.steps += 1  # before the step: an abort asked for during it is done one boundary later, which is lag 0
         try:
             events = self._engine.step()
         except Exception:
@@ -227,7 +226,7 @@ class LocalReplica:
     def _failed_step(self) -> None:
         """Nobody knows which request did it, so all that were running end; the next ones may well succeed."""
         self._failures += 1
-        log.exception("engine step %d failed (%d in a row)", self.steps, self._failures)
+        log.exception("engine step %d failed (%d in a row)", self._stats.counters.steps + 1, self._failures)
         for request_id in list(self._streams):
             self._abort(request_id)
         self._deliver_to_all(InternalError("the engine failed while this request was running"))

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from miniserve import errors
+from miniserve.engine.stats import EngineStats
 from miniserve.errors import InvalidRequest, RequestError, UpstreamError
-from miniserve.observe.metrics import EngineStats
 from miniserve.types import ReplicaState, Request, TokenEvent
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """What a replica says about itself: its process, and its engine's counters as of the last step."""
+    """What a replica says about itself: its process, and its engine as of the last step."""
 
     pid: int
     model: str
@@ -31,27 +30,8 @@ class ReplicaReport:
     uptime_s: float
     rss_bytes: int
     max_model_len: int
-    steps: int = 0
-    running: int = 0
-    waiting: int = 0
-    blocks_total: int = 0
-    blocks_used: int = 0
-    blocks_cached: int = 0
-    block_size: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    prefix_query_tokens: int = 0
-    prefix_hit_tokens: int = 0
-    recomputed_tokens: int = 0
-    preemptions: int = 0
-    yields: int = 0
-    tokens_per_s: float = 0.0
+    stats: EngineStats
     max_abort_lag_steps: int = 0
-    finished: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def kv_used_fraction(self) -> float:
-        return self.blocks_used / self.blocks_total if self.blocks_total else 0.0
 
 
 _request = TypeAdapter(Request)
@@ -120,29 +100,6 @@ def decode_report(data: bytes) -> ReplicaReport:
         return _report.validate_json(data)
     except ValidationError as error:
         raise UpstreamError(f"the replica sent no report: {_first(error)}") from None
-
-
-def report_of(
-    stats: EngineStats,
-    *,
-    model: str,
-    max_model_len: int,
-    state: ReplicaState,
-    uptime_s: float,
-    max_abort_lag_steps: int = 0,
-) -> ReplicaReport:
-    """Return this process's report: what it is, and the engine's counters, which a report calls by the same names."""
-    names = [name for name in ReplicaReport.__dataclass_fields__ if hasattr(stats, name)]
-    return ReplicaReport(
-        pid=os.getpid(),
-        model=model,
-        max_model_len=max_model_len,
-        state=state,
-        uptime_s=round(uptime_s, 3),
-        rss_bytes=rss_bytes(),
-        max_abort_lag_steps=max_abort_lag_steps,
-        **{name: getattr(stats, name) for name in names},
-    )
 
 
 def rss_bytes() -> int:

@@ -12,6 +12,8 @@ import pytest
 from parity import virtual_time
 
 from miniserve.clock import ManualClock
+from miniserve.engine.scheduler import Counters
+from miniserve.engine.stats import EngineStats
 from miniserve.errors import InternalError, InvalidRequest, Overloaded, RequestError, UpstreamError
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
@@ -57,8 +59,8 @@ class ScriptedUpstream:
         self.probes += 1
         if not self.answers:
             raise UpstreamError("no report")
-        counts = {"steps": self.steps, "running": 2, "waiting": 3, "blocks_total": 4, "blocks_used": 1}
-        return ReplicaReport(1, "tiny", self.state, 1.0, 1, 512, **counts)
+        stats = EngineStats(Counters(steps=self.steps), running=2, waiting=3, blocks_total=4, blocks_used=1)
+        return ReplicaReport(1, "tiny", self.state, 1.0, 1, 512, stats)
 
     async def close(self) -> None:
         self.closed = True

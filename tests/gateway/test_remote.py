@@ -165,7 +165,8 @@ async def test_the_report_tells_the_process_and_the_engine(
         await collect(replica, make_request(max_tokens=3))
         report = await replica.report(timeout_s=5.0)
     assert (report.state, report.model, report.max_model_len) == (ReplicaState.READY, "tiny", 512)
-    assert (report.steps, report.running, report.blocks_used, report.finished["length"]) == (3, 0, 0, 1)
+    stats, counters = report.stats, report.stats.counters
+    assert (counters.steps, stats.running, stats.blocks_used, counters.finished["length"]) == (3, 0, 0, 1)
 
 
 async def test_a_refused_connection_is_an_upstream_error(make_request: Callable[..., Request]) -> None:
