@@ -53,7 +53,7 @@ class SamplingParams:
 class Request:
     """One generation, tokenized, as policies and replicas see it."""
 
-    request_id: str
+    request_id: str  # unique, so made where the request comes in: what a client calls its request need not be
     model: str
     prompt_ids: TokenIds
     sampling: SamplingParams = SamplingParams()

@@ -7,7 +7,6 @@ client) closes the backend's generator exactly once.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal
@@ -50,26 +49,25 @@ class Generation:
         Raises: what the backend raises; UpstreamError if it ends without saying why.
         """
         self._count_prompt()
-        with self._parts.live_ids.claimed(self._request.request_id) as request_id:
-            events = self._parts.backend.generate(dataclasses.replace(self._request, request_id=request_id))
-            reason = "error"
-            try:
-                async for event in events:
-                    if self._finished:
-                        continue  # let the backend come to its own end: closing it now would look like an abort
-                    piece = self._take(event)
-                    reason = piece.finish_reason or reason
-                    yield piece
-                    if self._text.stopped and event.finish_reason is None:
-                        return  # the backend would go on: closing it is what stops it
-                if not self._finished:
-                    raise UpstreamError("the generation broke off before its end; send the request again")
-            except (GeneratorExit, asyncio.CancelledError):
-                reason = reason if self._finished else "abort"
-                raise
-            finally:
-                self._record_end(reason)
-                await events.aclose()
+        events = self._parts.backend.generate(self._request)
+        reason = "error"
+        try:
+            async for event in events:
+                if self._finished:
+                    continue  # let the backend come to its own end: closing it now would look like an abort
+                piece = self._take(event)
+                reason = piece.finish_reason or reason
+                yield piece
+                if self._text.stopped and event.finish_reason is None:
+                    return  # the backend would go on: closing it is what stops it
+            if not self._finished:
+                raise UpstreamError("the generation broke off before its end; send the request again")
+        except (GeneratorExit, asyncio.CancelledError):
+            reason = reason if self._finished else "abort"
+            raise
+        finally:
+            self._record_end(reason)
+            await events.aclose()
 
     def _count_prompt(self) -> None:
         count = len(self._request.prompt_ids)

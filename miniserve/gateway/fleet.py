@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
@@ -158,7 +158,7 @@ class Fleet:
 
     def _stream(self, upstream: Upstream, send: Send) -> AsyncGenerator[TokenEvent, None]:
         """Where drills put their faults (`tests/parity/paced_fleet.py`)."""
-        return upstream.generate(send.request)
+        return upstream.generate(_named(send))
 
     # --- control loops ---------------------------------------------------------------------------------------------
 
@@ -202,6 +202,13 @@ class Fleet:
         if member.state is not state:
             log.info("replica %s: %s -> %s%s", member.replica_id, member.state.value, state.value, why)
             member.state = state
+
+
+def _named(send: Send) -> Request:
+    """Give each attempt a name: a replica may be asked again before it hears that the last attempt was given up."""
+    if send.attempt == 0:
+        return send.request
+    return replace(send.request, request_id=f"{send.request.request_id}.{send.attempt}")
 
 
 async def _retire(member: Member, probe: asyncio.Task[None] | None) -> None:

@@ -68,7 +68,7 @@ class _Dispatch:
         self._fleet = fleet
         self._clock = clock
         self._policies = policies
-        self._attempts = Attempts(request, policies, clock())
+        self._attempts = Attempts(request, policies)
         self._somebody_hangs = False  # as of the last look at the fleet
 
     def story_behind(self, admission: Admission) -> Story:

@@ -20,7 +20,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -88,8 +88,6 @@ class LocalReplica:
         self._on_broken = on_broken
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._stats = engine.stats()
-        self._active: set[str] = set()  # the loop's: ids of unfinished requests
-        self._added = 0
         self._streams: dict[str, _Stream] = {}  # the engine thread's
         self._failures = 0
         self._loop = asyncio.get_running_loop()
@@ -116,10 +114,8 @@ class LocalReplica:
         with self.door.enter():
             if not self.ready():
                 raise _not_ready("is not running")
-            request = self._with_free_id(request)
             stream: _Stream = asyncio.Queue()
             finished = False
-            self._active.add(request.request_id)
             self._inbox.put(_Add(request, stream))
             try:
                 while not finished:
@@ -132,7 +128,6 @@ class LocalReplica:
                         raise InternalError("the engine could not finish this request")
                     yield item
             finally:
-                self._active.discard(request.request_id)
                 if not finished:
                     self._inbox.put(_Abort(request.request_id, self._stats.counters.steps))
 
@@ -147,13 +142,6 @@ class LocalReplica:
         if self._thread.is_alive():
             self._inbox.put(_Stop())
             await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)  # a hung step must not hang the exit as well
-
-    def _with_free_id(self, request: Request) -> Request:
-        """The engine knows requests by id, but two clients may send the same one at the same time."""
-        if request.request_id not in self._active:
-            return request
-        self._added += 1
-        return replace(request, request_id=f"{request.request_id}#{self._added}")
 
     # --- the engine thread's half ----------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.traffic import Traffic
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.replica.wire import ReplicaReport
-from miniserve.types import FinishReason, FleetView, ReplicaState, ReplicaView, Request, TokenEvent
+from miniserve.types import FinishReason, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
 
 pytestmark = pytest.mark.anyio
 
@@ -268,6 +268,15 @@ async def test_draining_finishes_what_runs_and_refuses_the_rest(
         upstream.release.set()
         assert await backend.drain(timeout_s=20.0) is True
         assert await running == [0, 1, 2]
+
+
+async def test_each_attempt_has_a_name_of_its_own(make_request: Callable[..., Request]) -> None:
+    """A replica that is tried again may not have heard yet that the last attempt was given up."""
+    async with a_fleet() as fleet:
+        await fleet.put("a", ScriptedUpstream(tokens=1))
+        attempts = [fleet.attempt(Send("a", make_request("q"), number)) for number in range(3)]
+        names = [event.request_id for attempt in attempts async for event in attempt]
+    assert names == ["q", "q.1", "q.2"]
 
 
 async def test_traffic_counts_what_passes(make_request: Callable[..., Request]) -> None:

@@ -249,16 +249,16 @@ def test_a_bad_replica_among_good_ones_is_ejected_and_no_client_notices() -> Non
     assert policies.ejector.ejected(0.0) == {"bad"}
 
 
-def test_two_clients_that_use_the_same_id_cannot_accuse_a_replica() -> None:
-    """One's failure is no matter of the other's success, whatever they call themselves."""
+def test_two_clients_that_send_the_same_cannot_accuse_a_replica() -> None:
+    """One's failure is no matter of the other's success: every request has an id of its own, made by the gateway."""
     policies = Policies(LeastOutstanding(), second_opinions=None)
     world = World()
-    for _ in range(20):
+    for n in range(20):
         world.answer = failing(InternalError("bug"))
-        world.tell(policies, fleet_of("a"))
+        world.tell(policies, fleet_of("a"), replace(REQUEST, request_id=f"one {n}"))
         world.clock.advance(0.1)
         world.answer = succeeding
-        world.tell(policies, fleet_of("b"))
+        world.tell(policies, fleet_of("b"), replace(REQUEST, request_id=f"other {n}"))
         world.clock.advance(0.1)
     assert policies.ejector is not None
     assert not policies.ejector.ejected(world.clock())
