@@ -72,7 +72,7 @@ class Generation:
     def _count_prompt(self) -> None:
         count = len(self._request.prompt_ids)
         self._exchange.prompt_tokens += count
-        self._parts.metrics.prompt_tokens.inc(count)
+        self._parts.metrics.begin_generation(count)
 
     def _take(self, event: TokenEvent) -> TextPiece:
         text, used = self._detokenize(event)
@@ -85,7 +85,7 @@ class Generation:
         return TextPiece(self._index, text, event.logprobs[:used], finish)
 
     def _record_end(self, reason: str) -> None:
-        self._parts.metrics.finished.labels(reason).inc()
+        self._parts.metrics.end_generation(reason)
         self._exchange.finish_reason = reason
 
     def _detokenize(self, event: TokenEvent) -> tuple[str, int]:
@@ -118,11 +118,11 @@ class Generation:
             return
         now_s = self._parts.clock()
         if self._last_s is None:
-            metrics.time_to_first_token.observe(now_s - self._request.arrived_s)
+            metrics.record_first_token(now_s - self._request.arrived_s)
         else:
             metrics.record_tokens(used, now_s - self._last_s)
         if exchange.first_token_s is None:
             exchange.first_token_s = now_s
         self._last_s = now_s
         exchange.completion_tokens += used
-        metrics.completion_tokens.inc(used)
+        metrics.count_tokens(used, now_s)

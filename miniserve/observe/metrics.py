@@ -1,6 +1,6 @@
 """Numbers for Prometheus: what the edge sees of each request, and what the engine says about itself.
 
-`EdgeMetrics` is written while requests pass. `EngineCollector` is asked at each scrape and copies the engine's own
+`ApiMetrics` is written while requests pass. `EngineCollector` is asked at each scrape and copies the engine's own
 counts, so that they are kept once. Native names start with `miniserve_` and are clean for `promtool check metrics`;
 the `vllm:*` aliases exist because routers and load generators look for exactly those names.
 
@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from miniserve.engine.stats import EngineStats
+from miniserve.observe.recent import Recent
 
 # Three buckets per decade. A fast decode step takes well under a millisecond, so inter-token buckets start there;
 # vLLM's start at 10 ms, which leaves such engines without readable percentiles.
@@ -25,9 +26,10 @@ _DURATION_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.
 
 
 class ApiMetrics:
-    """What one HTTP edge counts. One per registry."""
+    """What one HTTP edge counts. One per registry. `recent` counts along, for whoever watches."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, recent: Recent | None = None) -> None:
+        self.recent = Recent() if recent is None else recent
         self.in_flight = Gauge(
             "miniserve_http_requests_in_flight", "HTTP requests being answered now.", registry=registry
         )
@@ -73,6 +75,26 @@ class ApiMetrics:
         """Count one HTTP exchange that is over. `status` None: it ended without an answer."""
         self.requests.labels(route, method, str(status or "none")).inc()
         self.duration.labels(route).observe(duration_s)
+
+    def begin_generation(self, prompt_tokens: int) -> None:
+        """Count a generation that begins."""
+        self.prompt_tokens.inc(prompt_tokens)
+        self.recent.begin()
+
+    def record_first_token(self, ttft_s: float) -> None:
+        """Count how long a generation's first token took."""
+        self.time_to_first_token.observe(ttft_s)
+        self.recent.ttft_s.add(ttft_s)
+
+    def count_tokens(self, count: int, now_s: float) -> None:
+        """Count tokens that are sent to a client."""
+        self.completion_tokens.inc(count)
+        self.recent.add_tokens(count, now_s)
+
+    def end_generation(self, reason: str) -> None:
+        """Count a generation that is over; "error" is one that failed."""
+        self.finished.labels(reason).inc()
+        self.recent.end(failed=reason == "error")
 
     def record_tokens(self, count: int, gap_s: float) -> None:
         """Count `count` tokens that arrived together, `gap_s` after the ones before them."""

@@ -17,7 +17,6 @@ from miniserve.engine.stats import EngineStats
 from miniserve.errors import InternalError, InvalidRequest, Overloaded, RequestError, UpstreamError
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
-from miniserve.gateway.traffic import Traffic
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.replica.wire import ReplicaReport
 from miniserve.types import FinishReason, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
@@ -277,20 +276,3 @@ async def test_each_attempt_has_a_name_of_its_own(make_request: Callable[..., Re
         attempts = [fleet.attempt(Send("a", make_request("q"), number)) for number in range(3)]
         names = [event.request_id for attempt in attempts async for event in attempt]
     assert names == ["q", "q.1", "q.2"]
-
-
-async def test_traffic_counts_what_passes(make_request: Callable[..., Request]) -> None:
-    clock = ManualClock()
-    upstream = ScriptedUpstream(tokens=10)
-    async with a_fleet() as fleet:
-        await fleet.put("a", upstream)
-        traffic = Traffic(FleetBackend(fleet, LeastOutstanding()), clock)
-        assert await collect(traffic, make_request()) == list(range(10))
-        upstream.error = UpstreamError("cut")
-        with pytest.raises(UpstreamError):
-            await collect(traffic, make_request())
-    assert (traffic.requests, traffic.failed, traffic.in_flight) == (2, 1, 0)
-    assert traffic.ttft_s.percentiles(50) == (0.0,)
-    assert traffic.tokens_per_s() == 20 / 5.0
-    clock.advance(5.2)
-    assert traffic.tokens_per_s() == 0.0

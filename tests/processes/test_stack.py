@@ -64,7 +64,7 @@ async def test_disconnecting_frees_all_blocks_streaming_or_not(long_folder: Path
         plain = await eventually(stack, lambda report: report.stats.running == 0)
         assert (plain.stats.blocks_used, plain.stats.counters.finished.get("abort")) == (0, 2)
         assert plain.max_abort_lag_steps <= 2, "engine steps between an abort's being asked for and its being done"
-        assert stack.gateway.traffic.in_flight == 0
+        assert stack.gateway.recent.in_flight == 0
 
         again = await client.post("/v1/completions", json={**PROMPT, "max_tokens": 4})
         assert again.status_code == 200
