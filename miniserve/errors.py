@@ -12,12 +12,18 @@
         ├── PayloadTooLarge             413      no
         ├── RateLimited                 429      yes   `retry_after_s`
         ├── InternalError               500      no    our bug: the message says nothing about the inside
-        ├── UpstreamError               502      yes   a replica broke off or refused the connection
+        ├── UpstreamError               502      yes   a replica broke off
+        │   ├── NoFirstToken            502      yes   ... or was cut off, because its first token did not come
+        │   └── Unreachable             502      yes   ... or could not be reached at all: no request is to blame
         ├── Overloaded                  503      yes   `retry_after_s`
         └── DeadlineExceeded            504      no
 
-All arguments are positional with defaults (simpy rebuilds a failing process's exception as `type(e)(*e.args)`).
+An error is told by its class, never by its code: codes are for clients. simpy rebuilds a failing process's exception as
+`type(e)(*e.args)`, so `args` holds all arguments in order; callers name those after the message.
 A message says what happened, with the numbers, and what to do. `assert` is for our own invariants only.
+
+Failures that happen in both worlds, live and simulated, are made by the functions at the end, so that a policy meets
+the same class, code and message in each.
 """
 
 from __future__ import annotations
@@ -48,10 +54,12 @@ class RequestError(MiniserveError):
     status = 500
     retryable = False
     type = "server_error"
+    code: str | None = None  # the class's own, where it has one
 
     def __init__(
         self, message: str = "", param: str | None = None, code: str | None = None, retry_after_s: float | None = None
     ) -> None:
+        code = code or self.code
         super().__init__(message, param, code, retry_after_s)
         self.message = message
         self.param = param
@@ -104,6 +112,14 @@ class UpstreamError(RequestError):
     type = "upstream_error"
 
 
+class NoFirstToken(UpstreamError):
+    code = "no_first_token"
+
+
+class Unreachable(UpstreamError):
+    code = "unreachable"
+
+
 class Overloaded(RequestError):
     status = 503
     retryable = True
@@ -113,3 +129,47 @@ class Overloaded(RequestError):
 class DeadlineExceeded(RequestError):
     status = 504
     type = "timeout_error"
+
+
+# --- what goes wrong between a gateway and a replica, in both worlds ------------------------------------------------
+
+
+def left_the_fleet(replica_id: str) -> Unreachable:
+    """The request was to be sent to a replica that is no longer there."""
+    return Unreachable(f"replica {replica_id} has left the fleet")
+
+
+def no_connection() -> Unreachable:
+    """The replica's process is not there, or nothing reaches it."""
+    return Unreachable("no connection to the replica")
+
+
+def cut_off() -> Unreachable:
+    """The network between gateway and replica broke while the replica was answering."""
+    return Unreachable("the network to the replica broke before its answer was complete")
+
+
+def broke_off() -> UpstreamError:
+    """The replica's process ended while it was answering; the request may be the reason."""
+    return UpstreamError("the connection to the replica failed before its answer was complete")
+
+
+def stopped() -> UpstreamError:
+    """The replica was taken away while it was answering."""
+    return UpstreamError("the replica was stopped before its answer was complete")
+
+
+def no_first_token(after_s: float) -> NoFirstToken:
+    """The driver has waited long enough for the attempt's first token."""
+    return NoFirstToken(f"the replica brought no token within {after_s:g} s")
+
+
+def deadline_passed() -> DeadlineExceeded:
+    """The driver has waited for the answer until the request's deadline."""
+    return DeadlineExceeded("the request's deadline passed before its answer was complete")
+
+
+def draining(name: str = "this replica") -> Overloaded:
+    """A door is shut: what is inside may finish, and nothing new comes in."""
+    message = f"{name} is draining and takes no new requests; try another"
+    return Overloaded(message, code="draining", retry_after_s=1.0)

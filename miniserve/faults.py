@@ -61,7 +61,7 @@ class AttemptFault:
     def error(self) -> RequestError:
         """Return the error as the gateway would see it."""
         what = "refused the request" if self.after_tokens == 0 else f"broke off after {self.after_tokens} tokens"
-        return _ERRORS[self.status](f"injected fault: the replica {what}", None, "injected_fault")
+        return _ERRORS[self.status](f"injected fault: the replica {what}", code="injected_fault")
 
 
 class FaultPlan(Protocol):

@@ -53,7 +53,7 @@ class SamplingParams:
 class Request:
     """One generation, tokenized, as policies and replicas see it."""
 
-    request_id: str
+    request_id: str  # unique, so made where the request comes in: what a client calls its request need not be
     model: str
     prompt_ids: TokenIds
     sampling: SamplingParams = SamplingParams()
@@ -149,7 +149,7 @@ class Send:
     replica_id: str
     request: Request
     attempt: int
-    first_token_within_s: float | None = None  # passed: UpstreamError with code "no_first_token"
+    first_token_within_s: float | None = None  # passed: NoFirstToken
     within_s: float | None = None  # passed: DeadlineExceeded (what is left of the request's own deadline)
 
 

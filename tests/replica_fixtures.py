@@ -14,6 +14,8 @@ import pytest
 from miniserve.api.wiring import api_app, served_model
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
+from miniserve.engine.scheduler import Counters
+from miniserve.engine.stats import EngineStats
 from miniserve.errors import Overloaded
 from miniserve.processes.http_server import HttpServer, bind
 from miniserve.replica.local import LocalReplica
@@ -21,26 +23,6 @@ from miniserve.replica.server import add_internal_routes, reporter
 from miniserve.types import FinishReason, Request, SamplingParams, TokenEvent
 
 DEADLINE_S = 20.0  # far beyond what anything here takes; a condition that is not true by then never will be
-
-
-@dataclass(frozen=True)
-class FakeStats:
-    steps: int
-    running: int
-    blocks_total: int
-    blocks_used: int
-    finished: dict[str, int]
-    waiting: int = 0
-    blocks_cached: int = 0
-    block_size: int = 16
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    prefix_query_tokens: int = 0
-    prefix_hit_tokens: int = 0
-    recomputed_tokens: int = 0
-    preemptions: int = 0
-    yields: int = 0
-    tokens_per_s: float = 0.0
 
 
 @dataclass
@@ -71,7 +53,7 @@ class FakeEngine:
     def add(self, request: Request) -> None:
         self.thread_ids.add(threading.get_ident())
         if len(self.running) >= self.max_running:
-            raise Overloaded("the queue is full", None, None, 2.0)
+            raise Overloaded("the queue is full", retry_after_s=2.0)
         assert request.request_id not in self.running, "two requests with one id"
         self.running[request.request_id] = [request.sampling.max_tokens, 0]
 
@@ -101,9 +83,11 @@ class FakeEngine:
             self.finished["length"] += 1
         return TokenEvent(request_id, (entry[1] - 1,), FinishReason.LENGTH if last else None)
 
-    def stats(self) -> FakeStats:
+    def stats(self) -> EngineStats:
         self.stats_calls += 1
-        return FakeStats(self.steps, len(self.running), 64, len(self.running), dict(self.finished))
+        counters = Counters(steps=self.steps, finished=dict(self.finished))
+        running = len(self.running)
+        return EngineStats(counters, running, blocks_total=64, blocks_used=running, block_size=16)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""The outermost station: gives every exchange its id, counts it, and writes one log line when it is over.
+"""The outermost station: gives every exchange its ids, counts it, and writes one log line when it is over.
 
 Pure ASGI. Whatever goes wrong further in, the client gets an answer with `x-request-id`, and the log a JSON line with
-that id, the status, tokens and durations; 499 stands for a client that left. Prompts, answers and paths that are not
-ours are never logged.
+that id and our own, the status, tokens and durations; 499 stands for a client that left. Prompts, answers and paths
+that are not ours are never logged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from miniserve.api.errors import as_request_error, error_response
-from miniserve.api.exchange import Exchange, choose_request_id
+from miniserve.api.exchange import Exchange, new_exchange
 from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock
 
@@ -36,7 +36,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(choose_request_id(Headers(scope=scope).get("x-request-id")), self._clock())
+        exchange = new_exchange(Headers(scope=scope).get("x-request-id"), self._clock())
         scope.setdefault("state", {})["exchange"] = exchange
         with self._metrics.in_flight.track_inprogress():
             try:
@@ -48,7 +48,7 @@ class AccessLog:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = exchange.request_id
+                MutableHeaders(scope=message)["x-request-id"] = exchange.client_request_id
             await send(message)
 
         try:
@@ -56,7 +56,7 @@ class AccessLog:
         except ClientDisconnect:
             exchange.gone = True
         except Exception as error:
-            failure = as_request_error(error, exchange.request_id)
+            failure = as_request_error(error, exchange.client_request_id)
             if exchange.status is not None:
                 exchange.error = failure.type
                 raise  # too late for an answer: the server closes the connection
@@ -70,7 +70,8 @@ class AccessLog:
         self._metrics.record_exchange(route, method, status, duration_s)
         ttft_s = None if exchange.first_token_s is None else exchange.first_token_s - exchange.started_s
         line = {
-            "request_id": exchange.request_id,
+            "request_id": exchange.client_request_id,
+            "id": exchange.request_id,
             "method": method,
             "route": route,
             "status": status,

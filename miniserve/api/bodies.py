@@ -42,7 +42,7 @@ def as_invalid_request(error: ValidationError) -> InvalidRequest:
     first = errors[0]
     path = _path(first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return InvalidRequest(_sentence(path, first["type"], first["msg"], first["input"]) + more, path or None)
+    return InvalidRequest(_sentence(path, first["type"], first["msg"], first["input"]) + more, param=path or None)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -83,7 +83,7 @@ def _routing_error(request: Request, error: HTTPException) -> Response:
         return error_response(request.scope, NotFound(f"{asked} does not exist; /openapi.json lists what does"))
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        refusal = InvalidRequest(f"{asked} is not possible; allowed: {allowed}", None, "method_not_allowed")
+        refusal = InvalidRequest(f"{asked} is not possible; allowed: {allowed}", code="method_not_allowed")
         return error_response(request.scope, refusal, status=405, headers=error.headers)
     return error_response(
         request.scope, InvalidRequest(str(error.detail)), status=error.status_code, headers=error.headers

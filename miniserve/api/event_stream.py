@@ -61,7 +61,9 @@ class EventStream(Response):
             await self._send_all(first, queue, scope, send)
         except TimeoutError:
             _log.warning(
-                "request %s: the client read nothing for %s s", exchange_of(scope).request_id, self._send_timeout_s
+                "request %s: the client read nothing for %s s",
+                exchange_of(scope).client_request_id,
+                self._send_timeout_s,
             )
             raise ClientDisconnect() from None
         finally:
@@ -88,10 +90,10 @@ class EventStream(Response):
 
     def _failure(self, error: Exception, scope: Scope) -> str:
         exchange = exchange_of(scope)
-        refusal = as_request_error(error, exchange.request_id)
+        refusal = as_request_error(error, exchange.client_request_id)
         exchange.error = refusal.type
         return error_json(refusal)
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = as_request_error(error, exchange_of(scope).request_id)
+        refusal = as_request_error(error, exchange_of(scope).client_request_id)
         await error_response(scope, refusal)(scope, receive, send)

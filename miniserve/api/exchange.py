@@ -18,7 +18,8 @@ _SANE_ID = re.compile(r"[!-~]{1,128}")  # printable, no spaces, and short enough
 class Exchange:
     """One request and its answer. Times are seconds on the injected clock."""
 
-    request_id: str
+    request_id: str  # ours, and unique: everything inside, and the answer's body, calls it so
+    client_request_id: str  # the client's `x-request-id`, else ours: for header and log
     started_s: float
     status: int | None = None  # of the response, once it has started
     error: str | None = None  # the type of the error object that was sent
@@ -37,6 +38,8 @@ def exchange_of(scope: Scope) -> Exchange:
     return exchange
 
 
-def choose_request_id(offered: str | None) -> str:
-    """Return the client's own id where it is sane, otherwise a new one."""
-    return offered if offered and _SANE_ID.fullmatch(offered) else uuid.uuid4().hex
+def new_exchange(offered_id: str | None, started_s: float) -> Exchange:
+    """Begin one. `offered_id` is the client's `x-request-id`, kept where it is sane; two clients may send the same."""
+    request_id = uuid.uuid4().hex
+    is_kept = offered_id and _SANE_ID.fullmatch(offered_id)
+    return Exchange(request_id, offered_id if is_kept else request_id, started_s)

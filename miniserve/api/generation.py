@@ -7,7 +7,6 @@ client) closes the backend's generator exactly once.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal
@@ -50,31 +49,30 @@ class Generation:
         Raises: what the backend raises; UpstreamError if it ends without saying why.
         """
         self._count_prompt()
-        with self._parts.live_ids.claimed(self._request.request_id) as request_id:
-            events = self._parts.backend.generate(dataclasses.replace(self._request, request_id=request_id))
-            reason = "error"
-            try:
-                async for event in events:
-                    if self._finished:
-                        continue  # let the backend come to its own end: closing it now would look like an abort
-                    piece = self._take(event)
-                    reason = piece.finish_reason or reason
-                    yield piece
-                    if self._text.stopped and event.finish_reason is None:
-                        return  # the backend would go on: closing it is what stops it
-                if not self._finished:
-                    raise UpstreamError("the generation broke off before its end; send the request again")
-            except (GeneratorExit, asyncio.CancelledError):
-                reason = reason if self._finished else "abort"
-                raise
-            finally:
-                self._record_end(reason)
-                await events.aclose()
+        events = self._parts.backend.generate(self._request)
+        reason = "error"
+        try:
+            async for event in events:
+                if self._finished:
+                    continue  # let the backend come to its own end: closing it now would look like an abort
+                piece = self._take(event)
+                reason = piece.finish_reason or reason
+                yield piece
+                if self._text.stopped and event.finish_reason is None:
+                    return  # the backend would go on: closing it is what stops it
+            if not self._finished:
+                raise UpstreamError("the generation broke off before its end; send the request again")
+        except (GeneratorExit, asyncio.CancelledError):
+            reason = reason if self._finished else "abort"
+            raise
+        finally:
+            self._record_end(reason)
+            await events.aclose()
 
     def _count_prompt(self) -> None:
         count = len(self._request.prompt_ids)
         self._exchange.prompt_tokens += count
-        self._parts.metrics.prompt_tokens.inc(count)
+        self._parts.metrics.begin_generation(count)
 
     def _take(self, event: TokenEvent) -> TextPiece:
         text, used = self._detokenize(event)
@@ -87,7 +85,7 @@ class Generation:
         return TextPiece(self._index, text, event.logprobs[:used], finish)
 
     def _record_end(self, reason: str) -> None:
-        self._parts.metrics.finished.labels(reason).inc()
+        self._parts.metrics.end_generation(reason)
         self._exchange.finish_reason = reason
 
     def _detokenize(self, event: TokenEvent) -> tuple[str, int]:
@@ -120,11 +118,11 @@ class Generation:
             return
         now_s = self._parts.clock()
         if self._last_s is None:
-            metrics.time_to_first_token.observe(now_s - self._request.arrived_s)
+            metrics.record_first_token(now_s - self._request.arrived_s)
         else:
             metrics.record_tokens(used, now_s - self._last_s)
         if exchange.first_token_s is None:
             exchange.first_token_s = now_s
         self._last_s = now_s
         exchange.completion_tokens += used
-        metrics.completion_tokens.inc(used)
+        metrics.count_tokens(used, now_s)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -22,26 +21,6 @@ from miniserve.types import Clock, Request
 SEED_HEADER = "x-miniserve-seed"
 
 
-class LiveIds:
-    """Keeps ids unique among the requests in flight: a client may send the same `x-request-id` twice at once."""
-
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-
-    @contextmanager
-    def claimed(self, wanted: str) -> Iterator[str]:
-        """Give `wanted`, or the first of `wanted~2`, `wanted~3`, ... that is free, for as long as the context lasts."""
-        chosen, number = wanted, 1
-        while chosen in self._ids:
-            number += 1
-            chosen = f"{wanted}~{number}"
-        self._ids.add(chosen)
-        try:
-            yield chosen
-        finally:
-            self._ids.remove(chosen)
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of one HTTP edge. `clock` is monotonic; `wall_clock` gives seconds since 1970, for `created` only."""
@@ -53,7 +32,6 @@ class Parts:
     clock: Clock
     wall_clock: Callable[[], float]
     rng: Random
-    live_ids: LiveIds = field(default_factory=LiveIds)
 
     def head(self, prefix: str, exchange: Exchange) -> dict[str, Any]:
         """Return the fields that an answer and each of its chunks begin with."""

@@ -53,7 +53,7 @@ def check_model(parts: Parts, name: str) -> None:
     """Raises: NotFound if `name` is not the served model's."""
     if name != parts.model.name:
         message = f"The model `{name[:200]}` does not exist. Valid models: `{parts.model.name}`."
-        raise NotFound(message, "model", "model_not_found")
+        raise NotFound(message, param="model", code="model_not_found")
 
 
 async def _prompt_ids(parts: Parts, prompt: str | list[int], param: str) -> list[int]:
@@ -61,7 +61,7 @@ async def _prompt_ids(parts: Parts, prompt: str | list[int], param: str) -> list
         return await _aside(len(prompt), parts.model.tokenizer.encode, prompt)
     largest, size = max(prompt), parts.model.tokenizer.vocab_size
     if largest >= size:
-        raise InvalidRequest(f"{param}: token id {largest} is not in the vocabulary (0 to {size - 1})", param)
+        raise InvalidRequest(f"{param}: token id {largest} is not in the vocabulary (0 to {size - 1})", param=param)
     return prompt
 
 
@@ -89,15 +89,15 @@ def _max_tokens(parts: Parts, body: GenerationBody, prompt_tokens: int, param: s
     field, asked = body.token_limit()
     if asked is not None and asked > context:
         raise InvalidRequest(
-            f"{field}={asked} cannot be greater than the context of {context} tokens; ask for fewer", field
+            f"{field}={asked} cannot be greater than the context of {context} tokens; ask for fewer", param=field
         )
     room = context - prompt_tokens
     if room < 1:
         raise InvalidRequest(
             f"the prompt has {prompt_tokens} tokens, but the context holds {context} with at least one for the answer; "
             "shorten the prompt",
-            param,
-            "context_length_exceeded",
+            param=param,
+            code="context_length_exceeded",
         )
     return min(asked if asked is not None else parts.config.default_max_tokens, room)
 

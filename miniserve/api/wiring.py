@@ -16,8 +16,10 @@ from miniserve.api.app import create_app
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
+from miniserve.engine.stats import EngineStats
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.observe.metrics import ApiMetrics, EngineCollector, EngineStats
+from miniserve.observe.metrics import ApiMetrics, EngineCollector
+from miniserve.observe.recent import Recent
 
 
 def served_model(name: str, folder: Path, max_model_len: int) -> ServedModel:
@@ -31,10 +33,11 @@ def api_app(
     model: ServedModel,
     *,
     config: ApiConfig,
+    recent: Recent | None = None,
     engine_stats: Callable[[], EngineStats] | None = None,
     vllm_metrics: bool = False,
 ) -> FastAPI:
-    """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics.
+    """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics, `recent` counts along.
 
     `vllm_metrics` repeats them under vLLM's names, which other routers scrape.
     """
@@ -45,7 +48,7 @@ def api_app(
         backend,
         model,
         config=config,
-        metrics=ApiMetrics(registry),
+        metrics=ApiMetrics(registry, recent),
         registry=registry,
         clock=monotonic,
         wall_clock=time.time,

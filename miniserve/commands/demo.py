@@ -185,7 +185,7 @@ async def _serve(
         await stop.first.wait()
         showing.cancel()
         await asyncio.wait({showing})
-        _say(f"draining {stack.gateway.traffic.in_flight} requests; Ctrl-C again stops at once")
+        _say(f"draining {stack.gateway.recent.in_flight} requests; Ctrl-C again stops at once")
     _say("stopped")
     return 0
 
@@ -261,10 +261,10 @@ async def _log_changes(stack: Stack) -> None:
 def _numbers(stack: Stack) -> GatewayNumbers:
     from miniserve.commands.live_table import GatewayNumbers
 
-    traffic = stack.gateway.traffic
-    ttft_s = traffic.ttft_s.percentiles(50, 99)
-    rate = traffic.tokens_per_s()
-    return GatewayNumbers(stack.url, traffic.requests, traffic.in_flight, traffic.failed, ttft_s, rate)
+    recent = stack.gateway.recent
+    ttft_s = recent.ttft_s.percentiles(50, 99)
+    rate = recent.tokens_per_s(monotonic())
+    return GatewayNumbers(stack.url, recent.requests, recent.in_flight, recent.failed, ttft_s, rate)
 
 
 def _rows(stack: Stack) -> list[ReplicaRow]:

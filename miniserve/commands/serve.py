@@ -65,7 +65,7 @@ async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balance
             async with running_gateway(options, fleet, sock) as gateway:
                 _say(f"ready: {gateway.url} serves {options.name} from {len(args.replicas)} replicas")
                 await stop.first.wait()
-                _say(f"draining {gateway.traffic.in_flight} requests; Ctrl-C again stops at once")
+                _say(f"draining {gateway.recent.in_flight} requests; Ctrl-C again stops at once")
     return 0
 
 

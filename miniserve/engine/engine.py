@@ -26,6 +26,7 @@ from miniserve.engine.runner import ModelRunner, use_threads
 from miniserve.engine.sampler import Sampled
 from miniserve.engine.scheduler import Scheduler
 from miniserve.engine.sequence import Sequence
+from miniserve.engine.stats import EngineStats, snapshot
 from miniserve.errors import SetupError
 from miniserve.models.model_config import read_config
 from miniserve.types import Clock, Request, TokenEvent
@@ -54,28 +55,6 @@ class StepRecord:
     preemptions: int  # in this step
     yields: int
     recomputed_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """A snapshot. Counters run since start; tokens unless the name says otherwise."""
-
-    steps: int
-    running: int
-    waiting: int
-    blocks_total: int
-    blocks_used: int
-    blocks_cached: int
-    block_size: int
-    prompt_tokens: int
-    generated_tokens: int
-    prefix_query_tokens: int
-    prefix_hit_tokens: int
-    recomputed_tokens: int
-    preemptions: int
-    yields: int
-    finished: dict[str, int]
-    tokens_per_s: float  # generated, over the recorded steps of the last 5 s
 
 
 class Engine:
@@ -150,25 +129,7 @@ class Engine:
             self.on_step(record)
 
     def stats(self) -> EngineStats:
-        scheduler, counters, blocks = self.scheduler, self.scheduler.counters, self.scheduler.blocks
-        return EngineStats(
-            steps=counters.steps,
-            running=len(scheduler.running),
-            waiting=scheduler.num_waiting,
-            blocks_total=blocks.num_blocks,
-            blocks_used=blocks.num_used,
-            blocks_cached=blocks.num_cached,
-            block_size=blocks.block_size,
-            prompt_tokens=counters.prompt_tokens,
-            generated_tokens=counters.generated_tokens,
-            prefix_query_tokens=counters.prefix_query_tokens,
-            prefix_hit_tokens=counters.prefix_hit_tokens,
-            recomputed_tokens=counters.recomputed_tokens,
-            preemptions=counters.preemptions,
-            yields=counters.yields,
-            finished=dict(counters.finished),
-            tokens_per_s=self._recent_tokens_per_s(window_s=5.0),
-        )
+        return snapshot(self.scheduler, self._recent_tokens_per_s(window_s=5.0))
 
     def _recent_tokens_per_s(self, window_s: float) -> float:
         now_s = self.clock()

@@ -102,7 +102,7 @@ class Scheduler:
         self._check_fit(seq)
         if self._num_waiting >= self.config.max_waiting:
             raise Overloaded(
-                f"the replica has {self._num_waiting} requests waiting already; try again later", None, None, 1.0
+                f"the replica has {self._num_waiting} requests waiting already; try again later", retry_after_s=1.0
             )
         if seq.request_id in self._by_id:
             raise ValueError(f"request id {seq.request_id!r} is already in use")

@@ -15,12 +15,11 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from miniserve.errors import DeadlineExceeded, InternalError, PolicyError, RequestError, UpstreamError
+from miniserve.errors import InternalError, PolicyError, RequestError, deadline_passed, no_first_token
 from miniserve.gateway.fleet import Fleet
 from miniserve.policies.bundle import HealthTick, Policies
 from miniserve.policies.decision_log import OnDecision, logged
 from miniserve.policies.dispatch import cancel, dispatch
-from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.replica.drain import DrainGate
 from miniserve.types import AttemptResult, Effect, FinishReason, Hedge, Outcome, Request, Send, Sleep, Story, TokenEvent
@@ -143,7 +142,7 @@ class _Attempt:
         first_token_s, within_s = self._send.first_token_within_s, self._send.within_s
         if first_token_s is not None and not self.has_begun and (within_s is None or first_token_s <= within_s):
             return first_token_s, no_first_token(first_token_s)
-        return within_s, DeadlineExceeded("the request's deadline passed before its answer was complete")
+        return within_s, deadline_passed()
 
     def _note(self, event: TokenEvent) -> None:
         self.has_begun = True
@@ -182,11 +181,6 @@ class _Attempt:
             losers,
             self._cached_tokens,
         )
-
-
-def no_first_token(after_s: float) -> UpstreamError:
-    """Return the failure of an attempt that was silent for too long."""
-    return UpstreamError(f"the replica brought no token within {after_s:g} s", None, NO_FIRST_TOKEN)
 
 
 def _log_failure(send: Send, error: Exception, tokens: int) -> None:

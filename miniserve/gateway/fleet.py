@@ -13,11 +13,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
-from miniserve.errors import RequestError, UpstreamError
+from miniserve.engine.stats import Load
+from miniserve.errors import RequestError, left_the_fleet
 from miniserve.replica.wire import ReplicaReport
 from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
 
@@ -51,21 +52,20 @@ class Member:
 
     def view(self) -> ReplicaView:
         report = self.report
-        if report is None:
-            return ReplicaView(self.replica_id, self.state, self.outstanding, region=self.region, weight=self.weight)
+        load = Load() if report is None else report.stats.load()
         return ReplicaView(
             self.replica_id,
             self.state,
             self.outstanding,
-            queue_depth=report.waiting,
-            running=report.running,
-            kv_used_fraction=report.kv_used_fraction,
-            tokens_per_s=report.tokens_per_s,
-            version=report.model,
+            queue_depth=load.queue_depth,
+            running=load.running,
+            kv_used_fraction=load.kv_used_fraction,
+            tokens_per_s=load.tokens_per_s,
+            version="" if report is None else report.model,
             region=self.region,
             weight=self.weight,
             as_of_s=self.as_of_s,
-            steps=report.steps,
+            steps=load.steps,
         )
 
 
@@ -143,11 +143,11 @@ class Fleet:
     async def attempt(self, send: Send) -> AsyncGenerator[TokenEvent, None]:
         """Yield what the replica sends; closing early aborts. The attempt counts as outstanding until then.
 
-        Raises: UpstreamError if the replica has left the fleet; the replica's error.
+        Raises: Unreachable if the replica has left the fleet; the replica's error.
         """
         member = self._members.get(send.replica_id)
         if member is None:
-            raise UpstreamError(f"replica {send.replica_id} has left the fleet", None, "unreachable")
+            raise left_the_fleet(send.replica_id)
         member.outstanding += 1
         try:
             async with aclosing(self._stream(member.upstream, send)) as events:
@@ -158,7 +158,7 @@ class Fleet:
 
     def _stream(self, upstream: Upstream, send: Send) -> AsyncGenerator[TokenEvent, None]:
         """Where drills put their faults (`tests/parity/paced_fleet.py`)."""
-        return upstream.generate(send.request)
+        return upstream.generate(_named(send))
 
     # --- control loops ---------------------------------------------------------------------------------------------
 
@@ -202,6 +202,13 @@ class Fleet:
         if member.state is not state:
             log.info("replica %s: %s -> %s%s", member.replica_id, member.state.value, state.value, why)
             member.state = state
+
+
+def _named(send: Send) -> Request:
+    """Give each attempt a name: a replica may be asked again before it hears that the last attempt was given up."""
+    if send.attempt == 0:
+        return send.request
+    return replace(send.request, request_id=f"{send.request.request_id}.{send.attempt}")
 
 
 async def _retire(member: Member, probe: asyncio.Task[None] | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import httpx
 
-from miniserve.errors import UpstreamError
+from miniserve.errors import UpstreamError, broke_off, no_connection
 from miniserve.replica.wire import ReplicaReport, decode_error, decode_event, decode_report, encode_request
 from miniserve.sse import SSEDecoder
 from miniserve.types import Request, TokenEvent
@@ -37,7 +37,8 @@ class RemoteReplica:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the replica's events; closing the generator early closes the connection, which aborts the work there.
 
-        Raises: UpstreamError when the connection fails or ends early; the replica's own error otherwise.
+        Raises: Unreachable when no connection can be made; UpstreamError when it fails or ends early; the replica's
+            own error otherwise.
         """
         try:
             async with self._client.stream("POST", "/internal/generate", content=encode_request(request)) as response:
@@ -54,12 +55,11 @@ class RemoteReplica:
                         if event.finish_reason is not None:
                             return
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            message = f"no connection to the replica ({type(error).__name__})"
-            raise UpstreamError(message, None, "unreachable") from None  # the code tells that no request is to blame
+            raise no_connection() from error
         except httpx.TimeoutException:
             raise UpstreamError(f"the replica was silent for {self._silence_timeout_s:g} s") from None
         except httpx.HTTPError as error:
-            raise UpstreamError(f"the connection to the replica failed ({type(error).__name__})") from None
+            raise broke_off() from error
         raise UpstreamError("the replica ended its answer before it was complete")
 
     async def report(self, timeout_s: float) -> ReplicaReport:

@@ -102,12 +102,13 @@ class Tokenizer:
         Raises: InvalidRequest if the model has no chat template or the template refuses the messages.
         """
         if self._template is None:
-            raise InvalidRequest("this model has no chat template: use /v1/completions instead", "messages")
+            raise InvalidRequest("this model has no chat template: use /v1/completions instead", param="messages")
         shielded = [{key: self._shield(value) for key, value in message.items()} for message in messages]
         try:
             text = self._template.render(messages=shielded, add_generation_prompt=True, **self._template_tokens)
         except (TemplateError, TypeError) as error:
-            raise InvalidRequest(f"the model's chat template refuses these messages: {error}", "messages") from error
+            message = f"the model's chat template refuses these messages: {error}"
+            raise InvalidRequest(message, param="messages") from error
         return self._encode_rendered(text)
 
     def token_bytes(self, token_id: int) -> bytes:

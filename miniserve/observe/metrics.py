@@ -1,6 +1,6 @@
 """Numbers for Prometheus: what the edge sees of each request, and what the engine says about itself.
 
-`EdgeMetrics` is written while requests pass. `EngineCollector` is asked at each scrape and copies the engine's own
+`ApiMetrics` is written while requests pass. `EngineCollector` is asked at each scrape and copies the engine's own
 counts, so that they are kept once. Native names start with `miniserve_` and are clean for `promtool check metrics`;
 the `vllm:*` aliases exist because routers and load generators look for exactly those names.
 
@@ -10,11 +10,13 @@ Labels have few values by construction (a route's template, never a path): each 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from miniserve.engine.stats import EngineStats
+from miniserve.observe.recent import Recent
 
 # Three buckets per decade. A fast decode step takes well under a millisecond, so inter-token buckets start there;
 # vLLM's start at 10 ms, which leaves such engines without readable percentiles.
@@ -24,9 +26,10 @@ _DURATION_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.
 
 
 class ApiMetrics:
-    """What one HTTP edge counts. One per registry."""
+    """What one HTTP edge counts. One per registry. `recent` counts along, for whoever watches."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, recent: Recent | None = None) -> None:
+        self.recent = Recent() if recent is None else recent
         self.in_flight = Gauge(
             "miniserve_http_requests_in_flight", "HTTP requests being answered now.", registry=registry
         )
@@ -73,47 +76,30 @@ class ApiMetrics:
         self.requests.labels(route, method, str(status or "none")).inc()
         self.duration.labels(route).observe(duration_s)
 
+    def begin_generation(self, prompt_tokens: int) -> None:
+        """Count a generation that begins."""
+        self.prompt_tokens.inc(prompt_tokens)
+        self.recent.begin()
+
+    def record_first_token(self, ttft_s: float) -> None:
+        """Count how long a generation's first token took."""
+        self.time_to_first_token.observe(ttft_s)
+        self.recent.ttft_s.add(ttft_s)
+
+    def count_tokens(self, count: int, now_s: float) -> None:
+        """Count tokens that are sent to a client."""
+        self.completion_tokens.inc(count)
+        self.recent.add_tokens(count, now_s)
+
+    def end_generation(self, reason: str) -> None:
+        """Count a generation that is over; "error" is one that failed."""
+        self.finished.labels(reason).inc()
+        self.recent.end(failed=reason == "error")
+
     def record_tokens(self, count: int, gap_s: float) -> None:
         """Count `count` tokens that arrived together, `gap_s` after the ones before them."""
         for _ in range(count):
             self.inter_token.observe(gap_s / count)
-
-
-class EngineStats(Protocol):
-    """What an engine tells about itself (`engine.engine.EngineStats`); the counts only ever grow."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def running(self) -> int: ...
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def blocks_total(self) -> int: ...
-    @property
-    def blocks_used(self) -> int: ...
-    @property
-    def blocks_cached(self) -> int: ...
-    @property
-    def block_size(self) -> int: ...
-    @property
-    def prompt_tokens(self) -> int: ...
-    @property
-    def generated_tokens(self) -> int: ...
-    @property
-    def prefix_query_tokens(self) -> int: ...
-    @property
-    def prefix_hit_tokens(self) -> int: ...
-    @property
-    def recomputed_tokens(self) -> int: ...
-    @property
-    def preemptions(self) -> int: ...
-    @property
-    def yields(self) -> int: ...
-    @property
-    def finished(self) -> Mapping[str, int]: ...
-    @property
-    def tokens_per_s(self) -> float: ...
 
 
 class EngineCollector(Collector):
@@ -147,20 +133,21 @@ def _native(stats: EngineStats) -> Iterator[Metric]:
         "kv_blocks_used": ("KV blocks that running requests hold.", stats.blocks_used),
         "kv_blocks_cached": ("Free KV blocks that still hold a reusable prefix.", stats.blocks_cached),
         "kv_block_size_tokens": ("Tokens in one KV block.", stats.block_size),
-        "kv_used_ratio": ("Share of the KV pool that running requests hold.", _used(stats)),
+        "kv_used_ratio": ("Share of the KV pool that running requests hold.", stats.kv_used_fraction),
         "token_rate": ("Tokens generated in a recent second.", stats.tokens_per_s),
     }
     for name, (text, value) in gauges.items():
         yield GaugeMetricFamily(f"miniserve_engine_{name}", text, value=value)
+    counts = stats.counters
     counters = {
-        "steps": ("Engine steps.", stats.steps),
-        "prompt_tokens": ("Prompt tokens of admitted requests.", stats.prompt_tokens),
-        "generated_tokens": ("Tokens sampled.", stats.generated_tokens),
-        "prefix_query_tokens": ("Prompt tokens looked up in the prefix cache.", stats.prefix_query_tokens),
-        "prefix_hit_tokens": ("Prompt tokens found in the prefix cache.", stats.prefix_hit_tokens),
-        "recomputed_tokens": ("Tokens computed again after a preemption.", stats.recomputed_tokens),
-        "preemptions": ("Requests that lost their KV blocks to another.", stats.preemptions),
-        "yields": ("Turns that long generations gave up to waiting requests.", stats.yields),
+        "steps": ("Engine steps.", counts.steps),
+        "prompt_tokens": ("Prompt tokens of admitted requests.", counts.prompt_tokens),
+        "generated_tokens": ("Tokens sampled.", counts.generated_tokens),
+        "prefix_query_tokens": ("Prompt tokens looked up in the prefix cache.", counts.prefix_query_tokens),
+        "prefix_hit_tokens": ("Prompt tokens found in the prefix cache.", counts.prefix_hit_tokens),
+        "recomputed_tokens": ("Tokens computed again after a preemption.", counts.recomputed_tokens),
+        "preemptions": ("Requests that lost their KV blocks to another.", counts.preemptions),
+        "yields": ("Turns that long generations gave up to waiting requests.", counts.yields),
     }
     for name, (text, value) in counters.items():
         yield CounterMetricFamily(f"miniserve_engine_{name}", text, value=value)
@@ -172,18 +159,19 @@ def _vllm(stats: EngineStats, model_name: str) -> Iterator[Metric]:
     gauges = {
         "num_requests_running": ("Number of requests in model execution batches.", stats.running),
         "num_requests_waiting": ("Number of requests waiting to be processed.", stats.waiting),
-        "kv_cache_usage_perc": ("KV-cache usage. 1 means 100 percent usage.", _used(stats)),
+        "kv_cache_usage_perc": ("KV-cache usage. 1 means 100 percent usage.", stats.kv_used_fraction),
     }
     for name, (text, value) in gauges.items():
         gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=names)
         gauge.add_metric(values, value)
         yield gauge
+    counts = stats.counters
     counters = {
-        "prompt_tokens": ("Number of prefill tokens processed.", stats.prompt_tokens),
-        "generation_tokens": ("Number of generation tokens processed.", stats.generated_tokens),
-        "prefix_cache_queries": ("Prefix cache queries, in tokens.", stats.prefix_query_tokens),
-        "prefix_cache_hits": ("Prefix cache hits, in tokens.", stats.prefix_hit_tokens),
-        "num_preemptions": ("Cumulative number of preemptions.", stats.preemptions),
+        "prompt_tokens": ("Number of prefill tokens processed.", counts.prompt_tokens),
+        "generation_tokens": ("Number of generation tokens processed.", counts.generated_tokens),
+        "prefix_cache_queries": ("Prefix cache queries, in tokens.", counts.prefix_query_tokens),
+        "prefix_cache_hits": ("Prefix cache hits, in tokens.", counts.prefix_hit_tokens),
+        "num_preemptions": ("Cumulative number of preemptions.", counts.preemptions),
     }
     for name, (text, value) in counters.items():
         counter = CounterMetricFamily(f"vllm:{name}", text, labels=names)
@@ -201,10 +189,6 @@ def _by_reason(
 ) -> CounterMetricFamily:
     more = more or {}
     counter = CounterMetricFamily(name, text, labels=(*more, label))
-    for reason, count in stats.finished.items():
+    for reason, count in stats.counters.finished.items():
         counter.add_metric((*more.values(), reason), count)
     return counter
-
-
-def _used(stats: EngineStats) -> float:
-    return stats.blocks_used / stats.blocks_total if stats.blocks_total else 0.0

@@ -9,21 +9,19 @@ request, so an attempt's permit is held until then, or until the story ends with
 
 from __future__ import annotations
 
-from miniserve.errors import DeadlineExceeded, InternalError, RequestError
+from miniserve.errors import DeadlineExceeded, InternalError, NoFirstToken, Unreachable
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about
 from miniserve.policies.recovery.breaker import Permit
-from miniserve.policies.recovery.ejection import is_host_failure, is_success, is_suspicious
-from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
+from miniserve.policies.recovery.ejection import is_success, is_suspicious
 from miniserve.policies.recovery.retry import may_retry
 from miniserve.types import AttemptResult, FinishReason, Request, TokenIds
 
 
 class Attempts:
-    """Begins when the request comes in, at `now_s`."""
+    """Begins when the request comes in."""
 
     __slots__ = (
-        "_key",
         "_open",
         "_permits",
         "_policies",
@@ -35,7 +33,7 @@ class Attempts:
         "tried",
     )
 
-    def __init__(self, request: Request, policies: Policies, now_s: float) -> None:
+    def __init__(self, request: Request, policies: Policies) -> None:
         self.results: list[AttemptResult] = []
         self.sent = 0  # attempts begun, those of hedges too
         self.tried: set[str] = set()
@@ -43,7 +41,6 @@ class Attempts:
         self.stuck_on: set[str] = set()  # replicas that broke since the client's last token
         self._request = request
         self._policies = policies
-        self._key = f"{request.request_id} {now_s}"  # ids are the clients' choice: one cannot speak for another's
         self._open: dict[str, float] = {}  # replica of each attempt under way -> when it began
         self._permits: list[tuple[str, Permit]] = []  # attempts about which the breakers have not been told
 
@@ -111,7 +108,7 @@ class Attempts:
     def _blamed(self, result: AttemptResult, now_s: float) -> tuple[str, ...]:
         """Return the replicas that this result counts against; without an ejector, whoever failed."""
         if self._policies.ejector is not None:
-            return self._policies.ejector.record(self._key, result, now_s)
+            return self._policies.ejector.record(self._request.request_id, result, now_s)
         return tuple(one.replica_id for one in (*result.losers, result) if is_suspicious(one))
 
     def _tell_breakers(self, result: AttemptResult, blamed: tuple[str, ...], now_s: float) -> None:
@@ -128,9 +125,7 @@ class Attempts:
 
 def _broke(attempt: AttemptResult) -> bool:
     """Say whether the request may be what broke this attempt: it was taken, and then something went wrong."""
-    if not is_suspicious(attempt) or is_host_failure(attempt.error) or isinstance(attempt.error, DeadlineExceeded):
-        return False
-    return not (isinstance(attempt.error, RequestError) and attempt.error.code == NO_FIRST_TOKEN)
+    return is_suspicious(attempt) and not isinstance(attempt.error, Unreachable | NoFirstToken | DeadlineExceeded)
 
 
 def joined(first: TokenIds, second: TokenIds) -> TokenIds:

@@ -68,7 +68,7 @@ class _Dispatch:
         self._fleet = fleet
         self._clock = clock
         self._policies = policies
-        self._attempts = Attempts(request, policies, clock())
+        self._attempts = Attempts(request, policies)
         self._somebody_hangs = False  # as of the last look at the fleet
 
     def story_behind(self, admission: Admission) -> Story:
@@ -255,7 +255,6 @@ class _Dispatch:
         view = self._fleet()
         return Overloaded(
             f"no replica is ready ({len(view.ready())} of {len(view.replicas)}); try again in {RETRY_AFTER_S:g} s",
-            None,
-            "no_replica_ready",
-            RETRY_AFTER_S,
+            code="no_replica_ready",
+            retry_after_s=RETRY_AFTER_S,
         )

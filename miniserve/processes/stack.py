@@ -25,7 +25,7 @@ from miniserve.errors import SetupError
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.remote import RemoteReplica
-from miniserve.gateway.traffic import Traffic
+from miniserve.observe.recent import Recent
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.processes.http_server import HttpServer
 from miniserve.processes.supervisor import Supervisor
@@ -51,7 +51,7 @@ class Gateway:
     url: str
     fleet: Fleet
     backend: FleetBackend
-    traffic: Traffic
+    recent: Recent
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class Stack:
 async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
     """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas do not serve this model."""
     backend = FleetBackend(fleet, options.balancer)
-    traffic = Traffic(backend, monotonic)
+    recent = Recent()
     model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
-    app = api_app(traffic, model, config=options.api)
+    app = api_app(backend, model, config=options.api, recent=recent)
     async with HttpServer(app, sock) as server:
-        yield Gateway(server.url, fleet, backend, traffic)
+        yield Gateway(server.url, fleet, backend, recent)
         await backend.drain(options.drain_timeout_s)
 
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from miniserve.errors import Overloaded
+from miniserve.errors import draining
 
 
 class DrainGate:
@@ -26,7 +26,7 @@ class DrainGate:
     def enter(self) -> Iterator[None]:
         """Be inside for the length of the block. Raises: Overloaded when the door is shut."""
         if not self.is_open:
-            raise Overloaded(f"{self.name} is draining and takes no new requests; try another", None, "draining", 1.0)
+            raise draining(self.name)
         self.inside += 1
         self._empty.clear()
         try:

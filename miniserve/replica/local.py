@@ -20,12 +20,12 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from miniserve.errors import InternalError, Overloaded, RequestError, UpstreamError
-from miniserve.observe.metrics import EngineStats
+from miniserve.engine.stats import EngineStats
+from miniserve.errors import InternalError, Overloaded, RequestError, stopped
 from miniserve.replica.drain import DrainGate
 from miniserve.types import FinishReason, Request, TokenEvent
 
@@ -83,14 +83,11 @@ class LocalReplica:
     def __init__(self, engine: StepEngine, *, on_broken: Callable[[], None] = lambda: None) -> None:
         self.door = DrainGate("this replica")
         self.broken = False
-        self.steps = 0  # taken so far; written by the engine thread
-        self.max_abort_lag_steps = 0  # most steps begun between an abort's being asked for and its being done
+        self.max_abort_lag_steps = 0  # most steps ended between an abort's being asked for and its being done
         self._engine = engine
         self._on_broken = on_broken
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._stats = engine.stats()
-        self._active: set[str] = set()  # the loop's: ids of unfinished requests
-        self._added = 0
         self._streams: dict[str, _Stream] = {}  # the engine thread's
         self._failures = 0
         self._loop = asyncio.get_running_loop()
@@ -116,11 +113,9 @@ class LocalReplica:
         """
         with self.door.enter():
             if not self.ready():
-                raise Overloaded("this replica's engine is not running; try another", None, "not_ready", 1.0)
-            request = self._with_free_id(request)
+                raise _not_ready("is not running")
             stream: _Stream = asyncio.Queue()
             finished = False
-            self._active.add(request.request_id)
             self._inbox.put(_Add(request, stream))
             try:
                 while not finished:
@@ -133,9 +128,8 @@ class LocalReplica:
                         raise InternalError("the engine could not finish this request")
                     yield item
             finally:
-                self._active.discard(request.request_id)
                 if not finished:
-                    self._inbox.put(_Abort(request.request_id, self.steps))
+                    self._inbox.put(_Abort(request.request_id, self._stats.counters.steps))
 
     async def drain(self, timeout_s: float) -> bool:
         """Take nothing new, finish what runs; return whether all of it finished within `timeout_s`."""
@@ -149,13 +143,6 @@ class LocalReplica:
             self._inbox.put(_Stop())
             await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)  # a hung step must not hang the exit as well
 
-    def _with_free_id(self, request: Request) -> Request:
-        """The engine knows requests by id, but two clients may send the same one at the same time."""
-        if request.request_id not in self._active:
-            return request
-        self._added += 1
-        return replace(request, request_id=f"{request.request_id}#{self._added}")
-
     # --- the engine thread's half ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -167,7 +154,7 @@ class LocalReplica:
         except Exception:  # the thread ends here, and streams must not wait for it for ever
             log.exception("the engine's thread broke")
             self._break()
-        self._deliver_to_all(UpstreamError("the replica was stopped before the answer was complete"))
+        self._deliver_to_all(stopped())
 
     def _read_inbox(self) -> bool:
         """Do all that was asked; sleep while there is nothing else to do. Return False when told to stop."""
@@ -186,7 +173,8 @@ class LocalReplica:
             case _Add():
                 self._add(message)
             case _Abort():
-                self.max_abort_lag_steps = max(self.max_abort_lag_steps, self.steps - message.asked_at_step)
+                lag_steps = self._stats.counters.steps - message.asked_at_step
+                self.max_abort_lag_steps = max(self.max_abort_lag_steps, lag_steps)
                 if self._streams.pop(message.request_id, None) is not None:
                     self._abort(message.request_id)
             case _Refresh():
@@ -195,7 +183,7 @@ class LocalReplica:
     def _add(self, message: _Add) -> None:
         try:
             if self.broken:
-                raise Overloaded("this replica's engine has failed; try another", None, "not_ready", 1.0)
+                raise _not_ready("has failed")
             self._engine.add(message.request)
         except RequestError as error:
             self._hand_over([(message.stream, error)])
@@ -206,7 +194,6 @@ class LocalReplica:
             self._streams[message.request.request_id] = message.stream
 
     def _step(self) -> None:
-        self.steps += 1  # before the step: an abort asked for during it is done one boundary later, which is lag 0
         try:
             events = self._engine.step()
         except Exception:
@@ -227,7 +214,7 @@ class LocalReplica:
     def _failed_step(self) -> None:
         """Nobody knows which request did it, so all that were running end; the next ones may well succeed."""
         self._failures += 1
-        log.exception("engine step %d failed (%d in a row)", self.steps, self._failures)
+        log.exception("engine step %d failed (%d in a row)", self._stats.counters.steps + 1, self._failures)
         for request_id in list(self._streams):
             self._abort(request_id)
         self._deliver_to_all(InternalError("the engine failed while this request was running"))
@@ -257,6 +244,10 @@ class LocalReplica:
     def _call_on_loop(self, function: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends and nobody listens
             self._loop.call_soon_threadsafe(function, *args)
+
+
+def _not_ready(why: str) -> Overloaded:
+    return Overloaded(f"this replica's engine {why}; try another", code="not_ready", retry_after_s=1.0)
 
 
 def _put_all(deliveries: list[_Delivery]) -> None:

@@ -9,6 +9,7 @@ a request waits in the engine's queue, comments keep the connection alive: silen
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -26,7 +27,7 @@ from miniserve.replica.wire import (
     encode_error,
     encode_report,
     encode_token_event,
-    report_of,
+    rss_bytes,
 )
 from miniserve.types import Clock, ReplicaState, Request
 
@@ -66,12 +67,14 @@ def reporter(replica: LocalReplica, clock: Clock, *, model: str, max_model_len: 
     started_s = clock()
 
     def report() -> ReplicaReport:
-        return report_of(
-            replica.stats(),
+        return ReplicaReport(
+            pid=os.getpid(),
             model=model,
-            max_model_len=max_model_len,
             state=_state(replica),
-            uptime_s=clock() - started_s,
+            uptime_s=round(clock() - started_s, 3),
+            rss_bytes=rss_bytes(),
+            max_model_len=max_model_len,
+            stats=replica.stats(),
             max_abort_lag_steps=replica.max_abort_lag_steps,
         )
 

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from miniserve import errors
+from miniserve.engine.stats import EngineStats
 from miniserve.errors import InvalidRequest, RequestError, UpstreamError
-from miniserve.observe.metrics import EngineStats
 from miniserve.types import ReplicaState, Request, TokenEvent
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """What a replica says about itself: its process, and its engine's counters as of the last step."""
+    """What a replica says about itself: its process, and its engine as of the last step."""
 
     pid: int
     model: str
@@ -31,39 +30,21 @@ class ReplicaReport:
     uptime_s: float
     rss_bytes: int
     max_model_len: int
-    steps: int = 0
-    running: int = 0
-    waiting: int = 0
-    blocks_total: int = 0
-    blocks_used: int = 0
-    blocks_cached: int = 0
-    block_size: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    prefix_query_tokens: int = 0
-    prefix_hit_tokens: int = 0
-    recomputed_tokens: int = 0
-    preemptions: int = 0
-    yields: int = 0
-    tokens_per_s: float = 0.0
+    stats: EngineStats
     max_abort_lag_steps: int = 0
-    finished: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def kv_used_fraction(self) -> float:
-        return self.blocks_used / self.blocks_total if self.blocks_total else 0.0
 
 
 _request = TypeAdapter(Request)
 _event = TypeAdapter(TokenEvent)
 _report = TypeAdapter(ReplicaReport)
 
-_BY_STATUS: dict[int, type[RequestError]] = {  # a status belongs to one class only: see the tree in errors.py
-    error.status: error
-    for error in vars(errors).values()
-    if isinstance(error, type) and issubclass(error, RequestError) and error is not RequestError
-}
-_BY_TYPE = {error.type: error for error in reversed(_BY_STATUS.values())}  # the first class of those that share a type
+_KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, RequestError) and kind is not RequestError
+]
+_BY_CODE = {(kind.status, kind.code): kind for kind in _KINDS}  # one class has the status itself; others add a code
+_BY_TYPE = {kind.type: kind for kind in reversed(_KINDS)}  # the first class of those that share a type
 
 
 def encode_request(request: Request) -> bytes:
@@ -104,10 +85,9 @@ def decode_error(status: int, body: bytes, retry_after: str | None = None) -> Re
     except ValueError:
         retry_after_s = None
     found = _error_in(body)
-    kind = _BY_STATUS.get(status, UpstreamError)
     if found is None:
-        return kind(f"the replica answered {status}", None, None, retry_after_s)
-    return kind(found.message, found.param, found.code, retry_after_s)
+        return _kind(status, None)(f"the replica answered {status}", retry_after_s=retry_after_s)
+    return _kind(status, found.code)(found.message, found.param, found.code, retry_after_s)
 
 
 def encode_report(report: ReplicaReport) -> bytes:
@@ -122,29 +102,6 @@ def decode_report(data: bytes) -> ReplicaReport:
         raise UpstreamError(f"the replica sent no report: {_first(error)}") from None
 
 
-def report_of(
-    stats: EngineStats,
-    *,
-    model: str,
-    max_model_len: int,
-    state: ReplicaState,
-    uptime_s: float,
-    max_abort_lag_steps: int = 0,
-) -> ReplicaReport:
-    """Return this process's report: what it is, and the engine's counters, which a report calls by the same names."""
-    names = [name for name in ReplicaReport.__dataclass_fields__ if hasattr(stats, name)]
-    return ReplicaReport(
-        pid=os.getpid(),
-        model=model,
-        max_model_len=max_model_len,
-        state=state,
-        uptime_s=round(uptime_s, 3),
-        rss_bytes=rss_bytes(),
-        max_abort_lag_steps=max_abort_lag_steps,
-        **{name: getattr(stats, name) for name in names},
-    )
-
-
 def rss_bytes() -> int:
     """Return the memory this process holds now, 0 where the system does not say."""
     try:
@@ -154,11 +111,17 @@ def rss_bytes() -> int:
         return 0
 
 
+def _kind(status: int, code: str | None) -> type[RequestError]:
+    return _BY_CODE.get((status, code)) or _BY_CODE.get((status, None), UpstreamError)
+
+
 def _error_in(data: str | bytes) -> RequestError | None:
     try:
         fields: Any = json.loads(data)["error"]
-        kind = _BY_STATUS.get(fields.get("status")) or _BY_TYPE.get(fields["type"], UpstreamError)
-        return kind(str(fields["message"]), fields["param"], fields["code"], fields.get("retry_after_s"))
+        status, code = fields.get("status"), fields["code"]
+        if (status, None) not in _BY_CODE:
+            status = _BY_TYPE.get(fields["type"], UpstreamError).status
+        return _kind(status, code)(str(fields["message"]), fields["param"], code, fields.get("retry_after_s"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -60,7 +60,7 @@ class ImpatientClients:
 
     def _wait_s(self, failures: int, error: Exception, request: Request, now_s: float) -> float | None:
         if isinstance(error, DeadlineExceeded):  # to this client nothing is over: the limit was its own
-            error = Overloaded(f"no answer within {self.timeout_s:g} s", None, "client_timeout")
+            error = Overloaded(f"no answer within {self.timeout_s:g} s", code="client_timeout")
         wait_s = self.retry.delay_s(failures, error, now_s, request.deadline_s)
         if wait_s is None or (self.budget is not None and not self.budget.withdraw(now_s)):
             return None

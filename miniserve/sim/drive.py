@@ -14,10 +14,9 @@ from typing import Any
 
 import simpy
 
-from miniserve.errors import DeadlineExceeded, RequestError, UpstreamError
+from miniserve.errors import RequestError, deadline_passed, no_first_token
 from miniserve.policies.bundle import HealthTick, Policies
 from miniserve.policies.dispatch import cancel
-from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Attempt
 from miniserve.types import AttemptResult, Hedge, Outcome, Send, Sleep, Story, TokenIds
@@ -95,11 +94,11 @@ class _Attempt:
 
     def _miss_first_token(self, _: simpy.Event) -> None:
         if self.attempt is not None and self.attempt.first_token_s is None:
-            after_s = self._send.first_token_within_s
-            self._cut_off(UpstreamError(f"the replica brought no token within {after_s:g} s", None, NO_FIRST_TOKEN))
+            assert self._send.first_token_within_s is not None
+            self._cut_off(no_first_token(self._send.first_token_within_s))
 
     def _miss_deadline(self, _: simpy.Event) -> None:
-        self._cut_off(DeadlineExceeded("the request's deadline passed before its answer was complete"))
+        self._cut_off(deadline_passed())
 
     def _cut_off(self, error: RequestError) -> None:
         if self.attempt is not None and not self.attempt.ended.triggered:

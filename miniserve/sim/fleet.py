@@ -21,7 +21,7 @@ from functools import partial
 
 import simpy
 
-from miniserve.errors import Overloaded, UpstreamError
+from miniserve.errors import broke_off, cut_off, draining, left_the_fleet, no_connection, stopped
 from miniserve.faults import FaultPlan, NoFaults, ReplicaEvent, ReplicaFault, fault_of
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.cost import Ledger
@@ -134,7 +134,7 @@ class SimFleet:
     def remove(self, replica_id: str) -> None:
         """Give a replica back at once; what is still running there is cut off. Nothing if it has gone."""
         if member := self._members.pop(replica_id, None):
-            member.die(UpstreamError(f"replica {replica_id} has left the fleet"))
+            member.die(stopped())
             self._prober.forget(member)
             member.account.close(self.env.now)
             self._note(member, "removed")
@@ -179,12 +179,12 @@ class SimFleet:
     def start_attempt(self, send: Send) -> Attempt:
         """Send a request to a replica; it counts as outstanding until its `ended` fires.
 
-        Raises: UpstreamError if the replica is gone or cannot be reached, Overloaded if it drains or its queue is full,
+        Raises: Unreachable if the replica is gone or cannot be reached, Overloaded if it drains or its queue is full,
             InvalidRequest if it can never fit; or the fault that the plan has for this attempt.
         """
         member = self._members.get(send.replica_id)
         if member is None:
-            raise UpstreamError(f"replica {send.replica_id} has left the fleet")
+            raise left_the_fleet(send.replica_id)
         one_way_s = self._distances.one_way_s(send.request.region, member.spec.region)
         if one_way_s > 0:
             attempt: Attempt = FarAttempt(self.env, one_way_s, partial(self._connect, member, send))
@@ -206,10 +206,9 @@ class SimFleet:
         if fault is not None and fault.after_tokens == 0:  # on the way there, whatever the replica would have said
             raise fault.error()
         if not member.can_be_reached:
-            raise UpstreamError(f"no connection to replica {member.replica_id}", None, "unreachable")
+            raise no_connection()
         if member.is_draining:
-            message = f"replica {member.replica_id} is draining and takes no new requests; try another"
-            raise Overloaded(message, None, "draining", 1.0)
+            raise draining()
         if fault is None:
             return self._submit(member, send, send.request)
         return CutAttempt(self._submit(member, send, shortened(send.request, fault)), fault)
@@ -259,7 +258,7 @@ class SimFleet:
         member = self._members.get(replica_id)
         if member is None:
             return
-        member.die(UpstreamError(f"replica {replica_id} broke off"))
+        member.die(broke_off())
         self._note(member, "crashed")
         if restart_after_s is not None:
             self._later(member, restart_after_s, partial(self._start, member, provisioned=True))
@@ -296,8 +295,7 @@ class SimFleet:
         member.suffer(trouble)
         self._note(member, trouble.kind.value)
         if trouble.kind is ReplicaFault.PARTITION:
-            message = f"the connection to replica {member.replica_id} broke"
-            member.replica.fail_all(UpstreamError(message, None, "unreachable"))
+            member.replica.fail_all(cut_off())
         if not math.isinf(duration_s):
             after(self.env, duration_s, partial(self._recover, member, trouble))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import simpy
 
+from miniserve.engine.stats import Load
 from miniserve.errors import RequestError
 from miniserve.faults import ReplicaFault
 from miniserve.hardware.spec import ReplicaSpec
@@ -50,7 +51,7 @@ class SimMember:
     misses: int = 0  # probes in a row without an answer
     stop_probing: Callable[[], None] | None = None
     on_ended: Callable[[simpy.Event], None] | None = None
-    _report: tuple[int, int, float, float, int] = (0, 0, 0.0, 0.0, 0)
+    _load: Load = Load()  # noqa: RUF009 -- it cannot change
     _as_of_s: float = 0.0
     _generated_tokens: int = 0
     _view: ReplicaView | None = None
@@ -59,21 +60,20 @@ class SimMember:
 
     def view(self) -> ReplicaView:
         if self._view is None:
-            waiting, running, kv_used, tokens_per_s, steps = self._report
-            spec = self.spec
+            load, spec = self._load, self.spec
             self._view = ReplicaView(
                 self.replica_id,
                 self.state,
                 self.outstanding,
-                waiting,
-                running,
-                kv_used,
-                tokens_per_s,
+                load.queue_depth,
+                load.running,
+                load.kv_used_fraction,
+                load.tokens_per_s,
                 spec.version,
                 spec.region,
                 spec.weight,
                 self._as_of_s,
-                steps,
+                load.steps,
             )
         return self._view
 
@@ -85,8 +85,8 @@ class SimMember:
         replica, counters = self.replica, self.replica.counters
         seconds = now_s - self._as_of_s
         new_tokens = counters.generated_tokens - self._generated_tokens
-        tokens_per_s = new_tokens / seconds if seconds > 0 else self._report[3]
-        self._report = (
+        tokens_per_s = new_tokens / seconds if seconds > 0 else self._load.tokens_per_s
+        self._load = Load(
             replica.num_waiting,
             replica.num_running,
             replica.kv_used_fraction,

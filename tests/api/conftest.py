@@ -23,6 +23,7 @@ from miniserve.api.app import create_app
 from miniserve.api.backend import ServedModel
 from miniserve.config import ApiConfig
 from miniserve.observe.metrics import ApiMetrics
+from miniserve.observe.recent import Recent
 from miniserve.sse import SSEDecoder
 from miniserve.types import FinishReason, Request, TokenEvent
 
@@ -133,6 +134,7 @@ class Edge:
 
     backend: ScriptedBackend
     registry: CollectorRegistry
+    recent: Recent
     port: int
     loop: asyncio.AbstractEventLoop
     stop: Callable[[], None]
@@ -242,12 +244,12 @@ class _Servers:
     def start(
         self, script: Script = HELLO, *, config: ApiConfig | None = None, max_model_len: int = 1024, seed: int = 7
     ) -> Edge:
-        backend, registry = ScriptedBackend(script), CollectorRegistry()
+        backend, registry, recent = ScriptedBackend(script), CollectorRegistry(), Recent()
         app = create_app(
             backend,
             ServedModel("tiny", ByteTokenizer(), max_model_len, created=1_700_000_000),
             config=config or ApiConfig(),
-            metrics=ApiMetrics(registry),
+            metrics=ApiMetrics(registry, recent),
             registry=registry,
             wall_clock=lambda: 1_700_000_123.9,
             rng=Random(seed),
@@ -260,7 +262,7 @@ class _Servers:
         assert server.running.wait(DEADLINE_S)
         assert server.loop is not None
         stop = partial(setattr, server, "should_exit", True)
-        running = Edge(backend, registry, listener.getsockname()[1], server.loop, stop)
+        running = Edge(backend, registry, recent, listener.getsockname()[1], server.loop, stop)
         self._running.append((server, thread, running))
         return running
 

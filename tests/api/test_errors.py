@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -239,13 +240,25 @@ def test_health_follows_the_backend(edge: Edge) -> None:
 # --- request ids ----------------------------------------------------------------------------------------------------
 
 
-def test_a_sane_request_id_is_kept_everywhere(edge: Edge) -> None:
+def test_a_sane_request_id_is_kept_for_header_and_log(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "miniserve.access")
     answer = edge.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "abc:1/x"})
     assert answer.headers["x-request-id"] == "abc:1/x"
-    assert answer.json()["id"] == "chatcmpl-abc:1/x"
-    assert edge.backend.requests[0].request_id == "abc:1/x"
+    edge.until(lambda: caplog.records, "a line was logged")
+    line = json.loads(caplog.records[0].getMessage())
+    assert line["request_id"] == "abc:1/x"
+    assert line["id"] == edge.backend.requests[0].request_id
     assert edge.get("/nope", headers={"x-request-id": "err-1"}).headers["x-request-id"] == "err-1"
-    assert edge.post("/v1/completions", json=COMPLETION, headers={"x-request-id": "c"}).json()["id"] == "cmpl-c"
+
+
+def test_inside_a_request_has_an_id_of_its_own_which_the_answer_tells(edge: Edge) -> None:
+    headers = {"x-request-id": "abc:1/x"}
+    chat = edge.post("/v1/chat/completions", json=CHAT, headers=headers).json()
+    completion = edge.post("/v1/completions", json=COMPLETION, headers=headers).json()
+    ids = [request.request_id for request in edge.backend.requests]
+    assert [chat["id"], completion["id"]] == [f"chatcmpl-{ids[0]}", f"cmpl-{ids[1]}"]
+    assert all(re.fullmatch("[0-9a-f]{32}", request_id) for request_id in ids)
+    assert ids[0] != ids[1]
 
 
 @pytest.mark.parametrize("offered", [b"", b"x" * 129, b"two words", b"caf\xc3\xa9", b"tab\tbed"])
@@ -253,6 +266,7 @@ def test_other_request_ids_are_replaced(edge: Edge, offered: bytes) -> None:
     answer = edge.post("/v1/chat/completions", json=CHAT, headers={b"x-request-id": offered})
     assert answer.headers["x-request-id"].isalnum()
     assert len(answer.headers["x-request-id"]) == 32
+    assert answer.headers["x-request-id"] == edge.backend.requests[0].request_id, "there is no other"
 
 
 # --- the request log ------------------------------------------------------------------------------------------------

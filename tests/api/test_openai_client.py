@@ -87,7 +87,7 @@ def test_errors_become_the_clients_own(client: openai.OpenAI, server: Edge) -> N
     assert (unknown.value.param, unknown.value.code) == ("model", "model_not_found")
     with pytest.raises(openai.BadRequestError, match="temperature"):
         client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=-1)
-    server.backend.script = steps(Overloaded("too busy", None, None, 3.2))
+    server.backend.script = steps(Overloaded("too busy", retry_after_s=3.2))
     with pytest.raises(openai.InternalServerError) as busy:
         client.chat.completions.create(model="tiny", messages=MESSAGES)
     assert (busy.value.status_code, busy.value.response.headers["retry-after"]) == (503, "4")

@@ -8,6 +8,9 @@ import threading
 
 import pytest
 
+from miniserve.clock import monotonic
+from miniserve.errors import UpstreamError
+from miniserve.observe.recent import WINDOW_S
 from miniserve.types import FinishReason, Priority, SamplingParams, TokenEvent, TokenLogprob
 from tests.api.conftest import CHAT, END, START, Edge, StartEdge, event, events, says, steps
 
@@ -97,7 +100,9 @@ def test_several_prompts_are_several_choices_in_order(start_edge: StartEdge) -> 
     answer = edge.post("/v1/completions", json={"model": "tiny", "prompt": prompts}, headers={"x-request-id": "m"})
     assert [choice["text"] for choice in answer.json()["choices"]] == prompts
     assert answer.json()["usage"]["completion_tokens"] == sum(map(len, prompts))
-    assert [request.request_id for request in edge.backend.requests] == ["m", "m-1", "m-2"]
+    assert answer.headers["x-request-id"] == "m"
+    own = answer.json()["id"].removeprefix("cmpl-")
+    assert [request.request_id for request in edge.backend.requests] == [own, f"{own}-1", f"{own}-2"]
     assert len(set(answer.headers["x-miniserve-seed"].split(","))) == 3
 
 
@@ -125,11 +130,34 @@ def test_two_requests_with_one_id_stay_apart(start_edge: StartEdge) -> None:
     edge.set(gate)
     for thread in threads:
         thread.join()
-    assert sorted(request.request_id for request in edge.backend.requests) == ["same", "same~2", "same~3"]
-    assert {answer.json()["id"] for answer in answers} == {"chatcmpl-same"}
-    edge.chat()
-    edge.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "same"})
-    assert edge.backend.requests[-1].request_id == "same", "free again"
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert [answer.headers["x-request-id"] for answer in answers] == ["same"] * 3
+    assert [answer.json()["choices"][0]["message"]["content"] for answer in answers] == ["x"] * 3
+    ids = {request.request_id for request in edge.backend.requests}
+    assert len(ids) == 3
+    assert {answer.json()["id"] for answer in answers} == {f"chatcmpl-{request_id}" for request_id in ids}
+
+
+# --- what a person sees of it ----------------------------------------------------------------------------------------
+
+
+def test_what_clients_got_of_late_is_counted(start_edge: StartEdge) -> None:
+    gate, started_s = asyncio.Event(), monotonic()
+    edge = start_edge(steps(event("0123456789", FinishReason.STOP)))
+    assert edge.chat().status_code == 200
+    edge.backend.script = steps(event("0123456789"), UpstreamError("cut"))
+    assert edge.chat().status_code == 502
+    edge.backend.script = steps(gate, event("x", FinishReason.STOP))
+    asking = threading.Thread(target=edge.chat)
+    asking.start()
+    edge.until(lambda: edge.backend.open, "the third has begun")
+    assert (edge.recent.requests, edge.recent.failed, edge.recent.in_flight) == (3, 1, 1)
+    assert edge.recent.tokens_per_s(started_s) == 20 / WINDOW_S
+    assert len(edge.recent.ttft_s) == 2
+    edge.set(gate)
+    asking.join()
+    edge.until(lambda: edge.recent.in_flight == 0, "nobody is inside")
+    assert (edge.recent.requests, edge.recent.failed) == (3, 1)
 
 
 # --- log-probabilities ----------------------------------------------------------------------------------------------

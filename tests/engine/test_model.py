@@ -123,7 +123,7 @@ def test_requests_that_cannot_fit_are_refused_with_the_numbers(tiny_folder: Path
         engine.add(Request("e", "m", IDS[:10], SamplingParams(max_tokens=60), resume_ids=IDS[:40]))
     assert not engine.has_work
     assert engine.run([Request("d", "m", IDS[:49], SamplingParams(max_tokens=9, ignore_eos=True))])["d"]
-    assert engine.stats().finished["length"] == 1
+    assert engine.stats().counters.finished["length"] == 1
 
 
 def test_impossible_settings_are_refused(tiny_folder: Path) -> None:

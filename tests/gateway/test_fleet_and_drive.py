@@ -12,13 +12,14 @@ import pytest
 from parity import virtual_time
 
 from miniserve.clock import ManualClock
+from miniserve.engine.scheduler import Counters
+from miniserve.engine.stats import EngineStats
 from miniserve.errors import InternalError, InvalidRequest, Overloaded, RequestError, UpstreamError
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
-from miniserve.gateway.traffic import Traffic
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.replica.wire import ReplicaReport
-from miniserve.types import FinishReason, FleetView, ReplicaState, ReplicaView, Request, TokenEvent
+from miniserve.types import FinishReason, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
 
 pytestmark = pytest.mark.anyio
 
@@ -57,8 +58,8 @@ class ScriptedUpstream:
         self.probes += 1
         if not self.answers:
             raise UpstreamError("no report")
-        counts = {"steps": self.steps, "running": 2, "waiting": 3, "blocks_total": 4, "blocks_used": 1}
-        return ReplicaReport(1, "tiny", self.state, 1.0, 1, 512, **counts)
+        stats = EngineStats(Counters(steps=self.steps), running=2, waiting=3, blocks_total=4, blocks_used=1)
+        return ReplicaReport(1, "tiny", self.state, 1.0, 1, 512, stats)
 
     async def close(self) -> None:
         self.closed = True
@@ -268,18 +269,10 @@ async def test_draining_finishes_what_runs_and_refuses_the_rest(
         assert await running == [0, 1, 2]
 
 
-async def test_traffic_counts_what_passes(make_request: Callable[..., Request]) -> None:
-    clock = ManualClock()
-    upstream = ScriptedUpstream(tokens=10)
+async def test_each_attempt_has_a_name_of_its_own(make_request: Callable[..., Request]) -> None:
+    """A replica that is tried again may not have heard yet that the last attempt was given up."""
     async with a_fleet() as fleet:
-        await fleet.put("a", upstream)
-        traffic = Traffic(FleetBackend(fleet, LeastOutstanding()), clock)
-        assert await collect(traffic, make_request()) == list(range(10))
-        upstream.error = UpstreamError("cut")
-        with pytest.raises(UpstreamError):
-            await collect(traffic, make_request())
-    assert (traffic.requests, traffic.failed, traffic.in_flight) == (2, 1, 0)
-    assert traffic.ttft_s.percentiles(50) == (0.0,)
-    assert traffic.tokens_per_s() == 20 / 5.0
-    clock.advance(5.2)
-    assert traffic.tokens_per_s() == 0.0
+        await fleet.put("a", ScriptedUpstream(tokens=1))
+        attempts = [fleet.attempt(Send("a", make_request("q"), number)) for number in range(3)]
+        names = [event.request_id for attempt in attempts async for event in attempt]
+    assert names == ["q", "q.1", "q.2"]

@@ -12,7 +12,15 @@ from typing import Any
 import httpx
 import pytest
 
-from miniserve.errors import InvalidRequest, Overloaded, RequestError, UpstreamError
+from miniserve.errors import (
+    InvalidRequest,
+    Overloaded,
+    RequestError,
+    Unreachable,
+    UpstreamError,
+    broke_off,
+    no_connection,
+)
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.replica.wire import decode_error, encode_token_event
 from miniserve.types import FinishReason, ReplicaState, Request, TokenEvent
@@ -157,7 +165,8 @@ async def test_the_report_tells_the_process_and_the_engine(
         await collect(replica, make_request(max_tokens=3))
         report = await replica.report(timeout_s=5.0)
     assert (report.state, report.model, report.max_model_len) == (ReplicaState.READY, "tiny", 512)
-    assert (report.steps, report.running, report.blocks_used, report.finished["length"]) == (3, 0, 0, 1)
+    stats, counters = report.stats, report.stats.counters
+    assert (counters.steps, stats.running, stats.blocks_used, counters.finished["length"]) == (3, 0, 0, 1)
 
 
 async def test_a_refused_connection_is_an_upstream_error(make_request: Callable[..., Request]) -> None:
@@ -166,7 +175,9 @@ async def test_a_refused_connection_is_an_upstream_error(make_request: Callable[
         async with remote(f"http://127.0.0.1:{taken.getsockname()[1]}") as replica:
             with pytest.raises(UpstreamError, match="no connection to the replica") as refused:
                 await collect(replica, make_request())
-            assert refused.value.code == "unreachable", "no request can be to blame for this one"
+            assert type(refused.value) is Unreachable, "no request can be to blame for this one"
+            assert refused.value.code == "unreachable"
+            assert refused.value.args == no_connection().args, "as in a simulation"
             with pytest.raises(UpstreamError, match="no report"):
                 await replica.report(timeout_s=5.0)
 
@@ -189,6 +200,8 @@ async def test_a_broken_answer_is_a_retryable_upstream_error(
         with pytest.raises(UpstreamError, match=message) as broken:
             await collect(replica, make_request())
     assert broken.value.retryable
+    assert type(broken.value) is UpstreamError, "a request may be to blame for this one"
+    assert broken.value.args == broke_off().args or message != "failed", "as in a simulation"
 
 
 @pytest.mark.parametrize("answer", [b"", HEAD + b"connection: close\r\n\r\n" + TOKEN])

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from requirements_probe import require_program
 
+from miniserve.engine.scheduler import Counters
+from miniserve.engine.stats import EngineStats
 from miniserve.observe.metrics import ApiMetrics, EngineCollector
 
-
-@dataclass(frozen=True)
-class Stats:
-    steps: int = 100
-    running: int = 3
-    waiting: int = 2
-    blocks_total: int = 64
-    blocks_used: int = 16
-    blocks_cached: int = 8
-    block_size: int = 16
-    prompt_tokens: int = 500
-    generated_tokens: int = 200
-    prefix_query_tokens: int = 400
-    prefix_hit_tokens: int = 160
-    recomputed_tokens: int = 12
-    preemptions: int = 1
-    yields: int = 4
-    finished: dict[str, int] = field(default_factory=lambda: {"stop": 7, "length": 5})
-    tokens_per_s: float = 12.5
+COUNTERS = Counters(
+    steps=100,
+    prompt_tokens=500,
+    generated_tokens=200,
+    prefix_query_tokens=400,
+    prefix_hit_tokens=160,
+    recomputed_tokens=12,
+    preemptions=1,
+    yields=4,
+    finished={"stop": 7, "length": 5},
+)
+STATS = EngineStats(
+    COUNTERS,
+    running=3,
+    waiting=2,
+    blocks_total=64,
+    blocks_used=16,
+    blocks_cached=8,
+    block_size=16,
+    tokens_per_s=12.5,
+)
 
 
 def registry_of(*, aliases: bool = False) -> CollectorRegistry:
@@ -40,7 +43,7 @@ def registry_of(*, aliases: bool = False) -> CollectorRegistry:
     metrics.record_exchange("/v1/completions", "POST", None, 0.25)
     metrics.record_tokens(4, 0.008)
     metrics.finished.labels("stop").inc()
-    registry.register(EngineCollector(Stats, model_name="tiny", vllm_aliases=aliases))
+    registry.register(EngineCollector(lambda: STATS, model_name="tiny", vllm_aliases=aliases))
     return registry
 
 
@@ -53,19 +56,19 @@ def test_native_names_are_lint_clean() -> None:
 
 
 def test_the_engines_numbers_are_copied_at_each_scrape() -> None:
-    now = [Stats()]
+    now = [STATS]
     registry = CollectorRegistry()
     registry.register(EngineCollector(lambda: now[0]))
     assert registry.get_sample_value("miniserve_engine_kv_used_ratio") == 0.25
     assert registry.get_sample_value("miniserve_engine_generated_tokens_total") == 200
     assert registry.get_sample_value("miniserve_engine_requests_finished_total", {"reason": "stop"}) == 7
-    now[0] = dataclasses.replace(now[0], generated_tokens=201, running=0)
+    now[0] = replace(STATS, counters=replace(COUNTERS, generated_tokens=201), running=0)
     assert registry.get_sample_value("miniserve_engine_generated_tokens_total") == 201
     assert registry.get_sample_value("miniserve_engine_requests_running") == 0
 
 
 def test_registering_does_not_ask_the_engine() -> None:
-    def not_yet() -> Stats:
+    def not_yet() -> EngineStats:
         raise AssertionError("asked before the first scrape")
 
     CollectorRegistry(auto_describe=True).register(EngineCollector(not_yet))
@@ -109,5 +112,5 @@ def test_fast_decoding_has_buckets_to_be_seen_in() -> None:
 
 def test_an_engine_without_blocks_is_not_a_division_by_zero() -> None:
     registry = CollectorRegistry()
-    registry.register(EngineCollector(lambda: Stats(blocks_total=0, blocks_used=0)))
+    registry.register(EngineCollector(lambda: EngineStats(blocks_total=0, blocks_used=0)))
     assert registry.get_sample_value("miniserve_engine_kv_used_ratio") == 0

@@ -22,8 +22,9 @@ from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.scheduler import Scheduler
 from miniserve.engine.sequence import Sequence
+from miniserve.engine.stats import snapshot
 from miniserve.engine.step_time import StepTimeModel
-from miniserve.errors import RequestError, UpstreamError
+from miniserve.errors import RequestError, no_connection, stopped
 from miniserve.replica.wire import ReplicaReport
 from miniserve.sim.sequence import make_sequence
 from miniserve.types import FinishReason, ReplicaState, Request, TokenEvent
@@ -86,7 +87,6 @@ class PacedReplica:
     async def report(self, timeout_s: float) -> ReplicaReport:
         """Answer a probe: at once, even while the replica hangs. Raises: UpstreamError if it cannot be reached."""
         self._check_reachable()
-        counters = self.scheduler.counters
         return ReplicaReport(
             pid=0,
             model=self._version,
@@ -94,23 +94,17 @@ class PacedReplica:
             uptime_s=self._loop.time(),
             rss_bytes=0,
             max_model_len=self.scheduler.max_model_len,
-            steps=counters.steps,
-            running=len(self.scheduler.running),
-            waiting=self.scheduler.num_waiting,
-            blocks_total=self.blocks.num_blocks,
-            blocks_used=self.blocks.num_used,
-            generated_tokens=counters.generated_tokens,
-            preemptions=counters.preemptions,
+            stats=snapshot(self.scheduler),
         )
 
     async def close(self) -> None:
         """Stop; requests still running fail."""
-        self.kill(UpstreamError("the replica was stopped before the answer was complete"))
+        self.kill(stopped())
         await asyncio.gather(self._turns, return_exceptions=True)
 
     def _check_reachable(self) -> None:
         if self._unreachable:
-            raise UpstreamError("no connection to the replica", None, "unreachable")
+            raise no_connection()
 
     # --- faults --------------------------------------------------------------------------------------------------
 

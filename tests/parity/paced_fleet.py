@@ -23,7 +23,7 @@ from typing import Any
 from parity.paced import PacedReplica
 from parity.virtual_time import CONTROL, FLEET, sleep
 
-from miniserve.errors import UpstreamError
+from miniserve.errors import broke_off, cut_off
 from miniserve.faults import AttemptFault, FaultPlan, NoFaults, ReplicaEvent, ReplicaFault, fault_of
 from miniserve.gateway.fleet import Fleet, Upstream
 from miniserve.hardware.spec import ReplicaSpec
@@ -117,14 +117,14 @@ class PacedReplicas:
         replica = self.replicas[replica_id]
         match event.kind:
             case ReplicaFault.CRASH:
-                replica.kill(UpstreamError(f"replica {replica_id} broke off"))
+                replica.kill(broke_off())
             case ReplicaFault.HANG:
                 replica.pause()
             case ReplicaFault.SLOW:
                 self._slowness[replica_id].append(event.factor)
                 self._set_speed(replica_id)
             case ReplicaFault.PARTITION:
-                replica.cut_off(UpstreamError(f"the connection to replica {replica_id} broke", None, "unreachable"))
+                replica.cut_off(cut_off())
 
     async def _end(self, event: ReplicaEvent) -> None:
         replica_id = event.replica_id

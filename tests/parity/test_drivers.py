@@ -18,13 +18,25 @@ from parity.paced_fleet import DrillFleet, PacedReplicas
 from parity.worlds import SPEC
 
 from miniserve.engine.step_time import StepTimeModel
-from miniserve.errors import DeadlineExceeded, InternalError, PolicyError, RequestError, UpstreamError
+from miniserve.errors import (
+    DeadlineExceeded,
+    InternalError,
+    NoFirstToken,
+    PolicyError,
+    RequestError,
+    UpstreamError,
+    broke_off,
+    cut_off,
+    deadline_passed,
+    left_the_fleet,
+    no_connection,
+    no_first_token,
+)
 from miniserve.faults import AttemptFault, FaultPlan, ReplicaEvent, ReplicaFault
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.policies.bundle import Policies
 from miniserve.policies.dispatch import ClientLeft, cancel
-from miniserve.policies.recovery.progress import NO_FIRST_TOKEN
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.sim.drive import run as drive
 from miniserve.sim.fleet import SimFleet
@@ -212,8 +224,8 @@ def test_a_resumed_request_goes_on_after_what_was_sent(world: World) -> None:
 @both_worlds
 def test_an_attempt_without_a_first_token_in_time_is_cut_off(world: World) -> None:
     told = world(asking(send("slow", first_token_within_s=0.3)))
-    assert isinstance(told.result.error, UpstreamError)
-    assert told.result.error.code == NO_FIRST_TOKEN
+    assert type(told.result.error) is NoFirstToken
+    assert told.result.error.code == "no_first_token"
     assert told.result.ended_s == 0.3
     assert told.left_behind == 0
 
@@ -265,6 +277,38 @@ def test_a_crash_breaks_the_attempt_and_refuses_the_next(world: World) -> None:
     assert (list(broken.token_ids), broken.ended_s) == ([108, 109], 0.25)
     assert isinstance(refused.error, UpstreamError)
     assert refused.error.code == "unreachable"
+
+
+# --- failures: the same class, code and message in both worlds ------------------------------------------------------
+
+
+def suffering(kind: ReplicaFault, at_s: float, replica_id: str = "fast") -> Faults:
+    return Faults(ReplicaEvent(at_s, replica_id, kind))
+
+
+@pytest.mark.parametrize(
+    ("event", "effect", "faults", "error"),
+    [
+        ("has left the fleet", send("gone"), NO_FAULTS, left_the_fleet("gone")),
+        ("crashed before", send("fast"), suffering(ReplicaFault.CRASH, 0.0), no_connection()),
+        ("crashes before its first token", send("slow"), suffering(ReplicaFault.CRASH, 0.2, "slow"), broke_off()),
+        ("crashes after its first token", send("fast"), suffering(ReplicaFault.CRASH, 0.25), broke_off()),
+        ("is cut off from the network", send("fast"), suffering(ReplicaFault.PARTITION, 0.25), cut_off()),
+        ("was cut off before", send("fast"), suffering(ReplicaFault.PARTITION, 0.0), no_connection()),
+        ("brings no token in time", send("slow", first_token_within_s=0.3), NO_FAULTS, no_first_token(0.3)),
+        ("is not done at the deadline", send("fast", within_s=0.25), NO_FAULTS, deadline_passed()),
+        ("hangs until the deadline", send("fast", within_s=2.0), suffering(ReplicaFault.HANG, 0.05), deadline_passed()),
+        ("refuses", send("fast"), Faults(fast=AttemptFault(0, 503)), AttemptFault(0, 503).error()),
+        ("breaks off", send("fast"), Faults(fast=AttemptFault(2, 502)), AttemptFault(2, 502).error()),
+        ("has a bug", send("fast"), Faults(fast=AttemptFault(2, 500)), AttemptFault(2, 500).error()),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+@both_worlds
+def test_a_replica_that(world: World, event: str, effect: Send, faults: FaultPlan, error: RequestError) -> None:
+    found = world(asking(Sleep(0.01), effect), faults).results[1]
+    assert found is not None, event
+    assert (type(found.error), found.error.args) == (type(error), error.args), event
 
 
 # --- hedges --------------------------------------------------------------------------------------------------------

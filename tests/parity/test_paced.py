@@ -36,9 +36,10 @@ async def test_its_tokens_count_on_from_the_prompt_and_several_are_served_at_onc
     answers = await asyncio.gather(*(tokens_of(replica, a_request(f"q{i}", max_tokens=i + 1)) for i in range(6)))
     assert answers == [list(range(120, 121 + i)) for i in range(6)]
     report = await replica.report(1.0)
-    assert (report.model, report.running, report.waiting, report.blocks_used) == ("v1", 0, 0, 0)
-    assert report.generated_tokens == 21
-    assert report.steps > 0
+    stats = report.stats
+    assert (report.model, stats.running, stats.waiting, stats.blocks_used) == ("v1", 0, 0, 0)
+    assert stats.counters.generated_tokens == 21
+    assert stats.counters.steps > 0
     await replica.close()
 
 

@@ -16,9 +16,11 @@ from miniserve.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
+    NoFirstToken,
     Overloaded,
     PolicyError,
     RequestError,
+    Unreachable,
     UpstreamError,
 )
 from miniserve.policies.admission.admission import AdmissionVerdict, Admit, Reject
@@ -27,7 +29,7 @@ from miniserve.policies.decision_log import Decision, logged
 from miniserve.policies.dispatch import cancel, dispatch
 from miniserve.policies.recovery.breaker import Breaker, BreakerState
 from miniserve.policies.recovery.ejection import Ejector
-from miniserve.policies.recovery.progress import NO_FIRST_TOKEN, ProgressWatch
+from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.policies.recovery.retry import Backoff, NaiveRetry, NeverRetry
 from miniserve.policies.recovery.retry_budget import RetryBudget, TokenThrottle, Unlimited
 from miniserve.policies.routing.balancer import LeastOutstanding
@@ -49,8 +51,8 @@ from miniserve.types import (
 
 REQUEST = Request(request_id="q", model="m", prompt_ids=(1, 2, 3))
 AT_ONCE = NaiveRetry(max_attempts=3)
-SILENT = UpstreamError("no token", None, NO_FIRST_TOKEN)
-REFUSED = UpstreamError("nobody there", None, "unreachable")
+SILENT = NoFirstToken("no token")
+REFUSED = Unreachable("nobody there")
 
 Answer = Callable[[Send], AttemptResult]
 
@@ -247,16 +249,16 @@ def test_a_bad_replica_among_good_ones_is_ejected_and_no_client_notices() -> Non
     assert policies.ejector.ejected(0.0) == {"bad"}
 
 
-def test_two_clients_that_use_the_same_id_cannot_accuse_a_replica() -> None:
-    """One's failure is no matter of the other's success, whatever they call themselves."""
+def test_two_clients_that_send_the_same_cannot_accuse_a_replica() -> None:
+    """One's failure is no matter of the other's success: every request has an id of its own, made by the gateway."""
     policies = Policies(LeastOutstanding(), second_opinions=None)
     world = World()
-    for _ in range(20):
+    for n in range(20):
         world.answer = failing(InternalError("bug"))
-        world.tell(policies, fleet_of("a"))
+        world.tell(policies, fleet_of("a"), replace(REQUEST, request_id=f"one {n}"))
         world.clock.advance(0.1)
         world.answer = succeeding
-        world.tell(policies, fleet_of("b"))
+        world.tell(policies, fleet_of("b"), replace(REQUEST, request_id=f"other {n}"))
         world.clock.advance(0.1)
     assert policies.ejector is not None
     assert not policies.ejector.ejected(world.clock())
@@ -329,7 +331,7 @@ def test_a_deadline_that_has_passed_is_no_reason_to_send() -> None:
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
-    error = Overloaded("full", None, None, 5.0)
+    error = Overloaded("full", retry_after_s=5.0)
     for deadline_s, sends in ((4.0, 1), (6.0, 2)):
         world, outcome = tell(fleet_of("a", "b"), failing(error), due(deadline_s), retry=Backoff(max_attempts=2))
         assert len(world.sends) == sends

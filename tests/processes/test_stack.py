@@ -54,17 +54,17 @@ async def test_disconnecting_frees_all_blocks_streaming_or_not(long_folder: Path
         async with client.stream("POST", "/v1/completions", json={**endless, "stream": True}) as response:
             assert response.status_code == 200
             await anext(response.aiter_raw())
-        streamed = await eventually(stack, lambda report: report.running == 0)
-        assert (streamed.blocks_used, streamed.finished.get("abort")) == (0, 1)
+        streamed = await eventually(stack, lambda report: report.stats.running == 0)
+        assert (streamed.stats.blocks_used, streamed.stats.counters.finished.get("abort")) == (0, 1)
 
         waiting = asyncio.create_task(client.post("/v1/completions", json=endless))
-        await eventually(stack, lambda report: report.running == 1)
+        await eventually(stack, lambda report: report.stats.running == 1)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        plain = await eventually(stack, lambda report: report.running == 0)
-        assert (plain.blocks_used, plain.finished.get("abort")) == (0, 2)
+        plain = await eventually(stack, lambda report: report.stats.running == 0)
+        assert (plain.stats.blocks_used, plain.stats.counters.finished.get("abort")) == (0, 2)
         assert plain.max_abort_lag_steps <= 2, "engine steps between an abort's being asked for and its being done"
-        assert stack.gateway.traffic.in_flight == 0
+        assert stack.gateway.recent.in_flight == 0
 
         again = await client.post("/v1/completions", json={**PROMPT, "max_tokens": 4})
         assert again.status_code == 200

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 
-from miniserve.errors import InternalError, Overloaded, UpstreamError
+from miniserve.errors import InternalError, Overloaded, UpstreamError, draining, stopped
 from miniserve.replica.local import FAILURES_UNTIL_BROKEN, LocalReplica
 from miniserve.types import FinishReason, Request
 
@@ -93,10 +94,36 @@ async def test_a_finished_request_is_not_aborted(engine: Any, make_request: Call
     assert engine.aborted == []
 
 
-async def test_two_requests_with_one_id_are_both_served(engine: Any, make_request: Callable[..., Request]) -> None:
+async def test_an_id_in_use_is_refused_and_whoever_has_it_is_served(
+    engine: Any, make_request: Callable[..., Request], until: Any
+) -> None:
+    engine.gate.clear()
     async with serving(engine) as replica:
-        answers = await asyncio.gather(*(collect(replica, make_request("same", n)) for n in (3, 5, 4)))
-    assert answers == [[0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3]]
+        first = asyncio.create_task(collect(replica, make_request("same", 3)))
+        await until(lambda: engine.running)
+        second = asyncio.create_task(collect(replica, make_request("same", 5)))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        with pytest.raises(InternalError):
+            await second
+        assert await first == [0, 1, 2]
+    assert engine.aborted == []
+
+
+async def test_two_clients_that_call_their_requests_alike_are_both_served(replica_url: str) -> None:
+    async with httpx.AsyncClient(base_url=replica_url, trust_env=False) as client:
+        asking = [
+            client.post(
+                "/v1/completions",
+                json={"model": "tiny", "prompt": "hello", "max_tokens": tokens},
+                headers={"x-request-id": "same"},
+            )
+            for tokens in (3, 5, 4)
+        ]
+        answers = await asyncio.gather(*asking)
+    assert [answer.headers["x-request-id"] for answer in answers] == ["same"] * 3
+    assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [3, 5, 4]
+    assert len({answer.json()["id"] for answer in answers}) == 3
 
 
 async def test_an_id_can_be_used_again_after_an_abort(
@@ -182,8 +209,9 @@ async def test_draining_refuses_the_new_and_finishes_the_old(
         old = asyncio.create_task(collect(replica, make_request("old")))
         await until(lambda: engine.running)
         assert await replica.drain(timeout_s=0.0) is False, "one is still running"
-        with pytest.raises(Overloaded, match="draining"):
+        with pytest.raises(Overloaded, match="draining") as refused:
             await collect(replica, make_request("new"))
+        assert refused.value.args == draining().args, "as in a simulation"
         assert not replica.ready()
         engine.gate.set()
         assert await replica.drain(timeout_s=20.0) is True
@@ -197,5 +225,6 @@ async def test_stopping_ends_what_runs_with_an_error(
         task = asyncio.create_task(collect(replica, make_request(max_tokens=10_000_000)))
         await until(lambda: engine.running)
         await replica.close()
-        with pytest.raises(UpstreamError, match="stopped"):
+        with pytest.raises(UpstreamError, match="stopped") as ended:
             await task
+        assert ended.value.args == stopped().args, "as in a simulation"

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve import errors
+from miniserve.engine.scheduler import Counters
+from miniserve.engine.stats import EngineStats
 from miniserve.errors import InvalidRequest, Overloaded, RequestError, UpstreamError
 from miniserve.replica.wire import (
     ReplicaReport,
@@ -96,7 +98,7 @@ def test_a_plain_token_is_short() -> None:
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_an_error_arrives_as_itself_by_status_and_inside_a_stream(kind: type[RequestError]) -> None:
-    sent = kind("what happened", "prompt", "a_code", 1.5)
+    sent = kind("what happened", param="prompt", code=kind.code or "a_code", retry_after_s=1.5)
     by_status = decode_error(sent.status, encode_error(sent).encode(), "1.5")
     assert type(by_status) is kind
     assert by_status.args == sent.args
@@ -133,9 +135,10 @@ def test_a_bad_request_names_the_field() -> None:
 
 
 def test_a_report_survives_the_trip() -> None:
-    report = ReplicaReport(1, "m", ReplicaState.READY, 2.5, 3, 512, blocks_total=8, blocks_used=2, finished={"stop": 1})
+    stats = EngineStats(Counters(finished={"stop": 1}), blocks_total=8, blocks_used=2)
+    report = ReplicaReport(1, "m", ReplicaState.READY, 2.5, 3, 512, stats)
     assert decode_report(encode_report(report)) == report
-    assert report.kv_used_fraction == 0.25
+    assert report.stats.kv_used_fraction == 0.25
     with pytest.raises(UpstreamError, match="no report"):
         decode_report(b"{}")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
-from miniserve.errors import InvalidRequest, Overloaded, RequestError, SetupError, UpstreamError
+from miniserve.errors import InvalidRequest, Overloaded, RequestError, SetupError, UpstreamError, draining, stopped
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
 from miniserve.hardware.prices import ColdStart, load_price_list
 from miniserve.hardware.rightsizing import MeanLoad
@@ -187,6 +187,7 @@ def test_a_draining_replica_finishes_what_runs_takes_nothing_new_and_goes() -> N
     with pytest.raises(Overloaded) as caught:
         send(fleet, a_request("2"))
     assert caught.value.code == "draining"
+    assert caught.value.args == draining().args, "as from a live one"
     env.run(until=2)
     assert attempt.finish_reason is FinishReason.LENGTH
     assert [member.replica_id for member in fleet.members()] == ["r1"]
@@ -208,7 +209,8 @@ def test_removal_cuts_off_what_runs() -> None:
     fleet.remove("r0")
     env.run(until=0.06)
     assert isinstance(attempt.error, UpstreamError)
-    assert "has left the fleet" in str(attempt.error)
+    assert "was stopped before its answer was complete" in str(attempt.error)
+    assert attempt.error.args == stopped().args, "as from a live one"
 
 
 def test_a_crash_fails_what_runs_and_is_believed_after_three_missed_probes() -> None:

@@ -36,7 +36,7 @@ class Reject:
     def error(self) -> RequestError:
         """Return the error that the client gets."""
         kinds: dict[int, type[RequestError]] = {429: RateLimited, 503: Overloaded, 504: DeadlineExceeded}
-        return kinds[self.status](self.message, None, self.code, self.retry_after_s)
+        return kinds[self.status](self.message, code=self.code, retry_after_s=self.retry_after_s)
 
 
 AdmissionVerdict = Admit | Reject

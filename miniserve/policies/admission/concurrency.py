@@ -111,23 +111,17 @@ class ConcurrencyLimit:
     def __init__(self, *, limit: Limit | None = None, retry_after_s: float = 1.0) -> None:
         self._limit = limit or FixedLimit()
         self._retry_after_s = retry_after_s
-        self._inside: dict[str, list[float]] = {}  # request id -> when it came in; clients may use an id twice
-        self._count = 0
+        self._inside: dict[str, float] = {}  # request id -> when it came in
 
     def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         limit = self._limit.current()
-        if self._count >= limit:
-            message = f"{self._count} requests are inside, the limit is {limit}"
+        if len(self._inside) >= limit:
+            message = f"{len(self._inside)} requests are inside, the limit is {limit}"
             return Reject(503, "too_many_requests_inside", message, self._retry_after_s)
-        self._inside.setdefault(request.request_id, []).append(now_s)
-        self._count += 1
+        self._inside[request.request_id] = now_s
         return Admit()
 
     def finished(self, request: Request, tokens: int | None, now_s: float) -> None:
-        held = self._inside[request.request_id]
-        entered_s = held.pop()
-        if not held:
-            del self._inside[request.request_id]
         if tokens is not None:
-            self._limit.observe(now_s - entered_s, self._count)
-        self._count -= 1
+            self._limit.observe(now_s - self._inside[request.request_id], len(self._inside))
+        del self._inside[request.request_id]

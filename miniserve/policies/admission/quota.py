@@ -223,7 +223,7 @@ class QuotaAdmission:
         self._limits = dict(limits or {})
         self._default = default or QuotaLimits()
         self._quotas: dict[str, TenantQuota] = {}
-        self._reservations: dict[tuple[str, str], list[Reservation]] = {}  # a client may use an id twice
+        self._reservations: dict[str, Reservation] = {}  # of each request that is inside
 
     def quota(self, tenant: str) -> TenantQuota:
         """Return the tenant's account."""
@@ -236,15 +236,11 @@ class QuotaAdmission:
         held = self.quota(request.tenant).reserve(worst_tokens, now_s)
         if isinstance(held, Reject):
             return held
-        self._reservations.setdefault((request.tenant, request.request_id), []).append(held)
+        self._reservations[request.request_id] = held
         return Admit()
 
     def finished(self, request: Request, tokens: int | None, now_s: float) -> None:
-        key, quota = (request.tenant, request.request_id), self.quota(request.tenant)
-        held = self._reservations[key]
-        reservation = held.pop()
-        if not held:
-            del self._reservations[key]
+        quota, reservation = self.quota(request.tenant), self._reservations.pop(request.request_id)
         if tokens is None:
             quota.cancel(reservation, now_s)
         else:

@@ -21,15 +21,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from miniserve.errors import DeadlineExceeded, InternalError, RequestError, SetupError, UpstreamError
+from miniserve.errors import DeadlineExceeded, InternalError, RequestError, SetupError, Unreachable, UpstreamError
 from miniserve.types import AttemptResult, FinishReason, ReplicaView
-
-HOST_CODES = frozenset({"connection_refused", "unreachable"})  # no request got as far as to be the reason
-
-
-def is_host_failure(error: Exception | None) -> bool:
-    """Say whether the replica alone is to blame: it could not even be reached."""
-    return isinstance(error, UpstreamError) and error.code in HOST_CODES
 
 
 def is_suspicious(result: AttemptResult) -> bool:
@@ -115,20 +108,20 @@ class Ejector:
 
     # --- what it is told -------------------------------------------------------------------------------------------
 
-    def record(self, fingerprint: str, result: AttemptResult, now_s: float) -> tuple[str, ...]:
-        """Learn how an attempt of the request `fingerprint` ended, its losers first.
+    def record(self, request_id: str, result: AttemptResult, now_s: float) -> tuple[str, ...]:
+        """Learn how an attempt of the request `request_id` ended, its losers first.
 
         Returns: the replicas that a failure was counted against just now, one entry for each failure. A breaker can
         be fed with these. They need not include the attempt's own replica, and may include earlier ones.
         """
         blamed: list[str] = []
         for one in (*result.losers, result):
-            if is_host_failure(one.error):
+            if isinstance(one.error, Unreachable):  # no request got as far as to be the reason
                 blamed += self._blame(one.replica_id, 1, now_s, unreachable=True)
             elif is_suspicious(one):
-                blamed += self._accuse(fingerprint, one.replica_id, now_s)
+                blamed += self._accuse(request_id, one.replica_id, now_s)
             elif is_success(one):
-                blamed += self._clear(fingerprint, one.replica_id, now_s)
+                blamed += self._clear(request_id, one.replica_id, now_s)
         return tuple(blamed)
 
     def probe(self, replica_id: str, ok: bool, now_s: float) -> None:
@@ -147,9 +140,9 @@ class Ejector:
 
     # --- accusations -----------------------------------------------------------------------------------------------
 
-    def _accuse(self, fingerprint: str, replica_id: str, now_s: float) -> tuple[str, ...]:
-        case = self._cases.pop(fingerprint, None) or _Case()
-        self._cases[fingerprint] = case  # now the latest
+    def _accuse(self, request_id: str, replica_id: str, now_s: float) -> tuple[str, ...]:
+        case = self._cases.pop(request_id, None) or _Case()
+        self._cases[request_id] = case  # now the latest
         if len(self._cases) > self._max_cases:
             del self._cases[next(iter(self._cases))]
         if case.witness not in (None, replica_id):
@@ -157,11 +150,11 @@ class Ejector:
         case.accused[replica_id] = case.accused.get(replica_id, 0) + 1
         return ()
 
-    def _clear(self, fingerprint: str, replica_id: str, now_s: float) -> tuple[str, ...]:
+    def _clear(self, request_id: str, replica_id: str, now_s: float) -> tuple[str, ...]:
         """Take a success as proof: of this replica's health, and that others failed this request by themselves."""
         if (host := self._hosts.get(replica_id)) is not None:
             host.failures = host.unreached = 0
-        case = self._cases.get(fingerprint)
+        case = self._cases.get(request_id)
         if case is None:
             return ()
         case.witness = replica_id

@@ -18,10 +18,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miniserve.errors import DeadlineExceeded, RequestError, SetupError
+from miniserve.errors import DeadlineExceeded, NoFirstToken, SetupError
 from miniserve.types import AttemptResult, ReplicaView
-
-NO_FIRST_TOKEN = "no_first_token"  # the code of the error by which a driver cuts off a silent attempt
 
 
 @dataclass(slots=True)
@@ -92,7 +90,7 @@ class ProgressWatch:
             replica.trial_s = None
         if result.first_token_s is not None:
             self.progressed(result.replica_id, result.ended_s if result.ok else result.first_token_s)
-        elif _was_cut_off(result.error):
+        elif isinstance(result.error, NoFirstToken | DeadlineExceeded):  # it waited in vain
             replica.misses += 1
 
     def forget(self, replica_id: str) -> None:
@@ -125,8 +123,3 @@ class ProgressWatch:
     def _is_suspect(self, replica: _Replica, now_s: float) -> bool:
         stalled = replica.outstanding > 0 and now_s - replica.progress_s >= self._stall_s
         return stalled or replica.misses >= self._misses
-
-
-def _was_cut_off(error: Exception | None) -> bool:
-    """Say whether the attempt waited in vain: no first token in time, or a missed deadline."""
-    return isinstance(error, DeadlineExceeded) or (isinstance(error, RequestError) and error.code == NO_FIRST_TOKEN)

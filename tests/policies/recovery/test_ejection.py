@@ -15,13 +15,14 @@ from miniserve.errors import (
     Overloaded,
     RateLimited,
     SetupError,
+    Unreachable,
     UpstreamError,
 )
-from miniserve.policies.recovery.ejection import Ejector, is_host_failure, is_success, is_suspicious
+from miniserve.policies.recovery.ejection import Ejector, is_success, is_suspicious
 from miniserve.types import AttemptResult, FinishReason, ReplicaView
 
 BROKEN = InternalError("it broke")
-UNREACHABLE = UpstreamError("no connection", None, "unreachable")
+UNREACHABLE = Unreachable("no connection")
 
 
 def good(replica_id: str) -> AttemptResult:
@@ -158,10 +159,13 @@ def test_what_an_ending_says(result: AttemptResult, suspicious: bool, success: b
 
 
 def test_only_an_unreachable_host_is_blamed_alone() -> None:
-    assert is_host_failure(UNREACHABLE)
-    assert not is_host_failure(UpstreamError("cut in the middle"))
-    assert not is_host_failure(InternalError("x", None, "unreachable"))
-    assert not is_host_failure(None)
+    def blamed_at_once(error: Exception | None) -> bool:
+        return Ejector(failures=1).record("q", AttemptResult("a", error=error), 0.0) == ("a",)
+
+    assert blamed_at_once(UNREACHABLE)
+    assert not blamed_at_once(UpstreamError("cut in the middle"))
+    assert not blamed_at_once(InternalError("x", code="unreachable"))
+    assert not blamed_at_once(None)
 
 
 def test_the_losers_of_a_hedge_are_judged_by_its_winner() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from miniserve.errors import DeadlineExceeded, SetupError, UpstreamError
-from miniserve.policies.recovery.progress import NO_FIRST_TOKEN, ProgressWatch
+from miniserve.errors import DeadlineExceeded, NoFirstToken, SetupError, UpstreamError
+from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.types import AttemptResult, FinishReason, ReplicaView
 
 FLEET = (ReplicaView("a"), ReplicaView("b"))
-SILENT = UpstreamError("no token in time", None, NO_FIRST_TOKEN)
+SILENT = NoFirstToken("no token in time")
 
 
 def ended(replica_id: str, started_s: float, ended_s: float, error: Exception | None = None) -> AttemptResult:

@@ -24,19 +24,19 @@ def test_max_attempts_includes_the_first() -> None:
 
 
 def test_a_push_back_sets_the_wait() -> None:
-    error = Overloaded("full", None, None, 7.5)
+    error = Overloaded("full", retry_after_s=7.5)
     assert Backoff().delay_s(1, error, 0.0, None) == 7.5
-    assert Backoff().delay_s(1, Overloaded("full", None, None, 0.0), 0.0, None) == 0.0
+    assert Backoff().delay_s(1, Overloaded("full", retry_after_s=0.0), 0.0, None) == 0.0
 
 
 def test_a_negative_push_back_forbids() -> None:
-    error = Overloaded("do not", None, None, -1.0)
+    error = Overloaded("do not", retry_after_s=-1.0)
     assert not may_retry(error)
     assert Backoff().delay_s(1, error, 0.0, None) is None
 
 
 def test_a_wait_that_reaches_the_deadline_is_no_use() -> None:
-    error = Overloaded("full", None, None, 2.0)
+    error = Overloaded("full", retry_after_s=2.0)
     assert Backoff().delay_s(1, error, 10.0, 12.0) is None
     assert Backoff().delay_s(1, error, 10.0, 12.1) == 2.0
 

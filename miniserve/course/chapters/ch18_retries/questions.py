@@ -51,14 +51,14 @@ WAITS = Code(
 
 AGAIN, NEVER = "again", "never"
 _ERRORS: dict[str, RequestError] = {
-    "a": Overloaded("full", None, None, 2.0),
+    "a": Overloaded("full", retry_after_s=2.0),
     "b": InvalidRequest("too long"),
     "c": UpstreamError("refused"),
-    "d": RateLimited("too many", None, None, 12.0),
+    "d": RateLimited("too many", retry_after_s=12.0),
     "e": Unauthorized("wrong key"),
     "f": UpstreamError("broke off"),
     "g": DeadlineExceeded("too late"),
-    "h": Overloaded("do not", None, None, -1.0),
+    "h": Overloaded("do not", retry_after_s=-1.0),
 }
 _HALF_READ = {"f"}
 
