@@ -412,7 +412,8 @@ print(f"at most {slots} requests are worked on at the same time; the others wait
 # %% [markdown] id="predict-2"
 # The *base* is the time to read the model's weights from memory. The machine does that once per step, whether for one
 # request or for sixteen. A *row* is a request that gets a token in this step. It looks back at its *context*: its
-# question and its answer so far.
+# question and its answer so far. (The formula has one more part, for the pairs of tokens within a question. With 60
+# tokens it comes to 2 ms, so we leave it out.)
 #
 # Worked example, **for one request alone**: one step reads the question of 60 tokens and gives the first token. Then 39
 # steps give one token each, and look back at 80 tokens on average (60, and half of 40):
@@ -473,9 +474,9 @@ lab.compare(crowds, "500 requests at once")
 lab.draw_crowd(crowds)
 
 # %% [markdown] id="break-2"
-# Sharing steps pays off many times over and costs no extra machine; that is *batching*, explained in `start_here`. On
-# Larkspur's GPU, a single setting makes most of the difference. Neither has anything to do with how good the model's
-# answers are.
+# Sharing steps makes the test machine more than three times as fast and costs no extra machine; that is *batching*,
+# explained in `start_here`. On Larkspur's GPU, a single setting makes most of the difference. Neither has anything to do
+# with how good the model's answers are.
 
 # %% [markdown] id="real"
 # ## 10 A real replica
@@ -548,12 +549,12 @@ ch.check("1.7", whose)
 # %% id="answer-1.8" tags=["answer"] question="1.8"
 # SOLUTION
 letter = """
-The answers are good; customers complain that they come late. Our test machine answers one question alone in about a
-second, but of 500 at once, the last waits for more than two minutes, with the same model. A better model is usually a
-larger one, which makes each step slower. Failures are normal in a fleet: eighty GPUs that each fail on one day in a
-hundred get through fewer than half of all days without a failure. Our mean wait looks fine while more than one customer
-in a hundred waits longer than we promised, so we must watch the p99. I propose a fourth GPU, about 17 USD a day, an
-alarm on the p99, and updates that reach one customer in a hundred first.
+The answers are good; customers complain that they come late. Our test machine answers one question alone in 0.7 s,
+but of 500 at once, the last waits for about 100 s, with the same model. A better model is usually a larger one, which
+makes each step slower. Failures are normal in a fleet: eighty GPUs that each fail on one day in a hundred get through
+fewer than half of all days without a failure. Our mean wait looks fine while more than one customer in a hundred
+waits longer than we promised, so we must watch the p99. I propose a fourth GPU, about 17 USD a day, an alarm on the
+p99, and updates that reach one customer in a hundred first.
 """
 # END SOLUTION
 
@@ -565,9 +566,8 @@ ch.check("1.8", letter)
 #
 # Here is the step-time formula of section 8, from `miniserve/engine/step_time.py`; how it follows from a price list
 # when nothing was measured, from `miniserve/hardware/prices.py`; and how a simulated replica accepts a request, from
-# `miniserve/sim/replica.py`. Find the one line that says what a batch shares. (The formula has a fifth part, for pairs
-# of tokens within a question: it is 0 on the test machine. An estimate from published figures, as here, is called a
-# *roofline*.)
+# `miniserve/sim/replica.py`. Find the one line that says what a batch shares, and the fifth part, which section 8 left
+# out. (An estimate from published figures, as here, is called a *roofline*.)
 
 # %% id="real-code-shown"
 import inspect

@@ -25,7 +25,7 @@ COMPARED_SEEDS = 5  # where policies are compared and nobody says how many
 EXAMPLES = """
 examples:
   miniserve simulate data/scenarios/quickstart.toml
-  miniserve simulate data/scenarios/quickstart.toml --plot run.png --set workload.arrivals.rate_per_s=4
+  miniserve simulate data/scenarios/quickstart.toml --plot run.png --set workload.arrivals.rate_per_s=6
   miniserve simulate data/scenarios/hetero.toml --compare round-robin weighted peak-ewma --seeds 10
   miniserve simulate data/scenarios/quickstart.toml --balancer my_file.py:Mine
   miniserve simulate data/scenarios/bursty.toml --cost

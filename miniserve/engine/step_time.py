@@ -87,7 +87,11 @@ def load_step_time(path: Path) -> StepTimeModel:
     Raises: SetupError if the file is absent or holds something else.
     """
     try:
-        return StepTimeModel(**json.loads(path.read_text()))
+        model = StepTimeModel(**json.loads(path.read_text()))
+        for name, value in asdict(model).items():
+            if name != "fitted_on" and not 0 <= value <= 60:
+                raise ValueError(f"{name} is {value!r}; it must be seconds, from 0 to 60")
+        return model
     except FileNotFoundError:
         raise SetupError(f"{path} does not exist: measure it with `python -m miniserve bench steps`") from None
     except (ValueError, TypeError) as error:

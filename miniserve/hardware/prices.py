@@ -1,8 +1,8 @@
 """One price list: what machines exist, what they cost, how fast they are, and how long they take to come up.
 
 `data/hardware.toml` holds the figures, each with its source; this module checks them and derives the rest. For the CPU
-machine the step times are measured. For accelerators they follow from a roofline: a step reads all weights and each
-row's keys and values once, and computes two operations per weight and token,
+machine the step times were measured and are in `data/step_time/`. For accelerators they follow from a roofline: a step
+reads all weights and each row's keys and values once, and computes two operations per weight and token,
 
     base        = overhead + weight bytes / (bandwidth * memory efficiency)
     per row     = per prefill token = 2 * parameters / (operations per second * compute efficiency)
@@ -18,16 +18,16 @@ Knows files and arithmetic; no fleet, no clock. Source of the roofline: Williams
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 from miniserve.config import SchedulerConfig
-from miniserve.engine.step_time import StepTimeModel
+from miniserve.engine.step_time import StepTimeModel, load_step_time
 from miniserve.errors import SetupError
 from miniserve.seeds import uniform
 from miniserve.toml.reader import Range, Reader, check_name, suggestion
-from miniserve.toml.source import read_source_file
+from miniserve.toml.source import Place, TomlSource, read_source_file
 
 PRICE_LIST = Path(__file__).resolve().parents[2] / "data" / "hardware.toml"
 COLD_START_SPREAD = 0.2  # a stage takes between 80 and 120 % of its nominal time; an assumption
@@ -210,26 +210,11 @@ class _Model:
 @dataclass(frozen=True, slots=True)
 class _Measured:
     source: str
-    base_s: Annotated[float, Range(at_least=0, at_most=60)]
-    per_decode_row_s: Annotated[float, Range(at_least=0, at_most=10)]
-    per_prefill_token_s: Annotated[float, Range(at_least=0, at_most=10)]
-    per_context_token_s: Annotated[float, Range(at_least=0, at_most=1)]
-    per_prefill_pair_s: Annotated[float, Range(at_least=0, at_most=1)]
+    step_time: str  # a file that `bench steps` wrote, looked for beside the price list first
     kv_blocks: Annotated[int, Range(at_least=1, at_most=10**9)]
 
     def __post_init__(self) -> None:
         _require_words(source=self.source)
-
-    def of(self, hardware: str, model: str) -> Measured:
-        step_time = StepTimeModel(
-            self.base_s,
-            self.per_decode_row_s,
-            self.per_prefill_token_s,
-            self.per_context_token_s,
-            self.per_prefill_pair_s,
-            {"hardware": hardware, "model": model, "how": "measured", "source": self.source},
-        )
-        return Measured(step_time, self.kv_blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +256,7 @@ class _Hardware:
                 f"max_batch_tokens ({self.max_batch_tokens}) must be at least max_running ({self.max_running})"
             )
 
-    def named(self, name: str, roofline: _Roofline) -> Hardware:
+    def named(self, name: str, roofline: _Roofline, measured: Mapping[str, Measured]) -> Hardware:
         memory_efficiency = self.memory_efficiency or roofline.memory_efficiency
         compute_efficiency = self.compute_efficiency or roofline.compute_efficiency
         return Hardware(
@@ -289,7 +274,7 @@ class _Hardware:
             memory_used_fraction=roofline.memory_used_fraction,
             spot_notice_s=roofline.spot_notice_s,
             scheduler=SchedulerConfig(self.max_running, self.max_batch_tokens),
-            measured={model: table.of(name, model) for model, table in self.measured.items()},
+            measured=measured,
         )
 
 
@@ -309,11 +294,23 @@ def load_price_list(path: Path = PRICE_LIST) -> PriceList:
         raise SetupError(f"{path} does not exist: see data/hardware.toml")
     source = read_source_file(path)
     file: _File = Reader(source).read(_File, source.values)
-    for name, table in file.hardware.items():
-        for model in table.measured:
-            check_name(model, file.model, source, ("hardware", name, "measured", model))
-    return PriceList(
-        path,
-        {name: table.named(name, file.roofline) for name, table in file.hardware.items()},
-        {name: table.named(name) for name, table in file.model.items()},
-    )
+    hardware = {
+        name: table.named(
+            name, file.roofline, {model: _measured(file, source, name, model) for model in table.measured}
+        )
+        for name, table in file.hardware.items()
+    }
+    return PriceList(path, hardware, {name: table.named(name) for name, table in file.model.items()})
+
+
+def _measured(file: _File, source: TomlSource, hardware: str, model: str) -> Measured:
+    place: Place = ("hardware", hardware, "measured", model)
+    check_name(model, file.model, source, place)
+    table = file.hardware[hardware].measured[model]
+    beside = Path(source.name).parent / table.step_time
+    try:
+        step_time = load_step_time(beside if beside.exists() else PRICE_LIST.parent / table.step_time)
+    except SetupError as error:
+        raise source.error((*place, "step_time"), str(error)) from None
+    notes = {"hardware": hardware, "model": model, "how": "measured", "source": table.source}
+    return Measured(replace(step_time, fitted_on=step_time.fitted_on | notes), table.kv_blocks)

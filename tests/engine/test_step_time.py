@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
@@ -73,3 +74,11 @@ def test_an_absent_or_foreign_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"a": 1}')
     with pytest.raises(SetupError, match="not a step-time model"):
         load_step_time(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("value", [-0.01, 13.3e3, float("nan"), "13 ms"])
+def test_a_file_in_another_unit_is_refused(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "steps.json"
+    path.write_text(json.dumps(asdict(StepTimeModel(0.01, 0, 0, 0, 0)) | {"base_s": value}))
+    with pytest.raises(SetupError, match="not a step-time model"):
+        load_step_time(path)

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.engine.batch import Batch
+from miniserve.engine.step_time import StepTimeModel, load_step_time
 from miniserve.errors import SetupError
 from miniserve.hardware.prices import PRICE_LIST, ColdStart, ModelSize, load_price_list
 
 PRICES = load_price_list()
 LLAMA = PRICES.model("llama-3.1-8b")
+RECORDED = PRICE_LIST.parent / "step_time" / "smollm2.json"
 TEXT = PRICE_LIST.read_text(encoding="utf-8")
 
 
@@ -73,6 +75,17 @@ def test_the_shipped_list_has_a_cpu_and_four_accelerators_and_every_figure_a_sou
         ("layers = 32", "layers = 32.5", "model.llama-3.1-8b.layers: 32.5 is not a whole number"),
         ("[roofline]", "[rooflines]", "rooflines: unknown key; did you mean `roofline`?"),
         ("measured.smollm2-135m]", "measured.smollm-135m]", 'there is no "smollm-135m"; did you mean `smollm2-135m`?'),
+        (
+            "step_time/smollm2.json",
+            "step_time/none.json",
+            "measured.smollm2-135m.step_time: "
+            + str(PRICE_LIST.parent / "step_time/none.json does not exist: measure"),
+        ),
+        (
+            '"step_time/smollm2.json"',
+            '"hardware.toml"',
+            "hardware.toml is not a step-time model",
+        ),
         ("max_running = 16 ", "max_running = 160 ", "max_batch_tokens (128) must be at least max_running (160)"),
         ("[roofline]", "model = 3\n[roofline]", "is not valid TOML"),
         ("[hardware.t4]", "[hardware.t4]\nmeasured = 3", "hardware.t4.measured: 3 is not a table"),
@@ -102,9 +115,29 @@ def test_an_absent_file_and_an_unknown_name_say_what_to_do(tmp_path: Path) -> No
 
 def test_the_cpu_uses_what_was_measured_and_says_so() -> None:
     model = PRICES.machine("cpu-2core").step_time(PRICES.model("smollm2-135m"))
-    assert (model.base_s, model.per_decode_row_s) == (0.027, 0.00074)
-    assert model.fitted_on["how"] == "measured"
+    recorded = load_step_time(RECORDED)
+    assert replace(model, fitted_on=recorded.fitted_on) == recorded
+    assert (model.fitted_on["how"], model.fitted_on["threads"], model.fitted_on["model"]) == (
+        "measured",
+        2,
+        "smollm2-135m",
+    )
     assert PRICES.machine("cpu-2core").kv_blocks(PRICES.model("smollm2-135m")) == 320
+
+
+def test_the_cpus_effective_figures_follow_from_the_recorded_steps() -> None:
+    cpu, model, recorded = PRICES.machine("cpu-2core"), PRICES.model("smollm2-135m"), load_step_time(RECORDED)
+    assert cpu.memory_bytes_per_s == pytest.approx(model.weight_bytes / recorded.base_s, rel=0.005)
+    assert cpu.operations_per_s == pytest.approx(2 * model.parameters / recorded.per_prefill_token_s, rel=0.005)
+    for said in (f"{1e3 * recorded.base_s:.2f} ms", f"{1e3 * recorded.per_prefill_token_s:.3f} ms"):
+        assert said in TEXT, "in the comments beside the two figures"
+
+
+def test_ones_own_measurement_lies_beside_ones_own_price_list(tmp_path: Path) -> None:
+    path = changed(tmp_path, "memory_gb = 8.0", "memory_gb = 9.0")
+    StepTimeModel(0.1, 0.2, 0.3, 0.0, 0.0).save(tmp_path / "step_time" / "smollm2.json")
+    prices = load_price_list(path)
+    assert prices.machine("cpu-2core").step_time(prices.model("smollm2-135m")).base_s == 0.1
 
 
 def test_the_roofline_by_hand() -> None:

@@ -83,23 +83,28 @@ def test_capacity_by_hand() -> None:
     cpu = PRICES.machine("cpu-2core")
     answer = advise(cpu, SMALL, MeanLoad(1.0, 100, 50), SpeedTarget(), headroom_fraction=0.0)
     assert isinstance(answer, Advice)
-    step_s = 0.027 + 16 * (0.00074 + 125 * 0.000022 + 100 * 0.00189 / 50)
+    step = cpu.step_time(SMALL)
+    prefill_s = 100 * step.per_prefill_token_s + 100 * 50 * step.per_prefill_pair_s
+    step_s = step.base_s + 16 * (step.per_decode_row_s + 125 * step.per_context_token_s + prefill_s / 50)
     assert answer.limited_by == "slots"
     assert answer.tpot_s == pytest.approx(step_s)
     assert answer.requests_per_s_each == pytest.approx(16 / (50 * step_s))
     assert answer.replicas == math.ceil(1.0 / answer.requests_per_s_each)
     assert answer.usd_per_million_tokens == pytest.approx(answer.replicas * 0.08449 / (50 * 3600) * 1e6)
-    assert seconds_per_request(cpu.step_time(SMALL), MeanLoad(1, 100, 50), 16) == pytest.approx(50 * step_s / 16)
+    assert seconds_per_request(step, MeanLoad(1, 100, 50), 16) == pytest.approx(50 * step_s / 16)
 
 
 def test_the_time_to_first_token_by_hand() -> None:
     """300 prompt tokens in chunks of 128: three steps beside 15 others' decodes, half a step of waiting before."""
-    answer = advise(PRICES.machine("cpu-2core"), SMALL, MeanLoad(1.0, 300, 50), SpeedTarget(), headroom_fraction=0.0)
+    cpu = PRICES.machine("cpu-2core")
+    answer = advise(cpu, SMALL, MeanLoad(1.0, 300, 50), SpeedTarget(), headroom_fraction=0.0)
     assert isinstance(answer, Advice)
-    rows, decode_s, prefill_s = 320 * 16 / 350, 0.00074 + 325 * 0.000022, 300 * 0.00189
+    step, rows = cpu.step_time(SMALL), 320 * 16 / 350
+    decode_s = step.per_decode_row_s + 325 * step.per_context_token_s
+    prefill_s = 300 * step.per_prefill_token_s + 300 * 150 * step.per_prefill_pair_s
     assert answer.limited_by == "KV blocks"
-    half_a_step_s = (0.027 + rows * (decode_s + prefill_s / 50)) / 2
-    assert answer.ttft_s == pytest.approx(half_a_step_s + 3 * (0.027 + rows * decode_s) + prefill_s)
+    half_a_step_s = (step.base_s + rows * (decode_s + prefill_s / 50)) / 2
+    assert answer.ttft_s == pytest.approx(half_a_step_s + 3 * (step.base_s + rows * decode_s) + prefill_s)
 
 
 def test_kv_blocks_bound_long_texts() -> None:

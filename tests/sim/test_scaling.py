@@ -30,7 +30,7 @@ seed = 2
 [workload]
 prompt = { kind = "constant", tokens = 20 }
 output = { kind = "geometric", mean_tokens = 60 }
-arrivals = { kind = "piecewise", points = [[0, 1], [400, 6], [800, 6], [1000, 0.5]] }
+arrivals = { kind = "piecewise", points = [[0, 1.4], [400, 8.4], [800, 8.4], [1000, 0.7]] }
 [fleet]
 probe_interval_s = 1
 [[fleet.replicas]]
@@ -188,7 +188,7 @@ def test_a_run_repeats_to_the_bit(scaled: Callable[..., Scenario]) -> None:
 
 
 def test_forecasts_of_two_runs_share_no_memory(scaled: Callable[..., Scenario]) -> None:
-    policy = 'autoscaler.policy={kind="predictive", replica_per_s=1.5, floor={kind="target-tracking", target=5}}'
+    policy = 'autoscaler.policy={kind="predictive", replica_per_s=2.1, floor={kind="target-tracking", target=5}}'
     scenario = scaled(policy)
     assert simulate(scenario).series == simulate(scenario).series
 
@@ -205,10 +205,10 @@ def test_a_file_can_name_every_autoscaler(scaled: Callable[..., Scenario]) -> No
         "{kind='queue', waiting_per_replica=0.5, most_running=4}",
         "{kind='scheduled', plan=[[0, 1], [100, 3]], every_s=600}",
         f"{{kind='combined', parts=[{tracking}, {{kind='scheduled', plan=[[0, 3]]}}]}}",
-        f"{{kind='predictive', replica_per_s=1.5, forecast='ewma', floor={tracking}}}",
+        f"{{kind='predictive', replica_per_s=2.1, forecast='ewma', floor={tracking}}}",
     )
     for policy in policies:
-        result = simulate(scaled(f"autoscaler.policy={policy}", "run.duration_s=200"))
+        result = simulate(scaled(f"autoscaler.policy={policy}", "run.duration_s=300"))
         assert max(result.series["replicas_wanted"][1]) >= 3, policy  # it began with two
 
 

@@ -399,10 +399,10 @@ LETTER = FreeText(
     ),
     model_answer=(
         "The answers are good; our customers complain that they come late or not at all. Our test machine answers one "
-        "question alone in about a second; of 500 at once, it answers the last after more than two minutes, with the "
-        "same model. A better model is usually a larger one, which makes each step slower. If each GPU fails on one "
-        "day in a hundred, eighty GPUs get through fewer than half of all days without a failure, so handling one "
-        "must be routine. Our mean waiting time looks fine while the promise is broken, so we have to watch the 99th "
+        "question alone in 0.7 s; of 500 at once, it answers the last after about 100 s, with the same model. A "
+        "better model is usually a larger one, which makes each step slower. If each GPU fails on one day in a "
+        "hundred, eighty GPUs get through fewer than half of all days without a failure, so handling one must be "
+        "routine. Our mean waiting time looks fine while the promise is broken, so we have to watch the 99th "
         "percentile. I propose one more GPU, at 17 USD a day, and updates that reach one customer in a hundred first."
     ),
     hints=(

@@ -7,8 +7,8 @@ RIGHT = [
     ("1.3", {"arrivals_per_s": 1.4, "replicas": 3}),
     ("1.4", lambda per_hour, exposure, hours, bad_before, bad_after: per_hour * exposure * hours * bad_after
      - per_hour * exposure * hours * bad_before),
-    ("1.6", (120, 170)),
-    ("1.6", [130, 150.5]),
+    ("1.6", (85, 120)),
+    ("1.6", [95, 104.5]),
     ("1.7", dict(zip("abcdefgh", (
         "systems", "model", "systems", "systems", "model", "systems", "model", "systems"), strict=True))),
     ("1.8", "one two three four five six seven eight nine ten " * 5),

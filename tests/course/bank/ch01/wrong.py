@@ -63,10 +63,10 @@ WRONG = [
     ("1.5", "2 tok/s", "wrong-unit"),
     ("1.5", float(10**6), "off"),
     ("1.6", (1, 1.4), "too-low"),  # as if all were worked on for nothing
-    ("1.6", (80, 110), "too-low"),
-    ("1.6", (600, 700), "too-high"),  # one after the other
+    ("1.6", (60, 80), "too-low"),
+    ("1.6", (320, 380), "too-high"),  # one after the other
     ("1.6", (50, 500), "too-wide"),
-    ("1.6", 140, "no-interval"),
+    ("1.6", 100, "no-interval"),
     ("1.6", (150, 120), "no-interval"),
     *(("1.7", {**SIDES, key: OTHER[side]}, f"item-{key}") for key, side in SIDES.items()),
     ("1.7", {key: side for key, side in SIDES.items() if key != "g"}, "items-missing"),

@@ -11,7 +11,9 @@ def test_one_request_alone_takes_what_the_step_times_add_up_to():
     alone = lab.at_once(1)
     contexts = range(lab.PROMPT_TOKENS, lab.PROMPT_TOKENS + lab.ANSWER_TOKENS - 1)
     rest = sum(step.base_s + step.per_decode_row_s + step.per_context_token_s * (context + 1) for context in contexts)
-    assert alone.first_s[0] == pytest.approx(step.base_s + lab.PROMPT_TOKENS * step.per_prefill_token_s)
+    pairs_s = lab.PROMPT_TOKENS * (lab.PROMPT_TOKENS + 1) / 2 * step.per_prefill_pair_s
+    assert alone.first_s[0] == pytest.approx(step.base_s + lab.PROMPT_TOKENS * step.per_prefill_token_s + pairs_s)
+    assert round(1000 * pairs_s) == 2, "the part that section 8 leaves out"
     assert alone.ends_s == pytest.approx(alone.first_s[0] + rest, rel=0.01)
 
 
@@ -19,6 +21,7 @@ def test_a_crowd_takes_less_than_one_by_one_and_nearly_all_wait_longer_than_prom
     crowd, one_by_one = lab.at_once(lab.CROWD), lab.at_once(lab.CROWD, running=1)
     assert one_by_one.ends_s == pytest.approx(lab.CROWD * lab.at_once(1).ends_s, rel=0.01)
     assert crowd.ends_s < one_by_one.ends_s / 3
+    assert (round(lab.at_once(1).ends_s, 1), round(crowd.ends_s, -1)) == (0.7, 100), "as the letter has it"
     assert crowd.tokens_per_s > lab.at_once(1).tokens_per_s
     assert np.mean(crowd.first_s > lab.PROMISE_S) > 0.9
 
