@@ -130,7 +130,7 @@ class Attempts:
 
 
 def _broke(attempt: AttemptResult) -> bool:
-    """Return whether the request itself may have caused the failure: it was accepted, then something went wrong."""
+    """Say whether the request may be what broke this attempt: it was taken, and then something went wrong."""
     if not is_suspicious(attempt) or is_host_failure(attempt.error) or isinstance(attempt.error, DeadlineExceeded):
         return False
     return not (isinstance(attempt.error, RequestError) and attempt.error.code == NO_FIRST_TOKEN)

@@ -97,7 +97,7 @@ def test_the_figure_is_a_file_of_the_kind_asked_for(tmp_path: Path, suffix: str)
 
 def test_every_panel_names_its_axes_and_their_units(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure) or path)
     result().plot(tmp_path / "run.png")
     axes = drawn[0].axes
 
@@ -117,7 +117,7 @@ def test_peaks_survive_thinning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     waiting = np.zeros(100_000)
     waiting[54_321] = 99
     drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure) or path)
     SimResult(result().outcomes, {"waiting": (times, waiting)}).plot(tmp_path / "run.png")
     line = drawn[0].axes[2].lines[0]
 

@@ -174,7 +174,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "spike of no time": (lambda: Spike(1, 0), r"duration_s \(0\) must be above 0"),
     "spike of fewer than none": (lambda: Spike(1, 1, -2), r"factor \(-2\)"),
     "waves of no time": (lambda: Waves(1.0, 0.1, period_s=0), r"period_s \(0\) must be above 0"),
-    "spikes overlap": (lambda: Spikes(Poisson(1), (Spike(10, 20), Spike(20, 5))), "the one at 10 ends at 30"),
+    "spikes overlap": (lambda: Spikes(Poisson(1), (Spike(10, 20), Spike(20, 5))), "the spike at 10 ends at 30"),
     "noise": (lambda: Noisy(Poisson(1), -0.1, 10), r"cv \(-0.1\)"),
     "waves": (lambda: Waves(1.0, cv=0.5), r"cv \(0.5\) must be at least 0 and at most 0.2"),
     "night": (lambda: diurnal(1.0, 0.0), r"night_to_peak \(0\) must be above 0"),

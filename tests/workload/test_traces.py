@@ -128,7 +128,7 @@ BAD = {
     "half a token": ("burstgpt", 2, "472", "472.5", "Request tokens: '472.5' is not allowed; it must be a whole"),
     "failed request": ("burstgpt", 2, ",18,", ",0,", "Response tokens: '0' is not allowed; .* that failed"),
     "text": ("azure", 4, ",77,", ",seven,", "ContextTokens: 'seven' is not allowed"),
-    "no date": ("azure", 2, "2023-11-16 18:00:00.5000000", "12.5", "TIMESTAMP: '12.5' is not a date and a time"),
+    "no date": ("azure", 2, "2023-11-16 18:00:00.5000000", "12.5", "TIMESTAMP: '12.5' is not a date and time"),
     "time back": ("azure", 5, "18:00:04", "17:59:04", "time goes backwards, by 57.25 s"),
     "time back in ms": ("mooncake", 5, "9500", "2500", "time goes backwards, by 0.5 s"),
     "unknown key": ("mooncake", 1, "hash_ids", "hashes", "unknown key 'hashes'; the format has timestamp, input_l"),
@@ -136,7 +136,7 @@ BAD = {
     "no json": ("mooncake", 3, "[7]}", "[7]", "is not JSON"),
     "no object": ("qwen-bailian", 2, None, "[1, 2]", r"must be a JSON object, not \[1, 2\]"),
     "true": ("qwen-bailian", 1, '"input_length": 40', '"input_length": true', "input_length: True is not allowed"),
-    "ids": ("mooncake", 3, "[7]", '["a"]', "hash_ids: must be a list of whole numbers of at least 0"),
+    "ids": ("mooncake", 3, "[7]", '["a"]', "hash_ids: must be a list of whole numbers >= 0"),
     "too many ids": ("mooncake", 3, "[7]", "[7, 8]", "2 ids are more than the 1 blocks of 512 that 400 tokens fill"),
     "chat": ("qwen-bailian", 1, '"chat_id": 10', '"chat_id": "ten"', "chat_id: 'ten' is not a whole number"),
 }

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from miniserve.errors import DeadlineExceeded, InternalError, RequestError, SetupError, UpstreamError
 from miniserve.types import AttemptResult, FinishReason, ReplicaView
 
-HOST_CODES = frozenset({"connection_refused", "unreachable"})  # no request got far enough to be the cause
+HOST_CODES = frozenset({"connection_refused", "unreachable"})  # no request got as far as to be the reason
 
 
 def is_host_failure(error: Exception | None) -> bool:
-    """Return whether the replica alone is to blame: it could not even be reached."""
+    """Say whether the replica alone is to blame: it could not even be reached."""
     return isinstance(error, UpstreamError) and error.code in HOST_CODES
 
 

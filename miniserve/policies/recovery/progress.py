@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from miniserve.errors import DeadlineExceeded, RequestError, SetupError
 from miniserve.types import AttemptResult, ReplicaView
 
-NO_FIRST_TOKEN = "no_first_token"  # the error code a driver uses to cut off a silent attempt
+NO_FIRST_TOKEN = "no_first_token"  # the code of the error by which a driver cuts off a silent attempt
 
 
 @dataclass(slots=True)
@@ -128,5 +128,5 @@ class ProgressWatch:
 
 
 def _was_cut_off(error: Exception | None) -> bool:
-    """Return whether the attempt waited in vain: no first token in time, or a missed deadline."""
+    """Say whether the attempt waited in vain: no first token in time, or a missed deadline."""
     return isinstance(error, DeadlineExceeded) or (isinstance(error, RequestError) and error.code == NO_FIRST_TOKEN)
