@@ -166,7 +166,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "negative": (lambda: Piecewise(((0, 1), (10, -2))), r"rates of at least 0, not \(10, -2\)"),
     "nan": (lambda: Piecewise(((0, math.nan),)), "rates of at least 0"),
     "dead end": (lambda: Piecewise(((0, 1), (10, 0))), "must not end at rate 0"),
-    "nobody": (lambda: Piecewise(((0, 0), (10, 0), (10, 5))), "the mean rate up to it is 0"),
+    "nobody": (lambda: Piecewise(((0, 0), (10, 0), (10, 5))), "the mean rate is 0"),
     "nothing to repeat": (lambda: Piecewise(((0, 1),), repeat=True), "need some time"),
     "ramp": (lambda: ramp(1, -1, 10), r"to_per_s \(-1\) above 0"),
     "ramp at once": (lambda: ramp(1, 2, 0), r"ramp_s \(0\) must be above 0"),

@@ -121,7 +121,7 @@ BAD = {
     "missing field": ("azure", 3, ",129", "", "has 2 fields; the header names 3"),
     "too many fields": ("azure", 3, ",129", ",129,7", "has 4 fields; the header names 3"),
     "empty field": ("burstgpt", 3, ",37,", ",,", "Request tokens: '' is not allowed"),
-    "negative": ("azure", 3, ",129", ",-129", "GeneratedTokens: '-129' is not allowed; it must be a number of at le"),
+    "negative": ("azure", 3, ",129", ",-129", "GeneratedTokens: '-129' is not allowed; it must be a number >= 0"),
     "nan": ("burstgpt", 2, "5,12", "nan,12", "Timestamp: 'nan' is not allowed"),
     "json nan": ("mooncake", 2, "250", "NaN", "timestamp: nan is not allowed"),
     "infinite": ("mooncake", 2, "250", "Infinity", "timestamp: inf is not allowed"),
