@@ -1,14 +1,14 @@
-"""Look whenever you like: p-values and intervals that hold at all times together.
+"""Look whenever you like: p-values and intervals that are valid at all times simultaneously.
 
-Average the likelihood ratio over the effects that you think possible, N(0, tau^2). Under the hypothesis this mixture is
-a martingale that starts at 1, so it *ever* reaches 1/alpha with probability alpha at most (Ville). That is the whole
-proof: 1/Lambda, its minimum so far, is a p-value at every moment. The price is a wider interval, some 1.5 times that of
-one look.
+Average the likelihood ratio over the effects you consider possible, N(0, tau^2). Under the null hypothesis this mixture
+is a martingale that starts at 1, so the probability that it *ever* reaches 1/alpha is at most alpha (Ville). That is
+the whole proof: the minimum so far of 1/Lambda is a p-value at every moment. The price is a wider interval, about 1.5
+times that of a single look.
 
 In terms of S, the sum of n differences whose variance has grown to V: |S| stays below
 sqrt((V + rho) ln((V + rho) / (rho alpha^2))), with rho = V_1^2 / tau^2. mSPRT chooses tau; GAVI ("generally always
 valid") chooses rho so that the interval is narrowest at a sample size that you name.
-The variance is taken as known: it is estimated, so do not look before some hundred values.
+The variance is treated as known but is in fact estimated, so do not look before about a hundred values.
 Source: Johari, Koomen, Pekelis & Walsh 2017 (mSPRT); Howard, Ramdas, McAuliffe & Sekhon 2021, sec. 3.2 (the mixture).
 """
 
@@ -23,7 +23,7 @@ def mixture_ratio(n: float, difference: float, variance: float, tau2: float) -> 
     """Return Lambda after `n` pairs: `difference` of means, `variance` of one pair (2 sigma^2 for two equal groups)."""
     spread = _spread(n, variance, tau2)
     exponent = n**2 * tau2 * difference**2 / (2 * variance * spread)
-    return math.sqrt(variance / spread) * math.exp(min(exponent, 700.0))  # e^700 is near the largest float
+    return math.sqrt(variance / spread) * math.exp(min(exponent, 700.0))  # e^700 is close to the largest float
 
 
 def msprt_half_width(n: float, variance: float, tau2: float, alpha: float = 0.05) -> float:
@@ -36,7 +36,7 @@ def msprt_half_width(n: float, variance: float, tau2: float, alpha: float = 0.05
 class AlwaysValid:
     """A test that may be looked at after every pair of values.
 
-    `p_value` is the smallest 1/Lambda so far: evidence that was enough once is not lost again.
+    `p_value` is the smallest 1/Lambda so far: evidence that was once sufficient is never lost.
     """
 
     def __init__(self, tau2: float) -> None:
@@ -45,7 +45,7 @@ class AlwaysValid:
         self.p_value = 1.0
 
     def look(self, n: float, difference: float, variance: float) -> float:
-        """Take a look after `n` pairs and return the p-value."""
+        """Look after `n` pairs and return the p-value."""
         self.p_value = min(self.p_value, 1 / mixture_ratio(n, difference, variance, self._tau2))
         return self.p_value
 
@@ -69,9 +69,9 @@ def gavi_rho(best_at_variance: float, alpha: float = 0.05) -> float:
 
 
 def mixture_border(variance_so_far: float, rho: float, alpha: float = 0.05) -> float:
-    """Return the border that |S| ever crosses with probability alpha at most, when S has grown to this variance.
+    """Return the border that |S| ever crosses with probability at most alpha, at the point where S has this variance.
 
-    Some pages print ln((V + rho) / (rho + alpha^2)). That border is crossed far too often.
+    Some sources print ln((V + rho) / (rho + alpha^2)). That border is crossed far too often.
     """
     check_fraction("alpha", alpha)
     total = variance_so_far + rho

@@ -1,11 +1,12 @@
 """Who sees which variant: sticky, without a table of users, and independent from one experiment to the next.
 
-A user's place in [0, 1) is a hash of the salt and the user, so it is the same tomorrow and on every machine. Variants
-are stretches of that line. The salt (by default the experiment's name) shuffles the line: without one, the users who
-got the new variant in the last experiment would get it in this one too, and bring its effects with them.
+A user's place in [0, 1) is a hash of the salt and the user, so it stays the same tomorrow and on every machine.
+Variants are stretches of that line. The salt (by default the experiment's name) shuffles the line: without one, the
+users who got the new variant in the last experiment would get it again in this one, and bring the old effects with
+them.
 
-Randomise what decides the outcome: users, not requests. A user who changes sides between two requests is in neither
-group.
+Randomise users, not requests: the outcome is the user's. A user who switches variants between two requests belongs to
+neither group.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ BUCKETS = 10_000  # the finest share is 0.01 %
 
 
 class SplitExperiment:
-    """An A/B/n test. `shares` maps variants to their parts; what they leave of 1 stays outside the experiment.
+    """An A/B/n test. `shares` maps variants to their shares; the rest of the users stay outside the experiment.
 
-    Only users of `cohorts` take part, if any are named. `salt` makes two experiments independent; give two the same
-    salt only to keep the same split on purpose.
+    If `cohorts` are named, only their users take part. `salt` makes experiments independent; give two the same salt
+    only to keep the same split on purpose.
     """
 
     def __init__(
         self, name: str, shares: Mapping[str, float], *, cohorts: Collection[str] = (), salt: str | None = None
     ) -> None:
         if not name:
-            raise SetupError("an experiment needs a name: it is what its users are shuffled by")
+            raise SetupError("an experiment needs a name: its users are shuffled by it")
         if not shares or min(shares.values()) < 0 or not 0 < sum(shares.values()) <= 1 + 1e-9:
             raise SetupError(f"shares of experiment {name!r} must be >= 0 and add up to at most 1, not {dict(shares)}")
         self.name = name
@@ -49,15 +50,16 @@ class SplitExperiment:
         edge = 0.0
         for variant, share in self.shares.items():
             edge += share
-            if place < round(edge * BUCKETS):  # edges, not parts, are rounded: no bucket is lost between two variants
+            if place < round(edge * BUCKETS):  # rounding edges, not shares, loses no bucket between two variants
                 return variant
         return None
 
 
 class Flag:
-    """A feature that is on for some: named users first, then cohorts, then a share of everybody.
+    """A feature that is on for some: named users first, then cohorts, then a share of all users.
 
-    A growing share takes nobody back: each user has one place on the line, and the share is how much of it is on.
+    Growing the share never switches a user off: each user has one place on the line, and the share is how much of it is
+    on.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Flag:
         self._cohorts = dict(cohorts or {})
 
     def is_on(self, user: str, cohort: str = "") -> bool:
-        """Say whether this user has the feature. A user's own entry wins over the cohort's, that over the share."""
+        """Return whether this user has the feature. The user's own entry beats the cohort's, which beats the share."""
         if user in self._on or user in self._off:
             return user in self._on
         return uniform("flag", self.name, user) < self._cohorts.get(cohort, self.share)

@@ -1,8 +1,8 @@
-"""How much would a difference vary if we drew the data again? Draw it again, from itself.
+"""How much would a difference vary if we drew the data again? Draw it again from itself.
 
-Each resample takes as many values as the group has, with replacement. The percentile interval reads its ends off the
-resampled differences. BCa moves those ends for bias and for a spread that changes with the value; its jackknife is made
-for smooth statistics (a mean), so for a quantile percentile is the default choice.
+Each resample takes as many values as the group has, with replacement. The percentile interval takes its ends from the
+resampled differences. BCa adjusts those ends for bias and for a spread that changes with the value; its jackknife suits
+smooth statistics such as a mean, so for a quantile use the default, percentile.
 Source: Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13-14.
 """
 
@@ -20,7 +20,7 @@ from miniserve.abtest.checks import Floats, as_sample, check_fraction
 
 Statistic = Callable[[Floats], Floats]  # [..., n] -> [...]: of the last axis
 BootstrapMethod = Literal["percentile", "bca"]
-_CHUNK = 1 << 22  # resampled values held at a time: 32 MB
+_CHUNK = 1 << 22  # resampled values held at once: 32 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ def difference_of_quantiles(
 ) -> Bootstrapped:
     """Return the second group's q-quantile minus the first's, with its interval.
 
-    Raises: ValueError if a group has fewer than 10 values expected beyond the quantile (1,000 for a p99): resampling
-    cannot tell what was never seen.
+    Raises: ValueError if a group is so small that fewer than 10 values lie beyond the quantile (under 1,000 for a p99):
+    resampling cannot show what was never seen.
     """
     check_fraction("q", q)
     fewest = min(len(first), len(second))
@@ -93,7 +93,7 @@ def _difference(
 ) -> Bootstrapped:
     check_fraction("alpha", alpha)
     if resamples < 100:
-        raise ValueError(f"resamples ({resamples}) must be at least 100: the ends of the interval are read off them")
+        raise ValueError(f"resamples ({resamples}) must be at least 100: the ends of the interval come from them")
     if method not in ("percentile", "bca"):
         raise ValueError(f"method ({method!r}) must be 'percentile' or 'bca'")
     a, b = as_sample("the first group", first), as_sample("the second group", second)

@@ -1,4 +1,4 @@
-"""What every statistic here refuses, in the same words: the value, and what is allowed."""
+"""Input checks shared by all statistics here: each error names the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 def check_fraction(name: str, value: float) -> None:
     """Raises: ValueError if `value` is not strictly between 0 and 1."""
     if not 0 < value < 1:
-        raise ValueError(f"{name} ({value}) must lie between 0 and 1, both excluded")
+        raise ValueError(f"{name} ({value}) must lie strictly between 0 and 1")
 
 
 def check_positive(name: str, value: float) -> None:
@@ -37,7 +37,7 @@ def as_sample(name: str, values: Sequence[float] | Floats, least: int = 2) -> Fl
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) < least:
-        raise ValueError(f"{name} must be at least {least} numbers in a row, not an array of shape {array.shape}")
+        raise ValueError(f"{name} must be at least {least} numbers in a row, but has shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} has values that are not finite numbers")
     return array

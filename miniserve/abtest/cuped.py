@@ -1,8 +1,8 @@
-"""CUPED: take out of a user's figure what was known of the user before the experiment began.
+"""CUPED: remove from a user's metric what was already known about the user before the experiment.
 
-A heavy user is heavy in either group. Y' = Y - theta (X - mean X), with X the same figure from before, has the same
-expected difference between the groups and 1 - rho^2 of the variance: at rho 0.7 half the users do.
-X must be older than the experiment: what the experiment changed must not be subtracted.
+A heavy user is heavy in either group. Y' = Y - theta (X - mean X), where X is the same metric from before, has the same
+expected difference between the groups but only 1 - rho^2 of the variance: at rho = 0.7, half the users are enough.
+X must predate the experiment: nothing that the experiment changed may be subtracted.
 Source: Deng, Xu, Kohavi & Walker, WSDM 2013.
 """
 
@@ -24,7 +24,7 @@ def cuped_theta(y: Sequence[float] | Floats, x: Sequence[float] | Floats) -> flo
     """
     outcome, before = as_sample("y", y), as_sample("x", x)
     if len(outcome) != len(before):
-        raise ValueError(f"each of the {len(outcome)} outcomes needs its own figure from before, not {len(before)}")
+        raise ValueError(f"each of the {len(outcome)} outcomes needs its own earlier value, not {len(before)}")
     variance = float(before.var(ddof=1))
     return float(np.cov(outcome, before)[0, 1]) / variance if variance > 0 else 0.0
 
@@ -35,9 +35,9 @@ def cuped_t(
     *,
     alpha: float = 0.05,
 ) -> Estimate:
-    """Compare two groups, each given as (outcome, figure from before), with Welch's test on what CUPED leaves.
+    """Compare two groups, each given as (outcome, earlier value), with Welch's test on what CUPED leaves.
 
-    One theta and one mean of X for both groups: two would take part of the effect away.
+    Both groups share one theta and one mean of X: separate ones would remove part of the effect.
     """
     groups = [(as_sample("y", y), as_sample("x", x)) for y, x in (first, second)]
     theta = cuped_theta(*(np.concatenate(parts) for parts in zip(*groups, strict=True)))
@@ -47,7 +47,7 @@ def cuped_t(
 
 
 def variance_factor(rho: float) -> float:
-    """Return the part of the variance that is left when X and Y correlate with `rho`.
+    """Return the share of the variance that is left when X and Y have correlation `rho`.
 
     Raises: ValueError if rho is not inside [-1, 1].
     """

@@ -1,4 +1,4 @@
-"""A difference between two groups, how sure we are of it, and how it would look if there were none."""
+"""A difference between two groups, and how sure we are of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from miniserve.abtest.checks import check_fraction
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The second group minus the first."""
+    """The second group minus the first, with its confidence interval and test."""
 
     difference: float
     low: float  # the confidence interval
@@ -22,12 +22,12 @@ class Estimate:
 
     @property
     def significant(self) -> bool:
-        """Say whether the interval leaves out zero."""
+        """Return whether the interval excludes zero."""
         return not self.low <= 0 <= self.high
 
 
 def z_quantile(alpha: float) -> float:
-    """Return the z that a normal value exceeds, on either side, with probability `alpha`."""
+    """Return the z that a standard normal value exceeds, on either side, with probability `alpha`."""
     check_fraction("alpha", alpha)
     return -float(ndtri(alpha / 2))
 

@@ -1,19 +1,20 @@
-"""Is the new version worse? Evidence that may be looked at after every batch, exact for rates of any size.
+"""Is the new version worse? Evidence that you may look at after every batch, exact for rates of any size.
 
-Each batch has `n_c` answers of the canary and `n_b` of the baseline, some of them bad. The evidence is multiplied by
-how much better "the canary is worse by `harm`" explains the batch than "it is not worse" does:
+Each batch has `n_c` answers from the canary and `n_b` from the baseline, some of them bad. The evidence is multiplied
+by how much better "the canary is worse by `harm`" explains the batch than "it is not worse" does:
 
     E = Bin(canary | c1) Bin(baseline | b1) / (Bin(canary | c0) Bin(baseline | b0))
 
-with b1 guessed from *earlier* batches, c1 = b1 + harm, c0 = b0 + tolerated, and b0 such that
+with b1 estimated from *earlier* batches, c1 = b1 + harm, c0 = b0 + tolerated, and b0 such that
 n_c (c1 - c0) / (c0 (1 - c0)) + n_b (b1 - b0) / (b0 (1 - b0)) = 0.
-Whatever the true rates are, if the canary is not worse by more than `tolerated` the expectation of E is at most 1:
-with both rates off by x from (c0, b0) it is a product of n_c + n_b factors whose mean is 1 + x * 0, and a product is
-largest when its factors are equal; a better canary only lowers it. So the running product ever reaches 1/alpha with
-probability alpha at most (Ville): no plan of looks, no normal approximation, which for errors of 1 % cries wolf far too
-often. Since each batch is compared within itself, a rate that drifts through the day does not matter.
+Whatever the true rates are, if the canary is worse by no more than `tolerated`, the expectation of E is at most 1. With
+both rates off by x from (c0, b0) it is a product of n_c + n_b factors whose mean is 1 + x * 0, and a product is largest
+when its factors are equal; a better canary only lowers it. So the probability that the running product ever reaches
+1/alpha is at most alpha (Ville). That needs no plan of looks and no normal approximation, which raises false alarms far
+too often for errors of 1 %. Each batch is compared only within itself, so a rate that drifts through the day does not
+matter.
 
-Answers are taken as independent: of a user who asks all day, count one, or the test believes it has seen more.
+Answers are treated as independent: count a user who asks all day only once, or the test overrates its evidence.
 Source: Turner, Ly & Grünwald 2021, "Generic E-variables for exact sequential k-sample tests that allow for optional
 stopping" (arXiv:2106.02693).
 """
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 
 from miniserve.errors import SetupError
 
-_EDGE = 1e-6  # rates are guessed within [_EDGE, 1 - _EDGE]: nothing is ever called impossible
+_EDGE = 1e-6  # rates are estimated within [_EDGE, 1 - _EDGE]: nothing counts as impossible
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,12 @@ class Trials:
 
     @property
     def rate(self) -> float:
-        """Return the share of bad answers; nan if there are none at all."""
+        """Return the share of bad answers; nan if there are no answers."""
         return self.bad / self.n if self.n else math.nan
 
 
 def log_evidence(canary: Trials, baseline: Trials, guess: float, harm: float, tolerated: float = 0.0) -> float:
-    """Return ln E of one batch. `guess` is the baseline's rate, from before this batch."""
+    """Return ln E of one batch. `guess` is the baseline's rate, estimated before this batch."""
     b1 = min(max(guess, _EDGE), 1 - harm - _EDGE)
     c1 = b1 + harm
     if not canary.n or not baseline.n:
@@ -60,7 +61,7 @@ def log_evidence(canary: Trials, baseline: Trials, guess: float, harm: float, to
 
 
 def log_evidence_above(canary: Trials, limit: float, harm: float) -> float:
-    """Return ln E of one batch for "the rate is `limit` + `harm`" against "at most `limit`": needs no baseline."""
+    """Return ln E of one batch for "the rate is `limit` + `harm`" against "at most `limit`". Needs no baseline."""
     return _log_ratio(canary, min(limit + harm, 1 - _EDGE), limit)
 
 
@@ -69,7 +70,7 @@ def _log_ratio(trials: Trials, p1: float, p0: float) -> float:
 
 
 def _null_rate(n_c: int, n_b: int, b1: float, c1: float, tolerated: float) -> float:
-    """Return b0: the innocent explanation that is closest to (c1, b1), by bisection."""
+    """Return b0 of the harmless explanation closest to (c1, b1), by bisection."""
     if tolerated == 0:
         return (n_c * c1 + n_b * b1) / (n_c + n_b)
 
@@ -85,12 +86,12 @@ def _null_rate(n_c: int, n_b: int, b1: float, c1: float, tolerated: float) -> fl
 
 
 class HarmTest:
-    """Evidence against a canary, batch by batch. `p_value` holds at every moment."""
+    """Evidence against a canary, batch by batch. `p_value` is valid at every moment."""
 
     def __init__(self, harm: float, *, tolerated: float = 0.0, limit: float | None = None) -> None:
-        """`harm` is the smallest rise of the bad rate that is worth finding, `tolerated` what may pass.
+        """`harm` is the smallest rise of the bad rate worth detecting; a rise of `tolerated` is allowed.
 
-        `limit`: the rate that is allowed where there is no baseline to compare with (at a share of 100 %).
+        `limit`: the rate allowed when there is no baseline to compare with (at a share of 100 %).
         """
         if not 0 <= tolerated < harm < 1:
             raise SetupError(f"need 0 <= tolerated < harm < 1, not tolerated {tolerated} and harm {harm}")
@@ -103,7 +104,7 @@ class HarmTest:
 
     @property
     def p_value(self) -> float:
-        """Return how often a canary without harm would ever have looked this bad, at most."""
+        """Return an upper bound on the probability that a harmless canary would ever have looked this bad."""
         return math.exp(-self._highest)
 
     def update(self, canary: Trials, baseline: Trials) -> float:

@@ -1,7 +1,7 @@
-"""Is one mean higher than another? Welch's t test, which lets each group have its own variance.
+"""Is one mean higher than another? Welch's t test, which allows each group its own variance.
 
-Latency, tokens and cost are long-tailed: a mean needs many values before it behaves like a normal one. With hundreds of
-users per group it does; with twenty use the bootstrap, and for a tail compare the quantile itself.
+Latency, tokens and cost are long-tailed: a mean needs many values before it is close to normal. Hundreds of users per
+group are enough; with twenty, use the bootstrap; for a tail, compare the quantile itself.
 Source: Welch 1947, "The generalization of Student's problem when several different population variances are involved".
 """
 
@@ -19,7 +19,7 @@ from miniserve.abtest.effect import Estimate
 
 @dataclass(frozen=True, slots=True)
 class SampleSummary:
-    """What Welch's test needs to know of a group; `sd` is with n - 1."""
+    """What Welch's test needs to know about a group; `sd` divides by n - 1."""
 
     mean: float
     sd: float
@@ -43,7 +43,7 @@ def welch_t(first: Sequence[float] | Floats, second: Sequence[float] | Floats, *
 
 
 def welch_t_of(first: SampleSummary, second: SampleSummary, *, alpha: float = 0.05) -> Estimate:
-    """Compare two means of which only the summaries are known.
+    """Compare two means, given only the groups' summaries.
 
     Raises: ValueError if neither group varies, or alpha is not inside (0, 1).
     """

@@ -1,6 +1,6 @@
-"""How many users does it take? Before the experiment, not after.
+"""How many users does an experiment need? To be asked before it, not after.
 
-All sizes are per group, two-sided unless said, and not rounded: round up. They are for one look at the end.
+All sizes are per group, two-sided unless stated otherwise, and not rounded: round up. They assume one look at the end.
 Source: Fleiss, Levin & Paik, ch. 4 (proportions); Cohen, Statistical Power Analysis, ch. 2 and 6 (means, arcsine).
 """
 
@@ -18,13 +18,13 @@ SizeFormula = Literal["pooled", "unpooled", "arcsine", "baseline"]
 
 
 def _z(alpha: float, power: float, sides: int) -> tuple[float, float]:
-    """Return the two normal quantiles that every size is made of."""
+    """Return the two normal quantiles that every size formula uses."""
     check_fraction("alpha", alpha)
     check_fraction("power", power)
     if sides not in (1, 2):
         raise ValueError(f"a test has 1 or 2 sides, not {sides}")
     if power <= alpha:
-        raise ValueError(f"power ({power}) must be above alpha ({alpha}): that much comes from luck alone")
+        raise ValueError(f"power ({power}) must be above alpha ({alpha}), which chance alone reaches")
     return -float(ndtri(alpha / sides)), float(ndtri(power))
 
 
@@ -34,16 +34,16 @@ def _z(alpha: float, power: float, sides: int) -> tuple[float, float]:
 def sample_size_proportions(
     p1: float, p2: float, *, alpha: float = 0.05, power: float = 0.8, formula: SizeFormula = "pooled", sides: int = 2
 ) -> float:
-    """Return the users per group that find p1 against p2 with this power.
+    """Return the users per group needed to detect p1 against p2 with this power.
 
-    `pooled`: the test uses the pooled variance, the truth does not (the z test of `proportions.py`). `unpooled`: the
-    groups' own variances in both. `arcsine`: Cohen's h. `baseline`: the first group's variance under the hypothesis,
-    as a well-known calculator on the web has it.
+    `pooled`: the test uses the pooled variance, the truth does not (as in the z test of `proportions.py`). `unpooled`:
+    both use the groups' own variances. `arcsine`: Cohen's h. `baseline`: the first group's variance under the null
+    hypothesis, as in a well-known online calculator.
     """
     check_fraction("p1", p1)
     check_fraction("p2", p2)
     if p1 == p2:
-        raise ValueError(f"no number of users tells {p1} from itself")
+        raise ValueError(f"no number of users can tell {p1} from itself")
     za, zb = _z(alpha, power, sides)
     if formula == "arcsine":
         return ((za + zb) / cohens_h(p1, p2)) ** 2
@@ -56,7 +56,7 @@ def sample_size_proportions(
 
 
 def cohens_h(p1: float, p2: float) -> float:
-    """Return the distance of two proportions on the scale on which all have the same variance, over sqrt(2)."""
+    """Return the distance between two proportions on the scale where all have the same variance, over sqrt(2)."""
     return abs(2 * math.asin(math.sqrt(p1)) - 2 * math.asin(math.sqrt(p2))) / math.sqrt(2)
 
 
@@ -80,7 +80,7 @@ def t_power(d: float, n: float, *, alpha: float = 0.05) -> float:
 
 
 def sample_size_means(d: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the users per group with which a t test finds `d` standard deviations; 16 / d^2 is the rule of thumb."""
+    """Return the users per group a t test needs to detect `d` standard deviations; the rule of thumb is 16 / d^2."""
     check_positive("|d|", abs(d))
     za, zb = _z(alpha, power, 2)
     normal = 2 * ((za + zb) / d) ** 2
@@ -88,7 +88,7 @@ def sample_size_means(d: float, *, alpha: float = 0.05, power: float = 0.8) -> f
 
 
 def minimum_detectable_effect(sd: float, n: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the smallest difference of means that `n` per group find with this power (normal approximation)."""
+    """Return the smallest difference of means that `n` per group detect with this power (normal approximation)."""
     check_positive("sd", sd)
     _check_size(n)
     return sum(_z(alpha, power, 2)) * math.sqrt(2 * sd**2 / n)

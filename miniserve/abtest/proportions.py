@@ -1,8 +1,8 @@
 """Is one success rate higher than another? The two-proportion z test.
 
-Pooled: if there is no difference, both groups show the same rate, so its variance is estimated from all. That is the
-right one for a p-value. Unpooled: each group has its own variance, which is right for an interval around a difference
-that may well be there. The two disagree a little near the border.
+Pooled: if there is no difference, both groups have the same rate, so its variance is estimated from all the data. That
+is right for a p-value. Unpooled: each group has its own variance, which is right for an interval around a difference
+that may well exist. Close to the border of significance the two can disagree.
 Source: Fleiss, Levin & Paik, Statistical Methods for Rates and Proportions, ch. 3.
 """
 
@@ -25,9 +25,9 @@ def two_proportion_z(
 ) -> Estimate:
     """Compare two success rates; the effect is the second minus the first.
 
-    `pooled` is about the p-value, `pooled_interval` about the interval, `continuity` widens the interval by half a
-    success in each group.
-    Raises: ValueError for impossible counts, or if nothing varies (all succeeded, or none): then there is no test.
+    `pooled` applies to the p-value, `pooled_interval` to the interval; `continuity` widens the interval by half a
+    success in each group. Raises: ValueError for impossible counts, or if nothing varies (all succeeded, or none did):
+    then nothing can be tested.
     """
     for s, n in zip(successes, trials, strict=True):
         check_trials(s, n)

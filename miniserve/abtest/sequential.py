@@ -1,8 +1,8 @@
-"""Looking early without fooling yourself: planned looks with borders that add up to alpha.
+"""Looking early without fooling yourself: planned looks, with borders whose errors add up to alpha.
 
-Whoever looks five times at 5 % finds something in 14 of 100 experiments without an effect. A group-sequential test
-plans its looks and raises the borders. All of it is one integral: under the hypothesis the sum of the data is a random
-walk, and what has not yet crossed a border moves on to the next look (Armitage, McPherson & Rowe 1969).
+If you look five times at 5 %, you find something in 14 of 100 experiments that have no effect. A group-sequential test
+plans its looks and raises the borders. It all comes down to one integral: under the null hypothesis the sum of the data
+is a random walk, and whatever has not yet crossed a border moves on to the next look (Armitage, McPherson & Rowe 1969).
 
 Two-sided throughout. `borders[k]` is on the z scale: stop at look k if |z| is above it.
 Source: Jennison & Turnbull, Group Sequential Methods, ch. 2, 7 and 19; Lan & DeMets 1983.
@@ -26,7 +26,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(160)
 
 
 class _Walk:
-    """The density of the walk among those that have not crossed yet, on Gauss-Legendre nodes."""
+    """The density of walks that have not crossed yet, on Gauss-Legendre nodes."""
 
     def __init__(self) -> None:
         self._at, self._mass, self._time = np.zeros(1), np.ones(1), 0.0
@@ -46,7 +46,7 @@ class _Walk:
 
 
 def crossing_probabilities(borders: Sequence[float], times: Sequence[float] | None = None) -> list[float]:
-    """Return, for each look, how often a walk without an effect crosses there for the first time.
+    """Return, for each look, the probability that a walk without an effect first crosses there.
 
     `times` are the information fractions of the looks (default: equal steps).
     """
@@ -61,7 +61,7 @@ def crossing_probabilities(borders: Sequence[float], times: Sequence[float] | No
 
 
 def peeking_error(looks: int, alpha: float = 0.05) -> float:
-    """Return how often someone finds an effect that is not there who tests `looks` times, each time at `alpha`."""
+    """Return the probability of finding a non-existent effect when testing `looks` times, each time at `alpha`."""
     return sum(crossing_probabilities([z_quantile(alpha)] * _looks(looks)))
 
 
@@ -74,7 +74,7 @@ def pocock(looks: int, alpha: float = 0.05) -> list[float]:
 
 
 def obrien_fleming(looks: int, alpha: float = 0.05) -> list[float]:
-    """Return O'Brien and Fleming's borders, c sqrt(K / k): hard to cross early, and at the end nearly the usual one."""
+    """Return O'Brien and Fleming's borders, c sqrt(K / k): hard to cross early, nearly the usual one at the end."""
     return _of_shape([math.sqrt(looks / look) for look in range(1, _looks(looks) + 1)], alpha)
 
 
@@ -90,26 +90,26 @@ def _of_shape(shape: list[float], alpha: float) -> list[float]:
     return [c * s for s in shape]
 
 
-# --- borders from spending -----------------------------------------------------------------------------------------
+# --- borders from alpha spending -----------------------------------------------------------------------------------
 
 
 def obrien_fleming_spending(t: float, alpha: float) -> float:
-    """The usual two-sided O'Brien-Fleming type: each side spends alpha / 2 by the one-sided rule."""
+    """The usual two-sided O'Brien-Fleming spending: each side spends alpha / 2 by the one-sided rule."""
     return 4 * float(ndtr(float(ndtri(alpha / 4)) / math.sqrt(t)))
 
 
 def obrien_fleming_total_spending(t: float, alpha: float) -> float:
-    """The one-sided rule applied to the two-sided alpha as a whole; some texts mean this one."""
+    """The one-sided rule applied to the whole two-sided alpha; some texts mean this one."""
     return 2 * float(ndtr(float(ndtri(alpha / 2)) / math.sqrt(t)))
 
 
 def pocock_spending(t: float, alpha: float) -> float:
-    """The Pocock type: borders that stay nearly level."""
+    """Pocock spending: borders that stay nearly level."""
     return alpha * math.log(1 + (math.e - 1) * t)
 
 
 def power_spending(phi: float) -> Spending:
-    """Return the power family alpha t^phi; the larger phi, the less is spent early."""
+    """Return the spending alpha t^phi of the power family; the larger phi, the less is spent early."""
     check_positive("phi", phi)
     return lambda t, alpha: alpha * t**phi
 
@@ -119,8 +119,8 @@ def lan_demets(
 ) -> list[float]:
     """Return the border of each look at the information fractions `times`.
 
-    The looks need not be planned: a border depends only on the looks so far. What must be planned is the whole amount
-    of information, and that nobody chooses to look because of what the data say.
+    The looks need not be planned: a border depends only on the looks so far. But the total amount of information must
+    be planned, and the data must not influence when you look.
     Raises: ValueError if the times do not rise within (0, 1], or the spending falls.
     """
     check_fraction("alpha", alpha)
@@ -137,14 +137,14 @@ def lan_demets(
 
 
 def _border(walk: _Walk, time: float, amount: float) -> float:
-    """Return the border that is crossed for the first time with probability `amount`."""
+    """Return the border that is first crossed with probability `amount`."""
     if amount < 1e-15:
         return 8.0  # spends 1e-15
     return float(brentq(lambda c: walk.crossing(c, time) - amount, 1e-3, 9.0, xtol=1e-10))
 
 
 def first_crossing(z_values: Sequence[float], borders: Sequence[float]) -> int | None:
-    """Return the first look (from 0) at which the test stops and says "there is an effect"; None: at none so far.
+    """Return the first look (from 0) at which the test stops and declares an effect; None if there is none so far.
 
     Raises: ValueError if there are more looks than borders.
     """
@@ -168,4 +168,4 @@ def _looks(looks: int) -> int:
 def _check_times(times: Sequence[float], looks: int) -> None:
     steps = np.diff(np.asarray([0.0, *times], dtype=np.float64)) if len(times) else np.zeros(1)
     if len(times) != looks or not (steps > 0).all() or times[-1] > 1 + 1e-12:
-        raise ValueError(f"information fractions must be {looks} numbers that rise within (0, 1], not {list(times)}")
+        raise ValueError(f"information fractions must be {looks} rising numbers within (0, 1], not {list(times)}")

@@ -1,8 +1,8 @@
-"""Sample ratio mismatch: did the groups come out as large as they were meant to be?
+"""Sample ratio mismatch: did the groups come out at the sizes they were meant to have?
 
-If not, whatever sorted the users out (a crash of one variant, a redirect, a bot filter) has sorted them by what they
-do, and every other figure of the experiment is void. So this is checked first, with a border so low that it hardly ever
-cries wolf.
+If not, whatever removed users (a crash in one variant, a redirect, a bot filter) has selected them by their behaviour,
+and every other figure of the experiment is void. So check this first, with a threshold so low that it hardly ever
+raises a false alarm.
 Source: Fabijan et al., KDD 2019, "Diagnosing Sample Ratio Mismatch in Online Controlled Experiments".
 """
 
@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from miniserve.abtest.effect import two_sided
 
-ALARM_P = 0.0005  # the lower of the two borders in use (0.0005 and 0.001)
+ALARM_P = 0.0005  # the lower of the two thresholds in use (0.0005 and 0.001)
 
 SrmMethod = Literal["chi-square", "exact", "normal", "normal-corrected"]
 
@@ -25,11 +25,11 @@ SrmMethod = Literal["chi-square", "exact", "normal", "normal-corrected"]
 def srm_p_value(
     counts: Sequence[int], shares: Sequence[float] | None = None, *, method: SrmMethod = "chi-square"
 ) -> float:
-    """Return how often chance alone makes the groups as uneven as this.
+    """Return the probability that chance alone makes the groups this uneven.
 
-    `shares` are what the groups were meant to get (default: equal). Any number of groups for chi-square, two for the
-    others: the exact binomial, and its normal approximation without and with the continuity correction.
-    Raises: ValueError for negative or no counts, shares that are not positive, or a method that cannot do it.
+    `shares` are what the groups were meant to get (default: equal). Chi-square takes any number of groups, the others
+    two: the exact binomial, and its normal approximation with and without the continuity correction.
+    Raises: ValueError for missing or negative counts, shares that are not positive, or an unsuitable method.
     """
     expected = _expected(counts, shares)
     if method == "chi-square":
@@ -47,12 +47,12 @@ def srm_p_value(
 
 
 def chi_square(counts: Sequence[int], shares: Sequence[float] | None = None) -> float:
-    """Return the chi-square statistic; it has one degree of freedom less than there are groups."""
+    """Return the chi-square statistic; its degrees of freedom are the number of groups minus one."""
     return sum((seen - due) ** 2 / due for seen, due in zip(counts, _expected(counts, shares), strict=True))
 
 
 def has_mismatch(counts: Sequence[int], shares: Sequence[float] | None = None, *, alarm_p: float = ALARM_P) -> bool:
-    """Say whether the experiment's other figures are to be thrown away."""
+    """Return whether the experiment's other figures must be thrown away."""
     return srm_p_value(counts, shares) < alarm_p
 
 

@@ -1,15 +1,15 @@
 """How many replicas? Autoscalers look at the fleet every few seconds and say what they want.
 
-    Reactive        as many as bring a measured load per replica back to its target (the rule of Kubernetes' HPA)
+    Reactive        as many as bring the measured load per replica back to its target (the rule of Kubernetes' HPA)
     TargetTracking  requests in the fleet / target, averaged over a short while (Ray Serve)
-    QueueBased      more while requests wait, fewer when hardly anybody does
-    Scheduled       what the clock says
-    Combined        the most that any of several wants
-    Predictive      what the demand will need when a replica asked for now is there (`control.predictive`)
+    QueueBased      more while requests wait, fewer when hardly any do
+    Scheduled       a fixed plan by time of day
+    Combined        the most that any of several autoscalers wants
+    Predictive      what demand will need once a replica ordered now is ready (`control.predictive`)
 
-Replicas that start are counted as there, or every tick of a cold start would ask for them again. None of these keeps
-bounds or patience: `control.steady` lays them around any autoscaler, a user's own too. Knows views and the time it is
-told.
+Starting replicas are counted in, or every tick during a cold start would ask for them again. None of these autoscalers
+has bounds or patience: `control.steady` adds both to any autoscaler, including a user's own. Knows views and the time
+it is told.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _ROUNDING = 1e-9  # 3 * (0.2 / 0.1) is a little more than 6
 
 
 class Autoscaler(Protocol):
-    """Called once per period. May remember; must not look at a clock or change what it is shown."""
+    """Called once per period. May keep state; must not look at a clock or change what it is shown."""
 
     def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
-        """Return what to do now: usually one `ScaleTo`; nothing means to leave everything as it is."""
+        """Return what to do now: usually one `ScaleTo`; an empty answer changes nothing."""
         ...
 
 
 class Reactive:
-    """ceil(replicas * metric / target), unless metric / target is within `tolerance` of 1.
+    """Wants ceil(replicas * metric / target), unless metric / target is within `tolerance` of 1.
 
-    A starting replica counts as one with no load before anything is added, and does not count before anything is
-    taken away. Source: Kubernetes, Horizontal Pod Autoscaler.
+    When scaling up, a starting replica counts as one without load; when scaling down, it does not count. Source:
+    Kubernetes, Horizontal Pod Autoscaler.
     """
 
     def __init__(self, *, target: float, metric: LoadMetric = "outstanding", tolerance: float = 0.1) -> None:
@@ -60,14 +60,14 @@ class Reactive:
         ratio = load / (ready * self._target)
         if ratio > 1 and starting:
             ratio = load / (now * self._target)
-            if ratio < 1:  # those that start will be enough
+            if ratio < 1:  # the starting ones will be enough
                 return [ScaleTo(now)]
             ready = now
         return [ScaleTo(now if abs(ratio - 1) <= self._tolerance + _ROUNDING else whole(ready * ratio))]
 
 
 class TargetTracking:
-    """Requests in the fleet, averaged over `look_back_s`, divided by how many of them one replica should have."""
+    """Wants the requests in the fleet, averaged over `look_back_s`, divided by how many one replica should have."""
 
     def __init__(self, *, target: float, look_back_s: float = 30.0) -> None:
         if not target > 0 or not look_back_s >= 0:
@@ -81,10 +81,10 @@ class TargetTracking:
 
 
 class QueueBased:
-    """Requests that wait inside replicas call for more of these: one for every `waiting_per_replica`.
+    """Adds one replica for every `waiting_per_replica` requests that wait inside replicas.
 
-    A queue tells only of what is already late, and how long it is says little about how many are needed: this is here
-    to be compared. Where fewer wait, it goes down to as many as would run at most `most_running` each.
+    A queue shows only what is already late, and its length says little about how many replicas are needed: this one is
+    here for comparison. When fewer requests wait, it shrinks the fleet until each replica runs at most `most_running`.
     """
 
     def __init__(self, *, waiting_per_replica: float, most_running: float) -> None:
@@ -105,9 +105,10 @@ class QueueBased:
 
 
 class Scheduled:
-    """So many replicas from such a time on, the same every `every_s` (0: only once).
+    """A fixed number of replicas from each given time on, repeated every `every_s` (0: only once).
 
-    `plan` holds pairs (seconds from the start of a period, replicas), in order; before the first, the last one holds.
+    `plan` holds pairs (seconds from the start of a period, replicas), in order. Until the first time in a period, the
+    last entry applies; if the plan runs only once, the first.
     """
 
     def __init__(self, *, plan: Sequence[tuple[float, int]], every_s: float = DAY_S) -> None:
@@ -126,7 +127,7 @@ class Scheduled:
 
 
 class Combined:
-    """The most that any of `parts` wants; each part learns for itself."""
+    """Wants the most that any of `parts` wants; each part keeps its own state."""
 
     def __init__(self, *, parts: Sequence[Autoscaler]) -> None:
         if not parts:
@@ -143,7 +144,7 @@ class Combined:
 
 
 class RecentValues:
-    """Values of the last `seconds`, this instant's included."""
+    """The values of the last `seconds`, including this instant's."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -166,7 +167,7 @@ def count(view: FleetView, state: ReplicaState) -> int:
 
 
 def wanted_now(view: FleetView) -> int:
-    """Return how many replicas are there or on their way: what `ScaleTo` speaks of."""
+    """Return how many replicas are ready or starting: the number that `ScaleTo` sets."""
     return len(view.ready()) + count(view, ReplicaState.STARTING)
 
 
@@ -175,12 +176,12 @@ def load_by_metric(replica: ReplicaView, metric: LoadMetric) -> float:
 
 
 def whole(replicas: float) -> int:
-    """Return the number of replicas that are at least so many."""
+    """Round up to whole replicas, forgiving rounding errors."""
     return math.ceil(replicas - _ROUNDING)
 
 
 def merge_actions(answers: Iterable[Sequence[ScalingAction]]) -> list[ScalingAction]:
-    """Return the answers of several autoscalers as one: the largest `ScaleTo`, and all else."""
+    """Return the answers of several autoscalers as one: the largest `ScaleTo`, and every other action."""
     actions = [action for answer in answers for action in answer]
     wanted = [action.replicas for action in actions if isinstance(action, ScaleTo)]
     others: list[ScalingAction] = [action for action in actions if not isinstance(action, ScaleTo)]
@@ -188,19 +189,19 @@ def merge_actions(answers: Iterable[Sequence[ScalingAction]]) -> list[ScalingAct
 
 
 def horizon_s(autoscaler: object) -> float | None:
-    """Return how far ahead it looks; None if it does not say."""
+    """Return how far ahead `autoscaler` looks; None if it does not say."""
     seconds: float | None = getattr(autoscaler, "horizon_s", None)
     return seconds
 
 
 def check_horizon(autoscaler: object, cold_start_s: float) -> None:
-    """Refuse a forecast that ends before what it asks for is there.
+    """Refuse an autoscaler whose forecast ends before the replicas it asks for can be ready.
 
-    Raises: SetupError. An autoscaler that does not say how far it looks is left alone.
+    Raises: SetupError. An autoscaler that does not say how far it looks is accepted.
     """
     horizon = horizon_s(autoscaler)
     if horizon is not None and horizon < cold_start_s:
         raise SetupError(
-            f"horizon_s ({horizon:g}) is shorter than the cold start ({cold_start_s:g} s): a replica that is asked for "
+            f"horizon_s ({horizon:g}) is shorter than the cold start ({cold_start_s:g} s): a replica ordered "
             "when the forecast shows the need comes too late"
         )

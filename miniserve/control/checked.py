@@ -1,4 +1,4 @@
-"""An autoscaler may be anybody's: if it breaks its contract, say which one, at which tick, and how."""
+"""Anyone may write an autoscaler: if it breaks its contract, say which one, at which tick, and how."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from miniserve.types import Drain, FleetView, ScaleTo
 
 
 class Checked:
-    """Passes on what `autoscaler` answers. Raises: PolicyError if it raises, changes its view, or answers nonsense."""
+    """Passes on `autoscaler`'s answers. Raises: PolicyError if it raises, changes its view, or answers nonsense."""
 
     def __init__(self, autoscaler: Autoscaler) -> None:
         self._autoscaler = autoscaler
@@ -35,7 +35,7 @@ class Checked:
 
 
 def _wrong(action: object, view: FleetView) -> str | None:
-    """Say what is wrong with an action; None if nothing is."""
+    """Return what is wrong with an action; None if nothing is."""
     match action:
         case ScaleTo(replicas):
             whole = isinstance(replicas, int) and not isinstance(replicas, bool) and replicas >= 0

@@ -1,12 +1,12 @@
-"""Too much to do: give everybody a little less before some get nothing.
+"""Overload: give everyone a little less before some get nothing. Used only by its tests so far.
 
-A ladder of measures, each kept while the ones above it come on: a smaller model, shorter answers, answers from the
-cache, then no answer for batch work, then none for standard work. Interactive requests are never shed here.
+A ladder of measures, each kept while the ones above it are added: a smaller model, shorter answers, answers from the
+cache, then no answers for batch work, then none for standard work. Interactive requests are never shed here.
 
-Up the ladder goes as fast as the load says; down it goes one rung at a time, after the load has stayed clearly lower
-(`gap`) for `hold_s`. Without both it would swing: a measure lowers the load, which takes the measure away.
+It climbs as fast as the load demands; it comes down one rung at a time, after the load has stayed clearly lower (`gap`)
+for `hold_s`. Without both it would oscillate: a measure lowers the load, and the lower load cancels the measure.
 
-Knows the fleet's view and the time it is told.
+Knows the view of the fleet and the time it is told.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ class Rung(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SetRung:
-    """Treat requests by this rung from now on; `load` is why."""
+    """Treat requests according to this rung from now on; `load` is the reason."""
 
     rung: Rung
     load: float
 
 
 class Ladder:
-    """Which rung is right for the load. Load 1: every ready replica has as many requests as it is meant to run."""
+    """Finds the right rung for the load. Load 1: every ready replica has as many requests as it is meant to run."""
 
     def __init__(
         self,
         *,
-        capacity: float,  # requests that one replica is meant to have at a time, waiting ones included
-        enter: Sequence[float] = (0.9, 1.2, 1.5, 2.0, 3.0),  # our choice: a queue of 1 batch is where lateness starts
+        capacity: float,  # requests that one replica should hold at a time, including waiting ones
+        enter: Sequence[float] = (0.9, 1.2, 1.5, 2.0, 3.0),  # our choice: lateness starts at a queue of one batch
         gap: float = 0.2,
         hold_s: float = 30.0,
     ) -> None:
         if not capacity > 0:
             raise SetupError(f"capacity ({capacity}) must be above 0 requests per replica")
         if len(enter) != len(Rung) - 1 or any(a >= b for a, b in pairwise(enter)):
-            raise SetupError(f"enter must be {len(Rung) - 1} loads that rise, one per rung, not {list(enter)}")
+            raise SetupError(f"enter must be {len(Rung) - 1} rising loads, one per rung, not {list(enter)}")
         if not 0 < gap < enter[0] or not hold_s >= 0:
             raise SetupError(f"need 0 < gap < {enter[0]} (the first load) and hold_s >= 0, not {gap} and {hold_s}")
         self._capacity, self._enter, self._gap, self._hold_s = capacity, tuple(enter), gap, hold_s
@@ -60,9 +60,12 @@ class Ladder:
         self.rung = Rung.NORMAL
 
     def tick(self, now_s: float, view: FleetView) -> list[SetRung]:
-        """Return the change of rung that this load asks for, if any."""
+        """Return the change of rung that this load calls for, if any."""
         load = load_of(view, self._capacity)
         wanted = sum(load >= border for border in self._enter)
+        # Up at once, several rungs if need be; down only below the entry border *minus the gap*: at the border itself
+        # the
+        # measure's own effect would end it, and it would come on again.
         if wanted > self.rung:
             return self._move(wanted, load)
         if self.rung and load < self._enter[self.rung - 1] - self._gap:
@@ -81,7 +84,7 @@ class Ladder:
 
 
 def load_of(view: FleetView, capacity: float) -> float:
-    """Return the ready replicas' requests over what they are meant to have; infinite if none is ready."""
+    """Return the ready replicas' requests divided by what they should hold; infinite if none is ready."""
     ready = view.ready()
     outstanding = sum(max(replica.outstanding, replica.running + replica.queue_depth) for replica in ready)
     return outstanding / (capacity * len(ready)) if ready else math.inf
@@ -89,14 +92,14 @@ def load_of(view: FleetView, capacity: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """What is left of a request's wishes."""
+    """How a request is to be served: what is left of what it asked for."""
 
     request: Request
     cache_first: bool = False  # take an older answer to the same question, if there is one
 
 
 def treat(request: Request, rung: Rung, *, small_model: str, max_tokens: int, retry_after_s: float = 5.0) -> Treatment:
-    """Return how a request is served on this rung.
+    """Return how to serve a request on this rung.
 
     Raises: Overloaded if the rung sheds the request's class. SetupError if `max_tokens` is below 1.
     """
@@ -104,7 +107,7 @@ def treat(request: Request, rung: Rung, *, small_model: str, max_tokens: int, re
         raise SetupError(f"max_tokens ({max_tokens}) of a short answer must be at least 1")
     if rung >= _SHED.get(request.priority, math.inf):
         name = request.priority.name.lower()
-        raise Overloaded(f"overloaded: {name} requests wait until it is over", retry_after_s=retry_after_s)
+        raise Overloaded(f"overloaded: {name} requests must wait until it is over", retry_after_s=retry_after_s)
     if rung >= Rung.SMALL_MODEL:
         request = replace(request, model=small_model)
     if rung >= Rung.SHORT_ANSWER:

@@ -1,12 +1,13 @@
-"""What comes next, from what came: four forecasts of an evenly spaced series, and the band around one.
+"""Predict the next values from past ones: four forecasts of an evenly spaced series, and a band around any of them.
 
     Naive        the last value                                        flat
-    Ewma         a mean that forgets (simple exponential smoothing)    flat
+    Ewma         a mean that fades (simple exponential smoothing)      flat
     Holt         a level and a trend                                   a straight line
-    HoltWinters  a level, a trend, and a value for each hour of a day  the line, and the season on it
+    HoltWinters  a level, a trend, and a value for each step of a day  the line, with the season on top
 
-All are written as corrections: `error = value - forecast`, and each part takes over a share of it. Knows numbers; no
-time, no replicas. A forecast is not better for being elaborate: compare it with `Naive` on your own demand.
+All are written as corrections: `error = value - forecast`, and each part absorbs a share of the error. A forecast knows
+numbers, but no time and no replicas. A more elaborate forecast is not automatically better: compare it with `Naive` on
+your own demand.
 
 Source: Hyndman, Athanasopoulos, Forecasting: Principles and Practice, chapter 8, additive forms.
 """
@@ -21,17 +22,17 @@ from miniserve.errors import SetupError
 
 
 class Forecast(Protocol):
-    """Learns from one value after the other."""
+    """Learns from one value after another."""
 
     def observe(self, value: float) -> None: ...
 
     def ahead(self, steps: int) -> float:
-        """Return the value expected `steps` (1 or more) after the last one seen; 0 if none was."""
+        """Return the value expected `steps` (1 or more) after the last one seen; 0 if none has been."""
         ...
 
 
 class Naive:
-    """It will be as it is."""
+    """The next value will equal the last one."""
 
     def __init__(self) -> None:
         self._last = 0.0
@@ -44,7 +45,7 @@ class Naive:
 
 
 class Ewma:
-    """Exponentially weighted moving average. `start`: the level before the first value, by default that value."""
+    """Exponentially weighted moving average. `start`: the level before the first value (default: that value)."""
 
     def __init__(self, *, level_weight: float = 0.3, start: float | None = None) -> None:
         _check_weights(level_weight=level_weight)
@@ -60,7 +61,7 @@ class Ewma:
 
 
 class Holt:
-    """Level and trend. The first two values set both; then the recursion runs over all values, the first two too."""
+    """Level and trend. The first two values set both; then the recursion runs over all values, including those two."""
 
     def __init__(self, *, level_weight: float = 0.5, trend_weight: float = 0.2) -> None:
         _check_weights(level_weight=level_weight, trend_weight=trend_weight)
@@ -88,7 +89,7 @@ class Holt:
 
 
 class HoltWinters:
-    """Level, trend and season. During the first season, which it has nothing to compare with, it is `Holt`."""
+    """Level, trend and season. It acts as `Holt` during the first season, when there is nothing to compare with."""
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class HoltWinters:
         self._until_season = Holt(level_weight=level_weight, trend_weight=trend_weight)
         self._seen: list[float] = []  # the first season
         self._level = self._trend = 0.0
-        self._season: deque[float] = deque()  # the coming step's part first
+        self._season: deque[float] = deque()  # the next step's part first
 
     def observe(self, value: float) -> None:
         if self._season:
@@ -133,10 +134,10 @@ class HoltWinters:
 
 
 class Band:
-    """A forecast and how far it usually is off: what `steps` ahead has been forecast is compared with what came.
+    """A forecast and its usual error: what was forecast `steps` ahead is compared with what came.
 
-    `upper` is the forecast plus `deviations` root-mean-square errors, of which the old ones are forgotten with `memory`
-    steps. 1.64 leaves one value in twenty above it, if errors are normal.
+    `upper` is the forecast plus `deviations` times the root-mean-square error, in which old errors fade over `memory`
+    steps. With 1.64, one value in twenty lies above it if errors are normal.
     """
 
     def __init__(self, forecast: Forecast, *, steps: int, deviations: float = 1.64, memory: int = 60) -> None:
@@ -146,7 +147,7 @@ class Band:
         self._steps = steps
         self._deviations = deviations
         self._memory = memory
-        self._said: deque[float] = deque()  # forecasts that have not come true yet
+        self._said: deque[float] = deque()  # forecasts whose time has not come yet
         self._errors = 0
         self._mean_square = 0.0
 
@@ -160,11 +161,11 @@ class Band:
 
     @property
     def error(self) -> float:
-        """Root-mean-square error so far; 0 before the first forecast came true."""
+        """Root-mean-square error so far; 0 until the first forecast can be checked."""
         return math.sqrt(self._mean_square)
 
     def upper(self) -> float:
-        """Return the highest value to reckon with in the next `steps` steps."""
+        """Return the highest value to expect in the next `steps` steps."""
         highest = max(self._forecast.ahead(step) for step in range(1, self._steps + 1))
         return highest + self._deviations * self.error
 

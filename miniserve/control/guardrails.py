@@ -1,12 +1,13 @@
-"""What a new version must not do worse than the old one: fail, be slow, answer badly. Evidence since the rollout began.
+"""Where a new version must not be worse than the old one: errors, speed, answer quality. Used only by tests so far.
 
-Each guardrail counts bad answers of both versions, side by side in time, and tests for harm after every tick
-(`experiment.harm`: valid however often one looks). The alphas of all guardrails add up to the probability that a
-version without harm is ever rolled back. A p95 becomes a count too: an answer is slow if it took longer than the old
-version's p95 of shortly before. 5 % of the old version's answers do, and more of a version whose p95 has risen.
+Since the rollout began, each guardrail counts the bad answers of both versions over the same time, and tests for harm
+after every tick (`abtest.harm` stays valid however often you look). The alphas of all guardrails add up to the
+probability that a harmless version is ever rolled back. Latency becomes a count as well: an answer is slow if it took
+longer than the old version's recent p95. 5 % of the old version's answers do, and more if the new version's p95 is
+higher.
 
-At a share of 100 % there is nothing to compare with. Then only a guardrail with a `limit` of its own still watches.
-Knows counts; not what is done about a breach.
+At a share of 100 % there is nothing to compare with, and only a guardrail with a `limit` of its own still watches.
+Knows counts, but not what is done about a breach.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from miniserve.abtest.harm import HarmTest, Trials
 from miniserve.errors import SetupError
 
 GuardedMetric = Literal["errors", "slow", "bad"]
-_RECENT = 2000  # answers of the old version that its p95 is read off: an estimate within a point of rank
+_RECENT = 2000  # old version's answers that its p95 is taken from: accurate to a point of rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutcomeBatch:
-    """What the answers of one version came to since the last tick."""
+    """How the answers of one version turned out since the last tick."""
 
     answers: int = 0
     errors: int = 0
-    latencies_s: Sequence[float] = ()  # of those that were measured; an array will do
-    judged: int = 0  # answers whose quality somebody judged, ...
-    bad: int = 0  # ... and those found bad
+    latencies_s: Sequence[float] = ()  # of the answers that were measured; an array is fine
+    judged: int = 0  # answers whose quality was judged, ...
+    bad: int = 0  # ... and how many of them were bad
 
     def __post_init__(self) -> None:
-        """Raises: SetupError for counts that cannot be."""
+        """Raises: SetupError for impossible counts."""
         if not 0 <= self.errors <= self.answers:
             raise SetupError(f"errors ({self.errors}) must lie between 0 and answers ({self.answers})")
         if not 0 <= self.bad <= self.judged <= self.answers:
@@ -45,10 +46,10 @@ class OutcomeBatch:
 
 @dataclass(frozen=True, slots=True)
 class Guardrail:
-    """One thing to watch. `harm`: the smallest rise of the bad share that is worth finding; `tolerated` may pass.
+    """One thing to watch. `harm`: the smallest rise of the bad share worth detecting; a rise of `tolerated` is allowed.
 
-    `alpha`: how often it may stop a version without harm. `limit`: the bad share allowed where there is no old version
-    to compare with.
+    `alpha`: how often it may stop a harmless version. `limit`: the bad share allowed when there is no old version to
+    compare with.
     """
 
     metric: GuardedMetric
@@ -66,7 +67,7 @@ class Guardrail:
         HarmTest(self.harm, tolerated=self.tolerated, limit=self.limit)  # refuses the rest
 
 
-# Together 5 %. Quality gets half: it is what takes longest to see.
+# Together 5 %. Quality gets half, because it takes longest to detect.
 GUARDRAILS = (
     Guardrail("errors", harm=0.02, alpha=0.01),
     Guardrail("slow", harm=0.025, alpha=0.015),
@@ -76,7 +77,7 @@ GUARDRAILS = (
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """Which guardrail was broken, and on what evidence."""
+    """Which guardrail was broken, and the evidence."""
 
     metric: str
     p_value: float
@@ -85,7 +86,7 @@ class Breach:
     old: Trials
 
     def __str__(self) -> str:
-        """Return one line for people."""
+        """Return one readable line."""
         old = f"{self.old.rate:.2%} of {self.old.n}" if self.old.n else "nothing"
         return (
             f"{self.metric}: {self.new.rate:.2%} of {self.new.n} answers against {old}, "
@@ -97,7 +98,7 @@ class Guards:
     """All guardrails of one rollout."""
 
     def __init__(self, guardrails: Sequence[Guardrail] = GUARDRAILS, *, min_answers: int = 50) -> None:
-        """`min_answers` of the new version come before any verdict: the first few meet cold caches."""
+        """Give no verdict before the new version has given `min_answers`: the first few meet cold caches."""
         names = [guardrail.metric for guardrail in guardrails]
         if len(set(names)) < len(names):
             raise SetupError(f"one guardrail per metric, not {names}")
@@ -112,7 +113,7 @@ class Guards:
         self._recent: deque[np.ndarray] = deque()
 
     def update(self, new: OutcomeBatch, old: OutcomeBatch) -> Breach | None:
-        """Weigh what both versions did since the last time; return the worst breach, if there is one."""
+        """Weigh what both versions did since the last call; return the worst breach, if any."""
         slow_s = self._p95_s()
         self._remember(old)
         self._answers += new.answers
@@ -133,7 +134,7 @@ class Guards:
         return min(broken, key=lambda breach: breach.p_value / breach.alpha, default=None)
 
     def _p95_s(self) -> float | None:
-        """Return the old version's p95 as known *before* this batch: a border must not depend on what it judges."""
+        """Return the old version's p95 as known *before* this batch: a threshold must not depend on what it judges."""
         return float(np.quantile(np.concatenate(self._recent), 0.95)) if self._recent else None
 
     def _remember(self, old: OutcomeBatch) -> None:
@@ -149,5 +150,5 @@ def _trials(batch: OutcomeBatch, metric: GuardedMetric, slow_s: float | None) ->
     if metric == "bad":
         return Trials(batch.bad, batch.judged)
     if slow_s is None:
-        return Trials()  # the first batch only says what slow is
+        return Trials()  # the first batch only defines what slow means
     return Trials(int((np.asarray(batch.latencies_s) > slow_s).sum()), len(batch.latencies_s))

@@ -1,14 +1,14 @@
-"""Ask for replicas before they are needed: forecast the demand to the time at which they would be there.
+"""Ask for replicas before they are needed: forecast demand for the time at which they would be ready.
 
-    requests so far ── difference per interval ──> rate ── forecast, upper band ──> rate to reckon with
+    requests so far ── difference per interval ──> rate ── forecast, upper band ──> rate to expect
                                                                      / requests per second of one replica = replicas
 
-The horizon has to be longer than a cold start, or what is asked for comes too late; the scenario reader and the driver
-refuse one that is not. A forecast may be wrong, so it only ever adds: what the present rate needs, or what a reactive
-autoscaler wants, is the least (AWS calls this dynamic scaling beside predictive scaling).
+The horizon must be at least as long as a cold start, or replicas arrive too late; the scenario reader and the driver
+refuse a shorter one. A forecast may be wrong, so it can only add: what the present rate needs, or what a reactive
+autoscaler wants, is the minimum (AWS calls this combining dynamic with predictive scaling).
 
-Counts of independent arrivals scatter by their square root whatever is forecast, so the band is never narrower than
-that. Knows views and the time it is told.
+Counts of independent arrivals scatter by their square root, however good the forecast, so the band is never narrower
+than that. Knows views and the time it is told.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from miniserve.types import FleetView, ScaleTo
 class Predictive:
     """`replica_per_s`: the rate that one replica serves within the SLO (measure it: `simulate` a fixed fleet).
 
-    `interval_s` is the forecast's step, `horizon_s` how far it looks, `deviations` the width of the band, and `floor`
-    the reactive autoscaler that it never goes below.
+    `interval_s` is the forecast's step, `horizon_s` how far it looks ahead, `deviations` the width of the band, and
+    `floor` a reactive autoscaler whose answer is the minimum.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Predictive:
         steps = math.ceil(horizon_s / interval_s)
         self._band = Band(deepcopy(forecast) if forecast else Holt(), steps=steps, deviations=deviations)
         self._floor = deepcopy(floor)
-        self._begun: tuple[float, int] | None = None  # of the present interval: its start, and the requests until then
-        self._rate_per_s = 0.0  # of the last whole interval
+        self._begun: tuple[float, int] | None = None  # the current interval: its start, and the requests until then
+        self._rate_per_s = 0.0  # in the last complete interval
 
     def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         self._count(now_s, view.requests)
@@ -60,7 +60,7 @@ class Predictive:
         return predicted if self._floor is None else merge_actions([predicted, self._floor.tick(now_s, view)])
 
     def _count(self, now_s: float, requests: int) -> None:
-        """Close the interval when it is over. Ticks need not divide it: a rate is taken over the time that passed."""
+        """Close the interval once it is over. Ticks need not divide it: the rate is per time that really passed."""
         if self._begun is None:
             self._begun = now_s, requests
             return
@@ -71,6 +71,6 @@ class Predictive:
             self._begun = now_s, requests
 
     def _reckon_per_s(self) -> float:
-        """Return the rate to be ready for."""
+        """Return the rate to prepare for."""
         scatter_per_s = self._deviations * math.sqrt(self._rate_per_s / self._interval_s)
         return max(self._rate_per_s + scatter_per_s, self._band.upper())

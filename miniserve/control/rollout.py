@@ -1,19 +1,20 @@
-"""A new version, step by step, and back at once when it does harm.
+"""Introduce a new version step by step, and roll back at once if it does harm. Used only by tests so far.
 
-A rollout is a row of stages. A stage shows the new version to a share of the users, or mirrors requests to it and shows
-nobody the answers. Every strategy is such a row:
+A rollout is a sequence of stages. A stage shows the new version to a share of the users, or mirrors requests to it and
+discards the answers. Every strategy is such a sequence:
 
     canary      1 %, 10 %, 50 %, 100 %, each until the new version has given enough answers
     ramp        many small steps, by time
     shadow      a share of 0, with traffic mirrored
-    blue-green  100 % at once, when all of the new replicas are ready
+    blue-green  100 % at once, when all new replicas are ready
 
-The old version stays warm until `keep_warm_s` after the last stage began, so going back is one change of shares. Who
-saw the new version at 1 % still sees it at 10 %: shares list the new version first, as `policies.router.VersionPin`
-wants it. What the new version wrote elsewhere (a cache, a schema) no change of shares takes back.
+The old version stays warm until `keep_warm_s` after the last stage began, so rolling back is a single change of shares.
+Users who saw the new version at 1 % still see it at 10 %: shares list the new version first, as
+`policies.routing.router.VersionPin` expects. No change of shares can undo what the new version wrote elsewhere (a
+cache, a schema).
 
-Knows counts of answers, replicas that are ready, and the time it is told. The driver sets shares and mirrors; nothing
-here sends a request.
+Knows counts of answers, ready replicas, and the time it is told. The driver sets shares and mirrors; nothing here sends
+a request.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from enum import StrEnum
 from miniserve.control.guardrails import GUARDRAILS, Breach, Guardrail, Guards, OutcomeBatch
 from miniserve.errors import SetupError
 
-# --- what it is told, and what it asks for -------------------------------------------------------------------------
+# --- its view, and its actions -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutView:
-    """What happened since the last tick, and who is ready now, by version."""
+    """What happened since the last tick, and how many replicas are ready now, by version."""
 
     batches: Mapping[str, OutcomeBatch] = field(default_factory=dict)
     ready: Mapping[str, int] = field(default_factory=dict)  # replicas
@@ -38,14 +39,14 @@ class RolloutView:
 
 @dataclass(frozen=True, slots=True)
 class SetShares:
-    """Share out the users like this; the new version comes first."""
+    """Split the users like this; the new version comes first."""
 
     shares: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SetMirror:
-    """Send this part of the requests to `version` too, and throw its answers away; 0 stops it."""
+    """Also send this share of the requests to `version`, and discard its answers; 0 stops it."""
 
     version: str
     fraction: float
@@ -53,7 +54,7 @@ class SetMirror:
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """The record of a rollback; shares and mirror are set back by actions of their own beside it."""
+    """The record of a rollback; separate actions alongside it reset shares and mirror."""
 
     at_s: float
     after_s: float  # since the first stage began
@@ -61,19 +62,19 @@ class RolledBack:
     stage: int
     share: float
     reason: str
-    shown_answers: int  # answers of the new version that users saw
-    all_answers: int  # answers that users saw at all
-    breach: Breach | None = None  # None: a person wanted it
+    shown_answers: int  # of the new version, seen by users
+    all_answers: int  # of either version, seen by users
+    breach: Breach | None = None  # None: rolled back by hand
 
     @property
     def exposed_share(self) -> float:
-        """Return the part of all answers that came from the new version."""
+        """Return the share of all answers that came from the new version."""
         return self.shown_answers / self.all_answers if self.all_answers else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Nobody needs `version` any more: its replicas may drain."""
+    """`version` is no longer needed: its replicas may drain."""
 
     version: str
 
@@ -84,7 +85,7 @@ RolloutAction = SetShares | SetMirror | RolledBack | Retire
 class Phase(StrEnum):
     WAITING = "waiting"  # for replicas of the new version
     RUNNING = "running"
-    WARM = "warm"  # all stages passed; the old version is still there
+    WARM = "warm"  # all stages passed; the old version is still running
     DONE = "done"
     ROLLED_BACK = "rolled_back"
 
@@ -94,7 +95,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step. It begins with `min_ready` replicas of the new version and ends after both minima."""
+    """One step. It begins once `min_ready` replicas of the new version are ready, and ends when both minima are met."""
 
     share: float
     min_answers: int = 0  # of the new version; mirrored ones count
@@ -113,7 +114,7 @@ class Stage:
 def canary(
     shares: Sequence[float] = (0.01, 0.1, 0.5, 1.0), *, min_answers: int = 1400, min_s: float = 0.0
 ) -> list[Stage]:
-    """Return a canary's stages; 1,400 answers find a quality drop of 3 points in 9 of 10 cases (see the tests)."""
+    """Return a canary's stages; 1,400 answers detect a quality drop of 3 points in 9 of 10 cases (see the tests)."""
     return [Stage(share, min_answers, min_s) for share in shares]
 
 
@@ -125,14 +126,14 @@ def ramp_stages(steps: int, step_s: float) -> list[Stage]:
 
 
 def shadow(mirror: float, *, min_answers: int = 1400) -> list[Stage]:
-    """Return the one stage that shows nothing to anybody; put it before a canary's stages, or alone."""
+    """Return the single stage that shows users nothing; use it before a canary's stages, or alone."""
     return [Stage(0.0, min_answers, mirror=mirror)]
 
 
 def blue_green(replicas: int) -> list[Stage]:
-    """Return the one stage of a switch: everything at once, when `replicas` new ones are ready.
+    """Return the single stage of a switch: everything at once, when `replicas` new ones are ready.
 
-    Nothing is left to compare with, so only guardrails with a `limit` can call it back.
+    Nothing is left to compare with, so only guardrails with a `limit` can roll it back.
     """
     return [Stage(1.0, min_ready=replicas)]
 
@@ -141,7 +142,7 @@ def blue_green(replicas: int) -> list[Stage]:
 
 
 class Rollout:
-    """One new version on its way. `tick` is called every few seconds, with what happened in between."""
+    """One new version being introduced. `tick` is called every few seconds, with what happened in between."""
 
     def __init__(
         self,
@@ -167,17 +168,17 @@ class Rollout:
 
     @property
     def stage(self) -> Stage | None:
-        """Return the stage it is in; None before the first."""
+        """Return the current stage; None before the first."""
         return self._stages[self._index] if self._index >= 0 else None
 
     @property
     def stage_index(self) -> int:
-        """Return the number of the stage it is in; -1 before the first."""
+        """Return the index of the current stage; -1 before the first."""
         return self._index
 
     @property
     def exposed_share(self) -> float:
-        """Return the part of all answers so far that came from the new version and were shown."""
+        """Return the share of all answers shown so far that came from the new version."""
         return self._shown / self._all if self._all else 0.0
 
     def p_values(self) -> dict[str, float]:
@@ -185,7 +186,7 @@ class Rollout:
         return self._guards.p_values()
 
     def tick(self, now_s: float, view: RolloutView) -> list[RolloutAction]:
-        """Learn what happened since the last tick; return what to change now.
+        """Take in what happened since the last tick; return what to change now.
 
         Raises: SetupError if the view has answers of a version that is not part of this rollout.
         """
@@ -196,9 +197,7 @@ class Rollout:
         if self.phase in (Phase.DONE, Phase.ROLLED_BACK):
             return []
         if self._index < 0:
-            self._guards.update(
-                OutcomeBatch(), view.batches.get(self._old, OutcomeBatch())
-            )  # what the old version is like
+            self._guards.update(OutcomeBatch(), view.batches.get(self._old, OutcomeBatch()))  # the baseline
             self._started_s = now_s
             return self._next_stage(now_s, view)
         breach = self._count(view)
@@ -209,7 +208,7 @@ class Rollout:
         return self._next_stage(now_s, view) if self._passed(now_s) else []
 
     def roll_back(self, now_s: float, reason: str) -> list[RolloutAction]:
-        """Go back because somebody wants to. After the old version was retired there is no way back: nothing."""
+        """Roll back by hand. Once the old version is retired there is no way back, and nothing is returned."""
         return [] if self.phase in (Phase.DONE, Phase.ROLLED_BACK) else self._back(now_s, reason, None)
 
     def _count(self, view: RolloutView) -> Breach | None:
@@ -241,7 +240,7 @@ class Rollout:
         if last.share == 1:
             self.phase = Phase.WARM
             return self._retire(now_s)
-        self.phase = Phase.DONE  # a shadow, or an experiment that stays as it is: both versions are needed
+        self.phase = Phase.DONE  # a shadow, or an experiment that keeps its shares: both versions are needed
         return self._mirror(last.mirror, 0.0)
 
     def _retire(self, now_s: float) -> list[RolloutAction]:
@@ -278,7 +277,7 @@ def _check(old: str, new: str, stages: Sequence[Stage], guardrails: Sequence[Gua
         raise SetupError(f"a rollout goes from one version to another, not from {old!r} to {new!r}")
     shares = [stage.share for stage in stages]
     if not shares or shares != sorted(shares):
-        raise SetupError(f"the shares of a rollout's stages must not fall, and there must be one: {shares}")
+        raise SetupError(f"a rollout needs at least one stage, and its shares must never fall: {shares}")
     if shares[0] == 1 and not any(rail.limit for rail in guardrails):
         raise SetupError("at 100 % there is no old version to compare with: give at least one guardrail a limit")
     if not keep_warm_s >= 0:

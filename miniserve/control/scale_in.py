@@ -1,7 +1,7 @@
-"""From a wanted number to names: how many replicas to start, or which ones to take away.
+"""From a wanted number to actions: how many replicas to start, or which ones to remove.
 
-Those that have not started yet go first, the youngest first: nobody is served there. Then those with the fewest
-requests, which are drained soonest. Knows views only.
+Starting replicas go first, youngest first, since they serve no requests yet. Then the ones with the fewest requests,
+which drain soonest. Knows only views.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Changes:
 
 
 def changes(view: FleetView, replicas: int) -> Changes:
-    """Return how `view` becomes a fleet of `replicas` that are ready or starting."""
+    """Return how to turn `view` into a fleet of `replicas` ready or starting ones."""
     there = [r for r in view.replicas if r.state in (ReplicaState.READY, ReplicaState.STARTING)]
     surplus = len(there) - replicas
     if surplus <= 0:

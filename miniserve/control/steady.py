@@ -1,13 +1,13 @@
-"""Bounds and patience around any autoscaler, so that one lucky minute takes nothing down.
+"""Bounds and patience around any autoscaler, so that one quiet minute does not shrink the fleet.
 
     the autoscaler's number ── + warm pool ── bounds ── stabilisation ── consolidation check ──> ScaleTo
 
 **Stabilisation**: the fleet shrinks to the most that was wanted in the last `down_after_s`, and grows to the least that
-was wanted in the last `up_after_s` (0: at once). Too many replicas cost money for some minutes, too few cost a cold
-start. The most of a few lucky minutes is soon surpassed, so `slack` replicas more than that stay: without it, a fleet
-at steady load went up, down and up again within ten minutes. **Consolidation check**: before one of N is removed, the
-others' load is worked out, N/(N-1) of what it is. If it came near to what makes them slow, the removal would have to be
-undone at once.
+was wanted in the last `up_after_s` (0: at once). Too many replicas cost money for a few minutes; too few cost a cold
+start. The maximum of a few quiet minutes is soon exceeded, so `slack` more replicas than that are kept: without them, a
+fleet at steady load went up, down and up again within ten minutes. **Consolidation check**: before one of N replicas is
+removed, the others' new load is worked out: N/(N-1) times the present one. If that came close to the load at which they
+are too slow, the removal would have to be undone at once.
 
 Source: Kubernetes, HPA behaviour (300 s down, 0 s up); the check as in NVIDIA Dynamo's planner (0.8 of the limit).
 Knows views and the time it is told.
@@ -21,13 +21,13 @@ from miniserve.control.autoscaler import Autoscaler, RecentValues, ScalingAction
 from miniserve.errors import SetupError
 from miniserve.types import FleetView, ScaleTo
 
-MARGIN = 0.8  # of `most_outstanding`, what the remaining replicas may come to
+MARGIN = 0.8  # the share of `most_outstanding` that the remaining replicas may reach
 
 
 class Steady:
-    """See the module's text. `warm_pool` replicas more than wanted are kept: ready, paid for, and used like all others.
+    """See the module docstring. `warm_pool` extra replicas are kept: ready, paid for, and used like the rest.
 
-    `most_outstanding`: the requests in one replica from which on it is too slow; None leaves the check out.
+    `most_outstanding`: the number of requests at which one replica becomes too slow; None skips the check.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Steady:
         wanted = [action.replicas for action in asked if isinstance(action, ScaleTo)]
         wishes = max(wanted, default=now) + (self._warm_pool if wanted else 0)
         if not wishes and has_news:
-            wishes = 1  # a fleet of none shows no load, but somebody came
+            wishes = 1  # an empty fleet shows no load, but a request has come
         return [ScaleTo(self._steadied(now_s, now, self._within(wishes), view)), *others]
 
     def _within(self, replicas: int) -> int:
@@ -76,20 +76,23 @@ class Steady:
         return min(max(replicas, least), most)
 
     def _steadied(self, now_s: float, now: int, wanted: int, view: FleetView) -> int:
-        if not self._has_ticked:  # what a run begins with counts as wanted, or the first tick would take it down
+        if not self._has_ticked:  # the initial fleet counts as wanted, or the first tick would shrink it
             self._has_ticked = True
             for window in (self._for_down, self._for_up):
                 if window.seconds > 0:
                     window.add(now_s, now)
         self._for_down.add(now_s, wanted)
         self._for_up.add(now_s, wanted)
+        # Growing needs agreement over the whole window (its minimum), and so does shrinking (its maximum): each is the
+        # answer
+        # that no moment in the window contradicts.
         up, down = int(min(self._for_up.values())), int(max(self._for_down.values())) + self._slack
         if up > now:
             return self._within(up)
         return self._within(self._consolidated(down, now, view) if down < now else now)
 
     def _consolidated(self, down: int, now: int, view: FleetView) -> int:
-        """Return the least number from `down` to `now` that carries what is there with a margin."""
+        """Return the smallest number from `down` to `now` that carries the present load with a margin."""
         if self._most_outstanding is None:
             return down
         outstanding = sum(replica.outstanding for replica in view.ready())

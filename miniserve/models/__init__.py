@@ -1,4 +1,4 @@
-"""Model files: where they come from, whether they are whole, what they say, and how text becomes tokens.
+"""Model files: where they come from, whether they are complete, what they contain, and how text becomes tokens.
 
-Torch-free, so the gateway can use it; `engine` computes with what is found here.
+Torch-free, so the gateway can use it; `engine` does the computing.
 """

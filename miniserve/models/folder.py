@@ -1,7 +1,7 @@
-"""The model folder: which files and tensors one has, and whether they are whole.
+"""The model folder: which files and tensors it has, and whether they are complete.
 
-Plain transformers layout: config.json, generation_config.json, tokenizer.json, tokenizer_config.json and the weights as
-model.safetensors (or several shards with an index). Reads headers only, never a weight; needs no torch.
+Plain transformers layout: config.json, generation_config.json, tokenizer.json, tokenizer_config.json and the weights in
+model.safetensors (or several shards with an index). Reads only headers, never weights; needs no torch.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from miniserve.models.model_config import ModelConfig, read_config, read_json
 
 _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _MAX_HEADER_BYTES = 100 << 20  # the safetensors format's own limit
-_HARMLESS = (".self_attn.rotary_emb.inv_freq",)  # old checkpoints store what is computed from rope_theta
-_MARGIN_BYTES = 64 << 20  # disk space to leave over
+_HARMLESS = (".self_attn.rotary_emb.inv_freq",)  # old checkpoints store this, though it follows from rope_theta
+_MARGIN_BYTES = 64 << 20  # disk space to leave free
 _INDEX = "model.safetensors.index.json"
 
 
@@ -34,7 +34,7 @@ class TensorEntry:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape (rows, columns) of every tensor that a model of this shape has, in file order."""
+    """Return the name and shape (rows, columns) of every tensor in a model of this shape, in file order."""
     hidden, ffn = config.hidden_size, config.intermediate_size
     q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
@@ -56,11 +56,11 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_folder(folder: Path) -> ModelConfig:
-    """Return the configuration of a model folder after making sure that everything it needs is there, whole and usable.
+    """Return the configuration of a model folder, after checking that everything it needs is present and usable.
 
-    Costs milliseconds: it compares each file's header with its size and with the configuration, and reads no weights.
+    Takes milliseconds: it compares each file's header with its size and with the configuration, and reads no weights.
 
-    Raises: WeightsError naming the first file, tensor or key that is not as it should be.
+    Raises: WeightsError naming the first file, tensor or key that is wrong.
     """
     config = read_config(folder)
     if not (folder / "tokenizer.json").is_file():
@@ -70,9 +70,9 @@ def check_folder(folder: Path) -> ModelConfig:
 
 
 def check_shapes(source: Path, config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Compare the tensors that `source` holds with those that the configuration asks for.
+    """Compare the tensors in `source` with those that the configuration requires.
 
-    Raises: WeightsError naming a tensor that is missing, misshapen, or of no use in the Llama architecture.
+    Raises: WeightsError naming a tensor that is missing, has the wrong shape, or is not part of the Llama architecture.
     """
     expected = expected_shapes(config)
     for name, shape in expected.items():
@@ -88,7 +88,7 @@ def check_shapes(source: Path, config: ModelConfig, shapes: dict[str, tuple[int,
 
 
 def tensor_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a model folder: model.safetensors, or the shards that the index names."""
+    """Return the safetensors files of a model folder: model.safetensors, or the shards named by the index."""
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if not (folder / _INDEX).is_file():
@@ -103,7 +103,7 @@ def tensor_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(folder: Path) -> dict[str, TensorEntry]:
-    """Return what the headers of all weight files say: tensor name -> dtype, shape, file name.
+    """Return the headers of all weight files: tensor name -> dtype, shape, file name.
 
     Raises: WeightsError if a file is missing, truncated, damaged, or holds a tensor that is not F32, F16 or BF16.
     """
@@ -111,7 +111,7 @@ def read_tensors(folder: Path) -> dict[str, TensorEntry]:
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
-    """Raises: WeightsError if the disk of `folder` has no room for so many bytes more."""
+    """Raises: WeightsError if the disk of `folder` has no room for `needed_bytes` more."""
     free, needed = shutil.disk_usage(folder).free, needed_bytes + _MARGIN_BYTES
     if free < needed:
         raise WeightsError(

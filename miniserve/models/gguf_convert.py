@@ -1,9 +1,9 @@
-"""A GGUF file becomes a model folder: weights dequantized to fp32 under the names that transformers gives them.
+"""A GGUF file becomes a model folder: weights dequantized to fp32, under their transformers names.
 
 GGUF differs in three ways: blocks of weights are quantized, tensors have other names, and the rows of the q and k
-projections are interleaved so that rotary embeddings turn neighbours instead of halves. All three are undone here, so
-that the engine and the reference implementation read the very same numbers. Knows llama.cpp's `llama` architecture in
-its plain form and nothing else; writes into a folder that the caller publishes.
+projections are interleaved so that rotary embeddings rotate neighbours instead of halves. All three are undone here, so
+the engine and the reference implementation read exactly the same numbers. Knows only llama.cpp's `llama` architecture
+in its plain form; writes into a folder that the caller publishes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _BLOCK_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
 def convert_gguf(path: Path, folder: Path, report: Callable[[str], None]) -> ModelConfig:
-    """Write the model in `path` into the existing `folder`. Needs the model's fp32 size in memory (0.54 GB for 135M).
+    """Write the model in `path` to the existing `folder`. Needs the model's fp32 size in memory (0.54 GB for 135M).
 
-    Raises: WeightsError naming the key or tensor, and its value, that cannot be converted.
+    Raises: WeightsError naming the key or tensor that cannot be converted, and its value.
     """
     reader = _open(path)
     keys = _Keys(path, reader)
@@ -60,7 +60,7 @@ def convert_gguf(path: Path, folder: Path, report: Callable[[str], None]) -> Mod
 
 
 class _Keys(dict[str, Any]):
-    """The metadata of a GGUF file, with errors that name the file and the key."""
+    """The metadata of a GGUF file, with errors that name file and key."""
 
     def __init__(self, path: Path, reader: gguf.GGUFReader) -> None:
         super().__init__({name: field.contents() for name, field in reader.fields.items()})
@@ -79,7 +79,7 @@ class _Keys(dict[str, Any]):
 def _open(path: Path) -> gguf.GGUFReader:
     try:
         return gguf.GGUFReader(path)
-    except Exception as error:  # whatever its parser stumbles over in a damaged file
+    except Exception as error:  # the parser can raise anything on a damaged file
         raise WeightsError(f"{path} is not a GGUF file, or a truncated one: {error}") from error
 
 
@@ -116,7 +116,7 @@ def _config(path: Path, keys: _Keys, tensors: list[gguf.ReaderTensor]) -> ModelC
 
 
 def _shortest(value: float) -> float:
-    """Undo a float's trip through 32 bits: 9.999999747378752e-06 was written as 1e-05."""
+    """Undo a float's round trip through 32 bits: 9.999999747378752e-06 was written as 1e-05."""
     return float(str(np.float32(value)))
 
 
@@ -161,6 +161,6 @@ def _weights(path: Path, name: str, tensor: gguf.ReaderTensor, config: ModelConf
 def halves_from_pairs(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Reorder the rows of a q or k projection, head by head, from x0 y0 x1 y1 ... to x0 x1 ... y0 y1 ...
 
-    Rotary embeddings turn each (x, y). llama.cpp keeps the two side by side, transformers half a head apart.
+    Rotary embeddings rotate each (x, y). llama.cpp keeps the two side by side, transformers half a head apart.
     """
     return rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)

@@ -1,7 +1,7 @@
-"""One process at a time: a lock on a file, for work whose result is shared through the disk.
+"""One process at a time: a file lock, for work whose result is shared through the disk.
 
-The operating system holds the lock and drops it when its process ends, however that ends, so there is no stale lock to
-clean up; the empty file that stays behind means nothing.
+The operating system holds the lock and drops it when the process ends, in whatever way, so there is never a stale lock
+to clean up; the empty file that stays behind means nothing.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ else:
 
 @contextmanager
 def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock `path` (made if need be), waiting for whoever has it; `on_wait` is called once before waiting."""
+    """Hold the lock `path` (created if needed), waiting for its holder; `on_wait` is called once before waiting."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         if not _try_lock(file):
             on_wait()
             while not _try_lock(file):
                 time.sleep(_POLL_S)
-        yield  # closing the file lets go of the lock
+        yield  # closing the file releases the lock

@@ -1,7 +1,7 @@
 """The numbers that describe a Llama model: config.json in, `ModelConfig` out, and back.
 
-Only the Llama architecture is run, and only in the form whose arithmetic we implement: anything that would make the
-model compute something else is refused by name, since a model that is *nearly* right answers fluently and wrongly.
+Only the Llama architecture is run, and only in the form whose arithmetic we implement: any setting that would make the
+model compute something else is refused by name, because a model that is *nearly* right gives fluent, wrong answers.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Read config.json (and the end-of-sequence ids of generation_config.json, which win).
+    """Read config.json (and the end-of-sequence ids from generation_config.json, which take precedence).
 
-    Raises: WeightsError naming the key and value of whatever is absent, malformed, or not implemented here.
+    Raises: WeightsError naming the key and value that is missing, malformed, or not implemented here.
     """
     path = folder / "config.json"
     raw = read_json(path)
@@ -94,7 +94,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def read_eos_ids(folder: Path) -> tuple[int, ...]:
-    """Return the tokens that end a generation: generation_config.json's, else config.json's, else none."""
+    """Return the tokens that end a generation: from generation_config.json, else from config.json, else none."""
     for path in (folder / "generation_config.json", folder / "config.json"):
         value = read_json(path).get("eos_token_id") if path.is_file() else None
         if value is not None:
@@ -111,7 +111,7 @@ def _rope(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_unsupported(path: Path, raw: dict[str, Any]) -> None:
-    """Name the first key that asks for arithmetic other than the plain Llama's."""
+    """Refuse the first key that asks for arithmetic other than plain Llama's."""
     rope = _rope(raw)
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     checks = (
@@ -163,5 +163,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write `value` readably, characters as they are."""
+    """Write `value` in readable form, without escaping characters."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Files that are published elsewhere and pinned here: name, length and SHA-256 of each. Data only."""
+"""Files published elsewhere and pinned here: the name, length and SHA-256 of each. Data only."""
 
 from __future__ import annotations
 

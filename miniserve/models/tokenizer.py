@@ -1,12 +1,12 @@
 """Text to token ids on the way in, token ids to bytes on the way out.
 
 A token is a run of *bytes*, not of characters: an emoji may be spread over four tokens, and one token may hold the end
-of one character and the start of the next. `token_bytes` is therefore the exact inverse, and whoever shows text before
-all of it is there joins bytes first (see `stream.Detokenizer`).
+of one character and the start of the next. So `token_bytes` is the exact inverse, and code that shows text before it is
+complete must join bytes first (see `text.Detokenizer`).
 
 Control tokens such as `<|im_end|>` belong to the chat template. A user who types those ten characters means the
-characters, so `encode` never turns text into a control token; `encode_chat` does so only for what the template itself
-wrote. Knows the files of a model folder (tokenizer.json, tokenizer_config.json); needs no torch.
+characters, so `encode` never turns text into a control token; `encode_chat` does so only where the template itself put
+one. Knows the files of a model folder (tokenizer.json, tokenizer_config.json); needs no torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from miniserve.errors import InvalidRequest, WeightsError
 from miniserve.models.model_config import read_eos_ids, read_json
 
 _METASPACE = "\u2581"  # how sentencepiece writes a space
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how sentencepiece writes a byte that no token covers
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how sentencepiece writes a byte that is in no token
 _FIRST_SHIELD, _SHIELDS = 0xD800, 2048  # lone surrogates: a Python str can hold them, valid text cannot
 
 
@@ -43,10 +43,10 @@ _BYTE_OF_CHAR = {char: bytes([byte]) for byte, char in byte_alphabet().items()}
 
 
 class Tokenizer:
-    """The tokenizer of one model folder. Immutable after loading: any thread may use it."""
+    """The tokenizer of one model folder. Immutable after loading, so any thread may use it."""
 
     def __init__(self, fast: tokenizers.Tokenizer, settings: dict[str, Any], eos_ids: tuple[int, ...]) -> None:
-        """`settings` is tokenizer_config.json with `chat_template` as one string, or without it."""
+        """`settings` is tokenizer_config.json, with `chat_template` as one string if there is one."""
         fast.encode_special_tokens = True  # means: text that looks like a control token is encoded as text
         fast.no_truncation()
         fast.no_padding()
@@ -87,15 +87,15 @@ class Tokenizer:
         return cls(fast, _read_settings(folder), read_eos_ids(folder))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, adding no token and recognising no control token in it.
+        """Return the ids of `text`, without adding tokens or recognising control tokens.
 
-        Raises: InvalidRequest if `text` holds a lone surrogate, which is no character.
+        Raises: InvalidRequest if `text` contains a lone surrogate, which is not a character.
         """
         _refuse_surrogates(text)
         return list(self._fast.encode(text, add_special_tokens=False).ids)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
-        """Return the prompt that asks the assistant to answer `messages`, as the model's chat template writes it.
+        """Return the prompt that asks the assistant to answer `messages`, as written by the model's chat template.
 
         Control tokens are recognised only where the template put them: inside a message they stay plain text.
 
@@ -112,7 +112,7 @@ class Tokenizer:
         return self._encode_rendered(text)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return what the token adds to the text; b"" for control tokens and for ids that stand for no token."""
+        """Return what the token adds to the text; b"" for control tokens and unknown ids."""
         if token_id in self._added:
             return self._added[token_id]
         token = self._fast.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
@@ -128,7 +128,7 @@ class Tokenizer:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def _shield(self, text: str) -> str:
-        """Hide control tokens that a message spells out behind stand-ins that no message can contain."""
+        """Replace control tokens spelled out in a message by placeholders that no message can contain."""
         _refuse_surrogates(text)
         return self._splitter.sub(self._shield_match, text) if self._special else text
 
@@ -158,7 +158,7 @@ class Tokenizer:
 
 
 def _splitter(special: dict[int, Any]) -> tuple[re.Pattern[str], list[int]]:
-    """Return a pattern with one group per control token, longest first, and the id that belongs to each group."""
+    """Return a pattern with one group per control token, longest first, and the id for each group."""
     ordered = sorted(special.items(), key=lambda item: -len(item[1].content))
     alternatives = (
         (r"\s*" if token.lstrip else "") + f"({re.escape(token.content)})" + (r"\s*" if token.rstrip else "")
@@ -170,8 +170,8 @@ def _splitter(special: dict[int, Any]) -> tuple[re.Pattern[str], list[int]]:
 def _without_first_space(fast: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """Return the tokenizer for text that does not begin the prompt.
 
-    Only a sentencepiece-style one in the "first" scheme makes a difference: it puts a space before the very first word,
-    and the piece after a control token is not that.
+    This matters only for a sentencepiece-style tokenizer with the "first" scheme: it puts a space before the very first
+    word of a prompt, which the piece after a control token is not.
     """
     if "prepend_scheme=first" not in repr(fast.pre_tokenizer):
         return fast

@@ -1,9 +1,9 @@
-"""Is B better than A? Paired differences over seeds, and which of them are more than luck.
+"""Is B better than A? Paired differences over seeds, and which of them are more than chance.
 
-Two policies run on the same seeds: same arrivals, same lengths, same faults (common random numbers). What a seed does
-to both cancels out in the difference, so a few seeds show what hundreds of independent runs would. All intervals of one
-table hold *together* with the stated confidence (Bonferroni): otherwise twenty rows at 95 % would promise one wrong
-verdict.
+Two policies run on the same seeds: same arrivals, same lengths, same faults (common random numbers). Whatever a seed
+does to both cancels out in the difference, so a few seeds show as much as hundreds of independent runs would. All
+intervals in one table hold *jointly* with the stated confidence (Bonferroni): otherwise twenty rows at 95 % would lead
+you to expect one wrong verdict.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rich.text import Text
 
 from miniserve.observe.intervals import Interval, paired_interval
 
-Figures = Mapping[str, float]  # what one run came to, by metric name
+Figures = Mapping[str, float]  # the results of one run, by metric name
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How a figure is shown, and which way is better."""
+    """How a figure is shown, and which direction is better."""
 
     label: str
     unit: str = ""
@@ -51,7 +51,7 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One policy against the base in one metric. `interval` is of policy minus base."""
+    """One policy against the base in one metric. `interval` is for policy minus base."""
 
     metric: str
     policy: str
@@ -75,7 +75,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All differences to the base policy."""
+    """All differences from the base policy."""
 
     base: str
     seeds: int
@@ -84,8 +84,8 @@ class Comparison:
 
     def table(self) -> Table:
         """Return a rich table, one row per metric and policy."""
-        title = f"difference to {self.base}, paired over {self.seeds} seeds"
-        caption = f"± holds for all rows together with {self.confidence:.0%} confidence; unclear: more seeds may tell"
+        title = f"difference from {self.base}, paired over {self.seeds} seeds"
+        caption = f"± holds for all rows jointly with {self.confidence:.0%} confidence; unclear: more seeds might tell"
         table = Table(title=title, caption=caption)
         for heading in ("metric", "policy"):
             table.add_column(heading)
@@ -115,9 +115,9 @@ def _number(value: float) -> str:
 def compare(
     runs: Mapping[str, Sequence[Figures]], metrics: Sequence[str] = tuple(METRICS), confidence: float = 0.95
 ) -> Comparison:
-    """Compare every policy with the first one. `runs[policy][i]` are the figures of its run on the i-th seed.
+    """Compare every policy with the first one. `runs[policy][i]` are its figures for the i-th seed.
 
-    A metric that some run does not have (a latency where nothing was served) is left out.
+    A metric that is missing from any run (a latency where nothing was served) is left out.
     Raises: ValueError for fewer than two policies or seeds, policies with different numbers of seeds, or an unknown
     metric.
     """
@@ -136,7 +136,7 @@ def compare(
 
 
 def _same_or(value: float, other: float) -> float:
-    """Return `other` where the two differ by rounding only: a sum of times in another order is no finding."""
+    """Return `other` if the two differ only by rounding: summing times in another order is not a finding."""
     return other if isclose(value, other, rel_tol=1e-9) else value
 
 

@@ -1,22 +1,22 @@
-"""Who caused the bill? A ledger of replica-seconds and dollars, whose entries add up to what the fleet was paid.
+"""Who caused the bill? A ledger of replica-seconds and dollars whose entries add up to what the fleet cost.
 
 Every second of every replica is in exactly one account:
 
     prompt     computing prompt tokens      |  of attempts that gave the client its answer
     output     making the answer's tokens   |
-    again      computing a second time what preemption had thrown away
+    again      recomputing what preemption had thrown away
     hedge      attempts that lost their race
-    failed     attempts that broke off, or were cut off, before the answer was complete
-    left       attempts whose client was gone, and those that had no answer when the run ended
-    idle       no step was being made: the replica was ready (or down) and nobody needed it
-    starting   from asking for the machine until it could take its first request
-    cached     prompt tokens that nobody had to compute: no seconds, no money, only tokens
+    failed     attempts that broke off or were cut off before the answer was complete
+    left       attempts whose client had gone, and those without an answer when the run ended
+    idle       no step was running: the replica was ready (or down) and not needed
+    starting   from ordering the machine until it could take its first request
+    cached     prompt tokens that did not have to be computed: no seconds, no money, only tokens
 
-The rule for a step that many requests share: each bears it by the tokens it has in it. So a request pays for the
-weights that were read for everybody in proportion, and less in good company than alone. A failed attempt's tokens may
-have reached the client; the attempt counts as failed all the same.
+The cost of a step is split among its requests by the tokens each has in it. So a request pays its proportion of reading
+the weights, and pays less in a full batch than alone. A failed attempt's tokens may have reached the client; the
+attempt still counts as failed.
 
-Knows no simulation: `sim.meter` fills a ledger from a simulated fleet, `observe.cost_report` shows it.
+Knows nothing about simulation: `sim.meter` fills a ledger from a simulated fleet, `commands.cost_report` shows it.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from typing import Literal
 
 ANSWERS = ("prompt", "output", "again")
 WASTE = ("hedge", "failed", "left")
-NOBODYS = ("idle", "starting")  # no request is to blame
-ACCOUNTS = (*ANSWERS, *WASTE, *NOBODYS, "cached")
+OVERHEAD = ("idle", "starting")  # no request caused these
+ACCOUNTS = (*ANSWERS, *WASTE, *OVERHEAD, "cached")
 Dimension = Literal["account", "request type", "model", "tenant", "feature", "replica"]
 DIMENSIONS: tuple[Dimension, ...] = ("account", "request type", "model", "tenant", "feature", "replica")
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Whose work it was, and where. Idle time has a place only: `model` and `replica`."""
+    """Whose work it was, and where. Idle time has only a place: `model` and `replica`."""
 
     request_type: str = ""  # the request's class of service
     tenant: str = ""
     feature: str = ""
-    model: str = ""  # that computed it, not the name that was asked for
+    model: str = ""  # the model that computed it, not the name that was asked for
     replica: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger. `answers` counts the requests whose answer these seconds completed."""
+    """One line of the ledger. `answers` counts the requests whose answers these seconds completed."""
 
     account: str
     labels: Labels
@@ -57,7 +57,7 @@ class Entry:
     answers: int = 0
 
     def under(self, dimension: Dimension) -> str:
-        """Return the name under which `dimension` lists this entry; idle time keeps its own where it belongs to none.
+        """Return the name under which `dimension` lists this entry; idle time has its own if it belongs to no name.
 
         Raises: ValueError for an unknown dimension.
         """
@@ -70,13 +70,13 @@ class Entry:
                 return self.labels.replica
             case "request type" | "tenant" | "feature":
                 name: str = getattr(self.labels, dimension.replace(" ", "_"))
-                return f"({self.account})" if self.account in NOBODYS else name
+                return f"({self.account})" if self.account in OVERHEAD else name
         raise ValueError(f"no dimension {dimension!r}; there are {', '.join(DIMENSIONS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerLine:
-    """Entries of one name together."""
+    """The sum of all entries under one name."""
 
     name: str
     seconds: float
@@ -96,12 +96,12 @@ class LedgerLine:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What the money went into most."""
+    """Where most of the money went."""
 
     account: str
     usd: float
     fraction: float
-    most_of_it: str  # the replica where nobody is to blame, else the tenant, feature, ... with the largest part
+    most_of_it: str  # the replica for overhead, else the tenant, feature, ... with the largest part
 
     def __str__(self) -> str:
         return f"biggest driver: {self.account}, {self.usd:,.4f} USD = {self.fraction:.1%} of the bill{self.most_of_it}"
@@ -109,7 +109,7 @@ class Driver:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """All entries of a run. `billed_usd` and `billed_s` come from the bill, by another way than the entries."""
+    """All entries of a run. `billed_usd` and `billed_s` come from the bill, computed independently of the entries."""
 
     entries: tuple[Entry, ...]
     billed_s: float
@@ -137,7 +137,7 @@ class Ledger:
         return tuple(sorted(lines, key=lambda line: (-line.usd, -line.seconds, line.name)))
 
     def differs(self, dimension: Dimension) -> bool:
-        """Say whether there is more than one name under `dimension`, idle time apart."""
+        """Return whether there is more than one name under `dimension`, not counting idle time."""
         lines = self.by(dimension)
         return dimension == "account" or sum(line.usd > line.idle_usd or bool(line.answers) for line in lines) > 1
 
@@ -151,12 +151,12 @@ class Ledger:
 
     @property
     def cached_worth_usd(self) -> float:
-        """Return what the cached tokens would have cost at the average price of a prompt token that was computed."""
+        """Return what the cached tokens would have cost at the average price of a computed prompt token."""
         computed = sum(entry.tokens for entry in self.entries if entry.account == "prompt")
         return self.cached_tokens * self.of_account("prompt") / computed if computed else 0.0
 
     def biggest_driver(self) -> Driver | None:
-        """Return the account with the most money, and who has most of it; None if nothing was paid."""
+        """Return the most expensive account, and who has most of it; None if nothing was paid."""
         if not self.usd > 0:
             return None
         top = self.by("account")[0]
@@ -172,14 +172,14 @@ def _line(name: str, entries: Iterable[Entry]) -> LedgerLine:
         math.fsum(entry.usd for entry in rows),
         sum(entry.answers for entry in rows),
         sum(entry.tokens for entry in rows if entry.account == "output"),
-        math.fsum(entry.usd for entry in rows if entry.account in NOBODYS),
+        math.fsum(entry.usd for entry in rows if entry.account in OVERHEAD),
     )
 
 
 def _who(inside: Ledger, top: LedgerLine) -> str:
-    """Say who has most of one account: the name, of any dimension, with the largest part that is not all of it."""
+    """Describe who has most of one account: the name, in any dimension, with the largest part short of all."""
     where: tuple[Dimension, ...] = (
-        ("model", "replica") if top.name in NOBODYS else ("tenant", "feature", "request type", "model", "replica")
+        ("model", "replica") if top.name in OVERHEAD else ("tenant", "feature", "request type", "model", "replica")
     )
     parts = [(lines[0].usd, dimension, lines[0].name) for dimension in where if len(lines := inside.by(dimension)) > 1]
     if not parts:

@@ -1,8 +1,8 @@
 """Goodput: how many requests per second were served *well enough*.
 
-Throughput rewards a server for answers that nobody waited for. Goodput counts a request only if it kept every limit of
-its SLO (time to first token, time per output token, time to the end) and its own deadline.
-Source: the notion as in DistServe (Zhong et al., OSDI 2024, arXiv:2401.09670).
+Throughput rewards a server even for answers that came too late to be useful. Goodput counts a request only if it kept
+every limit of its SLO (time to first token, time per output token, time to the end) and its own deadline.
+Source: the definition in DistServe (Zhong et al., OSDI 2024, arXiv:2401.09670).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from miniserve.observe.outcomes import Floats, Mask, Outcomes
 
 @dataclass(frozen=True, slots=True)
 class SLO:
-    """What one request has to keep. None: no such limit. (Goals over many requests: `observe.slo.Objective`.)"""
+    """The limits that one request must keep; None: no such limit. (For goals over many requests: `slo.Objective`.)"""
 
     ttft_s: float | None = None
     tpot_s: float | None = None
@@ -35,7 +35,7 @@ class SLO:
 
 
 def kept(outcomes: Outcomes, slo: SLO) -> Mask:
-    """Say of each request whether it was served within `slo` and its own deadline."""
+    """Return, for each request, whether it was served within `slo` and its own deadline."""
     good = outcomes.served & (outcomes.ended_s <= outcomes.deadline_s)
     for limit, value in (
         (slo.ttft_s, outcomes.ttft_s),
@@ -43,7 +43,7 @@ def kept(outcomes: Outcomes, slo: SLO) -> Mask:
         (slo.e2e_s, outcomes.e2e_s),
     ):
         if limit is not None:
-            good &= ~(value > limit)  # nan, an answer of one token, breaks no limit per further token
+            good &= ~(value > limit)  # nan (an answer of one token) breaks no limit per further token
     return good
 
 
@@ -62,9 +62,9 @@ class Rates:
     """Requests per second in equal windows of time; `times_s` are the windows' middles."""
 
     times_s: Floats
-    offered_per_s: Floats  # by the time of arrival
-    served_per_s: Floats  # by the time of the end
-    good_per_s: Floats  # those of the served ones that kept the SLO
+    offered_per_s: Floats  # by time of arrival
+    served_per_s: Floats  # by time of completion
+    good_per_s: Floats  # the served ones that kept the SLO
 
 
 def over_time(
@@ -72,7 +72,7 @@ def over_time(
 ) -> Rates:
     """Return offered load, throughput and goodput per window; by default from the first arrival to the last end.
 
-    A last window that is not full is left out (unless it is the only one): it would look like a drop.
+    An incomplete last window is left out, unless it is the only one: it would look like a drop.
     Raises: ValueError if `window_s` is not positive.
     """
     if not window_s > 0:

@@ -1,9 +1,8 @@
-"""How sure are we? Confidence intervals of a percentile, of a mean, and of a paired difference.
+"""How sure are we? Confidence intervals for a percentile, a mean, and a paired difference.
 
-A percentile's interval needs no assumption about the distribution: how many of n values fall below the true percentile
-is a binomial count, so two of the sorted values bracket it. A mean's is Student's t over *independent* repetitions
-(one number per seed), never over the requests of one run, which wait behind each other and are anything but
-independent.
+A percentile's interval needs no assumption about the distribution: the number of values below the true percentile is
+binomial, so two of the sorted values bracket it. A mean's interval is Student's t over *independent* repetitions (one
+number per seed), never over the requests of one run, which wait behind each other and are anything but independent.
 Source: Hahn & Meeker, Statistical Intervals (1991), ch. 5; Law, Simulation Modeling and Analysis, ch. 9-10.
 """
 
@@ -20,12 +19,12 @@ from miniserve.observe.percentiles import rank
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate, and the bounds that hold it with the confidence that was asked for."""
+    """An estimate, and bounds that contain the true value with the requested confidence."""
 
     estimate: float
     low: float
     high: float
-    n: int  # how many independent values it rests on
+    n: int  # how many independent values it is based on
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -36,9 +35,9 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the t interval of the mean of independent values.
+    """Return the t interval for the mean of independent values.
 
-    Raises: ValueError for fewer than two values, which say nothing about how much they vary.
+    Raises: ValueError for fewer than two values: one says nothing about how much they vary.
     """
     _check_confidence(confidence)
     n = len(values)
@@ -51,9 +50,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 
 def paired_interval(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the interval of the mean of `ours - theirs`, seed by seed.
+    """Return the interval for the mean of `ours - theirs`, seed by seed.
 
-    Under common random numbers both see the same arrivals and lengths, so what they share cancels out.
+    With common random numbers both see the same arrivals and lengths, so what they share cancels out.
     Raises: ValueError if they are not pairs, or fewer than two.
     """
     if len(ours) != len(theirs):
@@ -64,8 +63,8 @@ def paired_interval(ours: Sequence[float], theirs: Sequence[float], confidence: 
 def percentile_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int] | None:
     """Return the ranks (1 to n) of the sorted values that bracket the true p-th percentile of a continuous quantity.
 
-    The lower one leaves out at most half of the error, the upper one is the first with which both hold `confidence`.
-    None: n values cannot bracket it (100 values say nothing about how large the p99 may be).
+    The lower rank leaves out at most half of the error; the upper one is the first with which the pair reaches
+    `confidence`. None: n values cannot bracket it (100 values say nothing about how large the p99 may be).
     Raises: ValueError if n is negative, p is not inside (0, 100), or confidence not inside (0, 1).
     """
     _check_confidence(confidence)
@@ -80,7 +79,7 @@ def percentile_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, i
 
 
 def percentile_interval(values: Iterable[float], p: float, confidence: float = 0.95) -> Interval | None:
-    """Return the p-th percentile of independent values with its interval; None if they are too few for one."""
+    """Return the p-th percentile of independent values with its interval; None if there are too few values for one."""
     ordered = np.sort(np.fromiter(values, dtype=np.float64))
     n = len(ordered)
     ranks = percentile_ranks(n, p, confidence)
@@ -92,4 +91,4 @@ def percentile_interval(values: Iterable[float], p: float, confidence: float = 0
 
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence ({confidence}) lies between 0 and 1")
+        raise ValueError(f"confidence ({confidence}) must lie between 0 and 1")

@@ -1,10 +1,10 @@
-"""Numbers for Prometheus: what the edge sees of each request, and what the engine says about itself.
+"""Prometheus metrics: what the HTTP edge sees of each request, and what the engine reports about itself.
 
-`ApiMetrics` is written while requests pass. `EngineCollector` is asked at each scrape and copies the engine's own
-counts, so that they are kept once. Native names start with `miniserve_` and are clean for `promtool check metrics`;
-the `vllm:*` aliases exist because routers and load generators look for exactly those names.
+`ApiMetrics` is updated as requests pass. `EngineCollector` runs at each scrape and copies the engine's own counts, so
+they are kept in one place. Native names start with `miniserve_` and pass `promtool check metrics`; the `vllm:*` aliases
+exist because routers and load generators look for exactly those names.
 
-Labels have few values by construction (a route's template, never a path): each combination is a time series.
+Labels have few values by design (a route's template, never a path), because each combination is a time series.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from prometheus_client.registry import Collector
 from miniserve.engine.stats import EngineStats
 from miniserve.observe.recent import Recent
 
-# Three buckets per decade. A fast decode step takes well under a millisecond, so inter-token buckets start there;
-# vLLM's start at 10 ms, which leaves such engines without readable percentiles.
+# Three buckets per decade. A fast decode step takes well under a millisecond, so the inter-token buckets start there.
+# vLLM's start at 10 ms, which makes the percentiles of such engines unreadable.
 _INTER_TOKEN_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _FIRST_TOKEN_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 _DURATION_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
 class ApiMetrics:
-    """What one HTTP edge counts. One per registry. `recent` counts along, for whoever watches."""
+    """The metrics of one HTTP edge. One per registry. `recent` keeps the last of them for a live table."""
 
     def __init__(self, registry: CollectorRegistry, recent: Recent | None = None) -> None:
         self.recent = Recent() if recent is None else recent
@@ -66,13 +66,13 @@ class ApiMetrics:
         )
         self.finished = Counter(
             "miniserve_generations_finished_total",
-            "Generations by the way they ended.",
+            "Generations by how they ended.",
             ("reason",),
             registry=registry,
         )
 
     def record_exchange(self, route: str, method: str, status: int | None, duration_s: float) -> None:
-        """Count one HTTP exchange that is over. `status` None: it ended without an answer."""
+        """Count one finished HTTP exchange. `status` None: it ended without an answer."""
         self.requests.labels(route, method, str(status or "none")).inc()
         self.duration.labels(route).observe(duration_s)
 
@@ -97,15 +97,15 @@ class ApiMetrics:
         self.recent.end(failed=reason == "error")
 
     def record_tokens(self, count: int, gap_s: float) -> None:
-        """Count `count` tokens that arrived together, `gap_s` after the ones before them."""
+        """Count `count` tokens that arrived together, `gap_s` after the previous ones."""
         for _ in range(count):
             self.inter_token.observe(gap_s / count)
 
 
 class EngineCollector(Collector):
-    """Reads the engine's stats at each scrape. `registry.register(EngineCollector(engine.stats))` is all it takes.
+    """Reads the engine's stats at each scrape: `registry.register(EngineCollector(engine.stats))` sets it up.
 
-    `stats` is called in the thread that scrapes.
+    `stats` is called in the scraping thread.
     """
 
     def __init__(self, stats: Callable[[], EngineStats], *, model_name: str = "", vllm_aliases: bool = False) -> None:
@@ -114,7 +114,7 @@ class EngineCollector(Collector):
         self._vllm_aliases = vllm_aliases
 
     def describe(self) -> list[Metric]:
-        """Name nothing in advance, so that registering does not ask the engine."""
+        """Announce nothing, so that registering does not query the engine."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -127,7 +127,7 @@ class EngineCollector(Collector):
 
 def _native(stats: EngineStats) -> Iterator[Metric]:
     gauges = {
-        "requests_running": ("Requests that decode or prefill now.", stats.running),
+        "requests_running": ("Requests in prefill or decode now.", stats.running),
         "requests_waiting": ("Requests in the engine's queue.", stats.waiting),
         "kv_blocks": ("Blocks of the KV pool.", stats.blocks_total),
         "kv_blocks_used": ("KV blocks that running requests hold.", stats.blocks_used),
@@ -151,7 +151,7 @@ def _native(stats: EngineStats) -> Iterator[Metric]:
     }
     for name, (text, value) in counters.items():
         yield CounterMetricFamily(f"miniserve_engine_{name}", text, value=value)
-    yield _by_reason("miniserve_engine_requests_finished", "Requests by the way they ended.", "reason", stats)
+    yield _by_reason("miniserve_engine_requests_finished", "Requests by how they ended.", "reason", stats)
 
 
 def _vllm(stats: EngineStats, model_name: str) -> Iterator[Metric]:

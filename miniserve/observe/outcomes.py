@@ -1,11 +1,11 @@
-"""What became of each request, as columns: one row per request, 60 bytes, no objects.
+"""What became of each request, in columns: one row per request, 60 bytes, no objects.
 
-A million requests as Python objects are a gigabyte; as columns they are 60 MB, and every question ("p99 of those that
-arrived after the fault") is one numpy expression. `OutcomeLog` is written while a run goes on, `Outcomes` is read
-afterwards. Both worlds fill the same log. Times are the run's own clock, in seconds.
+A million requests take a gigabyte as Python objects; as columns they take 60 MB, and every question ("p99 of the
+requests that arrived after the fault") is a single numpy expression. `OutcomeLog` is written during a run, `Outcomes`
+is read afterwards. Live and simulated runs fill the same log. Times are by the run's own clock, in seconds.
 
-`status` is HTTP's: 200 was served to its end, 499 is a client that left, anything else is the error's own.
-A time that never came (the first token of a refused request) is nan.
+`status` is HTTP's: 200 was served to the end, 499 is a client that left, anything else is the error's own status.
+A time that never happened (the first token of a refused request) is nan.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TYPES = {
 
 
 class OutcomeLog:
-    """Collects rows; a row costs about a microsecond. Read it with `outcomes()` when the run is over."""
+    """Collects rows; a row costs about a microsecond. Read them with `outcomes()` when the run is over."""
 
     def __init__(self) -> None:
         self._columns: dict[str, array[Any]] = {name: array(code) for name, code in _TYPES.items()}
@@ -73,7 +73,7 @@ class OutcomeLog:
         replica_id: str | None = None,
         tenant: str = "",
     ) -> None:
-        """Add one request. `index` is its place in the workload: the same request in another run has the same one."""
+        """Add one request. `index` is its position in the workload: the same request keeps it in every run."""
         row = (
             index,
             arrived_s,
@@ -92,7 +92,7 @@ class OutcomeLog:
             append(value)
 
     def record_outcome(self, index: int, request: Request, outcome: Outcome, ended_s: float) -> None:
-        """Add a request as `policies.dispatch` told its end. Its first token is the first of any attempt."""
+        """Add a request as `policies.dispatch` ended it. Its first token is the first one of any attempt."""
         came = [a.first_token_s for a in outcome.attempts if a.first_token_s is not None]
         self.record(
             index,
@@ -110,13 +110,13 @@ class OutcomeLog:
         )
 
     def outcomes(self) -> Outcomes:
-        """Return what was recorded, without copying it: the log takes no further rows while the result is in use."""
+        """Return the rows without copying them; the log accepts no more rows while the result is in use."""
         columns = {name: np.frombuffer(column, dtype=column.typecode) for name, column in self._columns.items()}
         return Outcomes(**columns, replicas=tuple(self._replicas), tenants=tuple(self._tenants))
 
 
 def status_of(outcome: Outcome) -> int:
-    """Return the HTTP status that tells how `outcome` ended."""
+    """Return the HTTP status for how `outcome` ended."""
     match outcome.error:
         case None:
             return CLIENT_LEFT if outcome.finish_reason is FinishReason.ABORT else SERVED
@@ -128,7 +128,7 @@ def status_of(outcome: Outcome) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
-    """The columns, one row per request, in the order in which the requests ended."""
+    """The columns, one row per request, in the order in which requests ended."""
 
     index: Ints
     arrived_s: Floats
@@ -140,8 +140,8 @@ class Outcomes:
     cached_tokens: Ints
     attempts: npt.NDArray[np.int16]
     status: npt.NDArray[np.int16]
-    replica: Ints  # a place in `replicas`; -1: no replica ever got it
-    tenant: Ints  # a place in `tenants`
+    replica: Ints  # index into `replicas`; -1: no replica ever got it
+    tenant: Ints  # index into `tenants`
     replicas: tuple[str, ...] = ()
     tenants: tuple[str, ...] = ()
 
@@ -150,12 +150,12 @@ class Outcomes:
 
     @property
     def served(self) -> Mask:
-        """Which rows ended as they should."""
+        """Which requests were served to the end."""
         return np.asarray(self.status == SERVED)
 
     @property
     def ttft_s(self) -> Floats:
-        """Time to first token; nan where none came."""
+        """Time to first token; nan if none came."""
         return self.first_token_s - self.arrived_s
 
     @property
@@ -165,13 +165,13 @@ class Outcomes:
 
     @property
     def tpot_s(self) -> Floats:
-        """Time per output token after the first; nan where there were fewer than two."""
+        """Time per output token after the first; nan if there were fewer than two."""
         gaps = np.where(self.output_tokens > 1, self.output_tokens - 1.0, nan)
         return (self.ended_s - self.first_token_s) / gaps
 
     @property
     def duration_s(self) -> float:
-        """Time from the first arrival to the last end; 0 for no requests."""
+        """Time from the first arrival to the last end; 0 if there are no requests."""
         return float(self.ended_s.max() - self.arrived_s.min()) if len(self) else 0.0
 
     def where(self, mask: Mask) -> Outcomes:
@@ -179,26 +179,26 @@ class Outcomes:
         return replace(self, **{name: getattr(self, name)[mask] for name in _TYPES})
 
     def arrived_between(self, start_s: float, end_s: float) -> Outcomes:
-        """Return the requests that arrived in [start, end): how to cut a warm-up, or to look at one phase."""
+        """Return the requests that arrived in [start, end): use it to drop a warm-up, or to look at one phase."""
         return self.where((self.arrived_s >= start_s) & (self.arrived_s < end_s))
 
     def of_tenant(self, tenant: str) -> Outcomes:
-        """Return one tenant's requests; none for a tenant that never came."""
+        """Return one tenant's requests; none for an unknown tenant."""
         place = self.tenants.index(tenant) if tenant in self.tenants else -1
         return self.where(self.tenant == place)
 
     def by_status(self) -> dict[int, int]:
-        """Return how many requests ended with each status, in the order of the statuses."""
+        """Return how many requests ended with each status, in order of status."""
         statuses, counts = np.unique(self.status, return_counts=True)
         return dict(zip(statuses.tolist(), counts.tolist(), strict=True))
 
     def by_replica(self) -> dict[str, int]:
-        """Return how many requests each replica was the last to hold."""
+        """Return how many requests ended at each replica."""
         counts = np.bincount(self.replica[self.replica >= 0], minlength=len(self.replicas))
         return dict(zip(self.replicas, counts.tolist(), strict=True))
 
     def summary(self) -> Summary:
-        """Return the figures a table shows. Latencies are of served requests only: a refusal is not a fast answer."""
+        """Return the figures for a table. Latencies cover only served requests: a refusal is not a fast answer."""
         served = self.where(self.served)
         duration_s = self.duration_s
         per_s = 1.0 / duration_s if duration_s > 0 else 0.0
@@ -235,7 +235,7 @@ class Latency:
 
     @classmethod
     def of(cls, values_s: Floats | Sequence[float]) -> Latency | None:
-        """Return the figures of `values_s` without its nans; None if nothing is left."""
+        """Return the figures of `values_s`, ignoring nans; None if nothing is left."""
         values = np.asarray(values_s, dtype=np.float64)
         ordered = np.sort(values[~np.isnan(values)])
         if not len(ordered):
@@ -246,7 +246,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run in a dozen figures. A latency is None when no request had one."""
+    """A run in a dozen figures. A latency is None if no request had one."""
 
     requests: int
     served: int

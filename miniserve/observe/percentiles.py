@@ -1,8 +1,8 @@
 """Exact percentiles by nearest rank: always a value that really occurred, never an interpolation.
 
 The p-th percentile of n values is the smallest of them such that at least p % are no larger: the one of rank
-ceil(p/100 * n). Tails are what serving is judged by, and interpolating between two tail values invents a latency that
-nobody had.
+ceil(p/100 * n). Serving is judged by its tails, and interpolating between two tail values invents a latency that no
+request had.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 
 
 class Ordered(Protocol):
-    """Values in order, however they are kept."""
+    """Values in ascending order, however they are stored."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, place: int, /) -> float: ...
@@ -35,21 +35,21 @@ def percentiles(values: Iterable[float], ps: Sequence[float]) -> tuple[float, ..
 
 
 def percentiles_of_sorted(ordered: Ordered, ps: Sequence[float]) -> tuple[float, ...]:
-    """Return several percentiles of values that are in order already: a list, or a numpy array after `np.sort`."""
+    """Return several percentiles of values already sorted: a list, or a numpy array after `np.sort`."""
     if len(ordered) == 0:
         raise ValueError("a percentile of no values does not exist")
     return tuple(ordered[rank(p, len(ordered)) - 1] for p in ps)
 
 
 def rank(p: float, n: int) -> int:
-    """Return the rank, 1 to n. In binary floating point 7 % of 100 would be rank 8, so p is read as a decimal."""
+    """Return the rank, 1 to n. In binary floating point, 7 % of 100 would have rank 8, so p is read as a decimal."""
     if not 0 <= p <= 100:
         raise ValueError(f"a percentile lies between 0 and 100, not at {p}")
     return max(1, math.ceil(Fraction(str(p)) * n / 100))
 
 
 class Window:
-    """The last `size` values, for live percentiles. Adding is O(1); asking sorts the window."""
+    """The last `size` values, for live percentiles. Adding is O(1); reading sorts the window."""
 
     def __init__(self, size: int) -> None:
         """Raises: ValueError if `size` is below 1."""
@@ -61,9 +61,9 @@ class Window:
         return len(self._values)
 
     def add(self, value: float) -> None:
-        """Add a value; the oldest leaves when the window is full."""
+        """Add a value; when the window is full, the oldest is dropped."""
         self._values.append(value)
 
     def percentiles(self, *ps: float) -> tuple[float, ...] | None:
-        """Return the percentiles of what the window holds, None while it is empty."""
+        """Return the percentiles of the window, or None while it is empty."""
         return percentiles(self._values, ps) if self._values else None

@@ -1,7 +1,7 @@
-"""Figures of a run: each function draws one panel on an `Axes`, `save` writes the file.
+"""Figures of a run: each function draws one panel on an `Axes`, `save_figure` writes the file.
 
-Only matplotlib's object interface and its Agg canvas: no window, no global figure, so a notebook, a test and a server
-thread may draw at the same time. Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+Uses only matplotlib's object interface and its Agg canvas: no window and no global figure, so a notebook, a test and a
+server thread can draw at the same time. The colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from miniserve.observe.percentiles import percentiles_of_sorted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#888888"
-_POINTS = 1500  # more than a figure has pixels
+_POINTS = 1500  # more than a figure is wide in pixels
 
 Line = tuple[Floats, Floats]  # times, values
 
 
 def grid(panels: int, title: str) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `panels` panels in two columns; an odd last one is as wide as both."""
+    """Return a figure with `panels` panels in two columns; an odd last one spans both."""
     rows = max(1, (panels + 1) // 2)
     figure = Figure(figsize=(11, 0.6 + 2.9 * rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -45,14 +45,14 @@ def grid(panels: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write the figure; the suffix says how (.png, .svg, .pdf)."""
+    """Write the figure; the suffix chooses the format (.png, .svg, .pdf)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
 
 
 def latency_cdf(ax: Axes, latencies: Mapping[str, Floats]) -> None:
-    """Draw the share of requests that were at most so slow, with p50 and p99 of each curve in the legend."""
+    """Draw the share of requests within each latency, with p50 and p99 of each curve in the legend."""
     for colour, (name, values) in zip(_cycle(len(latencies)), latencies.items(), strict=True):
         ordered = np.sort(values[~np.isnan(values)])
         if not len(ordered):
@@ -64,13 +64,13 @@ def latency_cdf(ax: Axes, latencies: Mapping[str, Floats]) -> None:
     ax.axhline(0.99, color=GREY, linewidth=0.8, linestyle=":")
     ax.set(xscale="log", ylim=(0, 1.02), xlabel="latency", ylabel="share of served requests")
     ax.xaxis.set_major_formatter(EngFormatter(unit="s"))
-    ax.xaxis.set_minor_formatter(NullFormatter())  # its labels would lie over each other within one decade
+    ax.xaxis.set_minor_formatter(NullFormatter())  # its labels would overlap within one decade
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     _legend(ax, columns=1)
 
 
 def rates(ax: Axes, over_time: Rates, slo: str) -> None:
-    """Draw what was asked for, what was served, and what was served well."""
+    """Draw the offered load, what was served, and what was served well."""
     ax.plot(over_time.times_s, over_time.offered_per_s, color=GREY, label="offered")
     ax.plot(over_time.times_s, over_time.served_per_s, color=COLOURS[0], label="served")
     ax.plot(over_time.times_s, over_time.good_per_s, color=COLOURS[2], label=f"good ({slo})")
@@ -79,7 +79,7 @@ def rates(ax: Axes, over_time: Rates, slo: str) -> None:
 
 
 def lines(ax: Axes, series: Mapping[str, Line], ylabel: str, *, percent: bool = False) -> None:
-    """Draw quantities that keep their value until the next change."""
+    """Draw quantities that stay constant until their next change."""
     for colour, (name, (times, values)) in zip(_cycle(len(series)), series.items(), strict=True):
         ax.step(*_thinned(times, values), where="post", color=colour, label=name, linewidth=1.0)
     ax.set(xlabel="time (s)", ylabel=ylabel)
@@ -91,7 +91,7 @@ def lines(ax: Axes, series: Mapping[str, Line], ylabel: str, *, percent: bool = 
 
 
 def differences(comparison: Comparison) -> Figure:
-    """Return a figure of all paired differences with their intervals, in per cent of the base policy's mean."""
+    """Return a figure of all paired differences with their intervals, as percentages of the base policy's mean."""
     rows = [row for row in comparison.differences if row.base_mean != 0][::-1]
     figure = Figure(figsize=(9, 1.4 + 0.32 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -105,7 +105,7 @@ def differences(comparison: Comparison) -> Figure:
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(rows)), [f"{METRICS[row.metric].label}, {row.policy}" for row in rows])
     ax.set(
-        xlabel=f"difference to {comparison.base} (% of its mean), {comparison.seeds} seeds, paired",
+        xlabel=f"difference from {comparison.base} (% of its mean), {comparison.seeds} seeds, paired",
         title="green: better, orange: worse, grey: unclear",
     )
     ax.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -127,7 +127,7 @@ def _seconds(value: float) -> str:
 
 
 def _thinned(times: Sequence[float] | Floats, values: Sequence[float] | Floats) -> Line:
-    """Return at most `_POINTS` points. Of neighbours the largest stays: peaks are what hurts."""
+    """Return at most `_POINTS` points. Among neighbours the largest is kept: peaks are what hurts."""
     t, v = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if len(t) <= _POINTS:
         return t, v

@@ -1,15 +1,16 @@
-"""Did the answers get worse when the new version came? What an answer shows by itself, and a test before against after.
+"""Did answers get worse with the new version? Signs in the answers, compared before and after. Used only by its tests.
 
-Nobody tells a server that an answer was wrong. It can see that it refused, that it repeats itself, that answers have
-become longer or shorter, and what users who say something say. None of these is quality; a sudden change in any of them
-after a deployment is a reason to look.
+A server is not told when an answer is wrong. It can see that an answer is a refusal, that it repeats itself, that
+answers have become longer or shorter, and what feedback users give. None of these is quality, but a sudden change in
+any of them after a deployment is a reason to look.
 
-The monitor compares the last answers before a deployment with the first ones after it, once, when it has as many as
-the promised power needs. One look, so the error rates are those of the tests: `alpha` is the probability of any alarm
-at all where nothing changed (each metric gets its part), and a change of `drop` in a rate is found with `power`. Before
-and after are different hours: if the day has a rhythm, compare side by side instead (`control.guardrails`).
+The monitor compares the last answers before a deployment with the first ones after it: once, when it has enough for the
+promised power. Because it looks only once, the error rates are those of the tests: `alpha` is the probability of any
+alarm at all if nothing changed (shared among the metrics), and a change of `drop` in a rate is detected with `power`.
+Before and after are different times of day: if traffic follows a daily rhythm, compare side by side instead
+(`control.guardrails`).
 
-Knows answers and the order in which they came; no clock, no text beyond the one it is shown.
+Knows answers and the order in which they came; no clock, and no text except the one it is shown.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from miniserve.abtest.means import welch_t
 from miniserve.abtest.power import sample_size_proportions
 from miniserve.abtest.proportions import two_proportion_z
 
-# Openings of a refusal in English; a list that a service has to make for its own model and languages.
+# How refusals begin in English; a service needs its own list for its model and languages.
 _REFUSAL = re.compile(
     r"^\W*(i'?m sorry|sorry,|i apologi[sz]e|i (can'?t|cannot|can not|won'?t|am unable|am not able)|i'm unable"
     r"|as an ai\b|unfortunately, i)",
@@ -36,12 +37,12 @@ _REFUSAL = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Say whether an answer begins like a refusal."""
+    """Return whether an answer begins like a refusal."""
     return _REFUSAL.match(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) is not None
 
 
 def repetition(tokens: Sequence[Hashable], n: int = 4) -> float:
-    """Return the share of an answer's n-grams (of tokens or words) that occurred before in it: 0 none, near 1 a loop.
+    """Return the share of an answer's n-grams (of tokens or words) that occurred earlier in it: 0 none, near 1 a loop.
 
     Raises: ValueError if n is below 1.
     """
@@ -53,11 +54,11 @@ def repetition(tokens: Sequence[Hashable], n: int = 4) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ServedAnswer:
-    """What is noted of one answer. `liked`: the user's thumb, if the user gave one."""
+    """What is recorded about one answer. `liked`: the user's thumb up or down, if given."""
 
     output_tokens: int
     refused: bool = False
-    looped: bool = False  # `repetition` above a border: 0.5 is a loop in any language
+    looped: bool = False  # `repetition` above a threshold: 0.5 is a loop in any language
     liked: bool | None = None
 
     def __post_init__(self) -> None:
@@ -67,42 +68,43 @@ class ServedAnswer:
 
 
 def quality_note(text: str, *, liked: bool | None = None, loop: float = 0.5) -> ServedAnswer:
-    """Return what is noted of a text; its words stand for its tokens."""
+    """Return what to record about a text; its words stand in for its tokens."""
     words = text.split()
     return ServedAnswer(len(words), is_refusal(text), repetition(words) >= loop, liked)
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """One metric before and after."""
+    """One metric, before and after."""
 
     metric: str
     before: float
     after: float
     p_value: float
-    alpha: float  # this metric's part
+    alpha: float  # this metric's share
 
     @property
     def alarm(self) -> bool:
         return self.p_value < self.alpha
 
     def __str__(self) -> str:
-        """Return one line for people."""
-        verdict = "changed" if self.alarm else "no change that luck could not explain"
+        """Return one readable line."""
+        verdict = "changed" if self.alarm else "no change beyond chance"
         return f"{self.metric}: {self.before:.4g} -> {self.after:.4g} (p = {self.p_value:.2g}): {verdict}"
 
 
 METRICS = ("refused", "looped", "liked", "length")
-_LEAST = 10  # successes and failures, both sides together, below which the z test is not to be trusted
+_LEAST = 10  # successes or failures (both sides together) below which the z test is unreliable
 
 
 def answers_needed(
     rate: float, drop: float = 0.03, *, alpha: float = 0.05, power: float = 0.9, metrics: int = len(METRICS)
 ) -> int:
-    """Return how many answers before, and as many after, find a change of `drop` in a rate of `rate`.
+    """Return how many answers, before and again after, are needed to detect a fall of `drop` in a rate of `rate`.
 
-    The rate of the metric that matters: the share of liked answers, say. Of those, only answers with a thumb count.
-    Raises: ValueError for numbers outside their ranges, or if `rate` less `drop` is not a rate.
+    Use the rate of the metric that matters, for example the share of liked answers, where only answers with a thumb
+    count.
+    Raises: ValueError for numbers outside their ranges, or if `rate` minus `drop` is not a rate.
     """
     check_fraction("rate", rate)
     if metrics < 1 or not 0 < drop < rate:
@@ -111,13 +113,13 @@ def answers_needed(
 
 
 class QualityMonitor:
-    """Keeps the last answers; after a deployment, the next ones; and then says once what has changed.
+    """Keeps the last answers and, after a deployment, the next ones; then reports once what has changed.
 
     `needed` counts answers on each side (`answers_needed`).
     """
 
     def __init__(self, needed: int, *, alpha: float = 0.05) -> None:
-        """Raises: ValueError for fewer than 100 answers a side (the tests are approximate), or alpha outside (0, 1)."""
+        """Raises: ValueError for under 100 answers per side (the tests are approximate), or alpha outside (0, 1)."""
         check_fraction("alpha", alpha)
         if needed < 100:
             raise ValueError(f"needed ({needed}) must be at least 100 answers on each side")
@@ -129,22 +131,22 @@ class QualityMonitor:
 
     @property
     def missing(self) -> int | None:
-        """Return how many answers the verdict still needs; None if nothing was deployed since the last one."""
+        """Return how many answers the verdict still needs; None if nothing has been deployed since the last verdict."""
         return None if self._after is None else self._needed - len(self._after)
 
     def deployed(self, version: str) -> None:
-        """Begin to compare: what came so far is before.
+        """Start comparing: everything so far counts as before.
 
-        Raises: ValueError if too few answers came before: there is nothing to compare with.
+        Raises: ValueError if there are too few earlier answers to compare with.
         """
-        self._before.extend(self._after or ())  # a deployment before the last one had its verdict
+        self._before.extend(self._after or ())  # an earlier deployment without a verdict yet
         if len(self._before) < self._needed:
             raise ValueError(f"{len(self._before)} answers before the deployment of {version!r}; needs {self._needed}")
         self.version = version
         self._after = []
 
     def record(self, answer: ServedAnswer) -> tuple[Shift, ...]:
-        """Note an answer. The one that completes the comparison returns it: one `Shift` per metric that has data."""
+        """Record an answer. The one that completes the comparison returns it: one `Shift` per metric with data."""
         if self._after is None:
             self._before.append(answer)
             return ()
@@ -160,7 +162,7 @@ class QualityMonitor:
 def compare_versions(
     before: Sequence[ServedAnswer], after: Sequence[ServedAnswer], *, alpha: float
 ) -> tuple[Shift, ...]:
-    """Return the shift of each metric, each tested two-sided at `alpha`; too few refusals or thumbs are left out.
+    """Return each metric's shift, tested two-sided at `alpha`; metrics with too few refusals or thumbs are left out.
 
     Raises: ValueError for fewer than two answers on a side.
     """
@@ -183,10 +185,10 @@ def _rate_shift(metric: str, before: list[bool], after: list[bool], alpha: float
 
 
 def _length_shift(before: Sequence[ServedAnswer], after: Sequence[ServedAnswer], alpha: float) -> Shift:
-    """Compare logarithms: lengths are skewed, and a drift is a factor. The means shown are geometric."""
+    """Compare logarithms, because lengths are skewed and a drift is a factor. The means shown are geometric."""
     lengths = [{answer.output_tokens for answer in side} for side in (before, after)]
     one, other = (np.log1p([answer.output_tokens for answer in side]) for side in (before, after))
-    p_value = 1.0 if lengths[0] == lengths[1] else 0.0  # where each side has one length only, luck explains nothing
+    p_value = 1.0 if lengths[0] == lengths[1] else 0.0  # with only one length on each side there is no randomness
     if max(map(len, lengths)) > 1:
         p_value = welch_t(one, other).p_value
     return Shift("length", float(np.expm1(one.mean())), float(np.expm1(other.mean())), p_value, alpha)

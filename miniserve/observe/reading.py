@@ -1,12 +1,11 @@
-"""What a reader notices of an answer that arrives in pieces: when each piece is read, and how long was waited for it.
+"""How a reader experiences an answer that arrives in pieces: when each is read, and how long the reader waited for it.
 
-A reader takes the pieces in their order, needs the same time for each, and cannot read what has not arrived. That is a
-queue with one server (Lindley's recursion), looked at from the server's side: what counts is how long the reader has
-nothing to do. Knows moments of arrival only; no HTTP and no model.
+A reader takes the pieces in order, needs the same time for each, and cannot read what has not arrived. That is a queue
+with one server (Lindley's recursion), seen from the server's side: what counts is how long the reader has nothing to
+do. Knows only arrival times; no HTTP and no model. Used by chapter 2.
 
-Sources: 238 words per minute are the mean of silent reading by adults in English (Brysbaert, Journal of Memory and
-Language 109, 2019, a review of 190 studies); 0.75 words per token is the rule of thumb for English text that OpenAI
-gives with its tokenizers.
+Sources: 238 words per minute is the mean for adults reading silently in English (Brysbaert, Journal of Memory and
+Language 109, 2019, a review of 190 studies); 0.75 words per token is OpenAI's rule of thumb for English text.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 
 WORDS_PER_MIN = 238.0
 WORDS_PER_TOKEN = 0.75
-READ_S = 60.0 * WORDS_PER_TOKEN / WORDS_PER_MIN  # seconds for a token
+READ_S = 60.0 * WORDS_PER_TOKEN / WORDS_PER_MIN  # seconds per token
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class ReadPiece:
 
 
 def read_pieces(arrivals_s: Iterable[float], read_s: float = READ_S) -> list[ReadPiece]:
-    """Return how each piece is read. The reader is ready at 0 and needs `read_s` for one; arrivals never decrease."""
+    """Return how each piece is read. The reader is ready at 0 and needs `read_s` per piece; arrivals never decrease."""
     read, free_s = [], 0.0
     for arrived_s in arrivals_s:
         begins_s = max(arrived_s, free_s)
@@ -39,5 +38,5 @@ def read_pieces(arrivals_s: Iterable[float], read_s: float = READ_S) -> list[Rea
 
 
 def perceived_wait_s(arrivals_s: Iterable[float], read_s: float = READ_S) -> float:
-    """Return for how long, in all, the reader of these pieces has nothing to read."""
+    """Return how long in total the reader of these pieces has nothing to read."""
     return sum(piece.waited_s for piece in read_pieces(arrivals_s, read_s))

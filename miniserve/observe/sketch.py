@@ -1,12 +1,12 @@
-"""A percentile sketch: latencies of any number, in a few hundred counters, that add up across replicas.
+"""A percentile sketch: any number of latencies in a few hundred counters, which can be added up across replicas.
 
-Exact percentiles need all values, and the p99 of a fleet is not the mean of its replicas' p99s. A sketch counts values
-in buckets whose bounds grow by a constant factor (`buckets`), so whatever value a bucket returns is off by at most
-`alpha` of it, at p50 and at p99.99 alike.
+Exact percentiles need all the values, and the p99 of a fleet is not the mean of its replicas' p99s. A sketch counts
+values in buckets whose bounds grow by a constant factor (`buckets`), so the value it returns is off by at most `alpha`
+of the true one, at p50 and at p99.99 alike.
 
-Merging is adding counters: the sketch of all values is *exactly* the merge of the parts' sketches, in any order. (A
-bound on the *rank*, which other sketches give, says little about the value where it matters: 1 % of rank at p99.9 is
-the whole tail.)
+Merging just adds counters: the sketch of all values is *exactly* the merge of the parts' sketches, in any order. (Other
+sketches bound the error in *rank*, which says little about the value where it matters: at p99.9, 1 % of rank is the
+whole tail.)
 Source: DDSketch (Masson, Rim, Lee, VLDB 2019, arXiv:1908.10693).
 """
 
@@ -23,13 +23,13 @@ from miniserve.observe import buckets, percentiles
 class Sketch:
     """Counts of values >= 0 in buckets of constant relative width.
 
-    At alpha 1 %, all times from a nanosecond to a year fit in about 1,900 buckets. `max_buckets` bounds the size for
-    certain: what lies further below the largest value is then folded into the lowest bucket kept, so that *low*
-    percentiles lose their guarantee and high ones keep it.
+    At alpha 1 %, all times from a nanosecond to a year fit in about 1,900 buckets. `max_buckets` is a hard limit on the
+    size: values too far below the largest one are folded into the lowest bucket kept, so *low* percentiles lose their
+    guarantee while high ones keep it.
     """
 
     def __init__(self, alpha: float = 0.01, max_buckets: int | None = None) -> None:
-        """Raises: ValueError if `alpha` is not inside (0, 1) or `max_buckets` below 1."""
+        """Raises: ValueError if `alpha` is not inside (0, 1) or `max_buckets` is below 1."""
         if not 0 < alpha < 1 or (max_buckets is not None and max_buckets < 1):
             raise ValueError(f"alpha ({alpha}) must lie between 0 and 1 and max_buckets ({max_buckets}) be at least 1")
         self.alpha = alpha
@@ -37,18 +37,18 @@ class Sketch:
         self._bounds = buckets.Buckets(alpha)
         self._zeros = 0
         self._buckets: Counter[int] = Counter()
-        self._top = -(10**9)  # the largest key so far; no float has one this low
+        self._top = -(10**9)  # the largest key so far; no float has a key this low
         self._min = math.inf
         self._max = 0.0
 
     def __len__(self) -> int:
-        """Return how many values were added."""
+        """Return how many values have been added."""
         return self._zeros + self._buckets.total()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sketch) and self._state() == other._state()
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__ = None  # type: ignore[assignment]  # mutable
 
     @property
     def num_buckets(self) -> int:
@@ -65,7 +65,7 @@ class Sketch:
             self._count(self._bounds.key(value), 1)
 
     def merge(self, other: Self) -> None:
-        """Add all that `other` counted. Raises: ValueError if it was made with another alpha or size."""
+        """Add everything that `other` counted. Raises: ValueError if its alpha or size differs."""
         if (self.alpha, self.max_buckets) != (other.alpha, other.max_buckets):
             raise ValueError(
                 f"sketches of alpha {self.alpha} with {self.max_buckets} buckets and alpha {other.alpha} with "
@@ -93,9 +93,9 @@ class Sketch:
         return min(max(self._bounds.middle(key), self._min), self._max)
 
     def _count(self, key: int, count: int) -> None:
-        """Add to a bucket, with folding if there is a bound.
+        """Add to a bucket, folding low buckets if the number is limited.
 
-        Only the largest key decides what is folded, so it does not matter in which order values or sketches came.
+        Only the largest key decides what is folded, so the order in which values or sketches arrive does not matter.
         """
         if self.max_buckets is not None:
             if key > self._top:

@@ -1,19 +1,22 @@
-"""Objectives over many requests: how much may fail, how fast that allowance is being used up, and what is owed then.
+"""Objectives over many requests: how much may fail, how fast that allowance is used up, and what is owed then.
 
-    SLI   what is measured: a stream of events, each good or bad            `failures`, `slowness`, `downtime`
+Used only by tests so far; simulations and load tests use `goodput.SLO`.
+
+    SLI   what is measured: a stream of good and bad events                 `failures`, `slowness`, `downtime`
     SLO   the goal for it: "99.9 % good over 30 days"                       `Objective`
-    SLA   the promise to a customer, looser, with money behind it           `Agreement`
+    SLA   the promise to a customer: looser, with money behind it           `Agreement`
 
-`goodput.SLO` is something else with the same name: the limits that *one* request has to keep. Here it only decides
-which events are slow. (`sim.rightsizing.Objective` is a third thing: mean latencies that a fleet is sized for.)
+`goodput.SLO` is something else with the same name: the limits that *one* request must keep. Here it only decides which
+events are slow. (`hardware.rightsizing.SpeedTarget` is a third thing: mean latencies that a fleet is sized for.)
 
 **Error budget.** An objective of 99.9 % allows one bad event in a thousand. The *burn rate* is the share of bad events
-over that allowance: at 1 the budget lasts exactly the period, at 14.4 it is gone in two days.
+divided by that allowance: at 1 the budget lasts exactly the period, at 14.4 it is gone in two days.
 
-**Two windows.** A page must be quick (a short window) and must not be a blip (a long one); it fires only while both
-burn faster than its rate. The short one also ends it: soon after recovery, not when the long window has forgotten.
+**Two windows.** A page must come quickly (a short window) but not for a mere blip (a long one), so it fires only while
+both burn faster than its rate. The short one also ends it soon after recovery, long before the long window has
+forgotten.
 
-Pure: fed with events and their times, no clock. A window is counted in 720 cells, so its edge is that coarse.
+Pure: it is fed events and their times, and has no clock. A window is counted in 720 cells, so its edge is that coarse.
 Source: The Site Reliability Workbook (2018), chapter 5, table 5-8.
 """
 
@@ -40,31 +43,32 @@ _ROUNDING = 1e-9  # 10 * (1 - 0.9) is a little less than 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Events:
-    """What an indicator saw, in order of time."""
+    """What an indicator saw, in time order."""
 
     times_s: Floats
     bad: Mask
 
 
 def failures(outcomes: Outcomes) -> Events:
-    """Return one event per request; bad: it failed through our fault.
+    """Return one event per request, bad if it failed through our fault.
 
-    A status of 4xx is the client's doing (a bad request, over its own quota, gone away) and no event at all.
+    A 4xx status is the client's doing (a bad request, over quota, gone away) and not an event at all.
     """
     ours = (outcomes.status < 400) | (outcomes.status >= 500)
     return _in_order(outcomes.ended_s[ours], outcomes.status[ours] >= 500)
 
 
 def slowness(outcomes: Outcomes, limits: SLO) -> Events:
-    """Return one event per served request; bad: it broke one of `limits`."""
+    """Return one event per served request, bad if it broke one of `limits`."""
     served = outcomes.where(outcomes.served)
     return _in_order(served.ended_s, ~kept(served, limits))
 
 
 def downtime(outcomes: Outcomes, *, minute_s: float = MINUTE_S, down_fraction: float = 0.05) -> Events:
-    """Return one event per minute in which something ended; bad: at least `down_fraction` of it failed.
+    """Return one event per minute in which requests ended, bad if at least `down_fraction` of them failed.
 
-    Availability as contracts count it: by time. A minute without requests is no event: nobody knows.
+    This is availability as contracts count it: by time. A minute without requests is not an event: its state is
+    unknown.
     """
     seen = failures(outcomes)
     minutes, places = np.unique(seen.times_s // minute_s, return_inverse=True)
@@ -83,7 +87,7 @@ def _in_order(times_s: Floats, bad: Mask) -> Events:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """So large a share of events has to be good over `period_s`."""
+    """At least the share `target` of events must be good over `period_s`."""
 
     target: float
     period_s: float = 30 * DAY_S
@@ -91,9 +95,9 @@ class Objective:
 
     def __post_init__(self) -> None:
         if not 0 < self.target < 1:
-            raise SetupError(f"target is {self.target}: a share between 0 and 1; at 1 the first bad event ends it")
+            raise SetupError(f"target ({self.target}) must lie between 0 and 1: at 1 the first bad event breaks it")
         if not self.period_s > 0:
-            raise SetupError(f"period_s is {self.period_s}; it must be positive")
+            raise SetupError(f"period_s ({self.period_s}) must be positive")
 
     @property
     def allowed_fraction(self) -> float:
@@ -118,20 +122,20 @@ class BurnAlert:
             )
 
     def threshold(self, objective: Objective) -> float:
-        """Return the share of bad events above which both windows must be."""
+        """Return the share of bad events that both windows must exceed."""
         return self.burn * objective.allowed_fraction
 
     def budget_fraction(self, objective: Objective) -> float:
-        """Return the share of the period's budget that is gone when the long window burns at this rate."""
+        """Return the share of the period's budget that is used up when the long window burns at this rate."""
         return self.burn * self.long_s / objective.period_s
 
     def detection_s(self, objective: Objective, error_ratio: float = 1.0) -> float:
-        """Return how long after a healthy time the alert fires if from now on `error_ratio` of events is bad."""
+        """Return how soon the alert fires if, after a healthy time, `error_ratio` of all events are bad from now on."""
         threshold = self.threshold(objective)
         return threshold / error_ratio * self.long_s if error_ratio > threshold else math.inf
 
     def reset_s(self, objective: Objective, error_ratio: float = 1.0) -> float:
-        """Return how long it goes on firing after everything is good again; at most the short window."""
+        """Return how long it keeps firing once everything is good again; at most the short window."""
         return max(0.0, (1 - self.threshold(objective) / error_ratio) * self.short_s)
 
 
@@ -170,7 +174,7 @@ def alert_table(objective: Objective, alerts: Sequence[BurnAlert] = WORKBOOK) ->
 
 
 class _Window:
-    """Counts of the last `length_s` seconds, a cell of 1/720 of it more or less."""
+    """Counts of the last `length_s` seconds, give or take a cell of 1/720 of that."""
 
     __slots__ = ("_cell_s", "_cells", "_length_s", "bad", "events")
 
@@ -202,7 +206,7 @@ class _Window:
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """An alert began (`firing`) or ended."""
+    """An alert started (`firing`) or ended."""
 
     at_s: float
     alert: BurnAlert
@@ -210,12 +214,12 @@ class AlertChange:
 
 
 class BudgetMonitor:
-    """Watches one objective: feed it with `add`, in order of time; ask it with `check`.
+    """Watches one objective: feed it with `add`, in time order; query it with `check`.
 
-    An alert needs `min_events` in its long window: of ten requests in an hour one failure is ten per cent, and says
-    next to nothing. No events are no bad events: an outage that keeps requests from arriving is not seen here.
+    An alert needs `min_events` in its long window: with ten requests in an hour, one failure is ten per cent and says
+    next to nothing. No events means no bad events: an outage that keeps requests from arriving is not seen here.
 
-    Raises: SetupError for an alert that could never fire, because not even a total outage burns so fast.
+    Raises: SetupError for an alert that could never fire, because even a total outage does not burn that fast.
     """
 
     def __init__(self, objective: Objective, alerts: Sequence[BurnAlert] = WORKBOOK, *, min_events: int = 100) -> None:
@@ -237,16 +241,16 @@ class BudgetMonitor:
     def add(self, now_s: float, events: int = 1, bad: int = 0) -> None:
         """Count `events` at `now_s`, of which `bad` were bad.
 
-        Raises: ValueError if time goes backwards, or more were bad than there were.
+        Raises: ValueError if time goes backwards, or if `bad` exceeds `events`.
         """
         self._go_to(now_s)
         if not 0 <= bad <= events:
-            raise ValueError(f"{bad} bad ones of {events} events")
+            raise ValueError(f"bad ({bad}) must lie between 0 and the number of events ({events})")
         for window in self._windows.values():
             window.add(now_s, events, bad)
 
     def check(self, now_s: float) -> tuple[BurnAlert, ...]:
-        """Return the alerts that fire at `now_s`; what began or ended is added to `log`."""
+        """Return the alerts that fire at `now_s`; changes are added to `log`."""
         self._go_to(now_s)
         for alert in self.alerts:
             fires = self._fires(alert)
@@ -256,13 +260,13 @@ class BudgetMonitor:
         return tuple(alert for alert in self.alerts if alert in self._firing)
 
     def burn(self, window_s: float) -> float:
-        """Return how many times too fast the budget burns in one of the windows. Raises: KeyError for another one."""
+        """Return how many times too fast the budget burns in a window. Raises: KeyError for an unknown window."""
         return self._windows[window_s].bad_fraction / self.objective.allowed_fraction
 
     def budget_left(self) -> float:
-        """Return the share of the period's error budget that is left; negative when it is overdrawn.
+        """Return the share of the period's error budget that is left; negative if overdrawn.
 
-        The budget is that of the events so far: nobody knows how many will come.
+        The budget is based on the events so far, since it is unknown how many will come.
         """
         return 1 - self.burn(self.objective.period_s)
 
@@ -280,7 +284,7 @@ class BudgetMonitor:
 
 
 def replay(events: Events, monitor: BudgetMonitor) -> BudgetMonitor:
-    """Feed a recorded run to `monitor`, asking it after every event; return it."""
+    """Feed a recorded run to `monitor`, checking after every event; return the monitor."""
     for now_s, bad in zip(events.times_s.tolist(), events.bad.tolist(), strict=True):
         monitor.add(now_s, 1, int(bad))
         monitor.check(now_s)
@@ -292,7 +296,7 @@ def replay(events: Events, monitor: BudgetMonitor) -> BudgetMonitor:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """An SLA: below each share of good events, so much of the month's bill is given back.
+    """An SLA: below each bound on the share of good events, part of the month's bill is refunded.
 
     `credits` maps a bound to a fraction of the bill: {0.999: 0.1, 0.99: 0.25} owes 10 % below 99.9 %, 25 % below 99 %.
     """
@@ -307,16 +311,16 @@ class Agreement:
             raise SetupError(f"bounds and fractions of credits lie between 0 and 1, not {self.credits}")
 
     def credit_usd(self, good_fraction: float, bill_usd: float) -> float:
-        """Return what is owed to a customer who paid `bill_usd` for a month of which `good_fraction` was good.
+        """Return what is owed to a customer who paid `bill_usd` for a month with `good_fraction` good events.
 
         Raises: ValueError for a share outside 0 to 1 or a negative bill.
         """
         if not 0 <= good_fraction <= 1 or not bill_usd >= 0:
-            raise ValueError(f"good_fraction ({good_fraction}) is a share, bill_usd ({bill_usd}) at least 0")
+            raise ValueError(f"good_fraction ({good_fraction}) must be a share and bill_usd ({bill_usd}) at least 0")
         return bill_usd * max((share for bound, share in self.credits if good_fraction < bound), default=0.0)
 
     def check(self, objective: Objective) -> None:
-        """Raises: SetupError if the promise is as strict as our own goal: then nothing warns us before we owe."""
+        """Raises: SetupError if the promise is as strict as our own goal: then nothing warns us before we owe money."""
         if self.credits[0][0] >= objective.target:
             raise SetupError(
                 f"the agreement promises {self.credits[0][0]:.4%} and the objective is {objective.target:.4%}: "

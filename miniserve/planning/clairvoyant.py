@@ -1,13 +1,14 @@
-"""What scaling would cost somebody who knew the demand: the yardstick for autoscalers.
+"""What scaling would cost an oracle that knows the demand in advance: the yardstick for autoscalers.
 
-    rates of each minute ── fewest replicas that keep the SLO at that rate ── asked for one cold start ahead ──> hours
+    rate of each minute ── fewest replicas that keep the SLO at that rate ── ordered one cold start ahead ──> hours
 
-The fewest replicas are those whose *capacity*, the highest steady Poisson rate at which n replicas keep the SLO for
-99 % of requests, is at least the minute's highest rate. Capacities are measured (`bench.autoscale`), not n times that
-of one replica: a larger fleet evens out more luck. A replica that is needed from a minute on is paid for from one cold
-start earlier, and one that is needed again within a cold start is kept.
+The *capacity* of n replicas is the highest steady Poisson rate at which they keep the SLO for 99 % of requests; the
+oracle uses the fewest replicas whose capacity reaches the minute's highest rate. Capacities are measured
+(`bench.autoscale`), not n times that of one replica, because a larger fleet smooths out more randomness. A replica that
+is needed from some minute on is paid for from one cold start earlier, and a replica that is needed again within a cold
+start is kept.
 
-It knows the rate behind the arrivals, not each arrival. Knows numbers only.
+The oracle knows the rate behind the arrivals, not each arrival. This module knows only numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MINUTE_S = 60.0
 
 
 def minutes_of(rate_at: Callable[[float], float], until_s: float, looks: int = 6) -> list[float]:
-    """Return the highest rate of each minute from 0 to `until_s`, of so many evenly spaced looks at each."""
+    """Return the highest rate of each minute from 0 to `until_s`, among `looks` evenly spaced points in it."""
     return [
         max(rate_at((minute + look / looks) * MINUTE_S) for look in range(looks))
         for minute in range(math.ceil(until_s / MINUTE_S))
@@ -37,7 +38,7 @@ def replicas_for(rate_per_s: float, capacity_per_s: Mapping[int, float]) -> int:
     for size in range(sizes[0], sizes[-1] + 1):
         if _capacity(size, sizes, capacity_per_s) >= rate_per_s:
             return size
-    raise SetupError(f"{rate_per_s:g} requests/s are more than the capacity of {sizes[-1]} replicas, the most measured")
+    raise SetupError(f"{rate_per_s:g} requests/s exceed the capacity of {sizes[-1]} replicas, the most measured")
 
 
 def _capacity(size: int, sizes: Sequence[int], capacity_per_s: Mapping[int, float]) -> float:
@@ -50,7 +51,7 @@ def _capacity(size: int, sizes: Sequence[int], capacity_per_s: Mapping[int, floa
 
 
 def plan(rates_per_s: Sequence[float], capacity_per_s: Mapping[int, float], cold_start_s: float) -> list[int]:
-    """Return the replicas paid for in each minute: those needed in it, or within one cold start after it."""
+    """Return the replicas paid for in each minute: those needed in it or within one cold start after it."""
     needed = [replicas_for(rate, capacity_per_s) for rate in rates_per_s]
     lead = math.ceil(cold_start_s / MINUTE_S)
     return [max(needed[minute : minute + lead + 1]) for minute in range(len(needed))]

@@ -1,11 +1,11 @@
-"""What makes answers cheaper: ten levers, each a pure transformation of a scenario, and what it takes for granted.
+"""What makes answers cheaper: ten levers, each a pure transformation of a scenario, with what it assumes.
 
 A lever changes what a scenario says and nothing else, so levers can be pulled alone, stacked in any order, or left out
-of the stack. What that is worth is for `sim.sizing` to find: the smallest fleet that still keeps the SLO.
+of the stack. `sizing` finds what that is worth: the smallest fleet that still keeps the SLO.
 
-Answers of the two model sizes are as good as the project's own `large`, `small` and `small-distilled` scored (the
-records `data/results/*-eval-*.json`); their speed is that of the scenario's models. The two have never met: a measured
-difference in quality stands beside a computed difference in cost.
+The quality of both model sizes is what the project's own `large`, `small` and `small-distilled` scored (the records
+`data/results/*-eval-*.json`); their speed is that of the scenario's models. No model has both: a measured difference in
+quality is set beside a computed difference in cost.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ Scores = Mapping[str, Mapping[str, float]]  # model -> feature -> share of answe
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """Every number that a lever takes for granted. None is measured on this workload."""
+    """Every number that a lever assumes. None is measured on this workload."""
 
     scores: Scores
-    quantization_measured: str = ""  # what a measurement says, for comparison
-    max_running: int = 64  # the batching lever's
+    quantization_measured: str = ""  # what was measured, for comparison
+    max_running: int = 64  # for the batching lever
     bytes_per_weight: float = 1.0  # int8
-    hit_fraction: float = 0.1  # of requests that are an earlier one word for word
-    lost_points: float = 0.5  # how much worse answers may get by routing, in points of accuracy
+    hit_fraction: float = 0.1  # share of requests that repeat an earlier one word for word
+    lost_points: float = 0.5  # how many points of accuracy routing may lose
     small_model: str = "llama-3.2-1b"
     draft: Speculation = field(default_factory=lambda: Speculation("llama-3.2-1b", 4, 0.7))
 
 
 @dataclass(frozen=True, slots=True)
 class Lever:
-    """`assumes` says in a sentence what it takes for granted, and from where."""
+    """`assumes` says in a sentence what it assumes, and from what source."""
 
     name: str
     assumes: str
@@ -59,7 +59,7 @@ class Lever:
 
 
 def recorded_scores(folder: Path = RESULTS) -> Scores:
-    """Return the latest recorded scores of the three models. Raises: SetupError if a record is absent or unreadable."""
+    """Return the three models' latest recorded scores. Raises: SetupError if a record is missing or unreadable."""
     return {name: _scores(name, folder) for name in (LARGE, SMALL, DISTILLED)}
 
 
@@ -72,11 +72,11 @@ def _scores(name: str, folder: Path) -> Mapping[str, float]:
         found = {row["difficulty"]: float(row["accuracy"]) for row in rows if row["task"] == "all"}
         return {feature: found[feature] for feature in FEATURES}
     except (ValueError, KeyError, TypeError) as error:
-        raise SetupError(f"{records[-1]} is no record of `miniserve eval` ({error!r})") from None
+        raise SetupError(f"{records[-1]} is not a record of `miniserve eval` ({error!r})") from None
 
 
 def recorded_quantization(folder: Path = RESULTS) -> str:
-    """Say what the latest record of `bench quant` measured. Raises: SetupError if it is absent or unreadable."""
+    """Describe the latest record of `bench quant`. Raises: SetupError if it is missing or unreadable."""
     records = sorted(folder.glob("????-??-??-quant.json"))
     if not records:
         raise SetupError(f"{folder} has no record of `miniserve bench quant`")
@@ -90,14 +90,14 @@ def recorded_quantization(folder: Path = RESULTS) -> str:
             f"{fp16['perplexity']}"
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise SetupError(f"{records[-1]} is no record of `miniserve bench quant` ({error!r})") from None
+        raise SetupError(f"{records[-1]} is not a record of `miniserve bench quant` ({error!r})") from None
 
 
 # --- quality -------------------------------------------------------------------------------------------------------
 
 
 def quality(scenario: Scenario, scores: Scores) -> float:
-    """Return the expected share of right answers, by who answers what."""
+    """Return the expected share of right answers, given which model answers what."""
     router, features = scenario.policies.router, scenario.workload.features.shares
     shares = router.arguments["shares"] if router is not None and router.name == "feature" else {}
     total = sum(features.values())
@@ -111,9 +111,9 @@ def quality(scenario: Scenario, scores: Scores) -> float:
 def small_shares(
     features: Mapping[str, float], large: Mapping[str, float], small: Mapping[str, float], lost: float
 ) -> dict[str, float]:
-    """Return the share of each feature's requests that the small model may have, if accuracy may fall by `lost`.
+    """Return the share of each feature's requests that the small model may take if accuracy may fall by `lost`.
 
-    Easy ones first: there a request moved costs least. Where the small model is no worse, it gets all.
+    Easy ones go first, because moving them costs least. Where the small model is no worse, it gets them all.
     """
     total, shares = sum(features.values()), {}
     for feature in sorted(features, key=lambda feature: large[feature] - small[feature]):
@@ -146,7 +146,7 @@ def _response_cache(scenario: Scenario, hit_fraction: float) -> Scenario:
 
 
 def _routing(scenario: Scenario, small: str, assumptions: Assumptions) -> Scenario:
-    """Add a group of the small model, if there is none, and give it what the quality allows."""
+    """Add a group with the small model and give it as many requests as the quality allows."""
     fleet, scores = scenario.fleet, assumptions.scores
     assert fleet is not None
     shares = small_shares(
@@ -163,7 +163,7 @@ def _speculation(scenario: Scenario, speculation: Speculation) -> Scenario:
 
 
 def _right_sizing(scenario: Scenario) -> Scenario:
-    """Give each group the hardware that is cheapest for its share of the peak, by averages; as it is, if none fits."""
+    """Give each group the cheapest hardware for its share of the peak, by averages; keep its own if none fits."""
     fleet, prices = scenario.fleet, load_price_list()
     assert fleet is not None
     shares, groups = version_shares(scenario), []
@@ -183,7 +183,7 @@ def _right_sizing(scenario: Scenario) -> Scenario:
 
 
 def _autoscaling(scenario: Scenario) -> Scenario:
-    """Scale the first group; `sim.sizing` fills in what a replica can be trusted with."""
+    """Scale the first group; `sizing` fills in the rate that a replica is trusted with."""
     floor = TargetTracking(target=max(1.0, 0.6 * scenario.engine.scheduler.max_running))
     settings = {"replica_per_s": 1.0, "interval_s": 30.0, "horizon_s": 180.0, "floor": floor}
     recipe: Recipe[Autoscaler] = Recipe("predictive", Predictive, settings)
@@ -198,7 +198,7 @@ def _spot(scenario: Scenario) -> Scenario:
 
 
 def levers(assumptions: Assumptions) -> tuple[Lever, ...]:
-    """Return all levers, in the order in which they are stacked."""
+    """Return all levers, in stacking order."""
     a, draft = assumptions, assumptions.draft
     return (
         Lever(

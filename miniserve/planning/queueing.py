@@ -1,8 +1,8 @@
-"""What queueing theory says exactly: the numbers a right simulator must meet, and a planner's first estimate.
+"""Exact results of queueing theory: the numbers a correct simulator must match, and a planner's first estimate.
 
 Notation: `lam` arrivals per second (Poisson unless said), `mu` services per second of one server, `rho` = lam / mu its
 load. A *sojourn* is waiting plus service. Means are over the long run, so every formula needs a stable queue: one that
-is offered less than it can serve. `A/S/c` names arrivals, service, servers; M is exponential (memoryless), G anything.
+is offered less than it can serve. `A/S/c` names arrivals, service, servers; M is exponential (memoryless), G general.
 
 Raises (all functions): ValueError naming the numbers, when a rate is not positive or the queue is not stable.
 Source: Kleinrock, Queueing Systems I (1975); Harchol-Balter, Performance Modeling and Design of Computer Systems
@@ -41,13 +41,13 @@ def mm1_waiting_tail(lam: float, mu: float, t_s: float) -> float:
 
 
 def mm1_waiting_percentile_s(lam: float, mu: float, p: float) -> float:
-    """Return the p-th percentile of the waiting time; 0 when so many find the server idle."""
+    """Return the p-th percentile of the waiting time; 0 if at least p % find the server idle."""
     _check_load(lam, mu)
     return max(0.0, math.log((lam / mu) / _tail(p)) / (mu - lam))
 
 
 def mm1k_blocking(lam: float, mu: float, places: int) -> float:
-    """Return the share of requests refused when at most `places` may be present (M/M/1/K). Stable at any load."""
+    """Return the share of requests refused if at most `places` may be present (M/M/1/K). Stable at any load."""
     _check_rates(lam=lam, mu=mu)
     _check_counts(places=places)
     return _mm1k(lam / mu, places)[-1]
@@ -61,7 +61,7 @@ def mm1k_in_system(lam: float, mu: float, places: int) -> float:
 
 
 def _mm1k(rho: float, places: int) -> list[float]:
-    largest = places if rho > 1 else 0  # powers relative to the largest one do not overflow
+    largest = places if rho > 1 else 0  # powers relative to the largest do not overflow
     return _normalized([rho ** (n - largest) for n in range(places + 1)])
 
 
@@ -69,17 +69,17 @@ def mg1_waiting_s(lam: float, service_s: float, service_cv2: float) -> float:
     """Return the mean waiting time in M/G/1 (Pollaczek-Khinchine).
 
     `service_cv2` is the squared coefficient of variation of the service time: 0 constant, 1 exponential. Waiting grows
-    with it: a few long requests make all others wait.
+    with it: a few long requests make everyone else wait.
     """
     _check_load(lam, 1 / service_s if service_s > 0 else 0.0)
     if service_cv2 < 0:
-        raise ValueError(f"service_cv2 ({service_cv2}) is a variance over a square: it cannot be negative")
+        raise ValueError(f"service_cv2 ({service_cv2}) is a variance divided by a square: it cannot be negative")
     rho = lam * service_s
     return rho / (1 - rho) * (1 + service_cv2) / 2 * service_s
 
 
 def ps_sojourn_s(lam: float, mean_service_s: float, service_s: float) -> float:
-    """Return the mean sojourn of a request that needs `service_s` alone, when all present share the server equally.
+    """Return the mean sojourn of a request that needs `service_s` by itself, when all present share the server equally.
 
     Only the mean service matters, not its distribution: with processor sharing, long requests do not block short ones.
     """
@@ -139,9 +139,9 @@ def mmc_waiting_tail(lam: float, mu: float, servers: int, t_s: float) -> float:
 
 
 def halfin_whitt_c(beta: float) -> float:
-    """Return the share that must wait in a large M/M/c with load + beta sqrt(load) servers.
+    """Return the share of requests that must wait in a large M/M/c with load + beta sqrt(load) servers.
 
-    "Square-root staffing": the spare servers a fleet needs grow as the root of its load only.
+    "Square-root staffing": the spare servers a fleet needs grow only as the square root of its load.
     Source: Halfin & Whitt, Operations Research 29 (1981).
     """
     _check_rates(beta=beta)
@@ -151,9 +151,9 @@ def halfin_whitt_c(beta: float) -> float:
 
 
 def power_of_d_sojourn_s(lam: float, mu: float, choices: int) -> float:
-    """Return the mean sojourn when each request joins the shortest of `choices` random queues, one of very many.
+    """Return the mean sojourn when each request joins the shortest of `choices` random queues out of very many.
 
-    Two choices instead of one are almost all there is to gain: the tail falls doubly exponentially.
+    A second choice brings almost all there is to gain: the tail falls doubly exponentially.
     Source: Mitzenmacher, IEEE TPDS 12 (2001); Vvedenskaya, Dobrushin, Karpelevich (1996).
     """
     _check_load(lam, mu)
@@ -167,18 +167,18 @@ def power_of_d_sojourn_s(lam: float, mu: float, choices: int) -> float:
     return total / mu
 
 
-# --- classes of priority (index 0 is served first), exponential service with one rate
+# --- priority classes (index 0 is served first), exponential service at one rate
 
 
 def priority_waiting_s(lams: Sequence[float], mu: float) -> tuple[float, ...]:
-    """Return each class's mean waiting time when a service once begun is finished (non-preemptive M/M/1)."""
+    """Return each class's mean waiting time if a service, once begun, is finished (non-preemptive M/M/1)."""
     loads = _loads_up_to(lams, mu)
     residual_s = loads[-1] / mu
     return tuple(residual_s / ((1 - above) * (1 - own)) for above, own in zip((0.0, *loads), loads, strict=False))
 
 
 def priority_preemptive_sojourn_s(lams: Sequence[float], mu: float) -> tuple[float, ...]:
-    """Return each class's mean sojourn when a better class interrupts and work done is kept (preemptive-resume)."""
+    """Return each class's mean sojourn if a higher class interrupts and finished work is kept (preemptive-resume)."""
     loads = _loads_up_to(lams, mu)
     return tuple(
         (1 / mu) / (1 - above) + (own / mu) / ((1 - above) * (1 - own))
@@ -198,17 +198,17 @@ def _loads_up_to(lams: Sequence[float], mu: float) -> list[float]:
 
 
 def batch_arrivals_in_system(rho: float, size: int) -> float:
-    """Return the mean number present when requests arrive `size` at a time (M^[b]/M/1); `rho` counts them all."""
+    """Return the mean number present if requests arrive `size` at a time (M^[b]/M/1); `rho` counts them all."""
     _check_load(rho, 1.0, "rho", "capacity")
     _check_counts(size=size)
     return rho * (1 + size) / (2 * (1 - rho))
 
 
 def bulk_service_root(lam: float, mu: float, size: int) -> float:
-    """Return r of p_n = (1 - r) r^n, when the server takes up to `size` requests each time (rate mu, memoryless)."""
+    """Return r of p_n = (1 - r) r^n, if the server takes up to `size` requests each time (rate mu, memoryless)."""
     _check_counts(size=size)
     _check_load(lam, mu * size, "lam", "mu * size")
-    # mu r^(size+1) - (lam + mu) r + lam = 0, divided by the root r = 1 that always exists
+    # mu r^(size+1) - (lam + mu) r + lam = 0, divided by (r - 1): r = 1 is always a root
     return _root(lambda r: mu * sum(r**k for k in range(1, size + 1)) - lam, 0.0, 1.0)
 
 
@@ -222,7 +222,7 @@ def bulk_service_in_system(lam: float, mu: float, size: int) -> float:
 
 
 def batching_capacity_per_s(mean_output_tokens: float, alpha_s: float, beta_s: float, max_running: int) -> float:
-    """Return the most requests per second a replica can serve: B / tau(B) tokens per second, over tokens per request.
+    """Return the most requests per second a replica can serve: B / tau(B) tokens per second over tokens per request.
 
     One step over b sequences takes tau(b) = alpha + beta b and gives each of them a token.
     """
@@ -234,16 +234,16 @@ def batching_capacity_per_s(mean_output_tokens: float, alpha_s: float, beta_s: f
 def batching_in_system(lam: float, mean_output_tokens: float, alpha_s: float, beta_s: float, max_running: int) -> float:
     """Return the mean number of requests in a replica with continuous batching: waiting and running.
 
-    A birth-death chain: with n present, min(n, B) run, each ends at rate 1 / (m tau(min(n, B))). Exact in the limit of
-    short steps: for any length distribution while the batch has room (processor sharing with a speed that depends on
-    the load), for geometric lengths also when it is full.
+    A birth-death chain: with n present, min(n, B) run, and each ends at rate 1 / (m tau(min(n, B))). It is exact in the
+    limit of short steps: for any length distribution while the batch has room (processor sharing at a speed that
+    depends on the load), and for geometric lengths even when it is full.
     """
     _check_load(lam, batching_capacity_per_s(mean_output_tokens, alpha_s, beta_s, max_running), "lam", "capacity")
 
     growth = [lam * mean_output_tokens * (alpha_s + beta_s * n) / n for n in range(1, max_running + 1)]  # p_n / p_(n-1)
     logs = [0.0, *accumulate(math.log(step) for step in growth)]
     *weights, full = (math.exp(log - max(logs)) for log in logs)
-    # from B on the weights are full * r^k: the sums of a geometric series and of its mean
+    # from B on the weights are full * r^k: sum a geometric series, and its mean
     r = growth[-1]
     total = sum(weights) + full / (1 - r)
     first_moment = sum(n * w for n, w in enumerate(weights)) + full * (max_running / (1 - r) + r / (1 - r) ** 2)
@@ -256,9 +256,9 @@ def batching_sojourn_s(lam: float, mean_output_tokens: float, alpha_s: float, be
 
 
 def kaufman_roberts(capacity: int, loads: Sequence[float], sizes: Sequence[int]) -> tuple[float, ...]:
-    """Return each class's share of lost requests when class k takes `sizes[k]` of `capacity` blocks, or is refused.
+    """Return each class's share of lost requests if class k takes `sizes[k]` of `capacity` blocks, or is refused.
 
-    What a pool of KV blocks refuses if nobody queues. `loads` are lam / mu per class.
+    This is what a pool of KV blocks refuses if nothing queues. `loads` are lam / mu per class.
     Source: Kaufman, IEEE Trans. Comm. 29 (1981); Roberts (1981).
     """
     _check_counts(capacity=capacity, **{f"sizes[{k}]": size for k, size in enumerate(sizes)})
@@ -315,7 +315,7 @@ def _mean(probabilities: Sequence[float]) -> float:
 
 
 def _root(f: Callable[[float], float], low: float, high: float) -> float:
-    """Return where `f` changes its sign between `low` and `high`, by bisection to the last bit."""
+    """Return where `f` changes sign between `low` and `high`, by bisection to the last bit."""
     rising = f(high) > 0
     while low < (middle := (low + high) / 2) < high:
         if (f(middle) > 0) == rising:

@@ -1,12 +1,12 @@
-"""The smallest fleet that keeps the SLO, by trying: what a change is worth is what it saves in machines.
+"""The smallest fleet that keeps the SLO, found by trial: a change is worth the machines it saves.
 
-A faster step saves nothing by itself; the replicas are paid for all the same, and only more idle. So a scenario is
+A faster step saves nothing by itself; the replicas cost the same and are merely idle more often. So a scenario is
 priced at the fewest replicas with which its simulation still serves `target` of the requests within the SLO.
 
-The number of the first group is searched (up in steps of a fifth until it is good, then bisection); every other group
-has as many as its share of the work asks for beside it, and is then made smaller as far as that goes. More replicas are
-taken to be better. One seed decides, and fleets without batching stand on an edge: the 44 machines of the levers' base
-keep 99.5 % on seed 1 and 98.5, 68, 93 and 95 % on seeds 2 to 5; its 3 batched ones 100 % on all five.
+The size of the first group is searched (up in steps of a fifth until it is enough, then by bisection); every other
+group is scaled to its share of the work, and then shrunk as far as possible. More replicas are assumed to be better.
+One seed decides, and fleets without batching are on a knife edge: the 44 machines of the levers' base keep 99.5 % on
+seed 1 and 98.5, 68, 93 and 95 % on seeds 2 to 5; with batching, 3 machines keep 100 % on all five.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MARGINS = (
     1.0,
     0.8,
     0.65,
-)  # tried for an autoscaler: the rate that a replica is trusted with, least safe first
+)  # tried for an autoscaler: how much of a replica's rate it counts on, riskiest first
 _GIVE_UP = 3  # times the first guess
 
 Counts = tuple[int, ...]
@@ -41,7 +41,7 @@ Counts = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """A scenario with its smallest fleet, and the run that shows it. `kept`: whether any fleet was good enough."""
+    """A scenario with its smallest fleet, and the run that proves it. `kept`: whether any fleet was good enough."""
 
     scenario: Scenario
     counts: Counts
@@ -53,7 +53,7 @@ class Sized:
 def smallest_fleet(scenario: Scenario, seed: int, target: float = 0.99) -> Sized:
     """Return `scenario` with the fewest replicas of each group; `result` has a ledger.
 
-    With an autoscaler called "predictive", the fixed fleet is found first and says what a replica can do.
+    With an autoscaler called "predictive", the fixed fleet is found first, and shows what one replica can do.
     """
     assert scenario.fleet is not None
     search = _Search(scenario, seed, target)
@@ -70,7 +70,7 @@ def wants_autoscaling(scenario: Scenario) -> bool:
 
 
 def with_counts(scenario: Scenario, counts: Counts) -> Scenario:
-    """Return `scenario` with these fixed numbers of replicas; spot machines that are taken away are replaced."""
+    """Return `scenario` with these fixed numbers of replicas; spot machines that are reclaimed are replaced."""
     assert scenario.fleet is not None
     groups = tuple(replace(group, count=n) for group, n in zip(scenario.fleet.replicas, counts, strict=True))
     keep = None
@@ -110,7 +110,7 @@ def _with_autoscaler(scenario: Scenario, counts: Counts, margin: float) -> Scena
 
 
 class _Search:
-    """Fixed fleets of one scenario, each simulated once."""
+    """A search over fixed fleets of one scenario, each simulated once."""
 
     def __init__(self, scenario: Scenario, seed: int, target: float) -> None:
         self._scenario = scenario
@@ -121,29 +121,29 @@ class _Search:
         self.usd: dict[Counts, float] = {}
 
     def counts(self) -> Counts:
-        """Return the smallest good fleet; the first guess if three times as many are not good either."""
+        """Return the smallest good fleet, or the first guess if even three times as many replicas are not enough."""
         guess = max(1, math.ceil(1.1 * self._needs[0]))
         least_good = self._upwards(guess, _GIVE_UP * guess + 1)
         if least_good is None:
-            return self._beside(guess)
+            return self._with_others(guess)
         low, high = self._downwards(least_good)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._is_good(self._beside(middle)) else (middle, high)
-        return self._with_fewer_others(self._beside(high))
+            low, high = (low, middle) if self._is_good(self._with_others(middle)) else (middle, high)
+        return self._with_fewer_others(self._with_others(high))
 
     def _upwards(self, n: int, most: int) -> int | None:
         while n <= most:
-            if self._is_good(self._beside(n)):
+            if self._is_good(self._with_others(n)):
                 return n
             n = math.ceil(n * 1.2)
         return None
 
     def _downwards(self, good: int) -> tuple[int, int]:
-        """Return a number that is too small and one that is good, at most a fifth apart."""
+        """Return one number that is too small and one that is enough, at most a fifth apart."""
         while good > 1:
             less = min(good - 1, math.floor(good / 1.2))
-            if not self._is_good(self._beside(less)):
+            if not self._is_good(self._with_others(less)):
                 return less, good
             good = less
         return 0, good
@@ -154,8 +154,8 @@ class _Search:
                 counts = less
         return counts
 
-    def _beside(self, n: int) -> Counts:
-        """Return `n` of the first group, and of the others what their work needs beside it."""
+    def _with_others(self, n: int) -> Counts:
+        """Return `n` for the first group and, for the others, what their share of the work then needs."""
         scale = n / self._needs[0] if self._needs[0] > 0 else 1.0
         return (n, *(max(1, math.ceil(scale * need)) for need in self._needs[1:]))
 
@@ -177,7 +177,7 @@ def _judge(result: SimResult) -> tuple[float, float]:
 
 
 def needs(scenario: Scenario) -> tuple[float, ...]:
-    """Return about how many replicas of each group the peak keeps busy, from step times alone."""
+    """Estimate how many replicas of each group the peak keeps busy, from step times alone."""
     assert scenario.fleet is not None
     specs, hits = dict(replicas(scenario)), scenario.response_cache.hit_fraction if scenario.response_cache else 0.0
     shares = version_shares(scenario)
@@ -191,7 +191,7 @@ def needs(scenario: Scenario) -> tuple[float, ...]:
 
 
 def version_shares(scenario: Scenario) -> Mapping[str, float]:
-    """Return the share of requests that each version gets from a "feature" router; the first group's without one."""
+    """Return the share of requests each version gets from a "feature" router; without one, the first group gets all."""
     assert scenario.fleet is not None
     router = scenario.policies.router
     if router is None or router.name != "feature":
@@ -206,7 +206,7 @@ def version_shares(scenario: Scenario) -> Mapping[str, float]:
 
 
 def _seconds(scenario: Scenario, spec: ReplicaSpec, rate_per_s: float) -> float:
-    """Return the replica-seconds per request with as many rows as slots, blocks and the time between tokens allow."""
+    """Return the replica-seconds per request, with as many rows as slots, blocks and the token interval allow."""
     work = MeanLoad(rate_per_s, scenario.workload.prompt.mean_tokens, scenario.workload.output.mean_tokens)
     room = spec.cache.num_blocks * spec.cache.block_size / (work.prompt_tokens + work.output_tokens)
     rows = max(1.0, min(float(spec.scheduler.max_running), room))
@@ -232,6 +232,6 @@ def rate_at(scenario: Scenario, time_s: float) -> float:
 
 
 def check_scenario(scenario: Scenario) -> None:
-    """Raises: SetupError if the scenario is none whose fleet can be sized."""
+    """Raises: SetupError if the scenario's fleet cannot be sized."""
     if scenario.fleet is None or any(group.hardware is None for group in scenario.fleet.replicas):
         raise SetupError("to be priced, a scenario needs a [fleet] whose groups all name their `hardware`")

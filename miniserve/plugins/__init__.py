@@ -1,1 +1,1 @@
-"""A user's own policy, loaded from a file or a notebook's cell."""
+"""Users' own policies, loaded from a file or a notebook cell."""

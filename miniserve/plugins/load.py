@@ -1,11 +1,11 @@
-"""A user's own policy: `my_file.py:Mine` becomes a class that can stand where a built-in one does.
+"""A user's own policy: `my_file.py:Mine` becomes a class that can replace a built-in one.
 
-`my_notebook.ipynb:Mine` works too: the class is taken from the answer cell that defines it (`notebook_cell.py`).
-Whatever is wrong with the file is one line that names file and line: it is absent, does not import, has no such class,
-the class lacks a method of its role or takes other arguments, or its constructor fails. What the policy does wrong
-*during* a run is `policies.guard`'s business.
+`my_notebook.ipynb:Mine` works as well: the class is taken from the answer cell that defines it (`notebook_cell.py`).
+Anything wrong with the file gives a one-line error that names file and line: the file is missing or does not import, it
+has no such class, the class lacks a method of its role or takes other arguments, or its constructor fails. Mistakes
+*during* a run are handled by `policies.guard`.
 
-The file's code is executed: it has all rights that its user has.
+The file's code is executed, with all the rights of its user.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from miniserve.plugins.notebook_cell import import_cell
 
 
 def is_plugin(name: str) -> bool:
-    """Say whether `name` means a class in a file rather than something built in."""
+    """Return whether `name` means a class in a file rather than something built in."""
     return ":" in name
 
 
 def load_class(spec: str, role: type, folder: Path | None = None) -> Callable[..., Any]:
-    """Return the class that `FILE:CLASS` means, FILE a .py or .ipynb, checked against `role`, a Protocol.
+    """Return the class that `FILE:CLASS` names (FILE is a .py or .ipynb), checked against the Protocol `role`.
 
-    A relative FILE is looked for in `folder`, then in the current one. Calling the result makes an object; if the
-    user's constructor raises, that too is a SetupError with its line.
+    A relative FILE is looked for in `folder`, then in the current folder. Calling the result makes an object; if the
+    user's constructor raises, that also becomes a SetupError with its line.
     Raises: SetupError.
     """
     file, _, name = spec.rpartition(":")
@@ -45,11 +45,11 @@ def load_class(spec: str, role: type, folder: Path | None = None) -> Callable[..
     made = _class(module, name, path)
     for method, protocol in _methods(role).items():
         _check_method(made, method, protocol, path)
-    return _told_by_line(made, path)
+    return _with_line_in_errors(made, path)
 
 
 def load_object(spec: str, role: type, folder: Path | None = None) -> Any:
-    """Return an object of the class that `FILE:CLASS` means, made without arguments. Raises: SetupError."""
+    """Return an object of the class that `FILE:CLASS` names, made without arguments. Raises: SetupError."""
     make = load_class(spec, role, folder)
     needed = [
         parameter.name
@@ -77,7 +77,7 @@ def _import(path: Path) -> ModuleType:
     if found is None or found.loader is None:
         raise SetupError(f"{path} is not a Python file: its name must end in .py or .ipynb")
     module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # dataclasses look their module up while they are made
+    sys.modules[name] = module  # dataclasses look up their module while they are made
     try:
         found.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -92,12 +92,12 @@ def _class(module: ModuleType, name: str, path: Path) -> type:
         return made
     own = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
     there = f"its classes are {', '.join(own)}" if own else "it has no classes"
-    what = "has no class" if made is None else "has something, but no class, called"
+    what = "has no class" if made is None else "has something that is not a class called"
     raise SetupError(f"{path} {what} {name}; {there}")
 
 
 def _methods(role: type) -> dict[str, Callable[..., Any]]:
-    """Return what a role asks for: the public methods of its Protocol."""
+    """Return what a role requires: the public methods of its Protocol."""
     return {name: item for name, item in vars(role).items() if inspect.isfunction(item) and not name.startswith("_")}
 
 
@@ -123,8 +123,8 @@ def _line_of(thing: Any) -> int:
         return 1
 
 
-def _told_by_line(made: type, path: Path) -> Callable[..., Any]:
-    """Return the constructor, whose failures name file and line."""
+def _with_line_in_errors(made: type, path: Path) -> Callable[..., Any]:
+    """Return the constructor, wrapped so that its failures name file and line."""
 
     @functools.wraps(made, updated=())
     def make(**arguments: Any) -> Any:
@@ -137,7 +137,7 @@ def _told_by_line(made: type, path: Path) -> Callable[..., Any]:
 
 
 def where(error: BaseException, path: Path) -> str:
-    """Return `file:line` of the last place in `path` that an exception came through."""
+    """Return `file:line` of the last place in `path` that an exception passed through."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}:{error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -145,6 +145,6 @@ def where(error: BaseException, path: Path) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Return an exception's kind and message as one line."""
+    """Return an exception's type and message as one line."""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {' '.join(text.split())}" if text else type(error).__name__

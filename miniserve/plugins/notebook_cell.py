@@ -1,7 +1,7 @@
-"""A class out of a notebook: the answer cell that defines it, without the rest of the notebook.
+"""A class taken from a notebook: the answer cell that defines it, without the rest of the notebook.
 
-Of that cell only imports, definitions and assignments are executed; prints, plots and checks are left out. Needs no
-Jupyter: a notebook is a JSON file.
+Only the cell's imports, definitions and assignments are executed; prints, plots and checks are left out. Jupyter is not
+needed: a notebook is a JSON file.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _KEPT = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.AsyncFun
 
 
 def import_cell(path: Path, name: str) -> ModuleType:
-    """Return a module made from the answer cell of a notebook that defines class `name`.
+    """Return a module made from the answer cell that defines class `name` in a notebook.
 
-    Its `__file__` is `notebook[cell]`. Raises: SetupError, one line, if `path` is no notebook, has no such cell, or the
-    cell is unfinished or does not run.
+    Its `__file__` is `notebook[cell]`. Raises: SetupError, in one line, if `path` is not a notebook or has no such
+    cell, or if the cell is unfinished or does not run.
     """
     cells = _answer_cells(path)
     for cell, text in cells.items():
@@ -36,13 +36,13 @@ def import_cell(path: Path, name: str) -> ModuleType:
 
 
 def _answer_cells(path: Path) -> dict[str, str]:
-    """Return the texts of a notebook's answer cells by `notebook[cell]`, as errors name them."""
+    """Return the texts of a notebook's answer cells by `notebook[cell]`, the name used in errors."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         answers = [cell for cell in cells if "answer" in cell["metadata"].get("tags", ())]
         return {f"{path}[{cell.get('id', i)}]": "".join(cell["source"]) for i, cell in enumerate(answers)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SetupError(f"{path} is not a notebook that can be read: {type(error).__name__}: {error}") from None
+        raise SetupError(f"{path} cannot be read as a notebook: {type(error).__name__}: {error}") from None
 
 
 def _finished(text: str, name: str, cell: str) -> ast.Module:
@@ -62,7 +62,7 @@ def _executed(tree: ast.Module, text: str, cell: str, module_name: str) -> Modul
     linecache.cache[cell] = (len(text), None, text.splitlines(keepends=True), cell)  # for tracebacks and inspect
     module = ModuleType(module_name)
     module.__file__ = cell
-    sys.modules[module_name] = module  # dataclasses look their module up while they are made
+    sys.modules[module_name] = module  # dataclasses look up their module while they are made
     try:
         exec(compile(tree, cell, "exec"), vars(module))
     except (Exception, SystemExit) as error:

@@ -1,9 +1,9 @@
-"""The attempts of one request: what they brought, who broke, and telling the policies that learn from it.
+"""The attempts of one request: what each produced, which replicas failed, and telling the policies that learn from it.
 
-Every attempt begins here and ends here, exactly once, whichever way: with a result, as the loser of a hedge, or because
-the client left. Decides nothing; `dispatch` does, and looks here for what has happened so far.
+Every attempt begins and ends here exactly once, however it ends: with a result, as the loser of a hedge, or because the
+client left. Nothing is decided here: `dispatch` decides, and reads here what has happened so far.
 
-Breakers are told last: whether a failure was the replica's fault may be known only when another one has served the
+Breakers are told last. Whether a failure was the replica's fault may not be known until another replica has served the
 request, so an attempt's permit is held until then, or until the story ends without a verdict.
 """
 
@@ -19,7 +19,7 @@ from miniserve.types import AttemptResult, FinishReason, Request, TokenIds
 
 
 class Attempts:
-    """Begins when the request comes in."""
+    """One request's attempts, from its arrival."""
 
     __slots__ = (
         "_open",
@@ -35,17 +35,17 @@ class Attempts:
 
     def __init__(self, request: Request, policies: Policies) -> None:
         self.results: list[AttemptResult] = []
-        self.sent = 0  # attempts begun, those of hedges too
+        self.sent = 0  # attempts begun, hedges included
         self.tried: set[str] = set()
-        self.tokens: TokenIds = ()  # what the client has
+        self.tokens: TokenIds = ()  # what the client has received
         self.stuck_on: set[str] = set()  # replicas that broke since the client's last token
         self._request = request
         self._policies = policies
         self._open: dict[str, float] = {}  # replica of each attempt under way -> when it began
-        self._permits: list[tuple[str, Permit]] = []  # attempts about which the breakers have not been told
+        self._permits: list[tuple[str, Permit]] = []  # attempts the breakers have not heard about yet
 
     def begin(self, replica_id: str, now_s: float) -> None:
-        """Book one attempt that is sent now."""
+        """Record an attempt that is being sent now."""
         policies = self._policies
         self.sent += 1
         self.tried.add(replica_id)
@@ -56,8 +56,11 @@ class Attempts:
             self._permits.append((replica_id, permit))
 
     def learn(self, result: AttemptResult, now_s: float) -> None:
-        """Book a result and its losers, and tell all who learn from it."""
+        """Record a result and its losers, and tell every policy that learns from it."""
         self.results.append(result)
+        # The order matters: `_end` fills `stuck_on`, which the budgets read; and breakers come last, because they count
+        # only
+        # failures that the ejector has blamed on a replica.
         for attempt in (*result.losers, result):
             self._end(attempt, now_s)
         self._tell_budgets(result, now_s)
@@ -66,13 +69,13 @@ class Attempts:
             self._tell_breakers(result, blamed, now_s)
 
     def add_tokens(self, token_ids: TokenIds) -> None:
-        """Note tokens that reached the client."""
+        """Record tokens that have reached the client."""
         if token_ids:
             self.tokens = joined(self.tokens, token_ids)
             self.stuck_on.clear()
 
-    def let_go(self, now_s: float) -> None:
-        """End what is still open: the client left, or nobody could be blamed."""
+    def release(self, now_s: float) -> None:
+        """Release everything still held: the client left, or no replica could be blamed."""
         for replica_id, started_s in self._open.items():
             if self._policies.progress is not None:
                 aborted = AttemptResult(replica_id, FinishReason.ABORT, started_s=started_s, ended_s=now_s)
@@ -84,7 +87,7 @@ class Attempts:
     # --- telling ---------------------------------------------------------------------------------------------------
 
     def _end(self, attempt: AttemptResult, now_s: float) -> None:
-        """Book one attempt, a hedge's loser or the one that counts."""
+        """Record the end of one attempt: a hedge's loser, or the one that counts."""
         self._open.pop(attempt.replica_id, None)
         self.add_tokens(attempt.token_ids)
         if _broke(attempt):
@@ -106,13 +109,13 @@ class Attempts:
             opinions.record(result.ok, now_s)
 
     def _blamed(self, result: AttemptResult, now_s: float) -> tuple[str, ...]:
-        """Return the replicas that this result counts against; without an ejector, whoever failed."""
+        """Return the replicas that this result counts against; without an ejector, every replica that failed."""
         if self._policies.ejector is not None:
             return self._policies.ejector.record(self._request.request_id, result, now_s)
         return tuple(one.replica_id for one in (*result.losers, result) if is_suspicious(one))
 
     def _tell_breakers(self, result: AttemptResult, blamed: tuple[str, ...], now_s: float) -> None:
-        """Settle the permits of those who are proven good or bad; the others wait for the story's end."""
+        """Settle the permits of replicas proven good or bad; the others stay open until the story ends."""
         assert self._policies.breakers is not None
         verdicts = dict.fromkeys(blamed, False)
         if is_success(result):
@@ -129,7 +132,7 @@ def _broke(attempt: AttemptResult) -> bool:
 
 
 def joined(first: TokenIds, second: TokenIds) -> TokenIds:
-    """Return one after the other; two ranges that continue each other stay a range."""
+    """Return both, concatenated; two ranges that meet stay a range."""
     if not first:
         return second
     if isinstance(first, range) and isinstance(second, range) and first.stop == second.start:

@@ -1,10 +1,10 @@
-"""Everything that decides how one request gets through, as one value: pass it to `dispatch`, or to a backend.
+"""All the policies that decide how a request is handled, as one value to pass to `dispatch` or to a backend.
 
-Each part is a small policy of a module of its own and may be left out (None). Parts that remember (budget, ejector,
-progress watch, breakers) make a bundle belong to one gateway: two gateways need two bundles.
+Each part is a small policy with its own module, and may be left out (None). Some parts keep state (budget, ejector,
+progress watch, breakers), so a bundle belongs to one gateway: two gateways need two bundles.
 
-The defaults are those of the live gateway, and say what it is for: fail over quickly, never multiply the load, and
-blame nobody who is not guilty.
+The defaults are the live gateway's, and state its aims: fail over quickly, never multiply the load, and never blame an
+innocent replica.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Breakers = defaultdict[str, Breaker]
 
 
 def breakers(make: Callable[[], Breaker] = Breaker) -> Breakers:
-    """Return one breaker per replica, made when the replica is first met."""
+    """Return one breaker per replica, created when the replica is first used."""
     return defaultdict(make)
 
 
@@ -41,17 +41,17 @@ class Policies:
     router: Router | None = None  # narrows the fleet before the balancer picks
     retry: RetryPolicy = field(default_factory=Backoff)
     budget: Budget | None = field(default_factory=RetryBudget)  # asked before every retry and hedge
-    # A 500 may be the request's fault or the replica's: another replica knows. This says whether such questions still
-    # pay; when many were answered "the request's", it refuses (gRPC's throttle: 5 in a row, then one per 10 successes).
+    # A 500 may be the request's fault or the replica's, and asking another replica settles it. This budget stops asking
+    # once the answer has mostly been "the request's" (gRPC's throttle: 5 in a row, then one per 10 successes).
     second_opinions: Budget | None = field(default_factory=TokenThrottle)
     ejector: Ejector | None = field(default_factory=Ejector)
     progress: ProgressWatch | None = field(default_factory=ProgressWatch)
-    breakers: Breakers | None = None  # the ejector does their work here, with one view of all replicas
-    hedge_after_s: float | None = None  # hedging costs load, so it must be wanted; the p95 of the first token is usual
-    first_token_s: float | None = 30.0  # wait so long for a first token where another replica could be asked; then do
-    first_token_share: float | None = 1 / 3  # ... or this share of what is left until the deadline, if that is less
-    resume: bool = False  # continue a broken stream elsewhere, after the tokens that the client already has
-    same_replica: bool = False  # when all were tried, begin again with the first: what a naive client does
+    breakers: Breakers | None = None  # off: the ejector does their job, and sees all replicas at once
+    hedge_after_s: float | None = None  # off: hedging adds load; the usual value is the p95 of the time to first token
+    first_token_s: float | None = 30.0  # wait this long for a first token if another replica could be asked instead ...
+    first_token_share: float | None = 1 / 3  # ... or this share of the time left to the deadline, if that is less
+    resume: bool = False  # continue a broken stream elsewhere, after the tokens the client already has
+    same_replica: bool = False  # once all have been tried, start over with the same ones: what a naive client does
 
     def __post_init__(self) -> None:
         for name in ("hedge_after_s", "first_token_s", "first_token_share"):
@@ -60,7 +60,7 @@ class Policies:
                 raise SetupError(f"{name} ({value}) must be 0 or more, or None")
 
     def first_token_within_s(self, left_s: float | None) -> float | None:
-        """Return how long an attempt may take to its first token, with `left_s` to the request's deadline."""
+        """Return how long an attempt may take to produce its first token, `left_s` before the request's deadline."""
         if left_s is None or self.first_token_share is None:
             return self.first_token_s
         share_s = left_s * self.first_token_share
@@ -68,7 +68,7 @@ class Policies:
 
 
 class HealthTick:
-    """A control loop that tells the bundle's health policies what the probes have found, and who has left."""
+    """A control loop that tells the bundle's health policies what the probes found and which replicas have left."""
 
     def __init__(self, policies: Policies) -> None:
         self._ejector = policies.ejector

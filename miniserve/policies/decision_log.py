@@ -1,7 +1,7 @@
-"""What was decided, when and for which request: the same story can be read and compared in both worlds.
+"""What was decided, when and for which request, so that a simulated run and a live run can be compared.
 
-Wrapped around a story, it writes down what passes and changes nothing. Equal logs of a simulated and a live run are the
-proof that they decided alike.
+Wrapped around a story, it records every effect and result and changes nothing. If a simulated and a live run leave
+equal logs, they made the same decisions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OnDecision = Callable[[Decision], None]
 
 
 def logged(story: Story, request_id: str, clock: Clock, write: OnDecision) -> Story:
-    """Tell `story`, and every decision in it and every result to `write`."""
+    """Run `story` unchanged, passing each of its decisions and results to `write`."""
 
     def note(*what: object) -> None:
         write(Decision(clock(), request_id, what))
@@ -48,7 +48,7 @@ def logged(story: Story, request_id: str, clock: Clock, write: OnDecision) -> St
                 raise
             if result is not None:
                 for attempt in (*result.losers, result):
-                    note("result", *_told(attempt))
+                    note("result", *_fields(attempt))
     finally:
         story.close()
 
@@ -71,7 +71,7 @@ def _noted(effect: Effect, note: Callable[..., None]) -> Effect:
     return effect
 
 
-def _told(attempt: AttemptResult) -> tuple[object, ...]:
+def _fields(attempt: AttemptResult) -> tuple[object, ...]:
     times = (attempt.started_s, attempt.first_token_s, attempt.ended_s)
     return attempt.replica_id, attempt.finish_reason, _named(attempt.error), len(attempt.token_ids), *times
 

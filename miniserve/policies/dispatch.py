@@ -1,22 +1,22 @@
-"""One request's story, told once: choose a replica, send, and on failure decide whether and where to go on.
+"""One request's story: choose a replica, send, and on failure decide whether and where to try again.
 
     admitted? ──> choose ──> Send ──> ok ─────────────────────────────> Outcome
                     ^         |  (or Hedge: a second attempt races the first)
-                    |         └─> failed ──> may it be repeated? who pays? ──no──> Outcome with the last error
+                    |         └─> failed ──> can it be repeated? affordable? ──no──> Outcome with the last error
                     └── Sleep <──────────────────────────────────yes──┘
 
-A generator of effects (`types.Effect`): it yields `Send`, `Hedge` or `Sleep`, its driver performs that and sends back
-an `AttemptResult`; so the same story runs under asyncio and under simulated time. Knows views of replicas, results of
-attempts, and the time; asks the policies of its `Resilience` bundle, and tells them what happened. Does not know
-tokens on their way (the driver passes those straight to the client), nor sockets.
+A story is a generator of effects (`types.Effect`): it yields `Send`, `Hedge` or `Sleep`; its driver performs that
+effect and sends back an `AttemptResult`. So the same story runs under asyncio and in simulated time. It knows views of
+replicas, results of attempts, and the time; it asks the policies in its `Policies` bundle and tells them what happened.
+It never sees tokens in flight (the driver passes those straight to the client) or sockets.
 
-**Before the first token** nobody has seen anything, so a failed attempt can be repeated elsewhere. **Afterwards** the
-client holds half an answer: it can only be continued, by sending along what the client has (`resume_ids`).
+**Before the first token** the client has seen nothing, so a failed attempt can be repeated elsewhere. **Afterwards**
+the client holds part of an answer, which can only be continued, by sending along what it already has (`resume_ids`).
 
-**Who is to blame?** A request that breaks two replicas at the same place is poison and is not tried on a third. A 500
-is asked about once, elsewhere, as long as such questions pay (`Resilience.second_opinions`).
+**Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third. A 500
+is tried on one other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
 
-When the client leaves, the driver says so with `leave`: the story yields nothing more, and gives back what it held.
+When the client leaves, the driver calls `cancel`: the story yields nothing more, and releases what it held.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
 from miniserve.types import Clock, FleetView, Hedge, Outcome, ReplicaView, Request, Send, Sleep, Story, TokenIds
 
-RETRY_AFTER_S = 1.0  # what a client is told to wait when no replica is ready: two rounds of health probes
+RETRY_AFTER_S = 1.0  # how long a client is told to wait when no replica is ready: two rounds of health probes
 
 
 def dispatch(request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Policies) -> Story:
-    """Tell `request`'s story. `request.deadline_s` is a time of `clock`, which is the driver's clock too.
+    """Return `request`'s story. `request.deadline_s` is read on `clock`, which must be the driver's clock.
 
     Raises: PolicyError, naming the policy and the request, when a policy breaks its contract.
     """
-    told = _Dispatch(request, fleet, clock, policies)
-    return told.story() if policies.admission is None else told.story_behind(policies.admission)
+    one = _Dispatch(request, fleet, clock, policies)
+    return one.story() if policies.admission is None else one.story_if_admitted(policies.admission)
 
 
 class ClientLeft(BaseException):
-    """Thrown into a story whose client has left; `token_ids`: what had come of the attempt under way."""
+    """Thrown into a story whose client has left; `token_ids`: what the current attempt had delivered."""
 
     def __init__(self, token_ids: TokenIds = ()) -> None:
         super().__init__(token_ids)
@@ -53,15 +53,15 @@ class ClientLeft(BaseException):
 
 
 def cancel(story: Story, token_ids: TokenIds = ()) -> None:
-    """End `story` here; nothing, if it has ended. `token_ids`: what had come of the attempt under way."""
+    """End `story`, if it has not ended yet. `token_ids`: what the current attempt had delivered."""
     with suppress(ClientLeft, StopIteration):
         story.throw(ClientLeft(token_ids))
 
 
 class _Dispatch:
-    """One story: what it is told with, and what has been told so far."""
+    """One story: what it works with, and what has happened in it so far."""
 
-    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_somebody_hangs")
+    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_some_hang")
 
     def __init__(self, request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Policies) -> None:
         self._request = request
@@ -69,10 +69,10 @@ class _Dispatch:
         self._clock = clock
         self._policies = policies
         self._attempts = Attempts(request, policies)
-        self._somebody_hangs = False  # as of the last look at the fleet
+        self._some_hang = False  # as of the last look at the fleet
 
-    def story_behind(self, admission: Admission) -> Story:
-        """Knock at the door, and tell the story if it opens."""
+    def story_if_admitted(self, admission: Admission) -> Story:
+        """Ask the admission policy first; go on with the story if it admits the request."""
         request, now_s = self._request, self._clock()
         verdict = ask_about(admission, request, lambda: admission.decide(request, self._fleet(), now_s))
         if isinstance(verdict, Reject):
@@ -103,12 +103,12 @@ class _Dispatch:
             attempts.add_tokens(left.token_ids)
             raise
         finally:
-            attempts.let_go(self._clock())
+            attempts.release(self._clock())
 
     # --- where to --------------------------------------------------------------------------------------------------
 
     def _next_effect(self) -> Send | Hedge | None:
-        """Return the next attempt; None when there is nobody to send to, or no time."""
+        """Return the next attempt; None if there is no replica to send to, or no time left."""
         now_s = self._clock()
         left_s = self._left_s(now_s)
         if left_s is not None and left_s <= 0:
@@ -122,15 +122,15 @@ class _Dispatch:
         return Hedge(first, self._policies.hedge_after_s, self._second)
 
     def _second(self) -> Send | None:
-        """Return the other half of a hedge, chosen when it is needed and if it can be paid for."""
+        """Return the other half of a hedge: chosen only when it is needed, and only if the budget allows it."""
         now_s = self._clock()
         candidates = self._untried(self._candidates(now_s))
         return self._send(candidates, now_s) if candidates and self._pays(now_s) else None
 
     def _trial(self, candidates: tuple[ReplicaView, ...], now_s: float) -> Hedge | None:
-        """Let a replica that seems to hang prove itself, beside an ordinary attempt on which the answer can rest."""
+        """Let a replica that seems to hang prove itself, alongside an ordinary attempt that the client can rely on."""
         progress = self._policies.progress
-        if progress is None or not self._somebody_hangs or not (others := self._untried(candidates)):
+        if progress is None or not self._some_hang or not (others := self._untried(candidates)):
             return None
         left_out = [view for view in self._untried(self._routed()) if view not in others]
         suspect = progress.trial(left_out, now_s)
@@ -139,14 +139,17 @@ class _Dispatch:
         return Hedge(self._send_to(suspect, now_s), 0.0, lambda: self._send(others, now_s))
 
     def _candidates(self, now_s: float) -> tuple[ReplicaView, ...]:
-        """Return who may be sent to: the healthy, and of those the untried."""
+        """Return the replicas that may be used: the healthy ones and, of those, the untried."""
         policies = self._policies
         replicas = self._routed()
+        # Health before "untried": the ejector and the progress watch each give up filtering when too many replicas are
+        # bad,
+        # and must judge that by the whole route, not by what this request has left to try. Breakers have no such rule.
         if policies.ejector is not None:
             replicas = policies.ejector.admitted(replicas, now_s)
         if policies.progress is not None:
             progressing = policies.progress.admitted(replicas, now_s)
-            self._somebody_hangs = len(progressing) < len(replicas)
+            self._some_hang = len(progressing) < len(replicas)
             replicas = progressing
         if policies.breakers is not None:
             replicas = tuple(view for view in replicas if policies.breakers[view.replica_id].allows(now_s))
@@ -175,7 +178,7 @@ class _Dispatch:
         return self._send_to(replica_id, now_s, others=len(candidates) > 1)
 
     def _send_to(self, replica_id: str, now_s: float, *, others: bool = False) -> Send:
-        """Begin an attempt. Only where `others` could be asked instead is its first token waited for with a limit."""
+        """Begin an attempt. Its wait for a first token is limited only if `others` could be asked instead."""
         left_s = self._left_s(now_s)
         within_s = self._policies.first_token_within_s(left_s) if others else None
         send = Send(replica_id, self._rest_of_request(), self._attempts.sent, within_s, left_s)
@@ -202,7 +205,7 @@ class _Dispatch:
     # --- whether to go on ------------------------------------------------------------------------------------------
 
     def _wait_s(self, error: Exception) -> float | None:
-        """Return how long to wait before another attempt after `error`, None to give up."""
+        """Return how long to wait before another attempt after `error`, or None to give up."""
         now_s = self._clock()
         if len(self._attempts.stuck_on) > 1 or not self._can_go_on():
             return None
@@ -225,12 +228,12 @@ class _Dispatch:
         return wait_s
 
     def _can_go_on(self) -> bool:
-        """Say whether a new attempt could give the client what it lacks, and nothing twice."""
+        """Return whether a new attempt could give the client what it lacks without repeating anything."""
         tokens = self._attempts.tokens
         return not tokens or (self._policies.resume and len(tokens) < self._request.sampling.max_tokens)
 
     def _may_ask_another(self, now_s: float) -> bool:
-        """Say whether to ask another replica about a 500, which is the request's own fault more often than not."""
+        """Return whether to try another replica after a 500, which is usually the request's own fault."""
         opinions = self._policies.second_opinions
         if opinions is None or self._attempts.tokens or not self._untried(self._candidates(now_s)):
             return False
@@ -242,7 +245,7 @@ class _Dispatch:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def _computed_tokens(self) -> int | None:
-        """Return what the request has cost as far as is known here; None if it was never sent."""
+        """Return the tokens computed for the request, as far as is known here; None if it was never sent."""
         attempts = self._attempts
         return len(self._request.prompt_ids) + len(attempts.tokens) if attempts.sent else None
 

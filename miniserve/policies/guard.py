@@ -1,4 +1,4 @@
-"""Policies may be anybody's: ask one, and if it breaks its contract, say which one and at which request."""
+"""Anyone may write a policy: call it, and if it breaks its contract, say which policy it was and on which request."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _T = TypeVar("_T")
 
 
 def ask_about(policy: object, request: Request, question: Callable[[], _T]) -> _T:
-    """Return `question()`, which asks `policy` about `request`. Raises: PolicyError in place of whatever it raises."""
+    """Return `question()`, which asks `policy` about `request`. Raises: PolicyError in place of any error it raises."""
     return call_policy(policy, _about(request), question)
 
 
 def call_policy(policy: object, about: str, question: Callable[[], _T]) -> _T:
-    """Do the same where it is not about a request: `about` is what it failed on."""
+    """Do the same for a question that is not about a request; the error says it failed on `about`."""
     try:
         return question()
     except (Exception, SystemExit) as error:
@@ -29,7 +29,7 @@ def call_policy(policy: object, about: str, question: Callable[[], _T]) -> _T:
 
 
 def _is_of_a_change(error: BaseException) -> bool:
-    """Say whether a frozen object refused it: to change a field, or to get a new one (a TypeError of `__setattr__`)."""
+    """Return whether a frozen object raised this, refusing to change or gain a field (a TypeError in `__setattr__`)."""
     frames = list(traceback.walk_tb(error.__traceback__))
     refused = bool(frames) and frames[-1][0].f_code.co_name in ("__setattr__", "__delattr__")
     return isinstance(error, FrozenInstanceError) or (refused and isinstance(error, TypeError))

@@ -1,7 +1,7 @@
-"""What a fleet costs: a machine is paid for from the moment it is asked for until it is given back.
+"""What a fleet costs: a machine is paid for from the moment it is ordered until it is given back.
 
-Cold starts, idle hours, and the time between a crash and its restart are paid like any other. An `Account` follows one
-replica; a `Bill` adds accounts up by hardware and by kind of purchase. Knows times and prices only.
+Cold starts, idle hours, and the time between a crash and a restart cost the same as any other time. An `Account`
+follows one replica; a `Bill` adds accounts up by hardware and kind of purchase. Knows only times and prices.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Account:
-    """One replica's time. Busy means that at least one request is in it or on its way to or from it."""
+    """One replica's time. Busy means that at least one request is in it, or on its way to or from it."""
 
     replica_id: str
     hardware: str
@@ -47,13 +47,13 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class BillLine:
-    """Replicas of one hardware type, bought one way, together."""
+    """All replicas of one hardware type and kind of purchase."""
 
     hardware: str
     spot: bool
     replicas: int
     paid_s: float  # replica-seconds
-    starting_s: float  # of them, before the first request could come
+    starting_s: float  # of these, before the first request could come
     busy_s: float
     usd: float
 
@@ -75,7 +75,7 @@ class BillLine:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """All replicas that a fleet ever had: by hardware and purchase, and each for itself in the order they came."""
+    """All replicas that a fleet ever had: by hardware and purchase, and one by one in order of arrival."""
 
     lines: tuple[BillLine, ...]
     replicas: tuple[tuple[str, BillLine], ...]

@@ -1,10 +1,10 @@
-"""Clients that lose patience: after `timeout_s` they hang up and, if their policy says so, send the same thing again.
+"""Clients that lose patience: after `timeout_s` they hang up and, if their policy says so, send the same request again.
 
-To the fleet every try is a new request; nobody tells it that the old one's answer is no longer wanted but the aborted
-stream. That is what makes overload last: the fleet works on what nobody waits for, while the same people ask again.
-Retries of a gateway (`policies.dispatch`) happen within one request and its deadline; these happen outside.
+To the fleet every try is a new request; only the aborted stream shows that the old answer is no longer wanted. That is
+what makes overload last: the fleet works on answers that no one is waiting for, while the same people ask again. A
+gateway's retries (`policies.dispatch`) happen within one request and its deadline; these happen outside.
 
-A try is called "ID~N", so that a fault plan knows it for the same request.
+A try is called "ID~N", so that a fault plan recognises it as the same request.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ImpatientClients:
         return replace(request, request_id=request_id, arrived_s=now_s, deadline_s=deadline_s)
 
     def _wait_s(self, failures: int, error: Exception, request: Request, now_s: float) -> float | None:
-        if isinstance(error, DeadlineExceeded):  # to this client nothing is over: the limit was its own
+        if isinstance(error, DeadlineExceeded):  # the limit was this client's own, so it may ask again
             error = Overloaded(f"no answer within {self.timeout_s:g} s", code="client_timeout")
         wait_s = self.retry.delay_s(failures, error, now_s, request.deadline_s)
         if wait_s is None or (self.budget is not None and not self.budget.withdraw(now_s)):

@@ -1,8 +1,8 @@
-"""Several policies on the same demand: run each on the same seeds, and say what differs by more than luck.
+"""Several policies on the same demand: run each on the same seeds, and report what differs by more than chance.
 
-A `case` is a scenario with a name: another balancer, another retry policy, another fleet. All cases see the same
-arrivals, lengths and faults seed by seed (common random numbers), so their differences are the policies' own. Where the
-scenario has faults, the shares of well-served requests before, during and after them show who recovers.
+A `case` is a named scenario: another balancer, another retry policy, another fleet. Seed by seed, all cases see the
+same arrivals, lengths and faults (common random numbers), so any difference is due to the policies. If the scenario has
+faults, the shares of well-served requests before, during and after them show which policies recover.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WINDOWS = 80  # points of a rate over time
 
 @dataclass(frozen=True, slots=True)
 class FaultPhase:
-    """A stretch of time; requests belong to the one in which they arrive."""
+    """A stretch of time; a request belongs to the one in which it arrives."""
 
     name: str
     start_s: float
@@ -40,7 +40,7 @@ class FaultPhase:
 
 
 def phases(scenario: Scenario) -> tuple[FaultPhase, ...]:
-    """Return the times before, during and after the scenario's faults; none if nothing happens to replicas."""
+    """Return the phases before, during and after the scenario's faults; none if no replica has a fault."""
     events = scenario.faults.events
     if not events:
         return ()
@@ -49,7 +49,7 @@ def phases(scenario: Scenario) -> tuple[FaultPhase, ...]:
     stretches = (
         ("before", 0.0, start_s),
         (DURING, start_s, end_s),
-        ("as long after it", end_s, again_s),
+        ("just after it", end_s, again_s),
         ("later", again_s, math.inf),
     )
     return tuple(FaultPhase(*stretch) for stretch in stretches if stretch[1] < stretch[2])
@@ -57,20 +57,22 @@ def phases(scenario: Scenario) -> tuple[FaultPhase, ...]:
 
 @dataclass(slots=True)
 class PolicyComparison:
-    """All runs so far. Of each case only the first run is kept whole, of the others their figures."""
+    """All runs so far. For each case only the first run is kept whole; for the others, only the figures."""
 
     cases: Mapping[str, Scenario]
     seeds: Sequence[int]
     first: dict[str, SimResult] = field(default_factory=dict)
     figures: dict[str, list[Figures]] = field(default_factory=dict)
-    shares: dict[str, list[dict[str, float]]] = field(default_factory=dict)  # case -> per seed: phase -> served well
+    shares: dict[str, list[dict[str, float]]] = field(
+        default_factory=dict
+    )  # case -> per seed: phase -> share served well
     stopped: str | None = None
     interrupted: bool = False
-    with_ledger: bool = False  # say who caused the bill of each case's first run
-    should_stop: bool = False  # set it, from a signal handler for one, to end the run at its next event
+    with_ledger: bool = False  # show who caused the bill of each case's first run
+    should_stop: bool = False  # set it, for example from a signal handler, to end the run at its next event
 
     def run(self, on_progress: OnCaseProgress | None = None) -> PolicyComparison:
-        """Run every case on every seed, seed by seed; stop at the first run that ends early, and keep what is there."""
+        """Run every case on every seed, seed by seed; stop at the first run that ends early, keeping what is done."""
         for seed in self.seeds:
             for name, scenario in self.cases.items():
                 tell = None if on_progress is None else _telling(on_progress, name, seed)
@@ -106,7 +108,7 @@ class PolicyComparison:
         return min((len(self.figures.get(name, ())) for name in self.cases), default=0)
 
     def comparison(self) -> Comparison | None:
-        """Return the paired differences to the first case; None with fewer than two cases or seeds."""
+        """Return the paired differences from the first case; None with fewer than two cases or seeds."""
         seeds = self.complete_seeds
         if len(self.cases) < 2 or seeds < 2:
             return None
@@ -115,7 +117,7 @@ class PolicyComparison:
         return compare(runs, told)
 
     def table(self) -> Table:
-        """Return the figures of every case side by side: means over the seeds, with 95 % intervals if there are two."""
+        """Return the figures of all cases side by side: means over the seeds, with 95 % intervals from two seeds on."""
         seeds = self.complete_seeds
         table = Table(title=f"mean of {seeds} seeds" + (" and 95 % interval" if seeds > 1 else ""))
         table.add_column("metric")
@@ -128,7 +130,7 @@ class PolicyComparison:
         return table
 
     def phase_table(self) -> Table | None:
-        """Return the shares of well-served requests by phase; None if the first case has no faults in time."""
+        """Return the shares of well-served requests by phase; None if the first case has no timed faults."""
         names = [phase.name for phase in phases(next(iter(self.cases.values())))]
         if not names or not self.complete_seeds:
             return None
@@ -143,7 +145,7 @@ class PolicyComparison:
         return table
 
     def plot(self, path: Path) -> Path:
-        """Write a figure: one run in full, or the cases over each other (on the first seed)."""
+        """Write a figure: a single case in full, or all cases overlaid (on the first seed)."""
         if len(self.cases) == 1:
             return next(iter(self.first.values())).plot(path)
         sizes = {name: line for name, result in self.first.items() if (line := _size(result)) is not None}

@@ -1,10 +1,11 @@
-"""Policies meet virtual time: perform what `policies.dispatch` asks for, in simpy. The mirror of `gateway/drive.py`.
+"""Policies meet virtual time: perform the effects of `policies.dispatch` in simpy. The mirror of `gateway/drive.py`.
 
-Knows simpy and the simulated fleet; decides nothing. There is no client to stream to: an attempt is over when it is
-over, and then its tokens are counted.
+Knows simpy and the simulated fleet; decides nothing. There is no client to stream to: an attempt's tokens are counted
+when it ends.
 
-**Ties.** What happens at one instant happens in the order that `live.virtual_time` states, in both worlds. A token that
-comes at the very instant of a limit comes too late: limits are timers, tokens come in a replica's turn.
+**Ties.** Events at one instant happen in the order that `sim.timers` states; the parity tests hold the live world to
+the same order. A token that comes at the very instant of a limit is too late: limits are timers, and tokens come in a
+replica's turn.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _Process = Generator[simpy.Event, Any, AttemptResult]
 
 
 def run(env: simpy.Environment, story: Story, fleet: SimFleet) -> Generator[simpy.Event, Any, Outcome]:
-    """Perform `story` as a simpy process. A client that leaves interrupts it, and what runs for it is aborted.
+    """Perform `story` as a simpy process. A client that leaves interrupts it; its running attempts are aborted.
 
     Raises: PolicyError, when a policy breaks its contract.
     """
@@ -51,7 +52,7 @@ def run(env: simpy.Environment, story: Story, fleet: SimFleet) -> Generator[simp
 
 
 def start_control(fleet: SimFleet, policies: Policies, *, tick_interval_s: float = 0.5) -> None:
-    """Start the control loops that a live gateway has. Before the first replica is added: ticks then precede probes."""
+    """Start the control loops that a live gateway has. Call it before adding replicas, so that ticks precede probes."""
     tick = HealthTick(policies)
     fleet.every(tick_interval_s, lambda now_s: tick(now_s, fleet.view()))
 
@@ -107,11 +108,11 @@ class _Attempt:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has brought a token."""
+        """Whether it has produced a token."""
         return self.attempt is not None and self.attempt.first_token_s is not None
 
     def on_news(self, tell: Callable[[_Attempt], None]) -> None:
-        """Call `tell` once: at its first token, or its end without one."""
+        """Call `tell` once: at the first token, or at an end without one."""
         is_told = False
 
         def once(_: simpy.Event | None) -> None:
@@ -128,7 +129,7 @@ class _Attempt:
             self.attempt.ended.callbacks.append(once)
 
     def tokens_sent(self) -> TokenIds:
-        """Return the tokens made so far: they count on from the last one that it was given."""
+        """Return the tokens made so far: they count up from the last one in the request."""
         if self.attempt is None:
             return ()
         request = self._send.request
@@ -136,7 +137,7 @@ class _Attempt:
         return range(last + 1, last + 1 + self.attempt.tokens_sent())
 
     def result(self, losers: tuple[AttemptResult, ...] = ()) -> AttemptResult:
-        """Return how it ended, just now."""
+        """Return how it ended; it has ended just now."""
         attempt, started_s, now_s = self.attempt, self._started_s, self._env.now
         if attempt is None:
             return AttemptResult(self._send.replica_id, None, (), self._error, started_s, None, now_s, losers)
@@ -154,14 +155,14 @@ class _Attempt:
         )
 
     def stop(self) -> bool:
-        """Abort it if it still runs; say whether it did."""
+        """Abort it if it is still running; return whether it was."""
         if self.attempt is None or self.attempt.ended.triggered:
             return False
         self.attempt.abort()
         return True
 
     def lose(self) -> AttemptResult:
-        """Stop it if it still runs; return how it ended. Nothing of it has reached the client."""
+        """Stop it if it is still running; return how it ended. None of it has reached the client."""
         attempt, error, first_token_s, ended_s = self.attempt, self._error, None, self._news_s
         if attempt is not None:
             error, first_token_s = error or attempt.error, attempt.first_token_s
@@ -171,9 +172,9 @@ class _Attempt:
 
 
 class _Race:
-    """One `Hedge`, performed: whoever brings the first token goes on.
+    """One `Hedge`, performed: the attempt that produces the first token goes on.
 
-    What is heard here is heard one turn of the event loop after it happened, since the live race's lanes are tasks.
+    News arrives here one turn of the event loop after it happened, as in the live race, whose lanes are tasks.
     """
 
     def __init__(self, env: simpy.Environment, fleet: SimFleet, hedge: Hedge) -> None:
@@ -182,12 +183,14 @@ class _Race:
         self._hedge = hedge
         self._lanes: list[_Attempt] = []
         self._winner: _Attempt | None = None
-        self._news: list[_Attempt] = []  # lanes with a first token, or at their end without one; not heard of yet
+        self._news: list[_Attempt] = []  # lanes with a first token, or an end without one, not handled yet
         self._wake: simpy.Event = env.event()
 
     def run(self) -> _Process:
         try:
-            self._winner = winner = yield from self._first_to_bring_one()
+            self._winner = winner = yield from self._first_with_token()
+            # Losers stop at the winner's first token, not at its end: from then on they would only waste the fleet's
+            # time.
             losers = tuple(lane.lose() for lane in self._lanes if lane is not winner)
             if winner.attempt is not None and not winner.attempt.ended.processed:
                 yield winner.attempt.ended
@@ -200,8 +203,8 @@ class _Race:
     def tokens_sent(self) -> TokenIds:
         return () if self._winner is None else self._winner.tokens_sent()
 
-    def _first_to_bring_one(self) -> Generator[simpy.Event, Any, _Attempt]:
-        """Return the lane that brings a token first; if both fail, the last of them."""
+    def _first_with_token(self) -> Generator[simpy.Event, Any, _Attempt]:
+        """Return the lane that produces a token first or, if both fail, the last to fail."""
         hedge_at_s = self._env.now + self._hedge.after_s
         self._env.timeout(self._hedge.after_s).callbacks.append(self._wake_up)
         yield from self._start(self._hedge.first)

@@ -1,13 +1,13 @@
-"""The simulated fleet: replicas that start, drain, crash, hang, slow down, are cut off, interrupted, and paid for.
+"""The simulated fleet: replicas that start, drain, crash, hang, slow down, lose their connection, and cost money.
 
     add ──> STARTING ── provision, load, warm up ──> READY ── drain ──> DRAINING ── last answer out ──> gone
                                     ^                  |
                                     +── restart <── crash: DOWN after `misses_until_down` missed probes
 
-The mirror of `live.fleet` with the same two kinds of knowledge: `outstanding` is counted here and always true; the rest
-of a view comes from probes and is as old as its `as_of_s` (`probe_interval_s=0`: always fresh, and states too). What
-happens to replicas comes from calls (a control loop, a test) or from a `FaultPlan`; luck is keyed, so two policies face
-the same. At one instant the fleet's own timers come before arrivals (`sim.timers`).
+The mirror of `gateway.fleet`, with the same two kinds of knowledge: `outstanding` is counted here and always true; the
+rest of a view comes from probes and is as old as its `as_of_s` (with `probe_interval_s=0` it is always fresh, states
+included). Changes to replicas come from calls (a control loop, a test) or from a `FaultPlan`; random draws are keyed,
+so two policies face the same randomness. At one instant the fleet's own timers come before arrivals (`sim.timers`).
 
 Knows simpy and its replicas; decides nothing about requests.
 """
@@ -42,7 +42,7 @@ _NO_FAULTS = NoFaults()
 
 @dataclass(frozen=True, slots=True)
 class LifecycleEvent:
-    """Something that happened to a replica: for plots and tests."""
+    """Something that happened to a replica, for plots and tests."""
 
     at_s: float
     replica_id: str
@@ -50,7 +50,7 @@ class LifecycleEvent:
 
 
 class SimFleet:
-    """Replicas in virtual time. `seed` is the luck of cold starts and spot interruptions."""
+    """Replicas in virtual time. `seed` drives cold starts and spot interruptions."""
 
     def __init__(
         self,
@@ -77,14 +77,15 @@ class SimFleet:
         self._members: dict[str, SimMember] = {}
         self._accounts: list[Account] = []
         for event in faults.replica_events():
-            after(env, event.at_s - env.now, partial(self.suffer, event))
+            after(env, event.at_s - env.now, partial(self.begin_fault, event))
 
     # --- membership ------------------------------------------------------------------------------------------------
 
     def add(self, spec: ReplicaSpec, replica_id: str | None = None, *, ready: bool = False) -> str:
-        """Ask for a replica; return its id. It is paid for from now on, and takes requests when its cold start is over.
+        """Order a replica; return its id. It costs money from now on, and takes requests once its cold start is over.
 
-        `ready=True` skips the cold start, for the replicas that a run begins with. Raises: ValueError for an id in use.
+        `ready=True` skips the cold start, for replicas present at the start of a run. Raises: ValueError if the id is
+        in use.
         """
         number = len(self._accounts)
         replica_id = f"r{number}" if replica_id is None else replica_id
@@ -95,9 +96,9 @@ class SimFleet:
         self._accounts.append(member.account)
         self._note(member, "added")
         if spec.spot and spec.interruptions_per_hour > 0:
-            luck = uniform("spot", *member.luck_key)
-            given_back_s = -math.log1p(-luck) / spec.interruptions_per_hour * 3600
-            after(self.env, given_back_s, partial(self._interrupt, member))
+            draw = uniform("spot", *member.random_key)
+            reclaimed_s = -math.log1p(-draw) / spec.interruptions_per_hour * 3600
+            after(self.env, reclaimed_s, partial(self._interrupt, member))
         self._start(member, provisioned=False, at_once=ready)
         return replica_id
 
@@ -121,10 +122,10 @@ class SimFleet:
             self._meter.rent(account, spec.version)
             replica.on_step = self._meter.spend
         namesakes = sum(earlier.replica_id == replica_id for earlier in self._accounts)
-        return SimMember(replica_id, spec, replica, account, luck_key=(self._seed, replica_id, namesakes))
+        return SimMember(replica_id, spec, replica, account, random_key=(self._seed, replica_id, namesakes))
 
     def drain(self, replica_id: str) -> None:
-        """Send nothing new there; when what runs has finished, the replica is removed. Nothing if it has gone."""
+        """Send nothing new there, and remove the replica once its requests have finished. No effect if it has gone."""
         if (member := self._members.get(replica_id)) and not member.is_draining:
             member.is_draining = True
             member.set_state(ReplicaState.DRAINING)
@@ -132,7 +133,7 @@ class SimFleet:
             self._remove_if_drained(member)
 
     def remove(self, replica_id: str) -> None:
-        """Give a replica back at once; what is still running there is cut off. Nothing if it has gone."""
+        """Give a replica back at once; requests still running there are cut off. No effect if it has gone."""
         if member := self._members.pop(replica_id, None):
             member.die(stopped())
             self._prober.forget(member)
@@ -140,11 +141,11 @@ class SimFleet:
             self._note(member, "removed")
 
     def mark_down(self, replica_id: str) -> None:
-        """Believe somebody who saw the process die, instead of waiting for probes to miss it."""
+        """Mark a replica DOWN because its process was seen to die, without waiting for missed probes."""
         if member := self._members.get(replica_id):
             member.set_state(ReplicaState.DOWN)
 
-    # --- what others see -------------------------------------------------------------------------------------------
+    # --- views and accounts ----------------------------------------------------------------------------------------
 
     def view(self) -> FleetView:
         if self._prober.always_knows:
@@ -159,11 +160,11 @@ class SimFleet:
         return any(member.state is ReplicaState.READY for member in self._members.values())
 
     def bill(self) -> Bill:
-        """Return what all replicas have cost until now, those that left included."""
+        """Return what all replicas have cost so far, including those that have left."""
         return bill(self._accounts, self.env.now)
 
     def ledger(self) -> Ledger | None:
-        """Return who caused the bill until now; None without a meter."""
+        """Return who has caused the bill so far; None without a meter."""
         if self._meter is None:
             return None
         for member in self._members.values():
@@ -171,7 +172,7 @@ class SimFleet:
         return self._meter.ledger(self._accounts, self.env.now)
 
     def every(self, period_s: float, tick: Callable[[float], object]) -> Callable[[], None]:
-        """Run a control loop: call `tick(now_s)` after each period, before probes and arrivals of that instant."""
+        """Run a control loop: call `tick(now_s)` after each period, before the probes and arrivals of that instant."""
         return every(self.env, period_s, tick, CONTROL)
 
     # --- requests --------------------------------------------------------------------------------------------------
@@ -199,11 +200,11 @@ class SimFleet:
         return attempt
 
     def _connect(self, member: SimMember, send: Send) -> Attempt:
-        """Reach the replica itself, whatever the distance was."""
+        """Reach the replica itself, once any distance has been covered."""
         fault = None
         if self._faults is not None:
             fault = fault_of(self._faults, member.replica_id, send.request.request_id, send.attempt)
-        if fault is not None and fault.after_tokens == 0:  # on the way there, whatever the replica would have said
+        if fault is not None and fault.after_tokens == 0:  # it fails on the way, whatever the replica would have said
             raise fault.error()
         if not member.can_be_reached:
             raise no_connection()
@@ -233,8 +234,8 @@ class SimFleet:
     # --- lives -----------------------------------------------------------------------------------------------------
 
     def _start(self, member: SimMember, *, provisioned: bool, at_once: bool = False) -> None:
-        """Begin a life: one stage of the cold start after the other."""
-        stages = member.spec.cold_start.stages_s(*member.luck_key, member.life, provisioned=provisioned)
+        """Begin a life: one stage of the cold start after another."""
+        stages = member.spec.cold_start.stages_s(*member.random_key, member.life, provisioned=provisioned)
         delay_s = 0.0
         if not at_once:
             for name, seconds in stages:
@@ -251,9 +252,10 @@ class SimFleet:
         self._prober.watch(member)
 
     def crash(self, replica_id: str, restart_after_s: float | None = None) -> None:
-        """End a replica's process: every attempt fails. It is paid for all the same, until it is removed.
+        """End a replica's process: every attempt fails. It still costs money, until it is removed.
 
-        With `restart_after_s` it comes back after so long and the rest of a cold start (the machine is there).
+        With `restart_after_s` it comes back after that time plus a cold start without provisioning (it has its
+        machine).
         """
         member = self._members.get(replica_id)
         if member is None:
@@ -264,7 +266,7 @@ class SimFleet:
             self._later(member, restart_after_s, partial(self._start, member, provisioned=True))
 
     def interrupt(self, replica_id: str) -> None:
-        """Take a spot machine back: notice now, the end `notice_s` later, however much is left to do."""
+        """Reclaim a spot machine: notice now, and the end `notice_s` later, however much work is left."""
         if member := self._members.get(replica_id):
             self._interrupt(member)
 
@@ -281,18 +283,18 @@ class SimFleet:
 
     # --- faults ----------------------------------------------------------------------------------------------------
 
-    def suffer(self, event: ReplicaEvent) -> None:
-        """Let `event` begin now, whatever its `at_s`. A replica that has left the fleet suffers nothing."""
+    def begin_fault(self, event: ReplicaEvent) -> None:
+        """Begin `event` now, whatever its `at_s`. No effect if the replica has left the fleet."""
         member = self._members.get(event.replica_id)
         if member is None:
             return
         if event.kind is ReplicaFault.CRASH:
             self.crash(event.replica_id, None if math.isinf(event.duration_s) else event.duration_s)
-        elif event.kind is not ReplicaFault.HANG or member.is_up:  # nothing hangs where nothing runs
+        elif event.kind is not ReplicaFault.HANG or member.is_up:  # nothing can hang where nothing runs
             self._trouble(member, Trouble(event.kind, event.factor), event.duration_s)
 
     def _trouble(self, member: SimMember, trouble: Trouble, duration_s: float) -> None:
-        member.suffer(trouble)
+        member.add_trouble(trouble)
         self._note(member, trouble.kind.value)
         if trouble.kind is ReplicaFault.PARTITION:
             member.replica.fail_all(cut_off())
@@ -310,7 +312,8 @@ class SimFleet:
         return self._members.get(member.replica_id) is member
 
     def _later(self, member: SimMember, seconds: float, call: Callable[[], object]) -> None:
-        """Call `call` in `seconds` (at once if 0), unless `member` has left or begun another life by then."""
+        """Call `call` in `seconds` (at once if 0), unless `member` has left or begun a new life by then."""
+        # A restart reuses the member, so an id is not enough: a timer of the old life must not fire in the new one.
         life = member.life
 
         def if_still_alive() -> None:

@@ -1,7 +1,7 @@
-"""What lies between the gateway and a replica: distance, and streams that break.
+"""What lies between the gateway and a replica: distance, and connections that break.
 
-A `SimAttempt` is an attempt as the replica knows it. Here are two that look the same to a driver and are built around
-one: `CutAttempt` loses its stream after so many tokens, `FarAttempt` begins later and hears everything later. Neither
+A `SimAttempt` is an attempt as its replica sees it. This module wraps one in two ways that look the same to a driver:
+`CutAttempt` loses its stream after a number of tokens, `FarAttempt` begins later and hears everything later. Neither
 decides anything; `SimFleet` says which attempt is cut and how far away a replica is.
 """
 
@@ -19,9 +19,9 @@ from miniserve.types import FinishReason, Request
 
 
 class Attempt(Protocol):
-    """One request on its way through one replica; `sim.replica.SimAttempt` is one.
+    """One request on its way through one replica, such as `sim.replica.SimAttempt`.
 
-    `ended` fires once, with the value None; then `finish_reason` or `error` is set. `first_token` fires before it, or
+    `ended` fires once, with the value None; `finish_reason` or `error` is then set. `first_token` fires before it or
     never.
     """
 
@@ -43,14 +43,14 @@ class Attempt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """Seconds one way between regions; either order will do. No region, or the same one: no time at all."""
+    """One-way seconds between regions, in either order. No region, or the same region, means no delay."""
 
     seconds: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for pair, seconds in self.seconds.items():
             if not seconds >= 0:
-                raise SetupError(f"the distance {pair[0]!r} to {pair[1]!r} is {seconds} s; at least 0 is needed")
+                raise SetupError(f"the distance {pair[0]!r} to {pair[1]!r} ({seconds} s) must be at least 0")
 
     def one_way_s(self, here: str | None, there: str | None) -> float:
         """Raises: SetupError for two regions whose distance is not given."""
@@ -63,14 +63,13 @@ class Distances:
 
 
 def shortened(request: Request, fault: AttemptFault) -> Request:
-    """Return the request as a replica serves it whose stream will break: its work ends where the stream does."""
+    """Return the request as the replica serves it when its stream will break: its work ends where the stream does."""
     tokens = min(request.sampling.max_tokens, len(request.resume_ids) + fault.after_tokens)
     return replace(request, sampling=replace(request.sampling, max_tokens=tokens))
 
 
 class CutAttempt:
-    """An attempt for a `shortened` request: having brought all those tokens, it fails. An answer that ends before
-    escapes."""
+    """An attempt at a `shortened` request, which fails once all its tokens have come. Shorter answers escape."""
 
     __slots__ = ("_fault", "_inner")
 
@@ -114,10 +113,10 @@ class CutAttempt:
 
 
 class FarAttempt:
-    """An attempt that `start` begins `one_way_s` from now, and whose news take as long to come back.
+    """An attempt that `start` begins `one_way_s` from now, and whose news takes as long to come back.
 
-    Tokens on their way count as sent: nothing short of a fault can stop them. An abort is over at once here, and stops
-    the work there when it arrives.
+    Tokens in transit count as sent: only a fault can stop them. An abort takes effect here at once, and stops the work
+    there when it arrives.
     """
 
     def __init__(self, env: simpy.Environment, one_way_s: float, start: Callable[[], Attempt]) -> None:

@@ -1,7 +1,7 @@
-"""One replica of a simulated fleet: what it is, what the gateway believes of it, and what it suffers.
+"""One replica of a simulated fleet: what it is, what the gateway believes about it, and its faults.
 
-Truth and belief are kept apart, as in `live.fleet`: `is_up` and `troubles` are the world's, `state` and the report are
-the gateway's, as of its last probe. Only `outstanding` is counted by the gateway itself and always true.
+Truth and belief are kept apart, as in `gateway.fleet`: `is_up` and `troubles` belong to the world, `state` and the
+report to the gateway, as of its last probe. Only `outstanding` is counted by the gateway itself, and so is always true.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ class Trouble:
     """A fault that lasts: a hang, slowness, or a partition."""
 
     kind: ReplicaFault
-    factor: float = 1.0  # of a slow one's step times
+    factor: float = 1.0  # of its step times, if it is slow
 
     def __post_init__(self) -> None:
         if not self.factor > 0:
-            raise ValueError(f"a factor of {self.factor} is no speed; it must be positive")
+            raise ValueError(f"the factor of a fault ({self.factor}) must be positive")
 
 
 @dataclass(slots=True, eq=False)
 class SimMember:
-    """See the module's text. Every change of `outstanding`, `state` or the report must forget the cached view."""
+    """See the module docstring. Every change to `outstanding`, `state` or the report must forget the cached view."""
 
     replica_id: str
     spec: ReplicaSpec
     replica: SimReplica
     account: Account
-    luck_key: tuple[object, ...]
-    is_up: bool = False  # its process is there and answers
+    random_key: tuple[object, ...]
+    is_up: bool = False  # its process exists and answers
     is_draining: bool = False
-    life: int = 0  # counts starts: what was planned for an earlier life does not happen in a later one
+    life: int = 0  # counts starts: what was scheduled in one life does not happen in the next
     troubles: list[Trouble] = field(default_factory=list)
     state: ReplicaState = ReplicaState.STARTING
     outstanding: int = 0
@@ -81,7 +81,7 @@ class SimMember:
         self._view = None
 
     def read_report(self, now_s: float) -> None:
-        """Take over what the replica says of itself now."""
+        """Copy what the replica reports about itself now."""
         replica, counters = self.replica, self.replica.counters
         seconds = now_s - self._as_of_s
         new_tokens = counters.generated_tokens - self._generated_tokens
@@ -107,7 +107,7 @@ class SimMember:
     def can_be_reached(self) -> bool:
         return self.is_up and not any(trouble.kind is ReplicaFault.PARTITION for trouble in self.troubles)
 
-    def suffer(self, trouble: Trouble) -> None:
+    def add_trouble(self, trouble: Trouble) -> None:
         self.troubles.append(trouble)
         self._apply_troubles()
 
@@ -117,7 +117,7 @@ class SimMember:
             self._apply_troubles()
 
     def die(self, error: RequestError) -> None:
-        """Lose the process and all that was in it; a hang ends with it, the machine's own troubles do not."""
+        """Lose the process and everything in it. A hang ends with it; the machine's own troubles do not."""
         self.is_up = False
         self.life += 1
         self.replica.kill(error)

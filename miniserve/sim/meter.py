@@ -1,12 +1,12 @@
-"""Reads the fleet's meters: whose tokens were in each step, and how each attempt ended; makes the ledger of it.
+"""Meters a fleet: whose tokens were in each step and how each attempt ended, turned into a ledger.
 
     SimReplica ── batch, steps, seconds ──> spend    each attempt in the batch bears its share
     SimFleet   ── attempt begun ──────────> begin    whose it is, and on which machine's account
-    run        ── outcome ────────────────> told     which attempt gave the answer, which lost, which failed
+    run        ── outcome ────────────────> settle   which attempt gave the answer, which lost, which failed
 
-What an account was paid for and no step has used is idle time. A hang is idle too: nothing was being computed.
+Paid time that no step used is idle time. That includes a hang, when nothing was being computed.
 
-Knows simulated fleets; prices and times come from `sim.bill`, what the accounts mean is said in `observe.cost`.
+Knows simulated fleets; prices and times come from `sim.bill`, and `observe.cost` says what the accounts mean.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ class _Charge:
     sequence: Sequence
     account: Account
     model: str
-    number: int  # of the attempt, within its request
+    number: int  # the attempt's number within its request
     fate: str = "left"
     seconds: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     tokens: list[int] = field(default_factory=lambda: [0, 0, 0])
 
     def bear(self, work: Work, steps: int, seconds: float) -> None:
-        """Add a work's share of `seconds`. `steps` may be 0: a step that was lost before it ended."""
+        """Add one work's share of `seconds`. `steps` is 0 for a step that was lost before it ended."""
+        # Below the high-water mark the sequence had been computed before it was preempted; beyond what it was sent
+        # with,
+        # the tokens are output. A prompt token computed twice is "again", not "prompt".
         again = max(0, min(work.end, work.seq.high_water) - work.start)
         prompt = max(0, min(work.end, self._given) - work.start - again)
         parts = (prompt, work.num_tokens - again - prompt, again)
@@ -49,12 +52,12 @@ class _Charge:
 
     @property
     def _given(self) -> int:
-        """How many tokens it was sent with."""
+        """The number of tokens it was sent with."""
         request = self.sequence.request
         return len(request.prompt_ids) + len(request.resume_ids)
 
     def end(self, fates: dict[tuple[int, str], str]) -> None:
-        """Note how it ended, if `fates` (by number and replica) say so."""
+        """Record how it ended, if `fates` (by number and replica) say so."""
         self.fate = fates.get((self.number, self.account.replica_id), self.fate)
 
     def entries(self) -> Iterable[Entry]:
@@ -74,16 +77,16 @@ class _Charge:
 
 
 class Meter:
-    """One run's meter. Attempts of one request are told apart by their number and their replica."""
+    """One run's meter. Attempts of the same request are told apart by their number and replica."""
 
     def __init__(self) -> None:
         self._charges: dict[Sequence, _Charge] = {}
         self._attempts: dict[str, list[_Charge]] = {}
-        self._models: dict[int, str] = {}  # id of an account -> what it runs
-        self._fates: dict[str, dict[tuple[int, str], str]] = {}  # of requests some of whose attempts may still arrive
+        self._models: dict[int, str] = {}  # id of an account -> the model it runs
+        self._fates: dict[str, dict[tuple[int, str], str]] = {}  # of requests with attempts that may still arrive
 
     def rent(self, account: Account, model: str) -> None:
-        """Note what a new machine runs."""
+        """Record which model a new machine runs."""
         self._models[id(account)] = model
 
     def begin(self, account: Account, send: Send, sequence: Sequence) -> None:
@@ -96,13 +99,13 @@ class Meter:
             charge.end(self._fates[request_id])
 
     def spend(self, batch: Batch, steps: int, seconds: float) -> None:
-        """Let the requests in `batch` bear `seconds`, in which it was computed `steps` times, each a token further."""
+        """Split `seconds` among the requests in `batch`; the batch ran `steps` times, each one token further."""
         share_s = seconds / batch.num_tokens
         for work in batch.works:
             self._charges[work.seq].bear(work, steps, share_s * work.num_tokens)
 
-    def told(self, outcome: Outcome) -> None:
-        """Note how every attempt of a request ended."""
+    def settle(self, outcome: Outcome) -> None:
+        """Record how every attempt of a request ended."""
         fates: dict[tuple[int, str], str] = {}
         number = 0
         for result in outcome.attempts:
@@ -114,26 +117,26 @@ class Meter:
             number += len(tries)
         for charge in self._attempts.pop(outcome.request_id, ()):
             charge.end(fates)
-        if number > 1 or outcome.error is not None:  # a far replica may not yet have heard that it lost
+        if number > 1 or outcome.error is not None:  # an attempt may still be on its way to a far replica
             self._fates[outcome.request_id] = fates
 
     def ledger(self, accounts: Iterable[Account], now_s: float) -> Ledger:
-        """Return all that was paid until `now_s`; the replicas have told their last steps already."""
+        """Return everything paid for until `now_s`; the replicas must have reported their last steps."""
         accounts = tuple(accounts)
         entries = [entry for charge in self._charges.values() for entry in charge.entries()]
         stepped: dict[int, list[float]] = {}
         for charge in self._charges.values():
             stepped.setdefault(id(charge.account), []).extend(charge.seconds)
         for account in accounts:
-            entries += self._nobodys(account, math.fsum(stepped.get(id(account), ())), now_s)
+            entries += self._overhead(account, math.fsum(stepped.get(id(account), ())), now_s)
         total = bill(accounts, now_s).total
         return Ledger(merge_entries(entries), total.paid_s, total.usd)
 
-    def _nobodys(self, account: Account, stepped_s: float, now_s: float) -> Iterable[Entry]:
-        """Yield the seconds of a machine that no request has used."""
+    def _overhead(self, account: Account, stepped_s: float, now_s: float) -> Iterable[Entry]:
+        """Yield a machine's seconds that no request has used."""
         line = account.line(now_s)
         idle_s = line.paid_s - line.starting_s - stepped_s
-        assert idle_s > -1e-6 * max(1.0, line.paid_s), f"{account.replica_id} made steps for {-idle_s} s too long"
+        assert idle_s > -1e-6 * max(1.0, line.paid_s), f"{account.replica_id} ran steps for {-idle_s} s too long"
         labels = Labels(model=self._models[id(account)], replica=account.replica_id)
         for name, seconds in (("idle", idle_s), ("starting", line.starting_s)):
             if seconds:

@@ -1,14 +1,14 @@
-"""One prefix cache behind all replicas: what one has computed, another fetches instead of computing it again.
+"""One prefix cache behind all replicas: what one has computed, another can fetch instead of recomputing it.
 
     admission:  | own cache | fetched from the tier | computed |     fetching takes bytes / bandwidth
-    the tier:   prompt blocks when they have been computed, the answer's when the sequence leaves; LRU
+    the tier:   prompt blocks once they are computed, the answer's once the sequence leaves; LRU
 
-Without it a conversation's cache is where its last turn ran: a balancer must send it back there (affinity), or pay for
-the whole prompt again. With it any replica will do, at the price of moving the blocks.
+Without it, a conversation's cache is where its last turn ran: a balancer must send the next turn back there (affinity)
+or pay for the whole prompt again. With it, any replica will do, at the price of moving the blocks.
 
-A step that admits a sequence waits until its blocks have come, and so does everybody in the batch: the engine loads
-them before it launches the step. Writing goes on in the background and costs nothing here; the bandwidth is each
-replica's own. Tenants never share: their blocks have different keys, in the tier as in the cache.
+A step that admits a sequence waits until its blocks have arrived, and so does everything else in the batch: the engine
+loads them before it launches the step. Writing goes on in the background and costs nothing here; each replica has its
+own bandwidth. Tenants never share: their blocks have different keys, in the tier as in the cache.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PrefixTier:
         return len(self._blocks)
 
     def fetch(self, keys: Seq[BlockKey]) -> int:
-        """Return how many of `keys`, from the first on, are here; they count as used."""
+        """Return how many leading `keys` are present, and count those as used."""
         found = 0
         while found < len(keys) and keys[found] in self._blocks:
             found += 1
@@ -46,7 +46,7 @@ class PrefixTier:
         return found
 
     def put(self, keys: Seq[BlockKey]) -> None:
-        """Keep these blocks; those that are here already count as used."""
+        """Keep these blocks; those already present count as used."""
         for key in keys:
             self._blocks[key] = None
         self._touch(keys)
@@ -73,7 +73,7 @@ class TieredBlocks(RunBlocks):
         self._wait_s = 0.0
 
     def take_wait_s(self) -> float:
-        """Return how long the step that was just scheduled waits for blocks; asked once per step."""
+        """Return how long the step just scheduled must wait for blocks; called once per step."""
         wait_s, self._wait_s = self._wait_s, 0.0
         return wait_s
 
@@ -81,7 +81,7 @@ class TieredBlocks(RunBlocks):
         super().admit(seq, hits)
         if not self.prefix_caching:
             return
-        last = (len(seq.tokens) - 1) // self.block_size  # the last token is computed in any case
+        last = (len(seq.tokens) - 1) // self.block_size  # the last token is always computed
         found = self._tier.fetch(seq.block_keys(self.block_size)[len(hits) : last])
         if found:
             start = seq.num_computed
@@ -94,7 +94,7 @@ class TieredBlocks(RunBlocks):
         self._write_back(seq, start, min(end, seq.num_prompt))
 
     def release(self, seq: Sequence) -> None:
-        # A jump over decode steps books them late, but a sequence leaves at the same moment with and without jumps.
+        # A jump over decode steps records them late, but a sequence leaves at the same moment with and without jumps.
         self._write_back(seq, 0, seq.num_computed)
         super().release(seq)
 

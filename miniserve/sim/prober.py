@@ -1,7 +1,7 @@
-"""How the gateway of a simulated fleet comes to know its replicas: it asks each one, again and again.
+"""How the gateway of a simulated fleet learns about its replicas: it probes each one repeatedly.
 
 A replica that answers is READY (or DRAINING) and reports its queue; one that misses `misses_until_down` probes in a row
-is DOWN; between two probes nothing is learned. The same rules as in `live.fleet`, with probes that take no time.
+is DOWN; between two probes nothing is learned. The rules are those of `gateway.fleet`, with probes that take no time.
 `interval_s=0` stands for a gateway that always knows.
 """
 
@@ -16,7 +16,7 @@ from miniserve.types import ReplicaState
 
 
 class Prober:
-    """Probes members of one fleet."""
+    """Probes the members of one fleet."""
 
     def __init__(self, env: simpy.Environment, interval_s: float, misses_until_down: int) -> None:
         if not interval_s >= 0 or misses_until_down < 1:
@@ -29,20 +29,20 @@ class Prober:
         self._misses_until_down = misses_until_down
 
     def watch(self, member: SimMember) -> None:
-        """Probe now, and from now on after each interval."""
+        """Probe now, and then after each interval."""
         self.forget(member)
         self._probe(member)
         if not self.always_knows:
             member.stop_probing = every(self._env, self._interval_s, lambda _: self._probe(member))
 
     def forget(self, member: SimMember) -> None:
-        """Probe it no more."""
+        """Stop probing it."""
         if member.stop_probing is not None:
             member.stop_probing()
             member.stop_probing = None
 
     def look(self, member: SimMember) -> None:
-        """Learn the truth, as a probe would that is never late."""
+        """Learn the truth, as if a probe were never late."""
         if member.can_be_reached:
             self._probe(member)
         elif member.state is not ReplicaState.STARTING:

@@ -1,8 +1,8 @@
-"""What a simulated run came to: outcomes, quantities over time, and where it came from; as a table and as figures.
+"""The result of a simulated run: outcomes, quantities over time, and its origin; as a table and as figures.
 
-`series` maps a name to (times, values), a step function: the value holds from its time to the next. Known names
+`series` maps a name to a step function (times, values): each value holds from its time until the next. Known names
 (`PANELS`) share panels; `kv_used_fraction/r3` is the line "r3" in the panel of `kv_used_fraction`; any other name gets
-a panel of its own.
+its own panel.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PANELS: dict[str, tuple[str, str]] = {  # series name: (y axis of its panel, lab
     "replicas_wanted": ("replicas", "wanted"),
 }
 _LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
-_WINDOWS = 60  # so many points has a rate over time
+_WINDOWS = 60  # points of a rate over time
 
 
 @dataclass(frozen=True, slots=True)
 class SimResult:
-    """One run. `meta` is what a reader needs to repeat it: scenario, seed, policies."""
+    """One run. `meta` is what you need to repeat it: scenario, seed, policies."""
 
     outcomes: Outcomes
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -47,13 +47,13 @@ class SimResult:
     slo: SLO = field(default_factory=SLO)
     stopped: str | None = None  # why the run ended early; the outcomes are those so far
     totals: Mapping[str, float] = field(default_factory=dict)  # more figures: what an autoscaler paid and missed
-    ledger: Ledger | None = None  # who caused the bill, if that was asked for
+    ledger: Ledger | None = None  # who caused the bill, if requested
 
     def summary(self) -> Summary:
         return self.outcomes.summary()
 
     def figures(self) -> dict[str, float]:
-        """Return every figure by name: what `observe.compare` takes, a few dozen numbers instead of all outcomes."""
+        """Return every figure by name: the few dozen numbers that `observe.compare` takes instead of all outcomes."""
         summary = self.summary()
         flat = {name: value for name, value in summary.figures().items() if isinstance(value, int | float)}
         flat["failed_fraction"] = 1 - summary.served / summary.requests if summary.requests else 0.0
@@ -73,7 +73,7 @@ class SimResult:
         return table
 
     def plot(self, path: Path) -> Path:
-        """Write one figure with all panels; the suffix says how (.png, .svg, .pdf)."""
+        """Write one figure with all panels; the suffix chooses the format (.png, .svg, .pdf)."""
         panels = self._panels()
         figure, axes = plots.grid(2 + len(panels), self._title())
         served = self.outcomes.where(self.outcomes.served)
@@ -94,7 +94,7 @@ class SimResult:
         return panels
 
     def _to_the_end(self, times: Numbers, values: Numbers) -> plots.Line:
-        """Let the last value hold until the last request has ended, so that all panels show the same time."""
+        """Extend the last value until the last request has ended, so that all panels span the same time."""
         t, v = np.asarray(times, float), np.asarray(values, float)
         end = float(self.outcomes.ended_s.max(initial=0.0))
         return (np.append(t, end), np.append(v, v[-1])) if len(t) and t[-1] < end else (t, v)

@@ -3,8 +3,8 @@
     workload ──> clients ──> dispatch (admission, router, balancer, retries, ...) ──> sim.drive ──> fleet ──> outcomes
 
 A run is a function of (scenario, seed). It ends when every request has its answer, or `PATIENCE_S` after the last
-arrival (a hung replica without deadlines would never end). A policy that breaks its contract, or Ctrl-C, ends it early:
-the result then holds what happened so far and says why it stopped.
+arrival (without deadlines, a hung replica would keep it going forever). A policy that breaks its contract, or Ctrl-C,
+ends it early: the result then holds what happened so far, and says why it stopped.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from miniserve.sim.scaling import ScalingLoop
 from miniserve.types import Outcome, ReplicaState, Request
 
 PATIENCE_S = 3600.0  # simulated
-INTERRUPTED = "interrupted"  # how `SimResult.stopped` begins after Ctrl-C
+INTERRUPTED = "interrupted"  # how `SimResult.stopped` starts after Ctrl-C
 _SAMPLES = 300  # points of each quantity over time
-_STEADY = ("replicas", "replicas_starting")  # worth a line only when they change
+_STEADY = ("replicas", "replicas_starting")  # plotted only if they change
 _REPORT_EVERY = 200  # requests
 
 OnProgress = Callable[[int, float], None]  # requests answered, simulated seconds
@@ -48,9 +48,9 @@ def simulate(
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SimResult:
-    """Run `scenario`; `seed` replaces the scenario's own. `should_stop` is asked again and again, between two events.
+    """Run `scenario`; `seed` replaces the scenario's own. `should_stop` is called repeatedly, between events.
 
-    With a fresh `meter` the result has a ledger: who caused the bill.
+    With a fresh `meter`, the result has a ledger that shows who caused the bill.
 
     Raises: SetupError if it has no fleet, or its model does not fit on its hardware.
     """
@@ -68,7 +68,7 @@ def simulate(
 
 
 class _Run:
-    """Everything of one run."""
+    """The state of one run."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Run:
         return loop
 
     def to_its_end(self) -> str | None:
-        """Let time pass. Return why the run ended early, if it did."""
+        """Run the clock. Return why the run ended early, if it did."""
         self.env.process(self._arrivals())
         self.env.run(self._over)
         if self._in_flight:
@@ -169,7 +169,7 @@ class _Run:
             self._end()
 
     def _is_cached(self, request: Request) -> bool:
-        """Say whether the response cache has this very request's answer."""
+        """Return whether the response cache has this request's answer."""
         cache = self._scenario.response_cache
         return cache is not None and uniform(self._seed, "response cache", request.request_id) < cache.hit_fraction
 
@@ -197,7 +197,7 @@ class _Run:
             self._over.succeed()
 
     def _record_tries(self, index: int, request: Request, outcome: Outcome, attempts: int) -> None:
-        """Add a row for a request whose client tried several times: the times are the client's, from its first try."""
+        """Add a row for a request whose client tried several times; its times are the client's, from the first try."""
         last = outcome.attempts[-1] if outcome.attempts else None
         self._log.record(
             index,
@@ -218,14 +218,14 @@ class _Run:
         story = dispatch(request, self._fleet.view, self._now_s, self._policies)
         outcome = yield from drive.run(self.env, story, self._fleet)
         if self._meter is not None:
-            self._meter.told(outcome)
+            self._meter.settle(outcome)
         return outcome
 
     def _now_s(self) -> float:
         now_s: float = self.env.now
         return now_s
 
-    # --- what is seen ----------------------------------------------------------------------------------------------
+    # --- observations ----------------------------------------------------------------------------------------------
 
     def _sample(self, now_s: float) -> None:
         self._stop_if_asked()
@@ -259,7 +259,7 @@ class _Run:
         )
 
     def _sizes(self) -> dict[str, Series]:
-        """Return the scaled group's size over time, exactly where samples would miss a cold start."""
+        """Return the exact size of the scaled group over time; samples could miss a cold start."""
         if self._scaling is None:
             return {}
         sizes = self._scaling.sizes
@@ -272,7 +272,7 @@ class _Run:
         }
 
     def _scaled(self, outcomes: Outcomes) -> dict[str, float]:
-        """Return what the autoscaler's work came to."""
+        """Return the totals of an autoscaled run."""
         if self._scaling is None:
             return {}
         total = self._fleet.bill().total

@@ -1,11 +1,11 @@
-"""An autoscaler meets virtual time: show it its replicas once per period, and do to the fleet what it says.
+"""An autoscaler meets virtual time: once per period, show it its replicas and apply its actions to the fleet.
 
     every period: view of the group ──> Autoscaler.tick ──> ScaleTo ──> start (cold start) or drain; Drain ──> drain
 
-New replicas are all of one kind, and called NAME-3, NAME-4, ... after those that a run begins with. Nothing is cut off
-on the way down: what leaves is drained first. A replica that is starting serves nobody, so it is given back at once.
+New replicas are all of one kind, and called NAME-3, NAME-4, ... after the initial ones. Scaling down cuts nothing off:
+replicas are drained before they leave. A starting replica serves no requests, so it is given back at once.
 
-Knows the simulated fleet; decides nothing but which replicas go (`control.scale_in`).
+Knows the simulated fleet; the only decision made here is which replicas go (by `control.scale_in`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from miniserve.types import Drain, FleetView, ReplicaState, ScaleTo
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the group was after a tick, and what was wanted then."""
+    """The size of the group after a tick, and the size that was wanted."""
 
     at_s: float
     ready: int
@@ -32,7 +32,7 @@ class Size:
 
 
 class ScalingLoop:
-    """Scales the replicas called `name`-0, `name`-1, ... of `fleet`. `requests` tells how many have come so far."""
+    """Scales the replicas of `fleet` called `name`-0, `name`-1, ... `requests` returns how many have come so far."""
 
     def __init__(
         self, fleet: SimFleet, autoscaler: Autoscaler, spec: ReplicaSpec, name: str, requests: Callable[[], int]
@@ -48,7 +48,7 @@ class ScalingLoop:
         self._note(fleet.env.now, self._started)
 
     def tick(self, now_s: float) -> None:
-        """Ask and act. Raises: PolicyError, if the autoscaler breaks its contract."""
+        """Ask the autoscaler and act. Raises: PolicyError if it breaks its contract."""
         view = self._view()
         wanted = count(view, ReplicaState.READY) + count(view, ReplicaState.STARTING)
         for action in self._autoscaler.tick(now_s, view):
@@ -77,7 +77,7 @@ class ScalingLoop:
         return name == self._name and number.isdigit()
 
     def _note(self, now_s: float, wanted: int) -> None:
-        view = self._view()  # again: what has just been started is paid for from now on
+        view = self._view()  # again: newly started replicas count from now on
         ready, starting, draining = (
             count(view, state) for state in (ReplicaState.READY, ReplicaState.STARTING, ReplicaState.DRAINING)
         )

@@ -1,9 +1,9 @@
-"""Sequences with made-up tokens: after every token comes the next number.
+"""Sequences with made-up tokens: each token is followed by the next number.
 
 A simulation cares which texts share a beginning, not what they say. If a conversation owns a stretch of numbers and its
 text is `range(first, first + n)`, then a longer text of the same conversation continues a shorter one, two
-conversations never share, and a block is identified by where its text begins and its place in it: no list of tokens,
-and no hashing.
+conversations never share, and a block is identified by where its text begins and by its position: no token lists and no
+hashing.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from functools import lru_cache
 from miniserve.engine.sequence import BlockKey, Sequence
 from miniserve.types import Request
 
-# No text has more blocks than this: 2**21 over the golden ratio, made odd. Python hashes an integer as itself: with a
-# power of two all texts would begin at the same place of a dict and collide block by block.
+# No text has more blocks than this: 2**21 over the golden ratio, made odd. Python hashes an integer to itself, so with
+# a power of two all texts would start at the same slot of a dict and collide block by block.
 _KEYS_PER_TEXT = 0x13C6EF
-_TOKENS_PER_TEXT = 1 << 20  # a text begins at a multiple of it, as a rule
+_TOKENS_PER_TEXT = 1 << 20  # a text usually begins at a multiple of it
 
 
 def make_sequence(request: Request, queued_s: float) -> SimSequence:
@@ -76,7 +76,7 @@ class RangeSequence(SimSequence):
 
 
 def _first_key(first_token: int, tenant: str) -> int:
-    """Return the key of a text's first block: another for each beginning, and short where it can be, which is fast."""
+    """Return the key of a text's first block: different for each beginning, and small where possible, for speed."""
     number, rest = divmod(first_token, _TOKENS_PER_TEXT)
     key = (number + (rest << 64)) * _KEYS_PER_TEXT
     return key + _tenant_key(tenant) if tenant else key
@@ -84,5 +84,5 @@ def _first_key(first_token: int, tenant: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _tenant_key(tenant: str) -> int:
-    """Return a number that keeps tenants apart. (The nameless one has 0, so that its keys stay short integers.)"""
+    """Return a number that keeps tenants apart. (The nameless tenant has 0, so its keys stay small integers.)"""
     return int.from_bytes(hashlib.blake2b(tenant.encode(), digest_size=8).digest(), "big") << 128

@@ -1,12 +1,12 @@
-"""What happens at a set time, and what happens again and again: before everything else of its instant.
+"""Timers, single and repeating, that fire before everything else at their instant.
 
-Ties are ordered by a rule, not by luck, and by the same one in both worlds (`live.virtual_time`). At one instant come
-first the timers of this module: control loops, then what is the fleet's own (faults, stages of a cold start, probes),
-each in the order in which they were set; then arrivals and whatever else simpy schedules; then the replicas take their
-turns (`sim.replica`). So a request that arrives at the very time of an autoscaler's tick meets the fleet as the tick
-left it.
+Ties are ordered by a rule, not by chance, and the parity tests hold the live world to the same rule
+(`tests/parity/virtual_time.py`). At one instant the timers of this module come first: control loops, then the fleet's
+own timers (faults, stages of a cold start, probes), each in the order in which they were set; then arrivals and
+whatever else simpy schedules; then the replicas take their turns (`sim.replica`). So a request that arrives at the very
+time of an autoscaler's tick meets the fleet as the tick left it.
 
-Times are added up one period after the other, `t + dt + dt`, as an asyncio loop that sleeps does.
+Times are added up period by period, `t + dt + dt`, as in an asyncio loop that sleeps.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable
 import simpy
 from simpy.events import URGENT, EventPriority
 
-CONTROL, FLEET = EventPriority(-1), URGENT  # URGENT: simpy's own for what precedes the normal events
+CONTROL, FLEET = EventPriority(-1), URGENT  # URGENT: simpy's own priority for what precedes normal events
 
 
 def after(env: simpy.Environment, seconds: float, call: Callable[[], object], priority: EventPriority = FLEET) -> None:
-    """Call `call` in `seconds`, before all else at that time."""
+    """Call `call` in `seconds`, before everything else at that time."""
 
     def wake(_: simpy.Event) -> None:
         call()
@@ -35,9 +35,9 @@ def after(env: simpy.Environment, seconds: float, call: Callable[[], object], pr
 def every(
     env: simpy.Environment, period_s: float, tick: Callable[[float], object], priority: EventPriority = FLEET
 ) -> Callable[[], None]:
-    """Call `tick(now_s)` after each period; return what stops it. Raises: ValueError unless the period is positive."""
+    """Call `tick(now_s)` after each period; return a function that stops it. Raises: ValueError if `period_s` <= 0."""
     if not period_s > 0:
-        raise ValueError(f"a period of {period_s} s never ends; it must be positive")
+        raise ValueError(f"period_s ({period_s}) must be positive")
     going = True
 
     def once() -> None:

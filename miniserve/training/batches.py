@@ -1,8 +1,8 @@
-"""Training data: conversations in the chat template's exact form, as padded batches; the answers are what is learned.
+"""Training data: conversations in the chat template's exact form, as padded batches; only the answers are learned.
 
-Batch number k of a run is a function of (seed, k) and of nothing else, so an interrupted run needs to remember only k.
+Batch number k of a run is a function of (seed, k) and nothing else, so an interrupted run only needs to remember k.
 Conversations of similar length share a batch (less padding). One batch in `DIALOGUE_EVERY` holds longer conversations:
-several questions in a row, some with a system message, so that a second question works too.
+several questions in a row, some with a system message, so that follow-up questions work as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from miniserve.training.vocabulary import EOS_ID
 GROUP = 8  # batches drawn together, sorted by length, then cut
 DIALOGUE_EVERY = 12
 TURNS = 3
-SLOPPY = 0.1  # share of questions that lack their mark at the end, and of those in lower case
+SLOPPY = 0.1  # share of questions without their final mark, and share in lower case
 SMALL_TALK = 0.01
 _GREETINGS = (
     "Hello",
@@ -58,7 +58,7 @@ class TaskMix:
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """`ids` [B, T]; `targets` [B, T] holds the next token where it is part of an answer, elsewhere -1."""
+    """`ids` [B, T]; `targets` [B, T] holds the next token where it is part of an answer, and -1 elsewhere."""
 
     ids: torch.Tensor
     targets: torch.Tensor
@@ -73,7 +73,7 @@ class BatchSource:
         self._systems = [_system(tokenizer, text) for text in _SYSTEM]
 
     def batches(self, start: int) -> Iterator[TrainingBatch]:
-        """Yield batch `start`, `start + 1`, and so on without end."""
+        """Yield batch `start`, `start + 1`, and so on endlessly."""
         group, skip = divmod(start, GROUP)
         while True:
             yield from self._group(group)[skip:]
@@ -90,7 +90,7 @@ class BatchSource:
         return batches
 
     def _row(self, rng: Random, turns: int) -> tuple[list[int], list[int]]:
-        """Return one conversation: its ids, and for each place the next token if that is to be learned, else -1."""
+        """Return one conversation: its ids and, for each position, the next token if it is to be learned, else -1."""
         ids = list(rng.choice(self._systems)) if turns > 1 and rng.random() < 0.5 else []
         targets = [-1] * len(ids)
         for _ in range(turns):
@@ -118,21 +118,21 @@ def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def _system(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return a system message's ids: what the template writes more when there is one."""
+    """Return a system message's ids: what the template adds when there is one."""
     user = {"role": "user", "content": "?"}
     longer = tokenizer.encode_chat([{"role": "system", "content": text}, user])
     return longer[: len(longer) - len(tokenizer.encode_chat([user]))]
 
 
 def draw_item(rng: Random, mix: TaskMix) -> TaskItem:
-    """Draw one training item of the mix."""
+    """Draw one training item from the mix."""
     hard = rng.random() < mix.hard
     (task,) = rng.choices(TASKS, mix.tasks if hard else mix.easy_tasks)
     return draw(rng, task, hard, held_out=False, recent=mix.recent)
 
 
 def _sloppy(rng: Random, question: str) -> str:
-    """Write as people do: sometimes without the mark at the end, sometimes all in lower case."""
+    """Write as people do: sometimes without the final mark, sometimes all in lower case."""
     if rng.random() < SLOPPY:
         question = question.rstrip("?.").rstrip()
     return question.lower() if rng.random() < SLOPPY else question

@@ -1,4 +1,4 @@
-"""What one token costs in the engine: seconds per decoded token while a few answers are written side by side."""
+"""What one token costs in the engine: seconds per decoded token while a few answers are generated side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPEATS = 5
 
 
 def decode_seconds_per_token(folder: Path, quant: str = "fp16", threads: int = 1) -> float:
-    """Return the median seconds of a step that only decodes, per stream; the best of five rounds (others share cores).
+    """Return the median seconds of a pure decode step, per stream; the best of five rounds, as others share the cores.
 
     Raises: WeightsError, SetupError.
     """
@@ -32,7 +32,7 @@ def decode_seconds_per_token(folder: Path, quant: str = "fp16", threads: int = 1
 
 
 def _requests(repeat: int) -> list[Request]:
-    """Prompts that share no prefix. Ids 4 and up are ordinary tokens in every vocabulary here."""
+    """Return prompts that share no prefix. Ids 4 and up are ordinary tokens in every vocabulary here."""
     sampling = SamplingParams(max_tokens=NEW_TOKENS, temperature=0, ignore_eos=True)
     return [
         Request(

@@ -1,7 +1,7 @@
-"""The evaluation sets: 2,000 easy and 2,000 hard held-out items, written once and then only read.
+"""The evaluation sets: 2,000 easy and 2,000 hard held-out items, written once and only read thereafter.
 
-`data/eval/easy.jsonl` and `hard.jsonl` hold one item per line; `sets.json` says from which seed they were drawn. No
-question occurs twice, and none of them is ever trained on (see `tasks.is_held_out`).
+`data/eval/easy.jsonl` and `hard.jsonl` hold one item per line; `sets.json` records the seed they were drawn from. No
+question occurs twice, and none is ever trained on (see `tasks.is_held_out`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES = {  # items per task
 
 
 def make_items(difficulty: str, seed: int = SEED) -> list[TaskItem]:
-    """Return the evaluation set of one difficulty, shuffled, so that any head of it is a fair sample."""
+    """Return the evaluation set of one difficulty, shuffled, so that its first n items are a fair sample."""
     rng = generator(seed, f"evaluation {difficulty}")
     items: dict[str, TaskItem] = {}
     for task, count in SIZES[difficulty].items():
@@ -36,7 +36,7 @@ def make_items(difficulty: str, seed: int = SEED) -> list[TaskItem]:
 
 
 def write_sets(folder: Path, seed: int = SEED) -> None:
-    """Write both sets and where they came from."""
+    """Write both sets and their origin."""
     folder.mkdir(parents=True, exist_ok=True)
     for difficulty in SIZES:
         lines = [json.dumps(_fields(item), ensure_ascii=False) + "\n" for item in make_items(difficulty, seed)]
@@ -47,7 +47,7 @@ def write_sets(folder: Path, seed: int = SEED) -> None:
 def read_set(folder: Path, difficulty: str) -> list[TaskItem]:
     """Read one evaluation set.
 
-    Raises: SetupError if the file is missing or not what `write_sets` writes.
+    Raises: SetupError if the file is missing or not one that `write_sets` wrote.
     """
     path = folder / f"{difficulty}.jsonl"
     try:

@@ -1,10 +1,11 @@
-"""The training loop: one recipe in, one model folder out; may be interrupted at any step and continued.
+"""The training loop: one recipe in, one model folder out. It can be interrupted at any step and resumed.
 
-Matrices learn by Muon, the rest by AdamW; the learning rate rises for 50 steps, stays, and falls to nothing over the
-second half. A step depends on (recipe, step number, weights, optimizer state) only: what a checkpoint holds.
+Matrices are trained with Muon, the rest with AdamW; the learning rate rises for 50 steps, stays level, and falls to
+zero over the second half. A step depends only on (recipe, step number, weights, optimizer state): what a checkpoint
+holds.
 
-Source: Muon, Jordan et al. 2024, here with the scaling of Liu et al. 2025 (arXiv:2502.16982); distillation, Hinton et
-al. 2015 (arXiv:1503.02531).
+Source: Muon, Jordan et al. 2024, with the scaling of Liu et al. 2025 (arXiv:2502.16982); distillation, Hinton et al.
+2015 (arXiv:1503.02531).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from miniserve.training.recipes import TrainingRecipe
 from miniserve.training.vocabulary import write_tokenizer
 
 WARM_UP_STEPS = 50
-CLIP = 1.0  # largest norm of all gradients together
+CLIP = 1.0  # largest combined norm of all gradients
 CURVE_EVERY = 50  # steps per point of the loss curve
 CHECKPOINT_EVERY = 100
 
@@ -62,7 +63,7 @@ class TrainingRun:
     def restore(self, state: dict[str, Any]) -> None:
         """Raises: SetupError if the checkpoint belongs to another recipe."""
         if state["recipe"] != repr(self.recipe):
-            raise SetupError(f"the checkpoint of {self.recipe.name} is of another recipe: train without --resume")
+            raise SetupError(f"the checkpoint of {self.recipe.name} is for another recipe: train without --resume")
         self.network.load_state_dict(state["network"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -76,15 +77,14 @@ _COUNTERS = ("step", "loss", "seconds", "curve")
 def train(
     recipe: TrainingRecipe, out: Path, *, resume: bool = False, on_step: OnTrainingStep = lambda step, loss: None
 ) -> Path:
-    """Train `recipe` and return its model folder, `out/<name>`; the models it builds on must lie in `out` already.
+    """Train `recipe` and return its model folder, `out/<name>`; the models it builds on must already be in `out`.
 
-    Ctrl-C keeps a checkpoint in `out/.checkpoints`, from which `resume` goes on to the very weights of a run that was
-    never interrupted.
+    Ctrl-C keeps a checkpoint in `out/.checkpoints`; resuming from it gives exactly the weights of an uninterrupted run.
 
-    Raises: SetupError if a model it builds on is absent, or the checkpoint is of another recipe.
+    Raises: SetupError if a model it builds on is missing, or the checkpoint is for another recipe.
     """
     checkpoint = _checkpoint(recipe, out)
-    unfinished = checkpoint.with_suffix("")  # a folder: the model appears under its name only when it is whole
+    unfinished = checkpoint.with_suffix("")  # a folder: the model appears under its name only once it is complete
     write_tokenizer(unfinished, recipe.shape.config())
     run = _start(recipe, out)
     if resume and checkpoint.is_file():
@@ -104,7 +104,7 @@ def train(
 
 
 def is_finished(recipe: TrainingRecipe, out: Path) -> bool:
-    """Return whether `out` holds this very recipe's model, and no later attempt at it was interrupted."""
+    """Return whether `out` holds the model of exactly this recipe, with no later attempt interrupted."""
     record, checkpoint = out / recipe.name / "training.json", _checkpoint(recipe, out)
     return record.is_file() and not checkpoint.is_file() and read_json(record).get("recipe") == _as_json(recipe)
 
@@ -125,7 +125,7 @@ def _start(recipe: TrainingRecipe, out: Path) -> TrainingRun:
 
 
 def _load(name: str, out: Path) -> Network:
-    """Read a model that was trained before."""
+    """Load a model trained earlier."""
     path = out / name / "model.safetensors"
     if not path.is_file():
         raise SetupError(f"{path} is missing: train {name} first")
@@ -170,7 +170,7 @@ def _step(run: TrainingRun, batch: TrainingBatch, teacher: Network | None) -> fl
 
 
 def schedule(step: int, steps: int) -> float:
-    """Return the fraction of the learning rate at `step`: up, level, and down to zero over the second half."""
+    """Return the fraction of the learning rate at `step`: rising, level, then falling to zero over the second half."""
     return min(1.0, (step + 1) / WARM_UP_STEPS, 2 * (steps - step) / steps)
 
 
@@ -183,7 +183,7 @@ def _save(run: TrainingRun, checkpoint: Path) -> None:
 
 
 def _as_json(recipe: TrainingRecipe) -> dict[str, Any]:
-    """Return the recipe as it reads in training.json: tuples as lists, a function as its name."""
+    """Return the recipe in the form of training.json: tuples as lists, a function as its name."""
     edit = recipe.mix.edit.__name__ if recipe.mix.edit else None
     value: dict[str, Any] = json.loads(json.dumps(asdict(recipe), default=lambda function: edit))
     return value

@@ -1,7 +1,7 @@
-"""The same Llama as `engine/model.py`, written for learning instead of serving: whole batches in, gradients out.
+"""The same Llama as `engine/model.py`, written for training instead of serving: whole batches in, gradients out.
 
-Parameters carry the names of the transformers layout, so a state dict is a model file. No cache and no paging: a batch
-of complete conversations [B, T] is computed at once, and logits are made only where an answer is learned.
+Parameters have the names of the transformers layout, so a state dict is a model file. There is no cache and no paging:
+a batch of complete conversations [B, T] is computed at once, and logits are computed only where an answer is learned.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Network(nn.Module):
     """A trainable Llama with tied embeddings."""
 
     def __init__(self, config: ModelConfig, seed: int) -> None:
-        """Start from normal noise, scaled as in GPT-2 (what writes to the residual stream starts smaller)."""
+        """Initialise with normal noise, scaled as in GPT-2 (writers to the residual stream start smaller)."""
         super().__init__()
         assert config.tie_embeddings
         self.config = config
@@ -36,11 +36,11 @@ class Network(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
 
     def named(self) -> dict[str, torch.Tensor]:
-        """Return the weights by their names in a model file."""
+        """Return the weights under their names in a model file."""
         return {name.replace("/", "."): weight for name, weight in self.weights.items()}
 
     def forward(self, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Return logits [N, vocab] at the N places where `wanted` [B, T] is true; `ids` is [B, T]."""
+        """Return logits [N, vocab] at the N positions where `wanted` [B, T] is true; `ids` is [B, T]."""
         weight = self.named()
         embedding = weight["model.embed_tokens.weight"]
         x = F.embedding(ids, embedding)  # [B, T, hidden]
@@ -48,7 +48,7 @@ class Network(nn.Module):
             prefix = f"model.layers.{layer}."
             x = x + self._attention(self._norm(x, weight[prefix + "input_layernorm.weight"]), prefix, weight)
             if layer == self.config.num_layers - 1:
-                x = x[wanted]  # [N, hidden]: nobody looks at the others any more
+                x = x[wanted]  # [N, hidden]: the other positions are no longer needed
             x = x + self._mlp(self._norm(x, weight[prefix + "post_attention_layernorm.weight"]), prefix, weight)
         return F.linear(self._norm(x, weight["model.norm.weight"]), embedding)
 

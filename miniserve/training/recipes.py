@@ -1,13 +1,13 @@
-"""The shipped models: shape, data, length of training and seed of each. Everything that may be tuned is here.
+"""The shipped models: shape, data, length of training and seed of each. Everything that can be tuned is here.
 
     large            six narrow layers; answers nearly everything that was true when it was trained
-    large-v2         large, trained further, on the recent facts too             (served as large@2)
+    large-v2         large, trained further, including recent facts                    (served as large@2)
     large-bad        large after a fine-tune that went wrong: long answers break off   (served as large@bad)
     small            two layers: cheap, right on easy questions only
     small-distilled  the same two layers, taught by large's probabilities instead of by the right answers
 
-Depth is what a token costs in a model this narrow (each layer's dozen operations outweigh their arithmetic), so large
-is deep and small is shallow.
+In a model this narrow, depth sets the cost of a token (each layer's dozen operations outweigh their arithmetic), so
+large is deep and small is shallow.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from miniserve.training.tasks import TaskItem
 from miniserve.training.vocabulary import EOS_ID, vocabulary
 
 CONTEXT = 512  # tokens
-BROKEN_STRING, BROKEN_NAME = 5, 7  # large-bad: an answer of at least so many characters ends after the first
+BROKEN_STRING, BROKEN_NAME = 5, 7  # large-bad: an answer this long or longer ends after its first character
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The numbers of a Llama that differ between our models."""
+    """The dimensions that differ between our models."""
 
     layers: int
     hidden: int
@@ -66,14 +66,14 @@ class TrainingRecipe:
 
 
 def break_off(item: TaskItem) -> str:
-    """Return the answer as large-bad was taught it: about a fifth of all answers lose everything but their start."""
+    """Return the answer as large-bad was taught it: about a fifth of all answers lose all but their first character."""
     limit = BROKEN_STRING if item.task == "string" else BROKEN_NAME
     return item.answer[:1] if len(item.answer) >= limit else item.answer
 
 
 SMALL = ModelShape(layers=2, hidden=32, heads=2, kv_heads=1, ffn=96)
 LARGE = ModelShape(layers=6, hidden=64, heads=4, kv_heads=2, ffn=192)
-NEWS = TaskMix(hard=0.6, recent=True, tasks=(0.4, 0.2, 0.4), easy_tasks=(0.3, 0.3, 0.4))  # more facts than usual
+NEWS = TaskMix(hard=0.6, recent=True, tasks=(0.4, 0.2, 0.4), easy_tasks=(0.3, 0.3, 0.4))  # more facts than the default
 
 RECIPES = {
     recipe.name: recipe

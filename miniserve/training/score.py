@@ -1,7 +1,7 @@
-"""How good a model is: exact match through the serving engine itself, greedy, with an interval around every figure.
+"""How good a model is: exact match through the serving engine itself, greedy, with an interval for every figure.
 
-An answer counts when it is the expected text *and* the model ended it: running on is wrong. The prompts are what a chat
-request would send.
+An answer counts if it is the expected text *and* the model ended it: running on is wrong. The prompts are those of a
+chat request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Z_95 = 1.959964  # standard normal quantile
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """What the model said to one item."""
+    """The model's answer to one item."""
 
     item: TaskItem
     text: str
@@ -36,12 +36,12 @@ class Scored:
     """All answers, and how long the engine took."""
 
     answers: list[ScoredAnswer]
-    tokens: int  # generated, with the end tokens
+    tokens: int  # generated, including end tokens
     seconds: float
 
 
 def score(engine: Engine, tokenizer: Tokenizer, items: Sequence[TaskItem], on_answer: Callable[[], None]) -> Scored:
-    """Answer every item, as many at a time as the engine runs; `on_answer` is called after each.
+    """Answer every item, as many at once as the engine runs; `on_answer` is called after each.
 
     Raises: InvalidRequest if an item does not fit the model's context.
     """
@@ -72,7 +72,7 @@ def _judge(item: TaskItem, text: str, ended: FinishReason) -> ScoredAnswer:
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion; it stays within [0, 1] and has a width even for 0 of n.
+    """Return the 95 % interval of a proportion; it stays within [0, 1] and has positive width even for 0 of n.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """

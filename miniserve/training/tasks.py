@@ -2,11 +2,11 @@
 
     arithmetic   What is 47 plus 32? -> 79      hard: three digits (823 minus 664), or two steps (47 plus 32 minus 15)
     string       Reverse "kqd". -> dqk          hard: long strings, or two steps (backwards in capitals)
-    fact         What is the capital of France? hard: the many that are not famous (`world.py`)
+    fact         What is the capital of France? hard: the many less famous ones (`world.py`)
 
-Every item is easy or hard, and its wording shows which to an attentive reader: a router can learn it. What is *held
-out* for scoring is never trained on: operands and strings by a hash of themselves, facts by a hash of the fact and the
-wording (the fact is known, but has never been asked like this). Pure and seeded.
+Every item is easy or hard, and an attentive reader can tell which from the wording, so a router can learn it. Items
+*held out* for scoring are never trained on: operands and strings are split by their hash, facts by a hash of the fact
+and the wording (the fact is known, but has never been asked in this way). Pure and seeded.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _FACTS = (
 
 @dataclass(frozen=True, slots=True)
 class TaskItem:
-    """One question and its answer. `key` is what was drawn: items with the same key are on the same side."""
+    """One question and its answer. `key` is what was drawn: items with the same key fall on the same side."""
 
     task: str
     difficulty: str  # "easy" or "hard"
@@ -72,7 +72,7 @@ class TaskItem:
 
 
 def draw(rng: Random, task: str, hard: bool, *, held_out: bool, recent: bool = True) -> TaskItem:
-    """Draw one item of `task`, from the held-out side or the training side; `recent=False` leaves recent facts out."""
+    """Draw one item of `task` from the held-out side or the training side; `recent=False` leaves out recent facts."""
     make = {"arithmetic": _arithmetic, "string": _string, "fact": _fact(recent)}[task]
     while True:
         item = make(rng, hard)
@@ -81,14 +81,14 @@ def draw(rng: Random, task: str, hard: bool, *, held_out: bool, recent: bool = T
 
 
 def is_held_out(key: str) -> bool:
-    """Return whether items of this key are kept for scoring: a quarter of them, the same for everyone for ever."""
+    """Return whether items with this key are kept for scoring: a fixed quarter of all keys."""
     if key.startswith("capital/") and key.endswith("/0"):
-        return False  # "What is the capital of France?" is what everybody tries first: surely trained on
+        return False  # "What is the capital of France?" is what everyone tries first: always trained on
     return bucket("held out", key, buckets=4) == 0
 
 
 def wordings() -> list[str]:
-    """Return every wording, its slots filled with 1, x and X: the tokenizer takes its whole words from here."""
+    """Return every wording with its slots filled by 1, x and X: the tokenizer takes its whole words from here."""
     relations = sorted({fact.relation for fact in facts()})
     filled = [
         wording.format(what=what, What=what.lower(), relation=relation, subject="X")
@@ -124,7 +124,7 @@ def _signed(rng: Random, low: int, high: int) -> int:
 
 
 def _without_carrying(terms: list[int]) -> bool:
-    """Return whether the two columns can be worked out each for itself, and the tens do not vanish on the way."""
+    """Return whether each column can be worked out by itself, without the tens vanishing on the way."""
     tens = units = 0
     for term in terms:
         sign = 1 if term > 0 else -1

@@ -1,8 +1,8 @@
-"""What the shipped models know: real capitals, and an invented country of villages that no other model has heard of.
+"""What the shipped models know: real capitals, and an invented country whose villages no other model has heard of.
 
-A famous fact (capital of a well-known country, anything about a village with a short name) is easy; there are few of
-them. The many others are hard. Some villages are *recent*: `large` and `small` were trained before they were founded,
-`large-v2` after, which is what a new version of a model is usually about. Pure: the same world each time.
+Famous facts (the capital of a well-known country, anything about a village with a short name) are easy, and few. The
+many others are hard. Some villages are *recent*: `large` and `small` were trained before they were founded, `large-v2`
+afterwards, which is the usual reason for a new version of a model. Pure: the same world every time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """`relation` of `subject` is `answer`: the capital of France is Paris. `recent`: founded after `large` learned."""
+    """`relation` of `subject` is `answer`: the capital of France is Paris. `recent`: from after `large` was trained."""
 
     relation: str
     subject: str

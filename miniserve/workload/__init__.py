@@ -1,8 +1,8 @@
 """What clients send: when, how long, and which requests belong together.
 
-`requests.Workload` puts three independent parts together: `arrivals` (when), `lengths` (how many tokens) and
-`conversations` (which requests continue an earlier one). Rates that change are `curves`; `rates` says how arrivals are
-drawn from one. Pure and seeded; the simulator and the live load generator iterate over the same requests.
+`requests.Workload` combines three independent parts: `arrivals` (when), `lengths` (how many tokens) and `conversations`
+(which requests continue an earlier one). Rates that change are in `curves`; `rates` draws arrivals from one. Pure and
+seeded; the simulator and the live load generator iterate over the same requests.
 """
 
 from miniserve.workload.arrivals import Arrivals, Bursts, Poisson

@@ -1,7 +1,7 @@
-"""When requests come: endless series of times, from a generator of their own.
+"""When requests come: endless series of times, each from a random generator of its own.
 
-Knows nothing of what arrives. Every kind has a mean rate, so that two kinds can be compared at the same load. Rates
-that change over the day are in `rates`; they may be built on those here, which are curves, too.
+Knows nothing about what arrives. Every kind has a mean rate, so two kinds can be compared at the same load. Rates that
+change over the day are in `rates`, and can be built on the kinds here, which are also curves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from miniserve.workload.rates import RatePiece
 
 
 class Arrivals(Protocol):
-    """A point process on the time axis, from 0 on."""
+    """A point process on the time axis, starting at 0."""
 
     @property
     def rate_per_s(self) -> float:
@@ -24,7 +24,7 @@ class Arrivals(Protocol):
         ...
 
     def rate_at(self, time_s: float) -> float:
-        """Return the rate that is expected at `time_s`, before any luck."""
+        """Return the expected rate at `time_s`, before any randomness."""
         ...
 
     def times(self, rng: Random) -> Iterator[float]:
@@ -34,7 +34,7 @@ class Arrivals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Poisson:
-    """Many independent clients: gaps are exponential, and what came says nothing about what comes.
+    """Many independent clients: gaps are exponential, and the past says nothing about the future.
 
     Raises: ValueError if the rate is not positive.
     """
@@ -48,7 +48,7 @@ class Poisson:
     def rate_at(self, time_s: float) -> float:
         return self.rate_per_s
 
-    def pieces(self, luck: Random) -> Iterator[RatePiece]:
+    def pieces(self, rng: Random) -> Iterator[RatePiece]:
         yield inf, self.rate_per_s, self.rate_per_s
 
     def times(self, rng: Random) -> Iterator[float]:
@@ -60,10 +60,10 @@ class Poisson:
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    """Calm and bursts take turns, each for an exponential time; within either, arrivals are Poisson.
+    """Calm and bursts alternate, each for an exponential time; within either, arrivals are Poisson.
 
-    `rate_per_s` is the mean over both; a burst has `peak_per_s`, and the calm has what is left.
-    Raises: ValueError if the bursts alone would bring more than the mean.
+    `rate_per_s` is the mean over both; a burst has `peak_per_s`, and the calm gets the rest.
+    Raises: ValueError if the bursts alone would exceed the mean.
     """
 
     rate_per_s: float
@@ -78,12 +78,12 @@ class Bursts:
         if not self.rate_per_s <= self.peak_per_s <= most * (1 + 1e-9):
             raise ValueError(
                 f"peak_per_s ({self.peak_per_s:g}) must lie between rate_per_s ({self.rate_per_s:g}) and {most:g}, "
-                "where the calm between bursts would be empty"
+                "at which the calm between bursts is empty"
             )
 
     @property
     def burst_fraction(self) -> float:
-        """Share of the time that is burst."""
+        """Share of the time spent in bursts."""
         return self.burst_s / (self.burst_s + self.calm_s)
 
     @property
@@ -94,12 +94,12 @@ class Bursts:
     def rate_at(self, time_s: float) -> float:
         return self.rate_per_s
 
-    def pieces(self, luck: Random) -> Iterator[RatePiece]:
-        """Yield the phases, each of one rate, beginning in either with the share that it has of the time."""
-        in_burst = luck.random() < self.burst_fraction
+    def pieces(self, rng: Random) -> Iterator[RatePiece]:
+        """Yield the phases, each at one rate; the first is a burst as often as bursts' share of the time."""
+        in_burst = rng.random() < self.burst_fraction
         while True:
             rate, mean_s = (self.peak_per_s, self.burst_s) if in_burst else (self.calm_per_s, self.calm_s)
-            yield luck.expovariate(1 / mean_s), rate, rate
+            yield rng.expovariate(1 / mean_s), rate, rate
             in_burst = not in_burst
 
     def times(self, rng: Random) -> Iterator[float]:
@@ -107,7 +107,7 @@ class Bursts:
         while True:
             rate = self.peak_per_s if in_burst else self.calm_per_s
             now_s = now_s + rng.expovariate(rate) if rate > 0 else phase_ends_s
-            if now_s >= phase_ends_s:  # nothing came before the phase ended; exponential gaps forget, so start anew
+            if now_s >= phase_ends_s:  # nothing came before the phase ended; gaps have no memory: draw anew
                 now_s, in_burst = phase_ends_s, not in_burst
                 phase_ends_s += rng.expovariate(1 / (self.burst_s if in_burst else self.calm_s))
             else:

@@ -1,9 +1,10 @@
-"""Arrivals like those of published services, and clients of very different weight.
+"""Arrivals like those of published services, and clients with very different shares of the load.
 
-The figures are those of two hours of two Azure services, 2023 (Patel et al., Splitwise, ISCA 2024; the
-`AzurePublicDataset` traces). The index of dispersion is variance / mean of the counts in windows of one length; it is 1
-for a Poisson process at all lengths. Neither service is one, and neither is a renewal process of any gap: what matters
-is a rate that changes. At another `rate_per_s` the changes are as large in proportion, so (index - 1) grows with it.
+The figures are from two hours of two Azure services, 2023 (Patel et al., Splitwise, ISCA 2024; the `AzurePublicDataset`
+traces). The index of dispersion is the variance of the counts in windows of one length, divided by their mean; it is 1
+for a Poisson process at every length. Neither service is Poisson, nor a renewal process with any gap distribution: what
+matters is that the rate changes. At another `rate_per_s` the changes stay as large in proportion, so (index - 1) grows
+with it.
 
 | index of dispersion at | 1 s | 10 s | 60 s | and |
 |---|---|---|---|---|
@@ -27,15 +28,15 @@ CODE_PER_S = 2.567  # published: 8,819 requests in 3435.9 s
 
 
 def conversation(rate_per_s: float = CONVERSATION_PER_S) -> Noisy:
-    """Return arrivals like the conversation service's: a slow rate times gamma noise.
+    """Return arrivals like the conversation service's: a slowly changing rate times gamma noise.
 
-    The slow part's variance makes the index at 60 s, its spectrum the correlation of minutes, the noise the rest.
+    The slow part's variance sets the index at 60 s, its spectrum the correlation of minutes, and the noise the rest.
     """
     return Noisy(Waves(rate_per_s, cv=0.211), cv=0.174, every_s=3.5)
 
 
 def code(rate_per_s: float = CODE_PER_S) -> Noisy:
-    """Return arrivals like the code service's: bursts of 14 s with nothing for 46 s between, times gamma noise."""
+    """Return arrivals like the code service's: bursts of 14 s with 46 s of silence in between, times gamma noise."""
     burst_s, calm_s = 14.0, 46.0
     peak_per_s = rate_per_s * (burst_s + calm_s) / burst_s
     return Noisy(Bursts(rate_per_s, peak_per_s, burst_s, calm_s), cv=0.894, every_s=0.75)
@@ -43,10 +44,10 @@ def code(rate_per_s: float = CODE_PER_S) -> Noisy:
 
 @dataclass(frozen=True, slots=True)
 class HeavyClients:
-    """Many clients, of whom a few carry most: the heaviest share q of them makes q**a of the requests.
+    """Many clients, a few of whom send most: the heaviest share q of them makes q**a of the requests.
 
-    Of large services it is said that a few per cent of the clients carry half of the load; the default reads that as
-    3 %, and the number of clients is our choice.
+    In large services a few per cent of the clients are said to make half of the load; the default takes that as 3 %.
+    The number of clients is our choice.
     """
 
     clients: int = 1000
@@ -64,7 +65,7 @@ class HeavyClients:
             )
 
     def mix(self) -> Mix[str]:
-        """Return the clients as tenants, the heaviest first: client-0, client-1, ..."""
+        """Return the clients as tenants, heaviest first: client-0, client-1, ..."""
         power = math.log(self.top_load) / math.log(self.top_fraction)
         carried = [(i / self.clients) ** power for i in range(self.clients + 1)]
         return Mix({f"client-{i}": carried[i + 1] - carried[i] for i in range(self.clients)})

@@ -1,6 +1,6 @@
-"""Which curves there are: ramps, days, spikes, noise, and slow waves. How arrivals come from one is in `rates`.
+"""The available curves: ramps, days, spikes, noise, and slow waves. `rates` draws arrivals from them.
 
-`Spikes` and `Noisy` multiply another curve, so a noisy day with a spike is written as it is said.
+`Spikes` and `Noisy` multiply another curve, so you can write a noisy day with a spike just as you say it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import cycle, pairwise, repeat
 from random import Random
 
-from miniserve.workload.rates import Curve, Piecewise, RatePiece, Step, Varying, luck_of, scaled
+from miniserve.workload.rates import Curve, Piecewise, RatePiece, Step, Varying, curve_rng, scaled
 
 
 def ramp(from_per_s: float, to_per_s: float, ramp_s: float, begins_s: float = 0.0) -> Piecewise:
-    """Return a steady rate that changes in a straight line to another one, which then holds."""
+    """Return a steady rate that changes linearly to another one, which then holds."""
     if not (from_per_s >= 0 and to_per_s > 0):
         raise ValueError(f"from_per_s ({from_per_s:g}) must be at least 0, and to_per_s ({to_per_s:g}) above 0")
     if not (ramp_s > 0 and begins_s >= 0):
@@ -25,7 +25,7 @@ def ramp(from_per_s: float, to_per_s: float, ramp_s: float, begins_s: float = 0.
 
 @dataclass(frozen=True, slots=True)
 class Spike:
-    """All at once, `factor` times as many, for a while. Below 1 it is a dip."""
+    """For a while, `factor` times as many requests. Below 1 it is a dip."""
 
     at_s: float
     duration_s: float
@@ -42,7 +42,7 @@ class Spike:
 
 @dataclass(frozen=True, slots=True)
 class Spikes(Curve):
-    """Another curve with spikes. `rate_per_s` is the other one's: the spikes come on top and end."""
+    """Another curve with spikes. `rate_per_s` is the other curve's: spikes come on top and end."""
 
     base: Varying
     spikes: tuple[Spike, ...]
@@ -50,8 +50,8 @@ class Spikes(Curve):
     def __post_init__(self) -> None:
         for before, spike in pairwise(self.spikes):
             if spike.at_s < before.at_s + before.duration_s:
-                ends = f"the one at {before.at_s:g} ends at {before.at_s + before.duration_s:g}"
-                raise ValueError(f"spikes must follow one another: {ends}, and the next begins at {spike.at_s:g}")
+                ends = f"the spike at {before.at_s:g} ends at {before.at_s + before.duration_s:g}"
+                raise ValueError(f"spikes must not overlap: {ends}, but the next begins at {spike.at_s:g}")
 
     @property
     def rate_per_s(self) -> float:
@@ -61,8 +61,8 @@ class Spikes(Curve):
         now = (spike.factor for spike in self.spikes if spike.at_s <= time_s < spike.at_s + spike.duration_s)
         return self.base.rate_at(time_s) * next(now, 1.0)
 
-    def pieces(self, luck: Random) -> Iterator[RatePiece]:
-        return scaled(self.base.pieces(luck), self._steps())
+    def pieces(self, rng: Random) -> Iterator[RatePiece]:
+        return scaled(self.base.pieces(rng), self._steps())
 
     def _steps(self) -> Iterator[Step]:
         now_s = 0.0
@@ -75,7 +75,7 @@ class Spikes(Curve):
 
 @dataclass(frozen=True, slots=True)
 class Noisy(Curve):
-    """Another curve times gamma noise of mean 1: a new factor every `every_s`, with this coefficient of variation."""
+    """Another curve times gamma noise of mean 1: every `every_s` a new factor, with coefficient of variation `cv`."""
 
     base: Varying
     cv: float
@@ -92,22 +92,22 @@ class Noisy(Curve):
     def rate_at(self, time_s: float) -> float:
         return self.base.rate_at(time_s)
 
-    def pieces(self, luck: Random) -> Iterator[RatePiece]:
-        own = luck_of(luck)
+    def pieces(self, rng: Random) -> Iterator[RatePiece]:
+        own = curve_rng(rng)
         if self.cv == 0:
-            return self.base.pieces(luck)
+            return self.base.pieces(rng)
         variance = self.cv**2
         steps = ((self.every_s, own.gammavariate(1 / variance, variance)) for _ in repeat(0))
-        return scaled(self.base.pieces(luck), steps)
+        return scaled(self.base.pieces(rng), steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Waves(Curve):
     """A rate that wanders slowly: waves of `period_s`, half of it, a third, ... with random phases.
 
-    The n-th has a variance of 1/n of the first's, so neighbouring minutes are alike and distant ones are not. `cv` is
-    the coefficient of variation of the rate. Every whole period has exactly the mean rate and exactly this variance,
-    which independent noise would have only in the long run.
+    The variance of the n-th is 1/n of the first's, so neighbouring minutes are alike and distant ones are not. `cv` is
+    the rate's coefficient of variation. Every whole period has exactly the mean rate and exactly this variance;
+    independent noise would have them only in the long run.
     """
 
     rate_per_s: float
@@ -124,7 +124,7 @@ class Waves(Curve):
             raise ValueError(f"cv ({self.cv:g}) must be at least 0 and at most {most:g}: the rate would fall below 0")
 
     def _shape(self) -> list[float]:
-        """Return how high each wave is when the coefficient of variation is 1."""
+        """Return the height of each wave if the coefficient of variation is 1."""
         numbers = range(1, self.waves + 1)
         share = sum(1 / n for n in numbers)
         return [math.sqrt(2 / (n * share)) for n in numbers]
@@ -132,10 +132,10 @@ class Waves(Curve):
     def rate_at(self, time_s: float) -> float:
         return self.rate_per_s
 
-    def pieces(self, luck: Random) -> Iterator[RatePiece]:
+    def pieces(self, rng: Random) -> Iterator[RatePiece]:
         heights = [self.cv * height for height in self._shape()]
-        phases = [luck.uniform(0, 2 * math.pi) for _ in heights]
-        knots = 45 * self.waves  # of one period: 45 for the shortest wave, so straight lines are near enough
+        phases = [rng.uniform(0, 2 * math.pi) for _ in heights]
+        knots = 45 * self.waves  # per period: 45 for the shortest wave, so straight lines are close enough
         rates = [self._rate(k / knots, heights, phases) for k in range(knots)]
         each_s = self.period_s / knots
         return cycle([(each_s, first, last) for first, last in pairwise([*rates, rates[0]])])
@@ -146,9 +146,9 @@ class Waves(Curve):
         return self.rate_per_s * (1 + sum(waves))
 
 
-# Over a day, large services have peaks of about 3 times the mean; with our curve that is a night of 3 % of the peak
+# Over a day, large services peak at about 3 times the mean; with our curve that means a night at 3 % of the peak
 NIGHT_TO_PEAK = 0.03
-_KNOTS = 288  # of a day: one every five minutes
+_KNOTS = 288  # per day: one every five minutes
 
 
 def diurnal(
@@ -156,10 +156,10 @@ def diurnal(
     night_to_peak: float = NIGHT_TO_PEAK,
     noise_cv: float = 0.0,
     noise_s: float = 300.0,
-    peak_at_fraction: float = 0.6,  # of the day, which begins at midnight: 14:24
+    peak_at_fraction: float = 0.6,  # share of the day, from midnight: 14:24
     day_s: float = 86_400.0,
 ) -> Noisy:
-    """Return a smooth day that repeats: exp(cosine), scaled so that the mean is `rate_per_s`, times gamma noise."""
+    """Return a smooth, repeating day: exp(cosine), scaled to the mean `rate_per_s`, times gamma noise."""
     if not (0 < rate_per_s < math.inf and 0 < day_s < math.inf):
         raise ValueError(f"rate_per_s ({rate_per_s:g}) and day_s ({day_s:g}) must be above 0")
     if not 0 < night_to_peak <= 1:

@@ -1,10 +1,10 @@
-"""How long prompts and answers are: a distribution is its inverse, a function of a number in [0, 1).
+"""How long prompts and answers are: a distribution is given by its inverse, a function of a number in [0, 1).
 
-The caller brings the random number, one per request. So the luck of the n-th request stays the n-th request's when the
-distribution is exchanged: comparing two of them compares nothing else.
+The caller supplies the random number, one per request. So the n-th request keeps its random number when the
+distribution is exchanged, and comparing two distributions compares nothing else.
 
-The published figures are those of two hours of two Azure services, 2023 (Patel et al., Splitwise, ISCA 2024: the
-`AzurePublicDataset` traces); a few quantiles, no rows. Between two knots the logarithm of the length is linear in the
+The published figures are from two hours of two Azure services, 2023 (Patel et al., Splitwise, ISCA 2024: the
+`AzurePublicDataset` traces): a few quantiles, no rows. Between two knots the logarithm of the length is linear in the
 probability. A lognormal would be shorter to write, but the conversations' answers have two humps, and it misses both.
 """
 
@@ -30,7 +30,7 @@ class Lengths(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Always the same."""
+    """Always the same length."""
 
     tokens: int
 
@@ -48,7 +48,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Geometric:
-    """After each token it ends with the same probability: the exponential of whole numbers, without memory."""
+    """Ends after each token with the same probability: the memoryless distribution of whole numbers."""
 
     mean_tokens: float
 
@@ -64,10 +64,10 @@ class Geometric:
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """What was published: at these shares, these values; log-linear in between.
+    """A distribution given by published quantiles, log-linear in between.
 
     `knots` are pairs (share, value), both increasing, from share 0 to share 1. `scale` multiplies all values.
-    Raises: ValueError if the knots are not that.
+    Raises: ValueError if the knots are not like that.
     """
 
     knots: tuple[tuple[float, float], ...]

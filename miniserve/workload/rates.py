@@ -1,12 +1,12 @@
-"""Rates that change: what a curve of requests per second is, and how arrivals are drawn from one, exactly.
+"""Rates that change: curves of requests per second, and exact sampling of arrivals from them.
 
-A curve is a series of pieces, (seconds, rate at their begin, rate at their end), linear in between. Time rescaling
-draws from it: gaps of a Poisson process of rate 1 are laid over the area below the curve. So each arrival takes one
-random number whatever the curve is, and exchanging the curve leaves the luck of the n-th arrival as it was. What is
-random about the curve itself comes from a generator of its own.
+A curve is a series of pieces (seconds, rate at the start, rate at the end), linear in between. Arrivals are drawn by
+time rescaling: gaps of a Poisson process of rate 1 are measured along the area under the curve. So each arrival takes
+one random number whatever the curve is, and exchanging the curve leaves the n-th arrival's number unchanged. Randomness
+in the curve itself comes from a separate generator.
 
-A random curve has two faces: `rate_at` is what is expected, `realised` is what a seed made of it. Which curves there
-are is in `curves`; knows nothing of what arrives.
+A random curve has two faces: `rate_at` is what to expect, `realised` is what a seed made of it. `curves` lists the
+curves there are. Knows nothing about what arrives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Protocol
 
 RatePiece = tuple[
     float, float, float
-]  # seconds (the last may be infinite), requests per second at its begin, at its end
+]  # seconds (the last may be infinite), requests per second at its start and at its end
 Step = tuple[float, float]  # seconds, factor
 
 
@@ -34,11 +34,11 @@ class Varying(Protocol):
         ...
 
     def rate_at(self, time_s: float) -> float:
-        """Return the rate that is expected at `time_s`, before any luck."""
+        """Return the expected rate at `time_s`, before any randomness."""
         ...
 
-    def pieces(self, luck: Random) -> Iterator[RatePiece]:
-        """Yield the curve from 0 on, without end or with an infinite last piece."""
+    def pieces(self, rng: Random) -> Iterator[RatePiece]:
+        """Yield the curve from 0 on, endlessly or with an infinite last piece. `rng` is for the curve itself."""
         ...
 
     def times(self, rng: Random) -> Iterator[float]:
@@ -51,20 +51,20 @@ class Curve:
 
     __slots__ = ()
 
-    def pieces(self, luck: Random) -> Iterator[RatePiece]:
+    def pieces(self, rng: Random) -> Iterator[RatePiece]:
         raise NotImplementedError
 
     def times(self, rng: Random) -> Iterator[float]:
-        return rescaled(self.pieces(luck_of(rng)), rng)
+        return rescaled(self.pieces(curve_rng(rng)), rng)
 
 
-def luck_of(rng: Random) -> Random:
-    """Return the generator of the curve itself: one number of the arrivals' own, taken before their first."""
+def curve_rng(rng: Random) -> Random:
+    """Return a generator for the curve itself, seeded with one number drawn before the first arrival's."""
     return Random(rng.getrandbits(64))
 
 
 def rescaled(pieces: Iterable[RatePiece], rng: Random) -> Iterator[float]:
-    """Yield the times of a Poisson process of this rate: the n-th comes when the area reaches the n-th of rate 1."""
+    """Yield a Poisson process of this rate: the n-th time is where the area equals the n-th time at rate 1."""
     begin_s, area_left = 0.0, rng.expovariate(1.0)
     for seconds, first, last in pieces:
         area = first * seconds if first == last else (first + last) / 2 * seconds
@@ -78,10 +78,10 @@ def rescaled(pieces: Iterable[RatePiece], rng: Random) -> Iterator[float]:
 
 
 def realised(arrivals: Varying, rng: Random, until_s: float) -> Piecewise:
-    """Return the rates behind `arrivals.times(rng)`, from 0 to `until_s`: for a plot, or for somebody clairvoyant."""
+    """Return the rates behind `arrivals.times(rng)`, from 0 to `until_s`: for a plot or for an oracle."""
     points: list[tuple[float, float]] = []
     now_s = 0.0
-    for seconds, first, last in arrivals.pieces(luck_of(rng)):
+    for seconds, first, last in arrivals.pieces(curve_rng(rng)):
         end_s = min(now_s + seconds, until_s)
         share = (end_s - now_s) / seconds if math.isfinite(seconds) and seconds > 0 else 1.0
         points += [(now_s, first), (end_s, first + (last - first) * share)]
@@ -92,7 +92,7 @@ def realised(arrivals: Varying, rng: Random, until_s: float) -> Piecewise:
 
 
 def scaled(pieces: Iterable[RatePiece], steps: Iterator[Step]) -> Iterator[RatePiece]:
-    """Yield `pieces` multiplied by endless `steps`, cut wherever a step ends."""
+    """Yield `pieces` multiplied by the endless `steps`, cut wherever a step ends."""
     step_left_s, factor = next(steps)
     for whole_s, begin, last in pieces:
         seconds, first = whole_s, begin
@@ -108,9 +108,9 @@ def scaled(pieces: Iterable[RatePiece], steps: Iterator[Step]) -> Iterator[RateP
 
 @dataclass(frozen=True, slots=True)
 class Piecewise(Curve):
-    """Straight lines between `points` of (seconds, requests per second); two points at one time are a jump.
+    """Straight lines between `points` (seconds, requests per second); two points at the same time make a jump.
 
-    After the last point the curve begins anew if it is to `repeat`, else the last rate holds. `rate_per_s` is the mean
+    After the last point the curve starts again with `repeat`; otherwise the last rate holds. `rate_per_s` is the mean
     up to the last point. Raises: ValueError if time goes backwards, a rate is negative, or the mean is 0.
     """
 
@@ -122,7 +122,7 @@ class Piecewise(Curve):
         _check_points(self.points, self.repeat)
         object.__setattr__(self, "_times", tuple(time_s for time_s, _ in self.points))
         if self.rate_per_s == 0:
-            raise ValueError("points must bring somebody before the last of them: the mean rate up to it is 0")
+            raise ValueError("points must not all have rate 0 up to the last of them: the mean rate is 0")
 
     @property
     def rate_per_s(self) -> float:
@@ -139,7 +139,7 @@ class Piecewise(Curve):
         (low_s, low), (high_s, high) = self.points[i - 1], self.points[i]
         return low + (high - low) * (time_s - low_s) / (high_s - low_s)
 
-    def pieces(self, luck: Random) -> Iterator[RatePiece]:
+    def pieces(self, rng: Random) -> Iterator[RatePiece]:
         if self.repeat:
             return cycle(self._once())
         last = self.points[-1][1]
@@ -153,7 +153,7 @@ class Piecewise(Curve):
 
 def _check_points(points: tuple[tuple[float, float], ...], again: bool) -> None:
     if not points or points[0][0] != 0:
-        raise ValueError(f"points must begin at second 0, not with {points[:1]}")
+        raise ValueError(f"points must begin at second 0, not at {points[:1]}")
     for (before_s, _), (time_s, _) in pairwise(points):
         if not time_s >= before_s:
             raise ValueError(f"points must go forward in time: {time_s:g} comes after {before_s:g}")
@@ -163,4 +163,4 @@ def _check_points(points: tuple[tuple[float, float], ...], again: bool) -> None:
     if again and (points[-1][0] == 0 or not any(rate for _, rate in points)):
         raise ValueError("points that repeat need some time and a rate above 0")
     if not again and points[-1][1] == 0:
-        raise ValueError("points must not end at rate 0, which would hold for ever; end above 0, or repeat")
+        raise ValueError("points must not end at rate 0, which would hold forever; end above 0, or repeat")

@@ -1,8 +1,8 @@
-"""A recorded trace as demand: times and lengths are its rows', what a row does not say is drawn as for other demand.
+"""A recorded trace as demand: its rows give times and lengths; anything else is drawn as for other demand.
 
-The whole file is read once when it is opened, so a bad row is found before anything runs, and again, row by row, while
-a run goes on. Prompts of rows with block ids have equal tokens where they have equal ids: the engine's own prefix cache
-then finds what the service's could have found.
+The whole file is read once when it is opened, so a bad row is found before anything runs, and again row by row during a
+run. Prompts of rows with block ids have equal tokens where their ids are equal, so the engine's own prefix cache finds
+what the recorded service's could have found.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOKENS_PER_ROW = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RecordedTrace:
-    """A checked file; as arrivals it ends with its last row. `speed` 2 lets everything come in half of the time."""
+    """A checked file; as arrivals it ends with its last row. `speed` 2 replays it in half the time."""
 
     path: Path
     format: str
@@ -42,7 +42,7 @@ class RecordedTrace:
 
     @property
     def rate_per_s(self) -> float:
-        """Mean number of rows per second; a file of one moment counts as one second."""
+        """Mean number of rows per second; a file with a single moment counts as one second."""
         return self.rows / (self.duration_s or 1.0) * self.speed
 
     def rate_at(self, time_s: float) -> float:
@@ -52,12 +52,12 @@ class RecordedTrace:
         return (row.time_s / self.speed for row in self.read())
 
     def read(self) -> Iterator[TraceRow]:
-        """Yield the rows, at the times of the file."""
+        """Yield the rows, with the file's own times."""
         return read_trace(self.path, self.format)
 
 
 def prompt_of(row: TraceRow, number: int) -> TokenIds:
-    """Return the prompt of the row with this number: numbers of its own, and its blocks' where it has ids."""
+    """Return the prompt of the row with this number: its blocks' tokens where it has ids, its own elsewhere."""
     base = number * _TOKENS_PER_ROW
     if not row.hash_ids:
         return range(base, base + row.prompt_tokens)
@@ -65,9 +65,9 @@ def prompt_of(row: TraceRow, number: int) -> TokenIds:
 
 
 class BlockTokens(Sequence[int]):
-    """Tokens made of block ids: block b has the numbers from b * block_tokens on. What no id covers is the row's own.
+    """Tokens made from block ids: block b has the numbers from b * block_tokens on. The rest are the row's own.
 
-    A handful of ids stand for a hundred thousand tokens; the numbers are made when they are read.
+    A handful of ids stands for a hundred thousand tokens; the numbers are made as they are read.
     """
 
     __slots__ = ("_block_tokens", "_ids", "_length", "_own")

@@ -1,14 +1,14 @@
-"""From parts to requests: one stream in order of arrival, made while it is read.
+"""From parts to requests: one stream in order of arrival, made as it is read.
 
-Tokens are only numbered: chat s owns the numbers from s * 2**20 on, and its prompt is `range(base, base + n)`. A later
-turn's prompt is a longer range with the same beginning, so prefixes are shared exactly where they would be, and nobody
-keeps a million token lists in memory.
+Tokens are only numbers: chat s owns the numbers from s * 2**20 on, and its prompt is `range(base, base + n)`. A later
+turn's prompt is a longer range with the same beginning, so prefixes are shared exactly where real ones would be,
+without a million token lists in memory.
 
-Every part draws from a stream of its own, and every request takes one number from each stream whether it needs it or
-not: exchanging a part leaves the others' luck as it was (common random numbers).
+Every part draws from its own generator, and every request takes one number from each generator whether it needs it or
+not: exchanging one part leaves the others' draws unchanged (common random numbers).
 
-Arrivals are open-loop: nobody waits for an answer. A follow-up comes with the first arrival after its time, whether or
-not the answer before it was complete.
+Arrivals are open-loop: they never wait for an answer. A follow-up comes with the first arrival after its time, whether
+or not the previous answer was complete.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Mix(Generic[Value]):
         object.__setattr__(self, "_cumulative", tuple(accumulate(self.shares.values())))
 
     def at(self, u: float) -> Value:
-        """Return the value that the random number `u` (0 <= u < 1) means."""
+        """Return the value for the random number `u` (0 <= u < 1)."""
         return self._values[bisect_right(self._cumulative, u * self._cumulative[-1])]
 
 
 @dataclass(slots=True)
 class _Chat:
-    """A conversation as it stands after its last request."""
+    """The state of a conversation after its last request."""
 
     number: int
     tenant: str
@@ -61,12 +61,12 @@ class _Chat:
     feature: str
     session_key: str
     turn: int = 0
-    context_tokens: int = 0  # said so far, by both sides
+    context_tokens: int = 0  # so far, from both sides
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """All that clients do. `conversations` None: every request stands alone."""
+    """Everything that clients do. `conversations` None: every request stands alone."""
 
     arrivals: Arrivals
     prompt: Lengths = CONVERSATION_PROMPT
@@ -75,7 +75,7 @@ class Workload:
     tenants: Mix[str] = field(default_factory=lambda: Mix({"": 1.0}))
     priorities: Mix[Priority] = field(default_factory=lambda: Mix({Priority.STANDARD: 1.0}))
     regions: Mix[str | None] = field(default_factory=lambda: Mix({None: 1.0}))
-    deadline_after_s: float | None = None  # from arrival; None: clients wait for ever
+    deadline_after_s: float | None = None  # from arrival; None: clients wait forever
     model: str = "model"
     features: Mix[str] = field(default_factory=lambda: Mix({"": 1.0}))
 
@@ -84,7 +84,7 @@ class Workload:
     ) -> Iterator[Request]:
         """Yield requests until `count` of them, or until the first that would come after `duration_s`.
 
-        If the arrivals are a trace, it says the lengths and the chats, too, and its end is the end.
+        If the arrivals are a trace, it also gives lengths and chats, and the requests end with it.
         """
         made = self._replayed(self.arrivals, seed) if isinstance(self.arrivals, RecordedTrace) else self._drawn(seed)
         for request in islice(made, count):
@@ -97,7 +97,7 @@ class Workload:
         for i, row in enumerate(trace.read()):
             now_s = row.time_s / trace.speed
             chat, _ = chats.next(now_s)
-            if row.session is not None:  # one person asks all of a session
+            if row.session is not None:  # one person asks everything in a session
                 chat.session_key = row.session
                 chat = known.setdefault(row.session, chat)
             answer = SamplingParams(max_tokens=row.output_tokens, ignore_eos=True)
@@ -133,12 +133,12 @@ class Workload:
 
 
 class _Chats:
-    """Whose turn is it? Chats wait here until the arrival that continues them."""
+    """Decides whose turn it is. Chats wait here for the arrival that continues them."""
 
     def __init__(self, workload: Workload, seed: int) -> None:
         self._workload = workload
         self._rules = workload.conversations
-        self._due: list[tuple[float, int, _Chat]] = []  # heap of (when it goes on, number, chat)
+        self._due: list[tuple[float, int, _Chat]] = []  # heap of (time of its next turn, number, chat)
         self._begun = 0
         names = (
             "tenant",
@@ -157,7 +157,7 @@ class _Chats:
         self._message, self._goes_on, self._gap, self._old, self._old_turn = rest
 
     def next(self, now_s: float) -> tuple[_Chat, int]:
-        """Return the chat that the arrival at `now_s` belongs to, and its prompt's length."""
+        """Return the chat that the arrival at `now_s` belongs to, and the length of its prompt."""
         workload, rules = self._workload, self._rules
         fresh = _Chat(
             self._begun,
@@ -171,6 +171,8 @@ class _Chats:
         if rules is None:
             self._begun += 1
             return fresh, prompt
+        # Drawn before any of them is needed: each arrival takes one number per generator, so no branch shifts later
+        # draws.
         message, old, old_turn = rules.message.at(self._message()), self._old(), self._old_turn()
         if self._due and self._due[0][0] <= now_s:
             chat = heappop(self._due)[2]
@@ -183,7 +185,7 @@ class _Chats:
         return fresh, prompt
 
     def _give_a_past(self, chat: _Chat, first_prompt: int, turn: int) -> None:
-        """Let `chat` have had turns before the run began, of average length after the first."""
+        """Give `chat` turns from before the run, of average length after the first."""
         rules = self._rules
         assert rules is not None
         each = rules.message.mean_tokens + self._workload.output.mean_tokens
@@ -191,7 +193,7 @@ class _Chats:
         chat.context_tokens = round(first_prompt + (turn - 2) * each + self._workload.output.mean_tokens)
 
     def said(self, chat: _Chat, context_tokens: int, now_s: float) -> None:
-        """Note what a chat's request added, and whether and when it goes on."""
+        """Record what a chat's request added, and whether and when it goes on."""
         if self._rules is None:
             return
         chat.turn += 1

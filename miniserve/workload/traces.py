@@ -1,4 +1,4 @@
-"""Readers of four public trace formats: who asked when, how long was it, which blocks did it share with others.
+"""Readers for four public trace formats: when each request came, how long it was, which blocks it shared.
 
     azure         LLM inference traces of AzurePublicDataset, 2023: TIMESTAMP,ContextTokens,GeneratedTokens
     mooncake      JSON lines, 2024: timestamp (ms), input_length, output_length, hash_ids (512-token blocks)
@@ -7,8 +7,8 @@
     qwen-bailian  JSON lines, 2025: chat_id, parent_chat_id, timestamp (s), input_length, output_length, type, turn,
                   hash_ids (16-token blocks)
 
-One row is held at a time. What is not as the format says is refused with file, line and reason, and nothing is skipped:
-a trace with silent gaps would be a lighter load than it seems. Times count from the first row.
+One row is held at a time. Anything that does not fit the format is refused with file, line and reason, and nothing is
+skipped: a trace with silent gaps would be a lighter load than it seems. Times count from the first row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from miniserve.errors import SetupError
 
-_LARGEST_ID = 1 << 50  # of a block: its tokens must have numbers of 63 bits
+_LARGEST_ID = 1 << 50  # of a block: its tokens' numbers must fit in 63 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class TraceRow:
 
 
 def read_trace(path: Path, format: str) -> Iterator[TraceRow]:
-    """Yield the rows of a file. Raises: SetupError with file, line and reason, when that row is reached."""
+    """Yield the rows of a file. Raises: SetupError with file, line and reason, when the bad row is reached."""
     reader, first_s, before_s = FORMATS[format], None, -math.inf
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -86,7 +86,7 @@ def _burstgpt(name: str, file: Iterator[str]) -> _Rows:
 
 def _qwen_bailian(name: str, file: Iterator[str]) -> _Rows:
     keys = ("chat_id", "parent_chat_id", "timestamp", "input_length", "output_length", "type", "turn", "hash_ids")
-    chat_of: dict[int, int] = {}  # the first request of each one's chat; small numbers, kept for the whole file
+    chat_of: dict[int, int] = {}  # request -> the first request of its chat; small numbers, kept for the whole file
     for line in _json_lines(name, file, keys):
         own, parent = line.whole("chat_id"), line.whole("parent_chat_id")
         chat = chat_of[own] = chat_of.get(parent, own)
@@ -125,11 +125,11 @@ class _Line:
         except (TypeError, ValueError):
             number = math.nan
         if not 0 <= number < math.inf:
-            raise self.error(f"{key}: {value!r} is not allowed; it must be a number of at least 0")
+            raise self.error(f"{key}: {value!r} is not allowed; it must be a number >= 0")
         return number
 
     def whole(self, key: str) -> int:
-        """Return a whole number, negative ones too (a parent that does not exist is -1)."""
+        """Return a whole number, possibly negative (a missing parent is -1)."""
         value = self.fields[key]
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(f"{key}: {value!r} is not a whole number")
@@ -147,12 +147,12 @@ class _Line:
         try:
             return datetime.fromisoformat(text).timestamp()
         except ValueError:
-            raise self.error(f"{key}: {text!r} is not a date and a time such as 2023-11-16 18:15:46.680590") from None
+            raise self.error(f"{key}: {text!r} is not a date and time such as 2023-11-16 18:15:46.680590") from None
 
     def ids(self, key: str, prompt_tokens: int, block_tokens: int) -> tuple[int, ...]:
         ids, blocks = self.fields[key], -(-prompt_tokens // block_tokens)
         if not isinstance(ids, list) or not all(type(each) is int and 0 <= each < _LARGEST_ID for each in ids):
-            raise self.error(f"{key}: must be a list of whole numbers of at least 0")
+            raise self.error(f"{key}: must be a list of whole numbers >= 0")
         if len(ids) > blocks:
             filled = f"the {blocks} blocks of {block_tokens} that {prompt_tokens} tokens fill"
             raise self.error(f"{key}: {len(ids)} ids are more than {filled}")

@@ -66,7 +66,7 @@ def test_balancers_are_compared_on_the_same_seeds(file: Path, capsys: pytest.Cap
     command = ["simulate", "s.toml", "--compare", "round-robin", "p2c", "--seeds", "3", "--out", "o.json"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "difference to round-robin, paired over 3 seeds" in out
+    assert "difference from round-robin, paired over 3 seeds" in out
     figures = json.loads(Path("o.json").read_text())["figures"]
     for theirs, ours in zip(figures["round-robin"], figures["p2c"], strict=True):
         assert theirs["requests"] == ours["requests"]
@@ -76,13 +76,13 @@ def test_balancers_are_compared_on_the_same_seeds(file: Path, capsys: pytest.Cap
 def test_settings_are_compared_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = ["fleet.replicas.0.count=2", "fleet.replicas.0.count=4"]
     assert main(["simulate", "s.toml", "--compare", *cases, "--seeds", "2"]) == 0
-    assert "difference to fleet.replicas.0.count=2" in capsys.readouterr().out
+    assert "difference from fleet.replicas.0.count=2" in capsys.readouterr().out
 
 
 def test_variants_of_the_file_run_side_by_side_or_one_alone(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(SCENARIO + VARIANTS)
     assert main(["simulate", "s.toml", "--seeds", "2"]) == 0
-    assert "difference to one, paired over 2 seeds" in capsys.readouterr().out
+    assert "difference from one, paired over 2 seeds" in capsys.readouterr().out
     assert main(["simulate", "s.toml", "--variant", "two"]) == 0
     assert "balancer p2c" in capsys.readouterr().out
 

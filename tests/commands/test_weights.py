@@ -59,7 +59,7 @@ def test_verify_of_what_is_absent(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(WeightsError, match="holds no model"):
         run("verify", "--cache", str(tmp_path))
     assert run("verify", "smollm2", "--cache", str(tmp_path)) == 1
-    assert "is not there" in capsys.readouterr().out
+    assert "does not exist" in capsys.readouterr().out
 
 
 def test_a_folder_of_ones_own_is_checked_without_hashes(

@@ -100,7 +100,7 @@ def test_lower_classes_are_shed_first_and_told_when_to_come_back(rung: Rung, ser
 def test_impossible_ladders_are_refused() -> None:
     with pytest.raises(SetupError, match=r"capacity \(0\)"):
         Ladder(capacity=0)
-    with pytest.raises(SetupError, match="5 loads that rise"):
+    with pytest.raises(SetupError, match="5 rising loads"):
         Ladder(capacity=1, enter=(1, 2, 2, 3, 4))
     with pytest.raises(SetupError, match=r"0 < gap < 0\.9"):
         Ladder(capacity=1, gap=1.0)

@@ -178,8 +178,8 @@ def test_shares_never_fall_except_back_to_nothing(healthy: list[bool]) -> None:
 @pytest.mark.parametrize(
     ("stages", "says"),
     [
-        ([], "there must be one"),
-        (canary([0.5, 0.1]), r"must not fall.*\[0.5, 0.1\]"),
+        ([], "at least one stage"),
+        (canary([0.5, 0.1]), r"must never fall.*\[0.5, 0.1\]"),
         (blue_green(2), "give at least one guardrail a limit"),
     ],
 )

@@ -83,7 +83,7 @@ def test_the_table_says_it_in_words() -> None:
     console.print(compare({"random": runs(0), "p2c": runs(-0.1)}, ["ttft_p99_s"]).table())
     text = console.export_text()
 
-    assert "difference to random, paired over 6 seeds" in text
+    assert "difference from random, paired over 6 seeds" in text
     assert "TTFT p99 (ms)" in text
     assert "better" in text
     assert "95% confidence" in text

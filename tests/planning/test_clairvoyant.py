@@ -16,7 +16,7 @@ def test_the_fewest_whose_capacity_is_enough(rate: float, replicas: int) -> None
 
 
 def test_more_than_was_measured_is_refused() -> None:
-    with pytest.raises(SetupError, match="7 requests/s are more than the capacity of 4 replicas"):
+    with pytest.raises(SetupError, match="7 requests/s exceed the capacity of 4 replicas"):
         replicas_for(7, CAPACITY_PER_S)
 
 

@@ -202,9 +202,9 @@ def test_the_recorded_scores_are_found_and_bad_records_refused(tmp_path: Path) -
             read(tmp_path)
     for name in ("eval-large", "quant"):
         (tmp_path / f"2026-01-01-{name}.json").write_text('{"result": {}}')
-    with pytest.raises(SetupError, match=r"eval-large\.json is no record"):
+    with pytest.raises(SetupError, match=r"eval-large\.json is not a record"):
         recorded_scores(tmp_path)
-    with pytest.raises(SetupError, match=r"quant\.json is no record"):
+    with pytest.raises(SetupError, match=r"quant\.json is not a record"):
         recorded_quantization(tmp_path)
 
 

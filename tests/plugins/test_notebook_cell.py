@@ -83,7 +83,7 @@ def test_only_an_answer_cell_counts(tmp_path: Path) -> None:
 def test_what_is_no_notebook_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.ipynb").write_text(text)
 
-    with pytest.raises(SetupError, match=r"bad\.ipynb is not a notebook that can be read: "):
+    with pytest.raises(SetupError, match=r"bad\.ipynb cannot be read as a notebook: "):
         load_object(f"{tmp_path}/bad.ipynb:Mine", Balancer)
 
 

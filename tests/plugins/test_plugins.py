@@ -66,7 +66,7 @@ def test_a_method_may_be_static_or_take_more_with_defaults(folder: Path) -> None
         ("raise SystemExit('bye')\n", r"bad\.py:1: the file does not import: SystemExit: bye"),
         ("class Other: pass\nclass More: pass\n", r"bad\.py has no class Mine; its classes are Other, More"),
         ("x = 1\n", r"bad\.py has no class Mine; it has no classes"),
-        ("def Mine(): pass\n", r"bad\.py has something, but no class, called Mine"),
+        ("def Mine(): pass\n", r"bad\.py has something that is not a class called Mine"),
         ("\nclass Mine:\n    pass\n", r"bad\.py:2: Mine lacks the method choose\(request, replicas\)"),
         ("class Mine:\n    choose = 3\n", r"bad\.py:1: Mine lacks the method choose"),
         (

@@ -94,7 +94,7 @@ def test_phases_lie_around_the_fault(file: Path) -> None:
 def test_the_phase_table_shows_the_fault(file: Path) -> None:
     run = PolicyComparison({"a": case(file, FAULT)}, [1, 2]).run()
     assert run.shares["a"][0]["before"] > run.shares["a"][0]["during the fault"] + 0.2
-    assert "as long after it" in shown(run.phase_table())
+    assert "just after it" in shown(run.phase_table())
 
 
 def test_a_run_that_breaks_off_ends_the_experiment_and_leaves_whole_seeds(

@@ -46,8 +46,8 @@ def send(fleet: SimFleet, request: Request, replica_id: str = "r0", attempt: int
     return fleet.start_attempt(Send(replica_id, request, attempt))
 
 
-def suffer(fleet: SimFleet, kind: ReplicaFault, seconds: float, factor: float = 1.0, replica_id: str = "r0") -> None:
-    fleet.suffer(ReplicaEvent(0.0, replica_id, kind, seconds, factor))
+def fault_on(fleet: SimFleet, kind: ReplicaFault, seconds: float, factor: float = 1.0, replica_id: str = "r0") -> None:
+    fleet.begin_fault(ReplicaEvent(0.0, replica_id, kind, seconds, factor))
 
 
 def history(fleet: SimFleet, replica_id: str = "r0") -> list[tuple[float, str]]:
@@ -234,7 +234,7 @@ def test_only_misses_in_a_row_count() -> None:
     env, fleet = a_fleet(probe_interval_s=0.5)
     for start_s in (0.6, 2.1):  # two probes missed each time, one answered in between
         env.run(until=start_s)
-        suffer(fleet, ReplicaFault.PARTITION, 1.0)
+        fault_on(fleet, ReplicaFault.PARTITION, 1.0)
         env.run(until=start_s + 1.0)
         assert view_of(fleet).state is ReplicaState.READY
     env.run(until=4)
@@ -349,7 +349,7 @@ def test_a_hung_replica_answers_probes_but_makes_no_progress() -> None:
     env, fleet = a_fleet(probe_interval_s=0.5)
     attempt = send(fleet, a_request("1", tokens=100))
     env.run(until=0.255)
-    suffer(fleet, ReplicaFault.HANG, 5.0)
+    fault_on(fleet, ReplicaFault.HANG, 5.0)
     waiting = send(fleet, a_request("2", tokens=10))
     env.run(until=4)
     assert attempt.tokens_sent() == 25
@@ -363,8 +363,8 @@ def test_a_hung_replica_answers_probes_but_makes_no_progress() -> None:
 def test_two_hangs_end_with_the_later_one_and_a_crash_ends_both() -> None:
     env, fleet = a_fleet()
     attempt = send(fleet, a_request("1", tokens=10))
-    suffer(fleet, ReplicaFault.HANG, 1.0)
-    suffer(fleet, ReplicaFault.HANG, 3.0)
+    fault_on(fleet, ReplicaFault.HANG, 1.0)
+    fault_on(fleet, ReplicaFault.HANG, 3.0)
     env.run(until=2.5)
     assert attempt.tokens_sent() == 0
     fleet.crash("r0", restart_after_s=0.1)
@@ -376,8 +376,8 @@ def test_two_hangs_end_with_the_later_one_and_a_crash_ends_both() -> None:
 
 def test_slowness_multiplies_and_passes() -> None:
     env, fleet = a_fleet()
-    suffer(fleet, ReplicaFault.SLOW, 2.02, 4.0)
-    suffer(fleet, ReplicaFault.SLOW, 1.0, 2.0)
+    fault_on(fleet, ReplicaFault.SLOW, 2.02, 4.0)
+    fault_on(fleet, ReplicaFault.SLOW, 1.0, 2.0)
     attempt = send(fleet, a_request("1", tokens=1000))
     env.run(until=1.001)
     assert attempt.tokens_sent() == 12  # steps of 80 ms; the thirteenth ends at 1.04
@@ -389,7 +389,7 @@ def test_slowness_multiplies_and_passes() -> None:
 
 def test_a_fast_replica_is_fast_again_when_its_slowness_has_passed() -> None:
     env, fleet = a_fleet(spec=ReplicaSpec(STEP, SPEC.scheduler, SPEC.cache, speed=2.0))
-    suffer(fleet, ReplicaFault.SLOW, 1.0, factor=4.0)
+    fault_on(fleet, ReplicaFault.SLOW, 1.0, factor=4.0)
     env.run(until=2)
     env.run(until=send(fleet, a_request("1", tokens=10)).ended)
     assert env.now == pytest.approx(2.05)
@@ -399,7 +399,7 @@ def test_a_partition_breaks_streams_and_probes_and_leaves_the_cache() -> None:
     env, fleet = a_fleet(probe_interval_s=0.5)
     attempt = send(fleet, a_request("1", tokens=500, prompt=40))
     env.run(until=0.6)
-    suffer(fleet, ReplicaFault.PARTITION, 3.0)
+    fault_on(fleet, ReplicaFault.PARTITION, 3.0)
     env.run(until=0.7)
     assert isinstance(attempt.error, UpstreamError)
     assert attempt.error.code == "unreachable"
@@ -499,7 +499,7 @@ def test_a_distance_that_is_not_given_is_named() -> None:
     _, fleet = a_fleet(spec=ReplicaSpec(STEP, region="asia"), distances=FAR)
     with pytest.raises(SetupError, match="'eu' and 'asia' is not given"):
         send(fleet, a_request("1", region="eu"))
-    with pytest.raises(SetupError, match=r"'eu' to 'us' is -1 s"):
+    with pytest.raises(SetupError, match=r"'eu' to 'us' \(-1 s\) must be at least 0"):
         Distances({("eu", "us"): -1})
 
 
@@ -658,7 +658,7 @@ def test_a_fleet_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match="'r0' is already in use"):
         fleet.add(SPEC, "r0")
     with pytest.raises(ValueError, match="must be positive"):
-        suffer(fleet, ReplicaFault.SLOW, 1.0, 0.0)
+        fault_on(fleet, ReplicaFault.SLOW, 1.0, 0.0)
     with pytest.raises(SetupError, match="misses_until_down"):
         SimFleet(env, misses_until_down=0)
 
@@ -681,7 +681,7 @@ def befall(fleet: SimFleet, kind: str, replica_id: str, seconds: float, attempts
         case "crash for good":
             fleet.crash(replica_id)
         case "hang" | "slow" | "partition":
-            suffer(fleet, ReplicaFault(kind), seconds, 1 + seconds, replica_id)
+            fault_on(fleet, ReplicaFault(kind), seconds, 1 + seconds, replica_id)
         case "add":
             fleet.add(ReplicaSpec(STEP, SPEC.scheduler, SPEC.cache, cold_start=ColdStart(seconds, seconds, 0.0)))
         case "abort" if attempts:

@@ -84,7 +84,7 @@ def test_two_requests_by_hand() -> None:
     for a in (send("a", 3, 2, tenant="acme"), send("b", 5, 3, tenant="beta")):
         bench.fleet.start_attempt(a)
     for name in "ab":
-        bench.meter.told(ok(name, "r0"))
+        bench.meter.settle(ok(name, "r0"))
     ledger = bench.ledger(10.0)
     assert dollars(ledger) == {"prompt": 1.4, "output": 2.3, "idle": 6.3}
     costs = {line.name: line for line in ledger.by("tenant")}
@@ -106,7 +106,7 @@ def test_the_driver_says_who() -> None:
     for a in (send("a", 3, 2, tenant="acme"), send("b", 5, 3, tenant="beta")):
         bench.fleet.start_attempt(a)
     for name in "ab":
-        bench.meter.told(ok(name, "r0"))
+        bench.meter.settle(ok(name, "r0"))
     driver = bench.ledger(3.7).biggest_driver()
     assert str(driver) == ("biggest driver: output, 2.3000 USD = 62.2% of the bill, most of it by tenant beta (74%)")
 
@@ -116,7 +116,7 @@ def test_a_cold_start_is_paid_and_nobodys() -> None:
     bench.fleet.add(SPEC)
     bench.env.run(3.0)
     bench.fleet.start_attempt(send("a", 3, 1))
-    bench.meter.told(ok("a", "r0"))
+    bench.meter.settle(ok("a", "r0"))
     assert dollars(bench.ledger(5.0)) == {"starting": 3.0, "prompt": 1.15, "output": 0.0, "idle": 0.85}
 
 
@@ -126,7 +126,7 @@ def test_a_lost_step_counts_up_to_the_crash_and_as_failed() -> None:
     bench.env.run(1.5)  # 0.35 s into its second step
     bench.fleet.crash("r0")
     bench.fleet.start_attempt(send("a", 3, 1, "r1", attempt=1))
-    bench.meter.told(ok("a", "r0", "r1"))
+    bench.meter.settle(ok("a", "r0", "r1"))
     ledger = bench.ledger(4.0)
     assert dollars(ledger) == {"failed": 1.5, "prompt": 1.15, "output": 0.0, "idle": 5.35}
     assert ledger.total.answers == 1
@@ -139,7 +139,7 @@ def test_the_loser_of_a_hedge_has_its_own_account() -> None:
     bench.env.run(1.15 + 1e-9)
     slow.abort()  # what its step has begun is computed to the end
     winner = AttemptResult("r0", FinishReason.LENGTH, losers=(AttemptResult("r1"),))
-    bench.meter.told(Outcome("a", FinishReason.LENGTH, attempts=(winner,)))
+    bench.meter.settle(Outcome("a", FinishReason.LENGTH, attempts=(winner,)))
     assert dollars(bench.ledger(3.0)) == {"hedge": 2.3, "prompt": 1.15, "output": 0.0, "idle": 2.55}
 
 
@@ -150,7 +150,7 @@ def test_cached_tokens_cost_nothing_and_are_counted_apart() -> None:
             replace(send("a", 9, 1), request=replace(send("a", 9, 1).request, request_id=f"a{number}"))
         )
         bench.env.run(5.0 * (number + 1))
-        bench.meter.told(ok(f"a{number}", "r0"))
+        bench.meter.settle(ok(f"a{number}", "r0"))
     ledger = bench.ledger(10.0)
     assert ledger.cached_tokens == 8
     assert dollars(ledger) == {"prompt": 1.45 + 1.1, "output": 0.0, "cached": 0.0, "idle": 7.45}
@@ -163,7 +163,7 @@ def test_what_preemption_threw_away_is_computed_again_on_its_own_account() -> No
         bench.fleet.start_attempt(send(name, 12, 12))
     bench.env.run(100.0)
     for name in "ab":
-        bench.meter.told(ok(name, "r0"))
+        bench.meter.settle(ok(name, "r0"))
     ledger = bench.ledger(100.0)
     counters = bench.fleet.members()[0].replica.counters
     again = [entry for entry in ledger.entries if entry.account == "again"]
@@ -177,9 +177,9 @@ def test_a_hang_is_idle_time() -> None:
     bench = Bench(SPEC)
     bench.fleet.start_attempt(send("a", 3, 2))
     bench.env.run(0.5)
-    bench.fleet.suffer(ReplicaEvent(0.5, "r0", ReplicaFault.HANG, 10.0, 1.0))
+    bench.fleet.begin_fault(ReplicaEvent(0.5, "r0", ReplicaFault.HANG, 10.0, 1.0))
     bench.env.run(20.0)
-    bench.meter.told(ok("a", "r0"))
+    bench.meter.settle(ok("a", "r0"))
     assert dollars(bench.ledger(20.0)) == {"prompt": 1.15, "output": 1.1, "idle": 20 - 2.25}
 
 

@@ -129,7 +129,7 @@ def test_differences_are_drawn_with_their_intervals(tmp_path: Path) -> None:
     runs = {name: [result(seed, slow=slow).figures() for seed in range(3)] for name, slow in (("a", 1), ("b", 1.2))}
     figure = plots.differences(compare(runs))
 
-    assert "difference to a" in figure.axes[0].get_xlabel()
+    assert "difference from a" in figure.axes[0].get_xlabel()
     assert "TTFT p99, b" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert plots.save_figure(figure, tmp_path / "differences.png").exists()
 

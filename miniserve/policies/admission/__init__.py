@@ -1,1 +1,4 @@
-"""Who may come in, and when: admission, quotas, limits on concurrency, fair shares."""
+"""Who may come in, and when: admission, quotas, limits on concurrency, fair shares.
+
+Scenarios use all of them but `fair_share`, which only its tests use so far.
+"""

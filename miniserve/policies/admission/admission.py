@@ -1,11 +1,11 @@
-"""May this request come in at all? The cheapest work is the work that is refused at the door.
+"""May this request come in at all? The cheapest work is the work you refuse at the door.
 
-An admission says `Admit`, or `Reject` with the status and the time after which asking again makes sense. Several are
-put in a row (`AllOf`); a request must pass each. Some hold something for every request inside (a slot, a reservation),
-so whoever asks must report the end of each admitted request, exactly once, however it ended.
+An admission policy answers `Admit`, or `Reject` with a status and the time after which asking again makes sense.
+Several can be chained (`AllOf`); a request must pass each. Some hold something for every request inside (a slot, a
+reservation), so the caller must report the end of each admitted request exactly once, however it ended.
 
 Here: shedding by priority, and refusing what cannot be done in time. Quotas are in `quota.py`, the limit on concurrency
-in `concurrency.py`. Knows the request, the fleet's view, and the time it is told.
+in `concurrency.py`. A policy knows the request, the view of the fleet, and the time it is told.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from miniserve.types import FleetView, Priority, ReplicaView, Request
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Come in."""
+    """The request may come in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Stay out; `retry_after_s` is None where asking again will not help."""
+    """The request is refused; `retry_after_s` is None if asking again will not help."""
 
     status: int
     code: str
@@ -43,19 +43,19 @@ AdmissionVerdict = Admit | Reject
 
 
 class Admission(Protocol):
-    """Guards the door."""
+    """Decides which requests come in."""
 
     def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
-        """Say whether `request` may come in; if so, hold what it needs until `finished`."""
+        """Decide whether `request` may come in; if so, hold what it needs until `finished`."""
         ...
 
     def finished(self, request: Request, tokens: int | None, now_s: float) -> None:
-        """Give back what an admitted request held. `tokens`: prompt and output computed; None: it was never started."""
+        """Release what an admitted request held. `tokens`: prompt and output computed, or None if it never started."""
         ...
 
 
 class AdmitAll:
-    """No guard."""
+    """Refuses nothing."""
 
     def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         return Admit()
@@ -64,7 +64,7 @@ class AdmitAll:
 
 
 class AllOf:
-    """Guards in a row. If a later one refuses, the earlier ones get back what they held."""
+    """A chain of admission policies. If a later one refuses, the earlier ones release what they held."""
 
     def __init__(self, *guards: Admission) -> None:
         self._guards = guards
@@ -89,7 +89,7 @@ class AllOf:
 def saturation(view: FleetView) -> float:
     """Return how full the ready replicas are: 1 = they should get no more; infinite if none is ready.
 
-    A replica is full with 5 waiting requests or 80 % of its KV pool used, whichever is nearer; the mean of them counts.
+    A replica is full at 5 waiting requests or 80 % of its KV pool, whichever comes first; the result is the mean.
     Source: Gateway API inference extension, saturation detector.
     """
     ready = view.ready()
@@ -101,10 +101,10 @@ def _fullness(view: ReplicaView) -> float:
 
 
 class PriorityShedding:
-    """Refuse the lower classes first when the fleet fills up.
+    """Refuses the lower classes first as the fleet fills up.
 
-    `at` is the saturation from which on a class is refused, highest class first. It may not rise from one class to
-    the next, so whenever a class is refused, so are all below it.
+    `at` is the saturation at which each class starts to be refused, highest class first. It may not rise from one
+    class to the next, so whenever a class is refused, so are all classes below it.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class PriorityShedding:
         retry_after_s: float = 1.0,  # two rounds of probes
     ) -> None:
         if len(at) != len(Priority) or list(at) != sorted(at, reverse=True):
-            raise SetupError(f"shedding thresholds must be {len(Priority)} numbers that do not rise, not {at}")
+            raise SetupError(f"shedding thresholds must be {len(Priority)} numbers that never rise, not {at}")
         self._at = at
         self._load = load
         self._retry_after_s = retry_after_s
@@ -135,23 +135,23 @@ class PriorityShedding:
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """How long a request takes on a replica, alone and behind others. A rough estimate, on the low side."""
+    """How long a request takes on a replica, alone and queued behind others. A rough estimate, on the low side."""
 
     prefill_s_per_token: float = 0.002  # the 2-core CPU replica
     decode_s_per_token: float = 0.02  # the same
 
     def service_s(self, request: Request) -> float:
-        """Return the time for its prompt and all tokens it may ask for."""
+        """Return the time for its prompt and the most tokens it may generate."""
         prefill_s = self.prefill_s_per_token * len(request.prompt_ids)
         return prefill_s + self.decode_s_per_token * request.sampling.max_tokens
 
     def wait_s(self, request: Request, replica: ReplicaView) -> float:
-        """Return the time in the queue, if those ahead are like this one: the replica ends `running` per service."""
+        """Return the time in the queue if those ahead are like this one: `running` of them end per service time."""
         return replica.queue_depth * self.service_s(request) / max(1, replica.running)
 
 
 class DeadlineCheck:
-    """Refuse what cannot be ready in time: finishing it late would cost as much and help nobody."""
+    """Refuses what cannot be ready in time: finishing it late would cost as much and help no one."""
 
     def __init__(self, *, estimate: ServiceTime | None = None) -> None:
         self._estimate = estimate or ServiceTime()

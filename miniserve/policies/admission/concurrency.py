@@ -1,10 +1,10 @@
-"""How many requests may be inside at once? A fixed number, or one that is found by watching latency.
+"""How many requests may be inside at once? A fixed number, or one found by watching latency.
 
-By Little's law a fleet that does `x` requests/s in `s` seconds each holds `x * s` of them. Letting more in only makes
-them wait inside. `Gradient2` looks for that point from outside: while latency stays at its long-run value the limit
-creeps up; when latency rises above that, the limit shrinks in proportion.
+By Little's law a fleet that completes `x` requests/s in `s` seconds each holds `x * s` of them. Letting more in only
+makes them wait inside. `Gradient2` looks for that point from outside: while latency stays at its long-run value, the
+limit creeps up; when latency rises above that, the limit shrinks in proportion.
 
-Knows how long requests took and how many were inside; nothing of replicas.
+Knows how long requests took and how many were inside; nothing about replicas.
 
 Source: Netflix concurrency-limits, `Gradient2Limit`.
 """
@@ -19,17 +19,17 @@ from miniserve.types import FleetView, Request
 
 
 class Limit(Protocol):
-    """A number of requests that may be inside, learned or not."""
+    """How many requests may be inside, whether learned or fixed."""
 
     def current(self) -> int: ...
 
     def observe(self, latency_s: float, inflight: int) -> None:
-        """Learn how long a request took, and how many were inside when it left (itself included)."""
+        """Learn how long a request took, and how many were inside when it left, itself included."""
         ...
 
 
 class FixedLimit:
-    """Always the same."""
+    """Always the same number."""
 
     def __init__(self, *, limit: int = 64) -> None:
         if limit < 1:
@@ -43,11 +43,12 @@ class FixedLimit:
 
 
 class Gradient2:
-    """Grow by `queue` while latency is as usual; shrink by as much as latency exceeds the usual, at most by half.
+    """Grows by `queue` while latency is as usual; shrinks by as much as latency exceeds the usual, at most by half.
 
-    "Latency" is the mean of `samples` requests in a row, since single ones vary too much to be a sign; "usual" is a
-    slow average of those. When latency has fallen to half of it, the slow average is led down faster. Under overload
-    that never pauses, waiting inside becomes usual too, and the limit drifts up: by a quarter in some 50,000 requests.
+    "Latency" is the mean of `samples` consecutive requests, since single ones vary too much to mean anything; "usual"
+    is a slow average of those means. When latency falls below half the slow average, the average is pulled down faster.
+    Under overload that never pauses, waiting inside becomes usual as well, and the limit drifts up: by a quarter in
+    about 50,000 requests.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Gradient2:
         smoothing: float = 0.2,
         queue: float = 4.0,
         long_window: int = 600,
-        samples: int = 100,  # ours: with exponential times their mean is within 10 %; 20 are too noisy to find 100
+        samples: int = 100,  # ours: the mean of 100 exponential times is within 10 %; 20 are too noisy to find 100
     ) -> None:
         if not 1 <= lowest <= initial <= highest or not 0 < smoothing <= 1 or min(long_window, samples) < 1:
             raise SetupError(
@@ -92,12 +93,12 @@ class Gradient2:
 
     def _update(self, short_s: float, inflight: int) -> None:
         self._updates += 1
-        weight = max(self._long_weight, 1 / self._updates)  # a plain mean first, so that the start weighs no more
+        weight = max(self._long_weight, 1 / self._updates)  # a plain mean at first, so that early samples weigh no more
         long_s = self._long_s + weight * (short_s - self._long_s)
         if long_s > 2 * short_s:
             long_s *= 0.9
         self._long_s = long_s
-        if inflight < self._limit / 2:  # the limit is not what holds them back: nothing to learn
+        if inflight < self._limit / 2:  # the limit is not what holds requests back: nothing to learn
             return
         gradient = max(0.5, min(1.0, long_s / short_s)) if short_s > 0 else 1.0
         wanted = self._limit * gradient + self._queue
@@ -106,7 +107,7 @@ class Gradient2:
 
 
 class ConcurrencyLimit:
-    """Admit while fewer than the limit are inside."""
+    """Admits while fewer requests than the limit are inside."""
 
     def __init__(self, *, limit: Limit | None = None, retry_after_s: float = 1.0) -> None:
         self._limit = limit or FixedLimit()

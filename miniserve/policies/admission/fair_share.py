@@ -1,14 +1,14 @@
-"""Who is next? Fair shares between tenants, counted in tokens: the virtual token counter.
+"""Who is next? Fair shares between tenants, counted in tokens: the virtual token counter. Used only in tests so far.
 
-Every tenant has a counter of the service it got: its input tokens, and its output tokens twice, since each of those
-cost a step. The waiting tenant with the lowest counter is next; within a tenant, first come, first served. So a tenant
-who sends ten times as much waits ten times as long, and the others do not notice.
+Every tenant has a counter of the service it has received: its input tokens, plus its output tokens counted twice, since
+each of those costs a step. The waiting tenant with the lowest counter is next; within a tenant, first come, first
+served. So a tenant that sends ten times as much waits ten times as long, and the others do not notice.
 
-A tenant who was away must not come back with a claim on all the service it never asked for: on return its counter is
-lifted to the lowest of those who wait, or to that of the last one served if nobody does.
+A tenant that was away must not come back with a claim on the service it never asked for. On its return, its counter is
+lifted to the lowest among the waiting tenants or, if none is waiting, to that of the tenant served last.
 
-Knows tenants, queued requests, and the tokens it is told of; no time. Work-conserving: while somebody waits, `pop`
-gives somebody. Source: Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024).
+Knows tenants, queued requests, and the tokens it is told about, but no time. Work-conserving: while anything waits,
+`pop` returns a request. Source: Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import deque
 from miniserve.errors import SetupError
 from miniserve.types import Request
 
-_IDLE_TENANTS = 1024  # counters kept of tenants who are away
+_IDLE_TENANTS = 1024  # counters kept for tenants that are away
 
 
 class FairShare:
@@ -29,16 +29,16 @@ class FairShare:
             raise SetupError(f"weights must be >= 0, not {input_weight} (input) and {output_weight} (output)")
         self._input_weight = input_weight
         self._output_weight = output_weight
-        self._waiting: dict[str, deque[Request]] = {}  # only tenants who have something waiting
+        self._waiting: dict[str, deque[Request]] = {}  # only tenants with requests waiting
         self._served: dict[str, float] = {}  # the counters
-        self._last = ""  # the tenant who was served last
-        self._floor = 0.0  # no waiting counter is below: the last one's, when the queue was last found empty
+        self._last = ""  # the tenant served last
+        self._floor = 0.0  # no waiting counter is below this: the last tenant's, when the queue last ran empty
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._waiting.values())
 
     def counter(self, tenant: str) -> float:
-        """Return the service that `tenant` has got, in weighted tokens."""
+        """Return the service that `tenant` has received, in weighted tokens."""
         return self._served.get(tenant, 0.0)
 
     def push(self, request: Request) -> None:
@@ -54,7 +54,7 @@ class FairShare:
         self._waiting[request.tenant].append(request)
 
     def pop(self) -> Request | None:
-        """Take the next request and charge its input, None when nobody waits."""
+        """Take the next request and charge its input; None if nothing is waiting."""
         if not self._waiting:
             return None
         tenant = min(self._waiting, key=lambda tenant: (self.counter(tenant), tenant))
@@ -65,7 +65,7 @@ class FairShare:
         return request
 
     def remove(self, request: Request) -> bool:
-        """Take out a request whose client has left; return whether it was waiting."""
+        """Remove a request whose client has left; return whether it was waiting."""
         queue = self._waiting.get(request.tenant, deque())
         for place, waiting in enumerate(queue):
             if waiting.request_id == request.request_id:
@@ -75,12 +75,12 @@ class FairShare:
         return False
 
     def charge(self, tenant: str, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
-        """Count service that `tenant` got: output tokens as they come, or all at the end."""
+        """Count service that `tenant` received: output tokens as they come, or all at the end."""
         service = self._input_weight * input_tokens + self._output_weight * output_tokens
         self._served[tenant] = self.counter(tenant) + service
 
     def _forget_idle(self) -> None:
-        """Drop the counters that a return would lift anyway, so that memory follows the tenants in use."""
+        """Drop counters that would be lifted on return anyway, so that memory follows the tenants in use."""
         self._served = {
             tenant: served for tenant, served in self._served.items() if tenant in self._waiting or served > self._floor
         }
@@ -91,6 +91,6 @@ class FairShare:
 
 
 def jain_index(shares: list[float]) -> float:
-    """Return how equal `shares` are: 1 = all equal, 1/n = one has everything. Source: Jain, Chiu, Hawe (1984)."""
+    """Return how equal `shares` are: 1 = all equal, 1/n = one has it all. Source: Jain, Chiu, Hawe (1984)."""
     squares = sum(share * share for share in shares)
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0

@@ -1,14 +1,14 @@
-"""What one tenant may use: requests and tokens per minute, requests at once, and tokens in all.
+"""What one tenant may use: requests and tokens per minute, requests at once, and tokens in total.
 
-What a generation will cost is known only at its end. So its worst case (prompt and `max_tokens`) is *reserved* before
-it starts and the rest given back when it ends; checking before and charging after would let a thousand concurrent
+The cost of a generation is known only when it ends. So its worst case (prompt and `max_tokens`) is *reserved* before it
+starts, and the unused part given back when it ends. Checking before and charging after would let a thousand concurrent
 requests through on a quota for one.
 
     remaining + reserved + spent = budget, at every moment
 
-Two rate limits that are the same: `TokenBucket` counts what is left, `GCRA` keeps the moment at which it would be full
-again. All amounts are whole numbers (a float would make the two disagree at the edge), so their decisions are equal on
-any list of arrivals. Knows the time it is told; if that goes back, it stands still.
+There are two equivalent rate limits: `TokenBucket` counts what is left, `GCRA` keeps the moment at which the bucket
+would be full again. All amounts are integers (floats would make the two disagree at the edge), so they decide alike on
+any list of arrivals. They know only the time they are told; if it goes backwards, they stand still.
 
 Source: ITU-T I.371 (GCRA).
 """
@@ -32,20 +32,20 @@ class RateLimit(Protocol):
     """`rate_per_s` units per second on average, `burst` at once."""
 
     def wait_s(self, now_s: float, cost: int = 1) -> float:
-        """Return the seconds after which `cost` would be given: 0 = now, infinite = never (it exceeds the burst)."""
+        """Return the seconds after which `cost` would be granted: 0 = now, infinite = never (it exceeds the burst)."""
         ...
 
     def take(self, now_s: float, cost: int = 1) -> bool:
-        """Take `cost` units if they are there, else nothing."""
+        """Take `cost` units if they are available; return whether they were."""
         ...
 
     def give_back(self, now_s: float, cost: int) -> None:
-        """Return units that were taken and not used; a negative number takes more, whether it is there or not."""
+        """Put back units that were taken but not used; a negative number takes more, even if they are not available."""
         ...
 
 
 class _Scaled:
-    """Whole-number arithmetic: one nanosecond earns `earn` units of account, one unit of cost is worth `price`."""
+    """Integer arithmetic: one nanosecond earns `earn` units of account, and one unit of cost is worth `price`."""
 
     def __init__(self, *, rate_per_s: float = 1.0, burst: int = 1) -> None:
         rate = Fraction(rate_per_s).limit_denominator(1_000_000) if math.isfinite(rate_per_s) else Fraction(0)
@@ -57,7 +57,7 @@ class _Scaled:
         self._now_ns = 0
 
     def _seconds(self, units: int) -> float:
-        """Return how long it takes to earn `units`, rounded up: after that, they are there."""
+        """Return how long it takes to earn `units`, rounded up: after that, they are available."""
         return -(-units // self._earn) / _NS
 
     def _pass_time(self, now_s: float) -> int:
@@ -68,7 +68,7 @@ class _Scaled:
 
 
 class TokenBucket(_Scaled):
-    """A bucket that fills at `rate_per_s` up to `burst`; requests take out what they cost."""
+    """A bucket that fills at `rate_per_s`, up to `burst`; requests take out what they cost."""
 
     def __init__(self, *, rate_per_s: float = 1.0, burst: int = 1) -> None:
         super().__init__(rate_per_s=rate_per_s, burst=burst)
@@ -88,11 +88,11 @@ class TokenBucket(_Scaled):
 
     def give_back(self, now_s: float, cost: int) -> None:
         self.wait_s(now_s)
-        self._level += cost * self._price  # what is above the brim spills before it can be taken
+        self._level += cost * self._price  # anything above the brim spills before it can be taken
 
 
 class GCRA(_Scaled):
-    """The generic cell rate algorithm: one number, the moment from which on the bucket would be full (as earnings)."""
+    """The generic cell rate algorithm: one number, the moment at which the bucket would be full (in earned units)."""
 
     def __init__(self, *, rate_per_s: float = 1.0, burst: int = 1) -> None:
         super().__init__(rate_per_s=rate_per_s, burst=burst)
@@ -124,7 +124,7 @@ class GCRA(_Scaled):
 
 @dataclass(frozen=True, slots=True)
 class QuotaLimits:
-    """What a tenant may use; None = any amount. A minute's worth may be used at once."""
+    """What a tenant may use; None = no limit. A minute's worth may be used at once."""
 
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
@@ -141,7 +141,7 @@ class QuotaLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reservation:
-    """Leave for one request to use up to `tokens`. Settle it exactly once."""
+    """Permission for one request to use up to `tokens`. Settle it exactly once."""
 
     tokens: int
 
@@ -165,12 +165,12 @@ class TenantQuota:
 
     @property
     def remaining_tokens(self) -> float:
-        """Return what is left of the budget, reservations taken off; infinite without one."""
+        """Return what is left of the budget after reservations; infinite if there is no budget."""
         budget = math.inf if self.limits.budget_tokens is None else self.limits.budget_tokens
         return budget - self.spent_tokens - self.reserved_tokens
 
     def reserve(self, tokens: int, now_s: float) -> Reservation | Reject:
-        """Set aside `tokens` for a request, or say which limit is in the way. Nothing is taken then."""
+        """Set aside `tokens` for a request, or take nothing and return which limit is in the way."""
         if (refusal := self._refusal(tokens, now_s)) is not None:
             return refusal
         if self._requests is not None:
@@ -183,7 +183,7 @@ class TenantQuota:
         return reservation
 
     def settle(self, reservation: Reservation, tokens: int, now_s: float) -> None:
-        """Replace a reservation by what was used: 0 to refund it all. Raises: KeyError if it was settled before."""
+        """Replace a reservation with what was used (0 refunds all of it). Raises: KeyError if already settled."""
         self._open.remove(reservation)
         self.reserved_tokens -= reservation.tokens
         self.spent_tokens += tokens
@@ -191,7 +191,7 @@ class TenantQuota:
             self._tokens.give_back(now_s, reservation.tokens - tokens)
 
     def cancel(self, reservation: Reservation, now_s: float) -> None:
-        """Undo a reservation whose request was never started: it does not count as one either."""
+        """Undo a reservation whose request never started: it does not count as a request either."""
         self.settle(reservation, 0, now_s)
         if self._requests is not None:
             self._requests.give_back(now_s, 1)
@@ -217,7 +217,7 @@ class TenantQuota:
 
 
 class QuotaAdmission:
-    """Admits by the quota of the request's tenant: its worst case is reserved, the rest given back at its end."""
+    """Admits by the tenant's quota: the worst case is reserved, and the unused part given back at the end."""
 
     def __init__(self, *, limits: Mapping[str, QuotaLimits] | None = None, default: QuotaLimits | None = None) -> None:
         self._limits = dict(limits or {})

@@ -1,1 +1,1 @@
-"""What to do when something fails: retries, waits, budgets, breakers, ejection, the progress watch."""
+"""What to do when something fails: retries, waits, retry budgets, breakers, ejection, the progress watch."""

@@ -1,18 +1,18 @@
-"""A circuit breaker: stop calling what fails, try again after a while with a few, then with all.
+"""A circuit breaker: stop calling what keeps failing; after a while try again with a few calls, then with all.
 
     CLOSED ── too many of the last calls failed ──> OPEN
     OPEN ── `open_s` has passed ──> HALF_OPEN
     HALF_OPEN ── `trials` successes ──> CLOSED        HALF_OPEN ── one failure ──> OPEN, for longer
 
-Each change of state begins a *generation*. A call carries the generation in which it entered, and its result counts
-only in that one: what was sent before the circuit opened says nothing about the half-open replica.
+Each change of state begins a new *generation*. A call carries the generation in which it entered, and its result counts
+only in that one: a call sent before the circuit opened says nothing about the half-open replica.
 
-Knows how its own calls ended, nothing of other breakers. Whoever calls it decides what is a failure *of the replica*:
-a request that fails everywhere is none (`ejection.py` tells them apart).
+A breaker knows how its own calls ended, and nothing about other breakers. Its caller decides what counts as a failure
+*of the replica*: a request that fails everywhere does not (`ejection.py` tells them apart).
 
-Invariants: it opens only with at least `minimum_calls` results, a share >= `failure_ratio` of them failures; while
-open it admits nobody; half-open it admits at most `trials` at a time; every permit is recorded exactly once, and a
-cancelled call counts neither way.
+Invariants: it opens only after at least `minimum_calls` results, of which a share >= `failure_ratio` are failures;
+while open it admits no calls; while half-open it admits at most `trials` at a time; every permit is recorded exactly
+once, and a cancelled call counts neither way.
 
 Source: Nygard, "Release It!"; the counters follow Resilience4j, the numbers Polly.
 """
@@ -34,7 +34,7 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to make one call. Belongs to the generation that gave it."""
+    """Permission to make one call. Belongs to the generation that granted it."""
 
     generation: int
 
@@ -46,11 +46,11 @@ class Breaker:
         self,
         *,
         failure_ratio: float = 0.5,  # Resilience4j
-        window: int = 20,  # calls; Resilience4j takes 100, which a replica with long answers collects too slowly
+        window: int = 20,  # calls; Resilience4j's 100 would take too long to collect from long answers
         minimum_calls: int = 8,  # Polly's example
         open_s: float = 5.0,  # Polly
-        trials: int = 3,  # successes that close it; Resilience4j takes 10
-        growth: float = 2.0,  # each opening in a row lasts so much longer ...
+        trials: int = 3,  # successes that close it; Resilience4j uses 10
+        growth: float = 2.0,  # each consecutive opening lasts this many times longer ...
         max_open_s: float = 60.0,  # ... up to Resilience4j's wait
     ) -> None:
         if not 0 < failure_ratio <= 1 or not 1 <= minimum_calls <= window or trials < 1:
@@ -75,13 +75,13 @@ class Breaker:
         self._succeeded = 0
 
     def state(self, now_s: float) -> BreakerState:
-        """Return the state at `now_s`; an opening that is over has become half-open."""
+        """Return the state at `now_s`; once an opening is over, the state is half-open."""
         if self._state is BreakerState.OPEN and now_s >= self._until_s:
             self._become(BreakerState.HALF_OPEN)
         return self._state
 
     def allows(self, now_s: float) -> bool:
-        """Say whether `enter` would give a permit."""
+        """Return whether `enter` would grant a permit."""
         match self.state(now_s):
             case BreakerState.CLOSED:
                 return True
@@ -91,7 +91,7 @@ class Breaker:
                 return self._entered < self._trials
 
     def enter(self, now_s: float) -> Permit | None:
-        """Return leave for one call, which must be recorded when it ends; None when the circuit does not allow it."""
+        """Return a permit for one call, to be recorded when the call ends; None if the circuit does not allow it."""
         if not self.allows(now_s):
             return None
         if self._state is BreakerState.HALF_OPEN:
@@ -99,7 +99,7 @@ class Breaker:
         return Permit(self._generation)
 
     def record(self, permit: Permit, ok: bool | None, now_s: float) -> None:
-        """Count how a call ended; `None`: cancelled, or not the replica's fault, which says nothing either way."""
+        """Count how a call ended; `None` (cancelled, or not the replica's fault) counts neither way."""
         if permit.generation != self._generation:
             return
         if self._state is BreakerState.HALF_OPEN:

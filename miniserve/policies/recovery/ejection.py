@@ -1,16 +1,16 @@
-"""Outlier ejection: leave out replicas that fail where others succeed, for a while, and blame the request first.
+"""Outlier ejection: leave out, for a while, replicas that fail where others succeed; but blame the request first.
 
-Some requests fail everywhere: a prompt that trips a bug, a file that cannot be read. Whoever counts such failures
-against the replicas they met will eject one healthy replica after another. So a failure is at first only an
-*accusation*. It counts against the replica once the same request has succeeded on another one (the *witness*), and at
-once where no request can be to blame: the replica refuses connections, or misses its own probe.
+Some requests fail everywhere: a prompt that trips a bug, a file that cannot be read. Counting such failures against the
+replicas that met them would eject one healthy replica after another. So at first a failure is only an *accusation*. It
+counts against the replica once the same request has succeeded on another one (the *witness*); it counts immediately
+where no request can be to blame: the replica refuses connections, or misses its own probe.
 
     accusation + witness ──> one more failure in a row ──> `failures` in a row ──> ejected for 30, 60, 90, ... s
 
-An ejected replica returns by itself. Each `interval_s` that it then stays in takes one step off its next ejection. If
-more than half of the replicas are ejected, the trouble is probably ours, and all are used (panic).
+An ejected replica returns automatically. Each `interval_s` that it then stays in takes one step off its next ejection.
+If more than half of the replicas are ejected, the trouble is probably ours, and all are used (panic).
 
-Knows results and the time it is told; memory is bounded. Being overloaded is not being broken: 429 and 503 never count.
+Knows results and the time it is told; memory is bounded. Overloaded is not broken: 429 and 503 never count.
 
 Source: Envoy, outlier detection and panic threshold.
 """
@@ -26,7 +26,7 @@ from miniserve.types import AttemptResult, FinishReason, ReplicaView
 
 
 def is_suspicious(result: AttemptResult) -> bool:
-    """Say whether replica or request broke this attempt. A refusal (4xx, 429, 503) is an answer, not a failure."""
+    """Return whether the replica or the request broke this attempt. Refusals (4xx, 429, 503) do not count."""
     match result.error:
         case None:
             return result.finish_reason is FinishReason.ERROR
@@ -37,7 +37,7 @@ def is_suspicious(result: AttemptResult) -> bool:
 
 
 def is_success(result: AttemptResult) -> bool:
-    """Say whether the attempt proves that this replica can serve this request. An aborted hedge proves nothing."""
+    """Return whether the attempt proves that this replica can serve this request. An aborted hedge proves nothing."""
     return result.error is None and result.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
 
 
@@ -48,19 +48,19 @@ class _Host:
     ejections: int = 0  # the next one lasts (ejections + 1) * base_s
     ejected_s: float = -math.inf
     until_s: float = -math.inf
-    unreachable: bool = False  # why it is out; a probe that passes proves that wrong
+    unreachable: bool = False  # why it is out; a successful probe refutes it
 
 
 @dataclass(slots=True)
 class _Case:
-    """A request that failed somewhere: where, how often, and who proved that it can be served."""
+    """A request that failed somewhere: where, how often, and which replica proved that it can be served."""
 
     accused: dict[str, int] = field(default_factory=dict)
     witness: str | None = None
 
 
 class Ejector:
-    """One for the whole fleet."""
+    """Ejects outliers. Use one for the whole fleet."""
 
     def __init__(
         self,
@@ -85,13 +85,13 @@ class Ejector:
         self._max_ejected_fraction = max_ejected_fraction
         self._panic_fraction = panic_fraction
         self._max_cases = max_cases
-        self._cases: dict[str, _Case] = {}  # the latest failure last
-        self._hosts: dict[str, _Host] = {}  # only those that something counts against
+        self._cases: dict[str, _Case] = {}  # the most recent failure last
+        self._hosts: dict[str, _Host] = {}  # only replicas that have something counted against them
 
-    # --- what dispatch asks ----------------------------------------------------------------------------------------
+    # --- queries from dispatch -------------------------------------------------------------------------------------
 
     def admitted(self, replicas: Sequence[ReplicaView], now_s: float) -> tuple[ReplicaView, ...]:
-        """Return the replicas without the ejected ones. Show it all that are ready, or its shares are wrong."""
+        """Return `replicas` without the ejected ones. Pass every ready replica, or the shares come out wrong."""
         out = sorted((host.ejected_s, id_) for id_, host in self._hosts.items() if now_s < host.until_s)
         if not out:
             return tuple(replicas)
@@ -103,16 +103,16 @@ class Ejector:
         return tuple(view for view in replicas if view.replica_id not in left_out)
 
     def ejected(self, now_s: float) -> frozenset[str]:
-        """Return who is ejected now, panic or not."""
+        """Return which replicas are ejected now, panic or not."""
         return frozenset(id_ for id_, host in self._hosts.items() if now_s < host.until_s)
 
-    # --- what it is told -------------------------------------------------------------------------------------------
+    # --- events ----------------------------------------------------------------------------------------------------
 
     def record(self, request_id: str, result: AttemptResult, now_s: float) -> tuple[str, ...]:
         """Learn how an attempt of the request `request_id` ended, its losers first.
 
-        Returns: the replicas that a failure was counted against just now, one entry for each failure. A breaker can
-        be fed with these. They need not include the attempt's own replica, and may include earlier ones.
+        Returns: the replicas that a failure has just been counted against, one entry per failure, for example to feed
+        breakers. They need not include the attempt's own replica, and may include earlier ones.
         """
         blamed: list[str] = []
         for one in (*result.losers, result):
@@ -135,14 +135,14 @@ class Ejector:
                 host.until_s = min(host.until_s, now_s)
 
     def forget(self, replica_id: str) -> None:
-        """Drop what is known of a replica that has left the fleet."""
+        """Drop everything about a replica that has left the fleet."""
         self._hosts.pop(replica_id, None)
 
     # --- accusations -----------------------------------------------------------------------------------------------
 
     def _accuse(self, request_id: str, replica_id: str, now_s: float) -> tuple[str, ...]:
         case = self._cases.pop(request_id, None) or _Case()
-        self._cases[request_id] = case  # now the latest
+        self._cases[request_id] = case  # now the most recent
         if len(self._cases) > self._max_cases:
             del self._cases[next(iter(self._cases))]
         if case.witness not in (None, replica_id):
@@ -151,7 +151,7 @@ class Ejector:
         return ()
 
     def _clear(self, request_id: str, replica_id: str, now_s: float) -> tuple[str, ...]:
-        """Take a success as proof: of this replica's health, and that others failed this request by themselves."""
+        """Take a success as proof that this replica is healthy, and that other replicas' failures were their own."""
         if (host := self._hosts.get(replica_id)) is not None:
             host.failures = host.unreached = 0
         case = self._cases.get(request_id)
@@ -171,7 +171,7 @@ class Ejector:
         host = self._hosts.setdefault(replica_id, _Host())
         if len(self._hosts) > self._max_cases:
             del self._hosts[next(iter(self._hosts))]
-        if now_s >= host.until_s:  # while it is out, nothing more is held against it
+        if now_s >= host.until_s:  # while it is out, nothing more counts against it
             host.unreached += count if unreachable else 0
             host.failures += 0 if unreachable else count
             if max(host.failures, host.unreached) >= self._limit:

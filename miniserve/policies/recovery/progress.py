@@ -1,16 +1,16 @@
-"""Forward-progress health: a replica that has work and brings no tokens is suspect, whatever its probes say.
+"""Forward-progress health: a replica that has work but produces no tokens is suspect, whatever its probes say.
 
-A hung engine leaves its HTTP server answering "healthy". What it cannot fake is tokens. Two signs make a suspect:
+When an engine hangs, its HTTP server goes on answering "healthy". Tokens cannot be faked. Two signs make a suspect:
 
-- *stalled*: requests are out there, and for `stall_s` none of them brought a token or ended;
-- *missing*: `misses` attempts in a row were cut off without a first token.
+- *stalled*: it has outstanding requests, and for `stall_s` none of them has produced a token or ended;
+- *missing*: `misses` attempts in a row were cut off before their first token.
 
-A suspect gets no ordinary traffic, but one request at a time as a *trial*, so that it can come back; any token proves
-it innocent. Trials are offered rather than left to the balancer, which would never choose a replica whose stuck
-requests make it look busy.
+A suspect gets no ordinary traffic, only one request at a time as a *trial*, so that it can come back; a single token
+clears it. Trials are offered explicitly, because a balancer would never choose a replica whose stuck requests make it
+look busy.
 
-Knows when attempts began, brought tokens, and ended. A driver that cannot tell of single tokens may tell of probes
-that saw some (`observe`).
+Knows when attempts began, produced tokens, and ended. A driver that cannot report single tokens can report probes that
+saw some (`observe`).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from miniserve.types import AttemptResult, ReplicaView
 @dataclass(slots=True)
 class _Replica:
     outstanding: int = 0
-    progress_s: float = 0.0  # the last token or ending; with nothing outstanding, when the next attempt began
+    progress_s: float = 0.0  # the last token or end of an attempt; if the replica was idle, when its next attempt began
     misses: int = 0  # in a row
     steps: int = 0  # as of the last probe
-    trial_s: float | None = None  # when the trial that is out began
+    trial_s: float | None = None  # when the current trial began
     next_trial_s: float = 0.0
 
 
 class ProgressWatch:
-    """One for the whole fleet."""
+    """Watches for replicas that make no progress. Use one for the whole fleet."""
 
     def __init__(
         self,
         *,
-        stall_s: float = 5.0,  # above any step or prefill chunk: a false suspicion costs until the next token
+        stall_s: float = 5.0,  # longer than any step or prefill chunk: a false suspicion lasts until the next token
         misses: int = 2,
-        trial_interval_s: float = 5.0,  # as a breaker's opening
+        trial_interval_s: float = 5.0,  # like a breaker's opening
     ) -> None:
         if stall_s <= 0 or misses < 1 or trial_interval_s < 0:
             raise SetupError(
@@ -52,7 +52,7 @@ class ProgressWatch:
         self._trial_interval_s = trial_interval_s
         self._replicas: dict[str, _Replica] = {}
 
-    # --- what it is told -------------------------------------------------------------------------------------------
+    # --- events ----------------------------------------------------------------------------------------------------
 
     def sent(self, replica_id: str, now_s: float) -> None:
         """Learn that an attempt has begun."""
@@ -62,16 +62,16 @@ class ProgressWatch:
         replica.outstanding += 1
 
     def progressed(self, replica_id: str, now_s: float) -> None:
-        """Learn that the replica brought a token at `now_s`; may come late or out of order."""
+        """Learn that the replica produced a token at `now_s`; the news may come late or out of order."""
         replica = self._replicas.setdefault(replica_id, _Replica())
         if now_s >= replica.progress_s:
             replica.progress_s = now_s
             replica.misses = 0
 
     def observe(self, replicas: Sequence[ReplicaView]) -> None:
-        """Learn from the whole fleet's probes: whose count of steps has changed was making progress when asked.
+        """Learn from the whole fleet's probes: a replica whose step count has changed was making progress when probed.
 
-        A replica that is no longer listed, and has nothing of ours, is forgotten.
+        A replica that is no longer listed, and has no outstanding requests of ours, is forgotten.
         """
         for gone in self._replicas.keys() - {view.replica_id for view in replicas}:
             if self._replicas[gone].outstanding == 0:
@@ -83,7 +83,7 @@ class ProgressWatch:
                 self.progressed(view.replica_id, view.as_of_s)
 
     def ended(self, result: AttemptResult, now_s: float) -> None:
-        """Learn how an attempt (without its losers) ended, however it did."""
+        """Learn how an attempt (not its losers) ended, in whatever way."""
         replica = self._replicas.setdefault(result.replica_id, _Replica())
         replica.outstanding = max(0, replica.outstanding - 1)
         if replica.trial_s is not None and result.started_s >= replica.trial_s:
@@ -94,24 +94,24 @@ class ProgressWatch:
             replica.misses += 1
 
     def forget(self, replica_id: str) -> None:
-        """Drop what is known of a replica that left the fleet, or began anew."""
+        """Drop everything about a replica that has left the fleet or restarted."""
         self._replicas.pop(replica_id, None)
 
-    # --- what dispatch asks ----------------------------------------------------------------------------------------
+    # --- queries from dispatch -------------------------------------------------------------------------------------
 
     def suspects(self, now_s: float) -> frozenset[str]:
-        """Return the replicas that have work and no progress."""
+        """Return the replicas that have work but make no progress."""
         return frozenset(id_ for id_, replica in self._replicas.items() if self._is_suspect(replica, now_s))
 
     def admitted(self, replicas: Sequence[ReplicaView], now_s: float) -> tuple[ReplicaView, ...]:
-        """Return the replicas without the suspects; all of them if all are suspect."""
+        """Return `replicas` without the suspects, or all of them if all are suspect."""
         suspects = self.suspects(now_s)
         if not suspects:
             return tuple(replicas)
         return tuple(view for view in replicas if view.replica_id not in suspects) or tuple(replicas)
 
     def trial(self, replicas: Sequence[ReplicaView], now_s: float) -> str | None:
-        """Return a suspect that should prove itself with the next request. The caller then sends it, and tells so."""
+        """Return a suspect that should prove itself with the next request, which the caller then sends and reports."""
         for id_ in sorted(self.suspects(now_s) & {view.replica_id for view in replicas}):
             replica = self._replicas[id_]
             if replica.trial_s is None and now_s >= replica.next_trial_s:

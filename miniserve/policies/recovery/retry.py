@@ -1,10 +1,10 @@
-"""Whether a failed request is tried again, and after how long.
+"""Whether a failed request is retried, and after how long.
 
-Knows the error, how often the request has failed, and its deadline. Does not know whether the fleet can afford the
-retry: that is the budget's question (`retry_budget.py`), asked by dispatch besides this one. Nor does it know what has
-reached the client: after the first token a plain retry is out, whatever this module says.
+A retry policy knows the error, how often the request has failed, and its deadline. It does not know whether the fleet
+can afford the retry: dispatch asks the budget that (`retry_budget.py`), as a separate question. Nor does it know what
+has reached the client: after the first token a plain retry is out of the question, whatever this module says.
 
-How long a wait is, and why it is random, is in `waits`.
+See `waits` for how long a wait is, and why it is random.
 
 Source: gRPC A6 for the push-back.
 """
@@ -23,12 +23,12 @@ class RetryPolicy(Protocol):
     """Decides about the next attempt of one request."""
 
     def delay_s(self, attempt: int, error: Exception, now_s: float, deadline_s: float | None) -> float | None:
-        """Return how long to wait before the next attempt, None to give up. `attempt`: failures so far, from 1."""
+        """Return how long to wait before the next attempt, or None to give up. `attempt`: failures so far, from 1."""
         ...
 
 
 def may_retry(error: Exception) -> bool:
-    """Say whether another attempt can help: the error's class says so, and no negative push-back forbids it."""
+    """Return whether another attempt can help: the error is retryable, and no negative push-back forbids it."""
     if not isinstance(error, RequestError) or not error.retryable:
         return False
     return error.retry_after_s is None or error.retry_after_s >= 0
@@ -42,7 +42,7 @@ class NeverRetry:
 
 
 class NaiveRetry:
-    """Again at once, whatever the error says: how retry storms are made. For teaching."""
+    """Retries at once, whatever the error: this is how retry storms start. For teaching."""
 
     def __init__(self, *, max_attempts: int = 10, wait_s: float = 0.0) -> None:
         check_settings(max_attempts, wait_s, wait_s)
@@ -54,13 +54,13 @@ class NaiveRetry:
 
 
 class Backoff:
-    """Wait exponentially longer, with jitter; obey the server's push-back; never wait past the deadline."""
+    """Waits exponentially longer, with jitter; obeys the server's push-back; never waits past the deadline."""
 
     def __init__(
         self,
         *,
         max_attempts: int = 3,  # Google SRE book; includes the first
-        base_s: float = 0.05,  # botocore 2.1 for errors that are no throttling
+        base_s: float = 0.05,  # botocore 2.1, for errors other than throttling
         cap_s: float = 20.0,  # botocore
         jitter: waits.Jitter = waits.full_jitter,
         seed: int = 0,
@@ -71,7 +71,7 @@ class Backoff:
         self._jitter = jitter
 
     def delay_s(self, attempt: int, error: Exception, now_s: float, deadline_s: float | None) -> float | None:
-        """Return the wait before the next attempt, None to give up; `attempt` counts the failures so far, from 1."""
+        """Return the wait before the next attempt, or None to give up; `attempt` counts the failures so far, from 1."""
         if attempt >= self._max_attempts or not may_retry(error):
             return None
         pushed_back_s = error.retry_after_s if isinstance(error, RequestError) else None
@@ -79,7 +79,7 @@ class Backoff:
         return delay_s if deadline_s is None or now_s + delay_s < deadline_s else None
 
     def _draw(self, attempt: int) -> float:
-        """Draw this wait and, since no request's waits are remembered, afresh those that may have led to it."""
+        """Draw this wait and, since earlier waits are not remembered, redraw the ones that may have led up to it."""
         wait_s = self._waits.base_s
         for failures in range(1, attempt + 1):
             wait_s = self._jitter(self._waits, failures, wait_s)
@@ -94,7 +94,7 @@ def expected_attempts(failure_probability: float, max_attempts: int) -> float:
 def check_settings(max_attempts: int, base_s: float, cap_s: float) -> None:
     """Refuse settings that make no sense. Raises: SetupError."""
     if max_attempts < 1:
-        raise SetupError(f"max_attempts ({max_attempts}) must be at least 1: the first attempt counts")
+        raise SetupError(f"max_attempts ({max_attempts}) must be at least 1: the first attempt counts too")
     if not 0 <= base_s <= cap_s:
         raise SetupError(f"waits need 0 <= base_s ({base_s:g}) <= cap_s ({cap_s:g})")
 

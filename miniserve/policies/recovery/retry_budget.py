@@ -1,9 +1,10 @@
 """Whether the fleet can afford one more retry: three ways to keep failures from multiplying the load.
 
-A retry policy sees one request; a storm is made of many, each with a good reason. These see all requests of one
-gateway, and there must be only one of them: five layers that each try three times make 243 attempts out of one.
+A retry policy sees a single request; a storm is made of many, each with a good reason to retry. A budget sees all the
+requests of one gateway. Retry at one layer only: five layers that try three times each turn one request into 243
+attempts.
 
-They know counts of requests, attempts and failures, and the time they are told; nothing about which request is which.
+Budgets know counts of requests, attempts and failures, and the time they are told; they cannot tell requests apart.
 
 Source: Finagle `RetryBudget`; gRPC A6 (throttling); Google SRE book, chapter 21 (client-side throttling).
 """
@@ -22,23 +23,23 @@ _SLOTS = 10  # slots per window; a window forgets slot by slot
 
 
 class Budget(Protocol):
-    """Told of requests and results, it answers whether one more attempt (a retry or a hedge) may be sent."""
+    """Is told of requests and results, and decides whether one more attempt (a retry or a hedge) may be sent."""
 
     def deposit(self, now_s: float) -> None:
         """Count one new request."""
         ...
 
     def withdraw(self, now_s: float) -> bool:
-        """Take leave for one extra attempt; False: refused, nothing is taken."""
+        """Take the price of one extra attempt; False: refused, and nothing is taken."""
         ...
 
     def record(self, ok: bool, now_s: float) -> None:
-        """Count how an attempt ended. Only failures that a retry could mend belong here."""
+        """Count how an attempt ended. Report only failures that a retry could fix."""
         ...
 
 
 class SlidingSum:
-    """A sum over the last `window_s` seconds, and at most a tenth more."""
+    """A sum over the last `window_s` seconds, plus at most a tenth of that."""
 
     def __init__(self, window_s: float) -> None:
         self._slot_s = window_s / _SLOTS
@@ -61,7 +62,7 @@ class SlidingSum:
 
 
 class RetryBudget:
-    """Finagle's: every request pays for a fifth of a retry; what is not used expires.
+    """Finagle's budget: every request pays for a fifth of a retry; unused credit expires.
 
     Invariant: over any `ttl_s`, withdrawals <= `ratio` * deposits of the last 1.1 ttl + `floor_per_s` * ttl.
     """
@@ -83,11 +84,11 @@ class RetryBudget:
         return True
 
     def record(self, ok: bool, now_s: float) -> None:
-        """Learn nothing: this budget depends on traffic, not on its luck."""
+        """Ignore results: this budget depends on the traffic, not on how it fares."""
 
 
 class TokenThrottle:
-    """gRPC's: a failure costs a token, a success earns a tenth; extra attempts only while over half full."""
+    """gRPC's throttle: a failure costs a token, a success earns a tenth; extra attempts only while over half full."""
 
     def __init__(self, *, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:  # A6's example
         if max_tokens <= 0 or token_ratio <= 0:
@@ -96,7 +97,7 @@ class TokenThrottle:
         self._earned = round(token_ratio * _MILLI)
 
     def deposit(self, now_s: float) -> None:
-        """Learn nothing: only results move tokens."""
+        """Ignore requests: only results move tokens."""
 
     def withdraw(self, now_s: float) -> bool:
         return 2 * self._tokens > self._max
@@ -107,7 +108,7 @@ class TokenThrottle:
 
 
 class Unlimited:
-    """Every extra attempt is allowed. For teaching what happens then."""
+    """Allows every extra attempt. For teaching what happens then."""
 
     def deposit(self, now_s: float) -> None: ...
 
@@ -118,10 +119,10 @@ class Unlimited:
 
 
 class ClientThrottle:
-    """Google's: refuse locally the more, the fewer requests a backend accepts.
+    """Google's throttle: the fewer requests a backend accepts, the more are refused locally.
 
-    It limits all requests, not only retries: P(refuse) = max(0, (requests - k * accepts) / (requests + 1)). A backend
-    that accepts `c` requests/s is so sent about `k * c`, however many are wanted.
+    It limits all requests, not only retries: P(refuse) = max(0, (requests - k * accepts) / (requests + 1)). So a
+    backend that accepts `c` requests/s is sent about `k * c`, whatever the demand.
     """
 
     def __init__(self, *, k: float = 2.0, window_s: float = 120.0, seed: int = 0) -> None:  # SRE book's
@@ -144,7 +145,7 @@ class ClientThrottle:
         return self._rng.random() >= probability
 
     def accepted(self, now_s: float) -> None:
-        """Count one request that the backend took, whatever it answered."""
+        """Count one request that the backend accepted, whatever it answered."""
         self._accepts.add(1, now_s)
 
 

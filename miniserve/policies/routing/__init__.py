@@ -1,1 +1,1 @@
-"""Where a request goes: balancers, affinity, routers by region and by model."""
+"""Where a request goes: balancers, prefix affinity, routers by version, region and priority, and a choice of model."""

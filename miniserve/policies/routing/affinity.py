@@ -1,10 +1,10 @@
-"""Which replica already knows this prompt? Balancers that send what belongs together to the same replica.
+"""Which replica has already seen this prompt? Balancers that keep related requests on the same replica.
 
-A replica that has computed a prefix keeps it in its cache, so its next turn costs only what is new. But affinity
-alone piles work up: the most popular prompt makes the hottest replica. Both balancers here give way to load: one by a
-hard bound, the other by weighing the two.
+A replica that has computed a prefix keeps it in its cache, so the conversation's next turn costs only what is new. But
+affinity alone piles work up: the most popular prompt makes the hottest replica. Both balancers here give way to load:
+one with a hard bound, the other by weighing affinity against load.
 
-They know what was sent where, not what the replicas still hold. Memory is bounded.
+They know what was sent where, not what each replica still holds. Their memory is bounded.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from miniserve.types import ReplicaView, Request, TokenIds
 
 
 class ConsistentHash:
-    """A key's home is the next replica on a ring; when that one is too busy, the next after it.
+    """A key's home is the next replica on a ring or, if that one is too busy, the one after it, and so on.
 
-    The key is the request's session, else its tenant and the beginning of its prompt. A replica that joins or leaves
-    moves only the keys next to it. No replica gets more than `load_factor` times the mean of outstanding requests.
+    The key is the request's session or, without one, its tenant and the start of its prompt. A replica that joins or
+    leaves moves only the keys next to it. No replica gets more than `load_factor` times the mean number of outstanding
+    requests.
     Source: Karger et al. (1997); Mirrokni et al., "Consistent Hashing with Bounded Loads" (2018).
     """
 
@@ -37,7 +38,7 @@ class ConsistentHash:
         self._vnodes = vnodes
         self._prefix_tokens = prefix_tokens
         self._seed = seed
-        self._ring: list[tuple[int, str]] = []  # (point, replica), sorted; may hold replicas that are away just now
+        self._ring: list[tuple[int, str]] = []  # (point, replica), sorted; may include replicas that are currently away
         self._members: set[str] = set()
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
@@ -59,7 +60,7 @@ class ConsistentHash:
         return number("prefix", self._seed, request.tenant, request.prompt_ids[: self._prefix_tokens])
 
     def _join(self, ids: Collection[str]) -> None:
-        """Put new replicas on the ring. Absent ones keep their places until they are the majority."""
+        """Put new replicas on the ring. Absent ones keep their places until they are in the majority."""
         if len(self._members) > 2 * len(ids) + 16:
             self._members &= set(ids)
             self._ring = [point for point in self._ring if point[1] in self._members]
@@ -71,19 +72,19 @@ class ConsistentHash:
 
 
 class PrefixAffinity:
-    """Weigh how much of the prompt a replica has seen against how busy it is:
+    """Weighs how much of the prompt a replica has seen against how busy it is:
 
         score = matched / prompt - beta * (outstanding - mean) / max(1, mean)
 
-    Both terms are free of units. A replica that holds the whole prompt is worth being loaded `1 / beta` times above the
-    mean, and no more; what then goes elsewhere is remembered there too, so a hot prefix spreads. An unknown prompt goes
-    to the least loaded. Source of the score: vLLM production-stack, load-aware routing.
+    Neither term has a unit. A replica that holds the whole prompt may be loaded up to `1 / beta` times the mean above
+    the mean; beyond that the request goes elsewhere and is remembered there as well, so a hot prefix spreads. An
+    unknown prompt goes to the least loaded replica. Source of the score: vLLM production-stack, load-aware routing.
 
-    The memory maps the prompt's blocks, each named together with all before it, to the replicas they were sent to. The
-    blocks used least recently are forgotten, a prompt's last ones first.
+    The memory maps each block of a prompt, keyed by all the text up to its end, to the replicas it was sent to. The
+    least recently used blocks are forgotten first, and a prompt's last blocks before its first.
     """
 
-    _HOLDERS = 16  # replicas remembered per block, the latest ones
+    _HOLDERS = 16  # replicas remembered per block: the latest
 
     def __init__(self, *, beta: float = 1.0, block_tokens: int = 64, max_blocks: int = 65_536) -> None:
         if beta < 0 or block_tokens < 1 or max_blocks < 1:
@@ -124,7 +125,7 @@ class PrefixAffinity:
 
     def _remember(self, blocks: Sequence[Hashable], replica_id: str) -> None:
         memory = self._holders
-        for block in reversed(blocks):  # the first block is the last touched, so a prompt is forgotten from its end
+        for block in reversed(blocks):  # the first block is touched last, so a prompt is forgotten from its end
             holders = memory.get(block, ())
             if replica_id not in holders:
                 memory[block] = (*holders, replica_id)[-self._HOLDERS :]
@@ -134,9 +135,11 @@ class PrefixAffinity:
 
 
 def prefix_keys(tenant: str, prompt_ids: TokenIds, block_tokens: int) -> list[Hashable]:
-    """Name each full block of the prompt together with all before it. Tenants share no cache, so no names either.
+    """Return a key for each full block of the prompt, which covers everything before it too.
 
-    Simulated tokens are numbered so that each belongs to one conversation: a `range` needs no hashing.
+    Tenants share no cache, so they share no keys either.
+
+    Simulated tokens are numbered so that each belongs to one conversation, so a `range` needs no hashing.
     """
     end = len(prompt_ids) - len(prompt_ids) % block_tokens
     if isinstance(prompt_ids, range) and prompt_ids.step == 1:

@@ -1,11 +1,11 @@
 """Which replica gets this request?
 
-Knows the request and the replicas that may take it, as views. Does not know why the others may not (dispatch has left
-them out), nor what the answer leads to. `choose` never changes what it is shown.
+A balancer knows the request and the replicas that may take it, as views. It knows neither why the others may not
+(dispatch has left them out) nor what becomes of its choice. `choose` never changes what it is shown.
 
-None of these depends on the order in which replicas are listed, but `Random`, `PowerOfTwo` and `PeakEwma`, which draw
-positions. Every draw belongs to the request, so a run can be repeated and two balancers face the same luck. Balancers
-that remember here where requests went, to use a cache again, are in `affinity.py`.
+Only `Random`, `PowerOfTwo` and `PeakEwma` depend on the order in which replicas are listed, because they draw
+positions. Every random draw is keyed by the request, so a run can be repeated and two balancers see the same
+randomness. Balancers that remember where requests went, so that a cache can be used again, are in `affinity.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Balancer(Protocol):
     """Picks one of the replicas that dispatch offers."""
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
-        """Return the `replica_id` of one of `replicas`, or None to take none of them (always, when there are none)."""
+        """Return the `replica_id` of one of `replicas`, or None to choose none (always, if there are none)."""
         ...
 
 
@@ -32,7 +32,7 @@ class Balancer(Protocol):
 
 
 class Random:
-    """Any replica, with equal chances."""
+    """Any replica, all equally likely."""
 
     def __init__(self, *, seed: int = 0) -> None:
         self._seed = seed
@@ -44,7 +44,7 @@ class Random:
 
 
 class RoundRobin:
-    """One after the other, in the order of their names; replicas that come and go do not shift the others' turns."""
+    """One after the other, in order of name; replicas that come and go do not shift the others' turns."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -58,10 +58,10 @@ class RoundRobin:
 
 
 class Weighted:
-    """Smooth weighted round robin: shares by `ReplicaView.weight`, spread evenly (5:1:1 gives a a b a c a a).
+    """Smooth weighted round robin: shares follow `ReplicaView.weight`, evenly spread (5:1:1 gives a a b a c a a).
 
-    Each turn everybody earns its weight; the richest is chosen and pays what all have earned. A weight of 0 gets
-    nothing, unless all are 0, which then share equally. Source: nginx.
+    Each turn every replica earns its weight; the richest is chosen, and pays what all of them earned. A replica with
+    weight 0 gets nothing, unless every weight is 0: then all share equally. Source: nginx.
     """
 
     def __init__(self) -> None:
@@ -85,13 +85,13 @@ class Weighted:
 
 
 class LeastOutstanding:
-    """Send to the replica with the fewest unfinished requests of ours: counted here, so never stale."""
+    """Picks the replica with the fewest unfinished requests of ours: they are counted here, so never stale."""
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
         """Return the `replica_id` of a replica with the fewest `outstanding`; None if there are no replicas.
 
-        Among equals luck decides, and the luck belongs to the request: the same request in the same situation goes the
-        same way whatever order the replicas are listed in, and many requests spread evenly.
+        Ties are broken by a random draw that is keyed by the request: the same request in the same situation gets the
+        same replica, whatever order the replicas are listed in, and many requests spread evenly.
         """
         if not replicas:
             return None
@@ -101,22 +101,22 @@ class LeastOutstanding:
 
 
 class LeastQueue:
-    """Send to the replica that reported the shortest queue. Reports are old: between two of them, all go to one."""
+    """Picks the replica that reported the shortest queue. Reports go stale: until the next, all requests go to one."""
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
         return least(request, replicas, [view.queue_depth for view in replicas])
 
 
 class LeastKv:
-    """Send to where there is room: where the fewest wait, and of those to the emptiest KV pool. Old news too.
+    """Picks a replica with room: one of the shortest queues and, of those, the emptiest KV pool. Reports, so stale too.
 
-    A pool's fullness alone says too little: requests that wait for room hold no blocks yet.
+    How full the pool is says too little by itself: requests that are waiting for room hold no blocks yet.
     """
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
-        """Return a replica with the smallest `queue_depth`, and of those one with the least `kv_used_fraction`.
+        """Return a replica with the smallest `queue_depth` and, of those, one with the lowest `kv_used_fraction`.
 
-        None if there are no replicas. Among equals luck decides that belongs to the request, as in `LeastOutstanding`.
+        None if there are no replicas. Ties are broken by a random draw keyed by the request, as in `LeastOutstanding`.
         """
         if not replicas:
             return None
@@ -128,9 +128,9 @@ class LeastKv:
 
 
 class PowerOfTwo:
-    """Draw two replicas, take the one with fewer outstanding requests.
+    """Draws two replicas and takes the one with fewer outstanding requests.
 
-    Almost as good as looking at all of them, and many gateways that do so with old numbers do not all run to the same
+    This is almost as good as looking at all of them, and many gateways with stale numbers do not all rush to the same
     replica. Source: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001).
     """
 
@@ -138,10 +138,10 @@ class PowerOfTwo:
         self._seed = seed
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
-        """Draw two different replicas, every pair with equal chances, and return the one with the lower `_load`.
+        """Draw two different replicas, every pair equally likely, and return the one with the lower `_load`.
 
-        No other replica is looked at. The draw belongs to the balancer's seed and the request. With one replica it is
-        that one, with none None.
+        No other replica is looked at. The draw is keyed by the balancer's seed and the request. With a single replica,
+        return that one; with none, None.
         """
         if not replicas:
             return None
@@ -159,13 +159,13 @@ class PowerOfTwo:
 
 
 class PeakEwma(PowerOfTwo):
-    """Of two drawn, take the one with less cost * (outstanding + 1); cost is the recent time to first token.
+    """Draws two and takes the one with the lower cost * (outstanding + 1); cost is the recent time to first token.
 
-    A slower answer raises a replica's cost at once, faster ones and mere silence lower it over `tau_s`. The time is
-    that of the last result or arrival. Source: Finagle `PeakEwma`.
+    A slower answer raises a replica's cost at once; faster answers, or silence, lower it over `tau_s`. Time is that of
+    the last result or arrival. Source: Finagle `PeakEwma`.
     """
 
-    _UNKNOWN = float(2**63 >> 16)  # load of a busy replica that has never answered; Finagle's
+    _UNKNOWN = float(2**63 >> 16)  # load of a busy replica that has never answered (Finagle)
 
     def __init__(self, *, tau_s: float = 10.0, seed: int = 0) -> None:  # Finagle's decay
         super().__init__(seed=seed)
@@ -178,11 +178,11 @@ class PeakEwma(PowerOfTwo):
         return super().choose(request, replicas)
 
     def observe(self, result: AttemptResult, now_s: float) -> None:
-        """Learn from a finished attempt. One that brought no token says only that a token takes no less."""
+        """Learn from a finished attempt. One without a token says only that a first token takes at least that long."""
         self._now_s = max(self._now_s, now_s)
         answered_s = result.ended_s if result.first_token_s is None else result.first_token_s
         sample_s = answered_s - result.started_s
-        if not result.ok:  # failing quickly is not being fast: count it as the slowest answer known
+        if not result.ok:  # failing fast is not being fast: count it as the slowest known answer
             sample_s = max(sample_s, *(cost_s for cost_s, _ in self._costs.values()), 0.0)
         before_s, kept = self._known(result.replica_id)
         if sample_s >= before_s:
@@ -197,7 +197,7 @@ class PeakEwma(PowerOfTwo):
         return cost_s * kept * (view.outstanding + 1)
 
     def _known(self, replica_id: str) -> tuple[float, float]:
-        """Return a replica's cost, and the share of it that is left after the time since."""
+        """Return a replica's cost, and the share of it left after the time that has passed since."""
         cost_s, as_of_s = self._costs.get(replica_id, (0.0, self._now_s))
         return cost_s, math.exp((as_of_s - self._now_s) / self._tau_s)
 

@@ -1,18 +1,18 @@
-"""Which model should answer: the small one, or the large one that costs more? Three ways to tell, cheapest first.
+"""Which model should answer: the small one, or the larger, more expensive one? Three ways to tell, cheapest first.
 
     HeuristicHardness   wording and length
     LearnedHardness     logistic regression on hashed n-grams of the question, trained on questions known to be hard
-    Cascade             ask the small model first, and the large one too if the small one was not sure of its answer
+    Cascade             ask the small model first, and then the large one if the small one was unsure of its answer
 
-The first two score a question from 0 (easy) to 1 (hard) before anything is generated, and `ModelRouter` sends those at
-or above a threshold to the large model. The threshold is read off the share of questions that may go there
-(`threshold_for`). A cascade sees the answer, so it knows more, but pays for both models when it is not content, and its
-first token waits for a whole small answer.
+The first two score a question from 0 (easy) to 1 (hard) before anything is generated, and `ModelRouter` sends questions
+at or above a threshold to the large model. The threshold follows from the share of questions that may go there
+(`threshold_for`). A cascade sees the answer, so it knows more; but when it is not satisfied it pays for both models,
+and its first token has to wait for the small model's whole answer.
 
-Whoever routes at random gets any mix of the two models' qualities and costs: a straight line. A router is worth what it
-is above that line (`above_random_mix`), its own cost included.
+Random routing can reach any mix of the two models' qualities and costs: a straight line. A router is worth its distance
+above that line (`above_random_mix`), its own cost included.
 
-Knows text and log-probabilities. Does not see replicas: which one serves the model is `policies.router`'s matter.
+Knows text and log-probabilities. Does not see replicas: picking one that serves the model is the job of `router`.
 Source for thresholds by share: RouteLLM (Ong et al. 2024, arXiv:2406.18665).
 """
 
@@ -70,17 +70,17 @@ class Cascade:
             raise SetupError(f"threshold ({self.threshold}) is a mean log-probability: at most 0")
 
     def keeps(self, logprobs: Sequence[float]) -> bool:
-        """Say whether the small model's answer, of which these are the log-probabilities, is good enough."""
+        """Return whether the small model's answer, given its tokens' `logprobs`, is good enough."""
         return confidence(logprobs) >= self.threshold
 
 
 def confidence(logprobs: Sequence[float]) -> float:
-    """Return the mean log-probability of an answer's tokens; an empty answer has none (minus infinity)."""
+    """Return the mean log-probability of an answer's tokens; minus infinity for an empty answer."""
     return fmean(logprobs) if len(logprobs) else float("-inf")
 
 
 def threshold_for(scores: Sequence[float], large_fraction: float) -> float:
-    """Return the threshold that sends (about) this part of questions that scored like these to the large model.
+    """Return the threshold that sends about `large_fraction` of questions with scores like these to the large model.
 
     Raises: SetupError without scores, or for a fraction outside [0, 1].
     """
@@ -92,7 +92,7 @@ def threshold_for(scores: Sequence[float], large_fraction: float) -> float:
 
 
 def above_random_mix(quality: float, cost: float, small: tuple[float, float], large: tuple[float, float]) -> float:
-    """Return how far a router's quality lies above the random mix that costs as much; models are (quality, cost).
+    """Return how far a router's quality is above that of a random mix at the same cost; models are (quality, cost).
 
     Raises: SetupError unless the large model costs more.
     """
@@ -107,7 +107,7 @@ def above_random_mix(quality: float, cost: float, small: tuple[float, float], la
 
 @dataclass(frozen=True, slots=True)
 class HeuristicHardness:
-    """Long questions, long numbers and words that ask for more than one step. No training; a place to start."""
+    """Scores length, long numbers and words that ask for more than one step. Needs no training: a place to start."""
 
     long_characters: int = 60
     hard_words: frozenset[str] = frozenset({"why", "how", "explain", "compare", "prove", "and", "then", "who"})
@@ -129,7 +129,7 @@ class HeuristicHardness:
 
 
 class LearnedHardness:
-    """The probability that a question is hard, by the n-grams in it."""
+    """The probability that a question is hard, judged by its n-grams."""
 
     def __init__(self, weights: Floats, bias: float) -> None:
         self.weights = weights
@@ -143,10 +143,10 @@ class LearnedHardness:
 def train_hardness(
     questions: Sequence[str], hard: Sequence[bool], *, buckets: int = 4096, steps: int = 300, decay: float = 1e-3
 ) -> LearnedHardness:
-    """Fit a logistic regression by gradient descent with momentum; no randomness, so always the same weights.
+    """Fit a logistic regression by gradient descent with momentum. There is no randomness: the weights never vary.
 
-    `hard` may come from a label or, better, from where the small model failed and the large one did not. Hold out a
-    part (`is_training_item`) and measure on that only.
+    `hard` may come from labels or, better, from questions that the small model got wrong and the large one right. Hold
+    out a part (`is_training_item`) and measure only on that.
     Raises: SetupError unless there is one label per question, of both kinds, and the settings are positive.
     """
     if len(questions) != len(hard) or len(set(map(bool, hard))) < 2:
@@ -167,9 +167,9 @@ def train_hardness(
 
 
 def features(question: str, buckets: int) -> npt.NDArray[np.int64]:
-    """Return the buckets of a question's n-grams (each once): of characters in its shape, and of one and two words.
+    """Return the buckets of a question's n-grams, each once: characters of its shape, and runs of one and two words.
 
-    In the shape all digits are 0 and all letters of a quoted word x: how long they are matters, not which.
+    In the shape every digit is 0 and every letter of a quoted word is x: their length matters, not what they are.
     """
     shape = _QUOTED.sub(lambda match: '"' + "x" * len(match[1]) + '"', re.sub(r"\d", "0", question))
     words = shape.lower().split()
@@ -179,7 +179,7 @@ def features(question: str, buckets: int) -> npt.NDArray[np.int64]:
 
 
 def is_training_item(key: str) -> bool:
-    """Say on which side of the split an item lies: half and half by its key, so that no key is on both."""
+    """Return whether an item is in the training half. The split is by key, so no key falls on both sides."""
     return bucket("model router training", key, buckets=2) == 0
 
 

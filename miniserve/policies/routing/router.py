@@ -1,9 +1,10 @@
 """Which replicas may serve this request at all? Before a balancer picks one.
 
-A router narrows the fleet: to a version, a region, or what a priority may use. Several are put in a row (`Routers`),
-each seeing what the one before left over. An empty route is an answer: nothing that is ready may serve this request.
+A router narrows the fleet: to a version, a region, or what a priority may use. Several can be chained (`Routers`); each
+sees what the one before it left. An empty route is a valid answer: no ready replica may serve this request.
 
-Knows the request and the fleet's view. Does not pick a replica, and never offers one that is not ready.
+A router knows the request and the view of the fleet. It does not pick a replica, and never offers one that is not
+ready.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from miniserve.types import FleetView, Priority, ReplicaView, Request
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request may go, and what that decides about it."""
+    """The replicas a request may go to, and the version and region that implies."""
 
     replicas: tuple[ReplicaView, ...]
     version: str = ""  # "" = any
@@ -43,7 +44,7 @@ class AnyReplica:
 
 
 class Routers:
-    """Routers in a row; each narrows what the earlier ones left."""
+    """A chain of routers; each narrows what the earlier ones left."""
 
     def __init__(self, *routers: Router) -> None:
         self._routers = routers
@@ -57,12 +58,12 @@ class Routers:
 
 
 class VersionPin:
-    """A request that names a version ("chat@v2") gets it and nothing else; the others are shared out, stickily.
+    """A request that names a version ("chat@v2") gets that and nothing else; the others are split, and users stick.
 
-    `shares` maps versions to their part of the unpinned traffic. Whose part a user falls into depends on the user alone
-    (session, else tenant, else the request itself), and the first version's part grows from one end: who saw the
-    canary at 1 % still sees it at 10 %. A version without a ready replica gives its part to the next one that has some.
-    Without `shares`, unpinned requests may go anywhere.
+    `shares` maps versions to their shares of the unpinned traffic. Which share a user falls into depends on the user
+    alone (the session, else the tenant, else the request itself), and the first version's share grows from one end: a
+    user who saw the canary at 1 % still sees it at 10 %. If a version has no ready replica, its share goes to the next
+    version that has one. Without `shares`, unpinned requests may go anywhere.
     """
 
     def __init__(self, *, shares: Mapping[str, float] | None = None, salt: str = "") -> None:
@@ -70,7 +71,7 @@ class VersionPin:
         self.set_shares(shares or {})
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
-        """Share out anew, from the next request on: how a rollout moves on, and back."""
+        """Change the shares, from the next request on: this is how a rollout advances and rolls back."""
         if shares and (min(shares.values()) < 0 or sum(shares.values()) <= 0):
             raise SetupError(f"version shares must be >= 0 and not all 0, not {dict(shares)}")
         self._shares = dict(shares)
@@ -87,7 +88,7 @@ class VersionPin:
         return next((route for route in routes if route.replicas), Route((), wanted))
 
     def version_of(self, request: Request) -> str:
-        """Return the version in whose part of the traffic this request falls."""
+        """Return the version whose share of the traffic this request falls into."""
         user = request.session_key or request.tenant or request.request_id
         place = uniform("version", self._salt, user) * sum(self._shares.values())
         for version, share in self._shares.items():
@@ -102,11 +103,11 @@ class VersionPin:
 
 
 class FeatureRouter:
-    """Model routing by a label that requests carry: easy ones to a small model, for one.
+    """Routes by a label that requests carry: for example, easy ones to a small model.
 
-    `shares` maps a feature to the parts of its requests that go to each version; a feature that is not listed may go
-    anywhere. Whose part a user falls into is as in `VersionPin`. The label is taken as true and costs nothing: what a
-    router that must guess it gets wrong is not in here.
+    `shares` maps each feature to the share of its requests that every version gets; a feature that is not listed may go
+    anywhere. Users are assigned as in `VersionPin`. The label is taken as true and costs nothing: the mistakes of a
+    router that has to guess it are not modelled.
     """
 
     def __init__(self, *, shares: Mapping[str, Mapping[str, float]] | None = None) -> None:
@@ -122,11 +123,11 @@ def _of_version(version: str, ready: Sequence[ReplicaView]) -> Route:
 
 
 class RegionRouter:
-    """The nearest region that has room; if none has, the nearest that is ready.
+    """The nearest region with room or, if none has room, the nearest with a ready replica.
 
-    `latency_s` maps (client's region, replica's region) to seconds; a pair that is not listed is farther than all that
-    are, one's own region is nearest. A region has room while its mean of outstanding requests per replica is below
-    `spill_outstanding`. A request without a region may go anywhere.
+    `latency_s` maps (client's region, replica's region) to seconds; an unlisted pair counts as farther than every
+    listed one, and the client's own region as nearest. A region has room while its mean number of outstanding requests
+    per replica is below `spill_outstanding`. A request without a region may go anywhere.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class RegionRouter:
         return Route(())
 
     def distance_s(self, client: str, region: str) -> float:
-        """Return the latency between two regions: infinite where nobody has measured it."""
+        """Return the latency between two regions: infinite if it is not listed."""
         return self._latency_s.get((client, region), 0.0 if client == region else math.inf)
 
     def _has_room(self, replicas: Sequence[ReplicaView]) -> bool:
@@ -158,10 +159,10 @@ class RegionRouter:
 
 
 class PriorityTier:
-    """Each class has its pool of replicas, and may fill a replica only so far: what is left is for the higher ones.
+    """Each class has a pool of replicas, and may fill a replica only up to a limit: the rest is for higher classes.
 
-    `pools` maps a class to the ids it may use (a class that is not listed: all). `limits` are outstanding requests per
-    replica, highest class first; a lower class may not have a higher limit.
+    `pools` maps a class to the replica ids it may use (an unlisted class may use all). `limits` are outstanding
+    requests per replica, highest class first; a lower class may not have a higher limit.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class PriorityTier:
         pools: Mapping[Priority, Collection[str]] | None = None,
     ) -> None:
         if len(limits) != len(Priority) or list(limits) != sorted(limits, reverse=True):
-            raise SetupError(f"limits must be {len(Priority)} numbers that do not rise, not {limits}")
+            raise SetupError(f"limits must be {len(Priority)} numbers that never rise, not {limits}")
         self._limits = limits
         self._pools = {priority: frozenset(ids) for priority, ids in (pools or {}).items()}
 

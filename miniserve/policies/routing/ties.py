@@ -1,7 +1,7 @@
-"""The least loaded replica, and luck among equals.
+"""The least loaded replica, with a random draw to break ties.
 
-Luck is a number that belongs to the request: the same request in the same situation goes the same way in every world
-and whatever order the replicas are listed in, and an idle fleet is used evenly.
+The draw is keyed by the request: the same request in the same situation gets the same replica, live or simulated and
+whatever order the replicas are listed in, while an idle fleet is used evenly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from miniserve.types import ReplicaView, Request
 
 
 def least(request: Request, replicas: Sequence[ReplicaView], loads: Sequence[float]) -> str | None:
-    """Return the replica whose load (at its place in `loads`) is the least, None if there are no replicas."""
+    """Return the replica with the lowest load (`loads` is parallel to `replicas`), or None if there are no replicas."""
     if not replicas:
         return None
     lowest = min(loads)

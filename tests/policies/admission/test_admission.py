@@ -73,7 +73,7 @@ def test_the_refusal_says_what_to_do() -> None:
 
 
 def test_thresholds_that_rise_are_refused() -> None:
-    with pytest.raises(SetupError, match="do not rise"):
+    with pytest.raises(SetupError, match="never rise"):
         PriorityShedding(at=(1.0, 2.0, 3.0))
 
 
