@@ -44,7 +44,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0  # 0 = all tokens
     seed: int = 0
-    stop: tuple[str, ...] = ()  # applied to text, so by the detokenizer (`stream.py`), not by the engine
+    stop: tuple[str, ...] = ()  # applied to text, so by the detokenizer (`text.py`), not by the engine
     ignore_eos: bool = False
     logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely
 

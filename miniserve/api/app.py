@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from miniserve import __version__
 from miniserve.api.access import AccessLog
+from miniserve.api.answers import ChatCompletion, ChatCompletionChunk, Completion, ModelCard, ModelList, Version
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.api.chat import answer_chat
 from miniserve.api.completions import answer_completion
@@ -26,16 +27,7 @@ from miniserve.api.errors import add_error_handlers
 from miniserve.api.limits import BodyLimits
 from miniserve.api.openapi import describe_api, errors, generation_responses, request_body
 from miniserve.api.parts import Parts
-from miniserve.api.schemas import (
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChatCompletionRequest,
-    Completion,
-    CompletionRequest,
-    ModelCard,
-    ModelList,
-    Version,
-)
+from miniserve.api.requests import ChatCompletionRequest, CompletionRequest
 from miniserve.api.translate import check_model
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from miniserve.api.schemas import UNSUPPORTED
+from miniserve.api.requests import UNSUPPORTED
 from miniserve.errors import InvalidRequest
 
 _SHOWN_CHARACTERS = 60  # of a wrong value

@@ -8,22 +8,22 @@ from contextlib import aclosing
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from miniserve.api.answers import (
+    AssistantMessage,
+    ChatChoice,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatLogprobs,
+    Delta,
+)
 from miniserve.api.bodies import read_body
 from miniserve.api.exchange import Exchange, exchange_of
 from miniserve.api.flow import while_connected
 from miniserve.api.generation import Generation, TextPiece
 from miniserve.api.logprobs import chat_logprobs
 from miniserve.api.parts import Parts, json_answer, usage
-from miniserve.api.schemas import (
-    AssistantMessage,
-    ChatChoice,
-    ChatChunkChoice,
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChatCompletionRequest,
-    ChatLogprobs,
-    Delta,
-)
+from miniserve.api.requests import ChatCompletionRequest
 from miniserve.api.translate import chat_request
 from miniserve.types import Request, TokenLogprob
 

@@ -8,13 +8,14 @@ from contextlib import aclosing
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from miniserve.api.answers import Completion, CompletionChoice
 from miniserve.api.bodies import read_body
 from miniserve.api.exchange import Exchange, exchange_of
 from miniserve.api.flow import merge_streams, while_connected
 from miniserve.api.generation import Generation, TextPiece
 from miniserve.api.logprobs import CompletionLogprobLists
 from miniserve.api.parts import Parts, json_answer, usage
-from miniserve.api.schemas import Completion, CompletionChoice, CompletionRequest
+from miniserve.api.requests import CompletionRequest
 from miniserve.api.translate import completion_requests
 from miniserve.types import Request, TokenLogprob
 

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from miniserve.api.answers import ErrorDetail, ErrorResponse
 from miniserve.api.exchange import exchange_of
-from miniserve.api.schemas import ErrorDetail, ErrorResponse
 from miniserve.errors import InternalError, InvalidRequest, NotFound, Overloaded, RateLimited, RequestError
 
 _DEFAULT_RETRY_AFTER_S = 1.0

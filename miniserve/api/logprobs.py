@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Sequence
 
-from miniserve.api.schemas import ChatLogprob, ChatLogprobs, CompletionLogprobs, TopLogprob
+from miniserve.api.answers import ChatLogprob, ChatLogprobs, CompletionLogprobs, TopLogprob
 from miniserve.types import TokenLogprob
 
 TokenBytes = Callable[[int], bytes]

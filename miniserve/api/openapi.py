@@ -13,14 +13,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from miniserve.api.answers import ChatCompletionChunk, Completion, ErrorResponse
 from miniserve.api.backend import ServedModel
-from miniserve.api.schemas import (
-    ChatCompletionChunk,
-    ChatCompletionRequest,
-    Completion,
-    CompletionRequest,
-    ErrorResponse,
-)
+from miniserve.api.requests import ChatCompletionRequest, CompletionRequest
 
 _REF = "#/components/schemas/{model}"
 _WHEN = {

@@ -10,10 +10,10 @@ from typing import Any
 from starlette.responses import Response
 
 from miniserve import __version__
+from miniserve.api.answers import CachedTokens, Usage
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.api.event_stream import EventStream
 from miniserve.api.exchange import Exchange
-from miniserve.api.schemas import CachedTokens, Usage
 from miniserve.config import ApiConfig
 from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock, Request

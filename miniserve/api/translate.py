@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from miniserve.api.exchange import Exchange
 from miniserve.api.parts import Parts
-from miniserve.api.schemas import ChatCompletionRequest, CompletionRequest, GenerationBody
+from miniserve.api.requests import ChatCompletionRequest, CompletionRequest, GenerationBody
 from miniserve.errors import InvalidRequest, NotFound
 from miniserve.types import Priority, Request, SamplingParams
 

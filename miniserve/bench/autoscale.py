@@ -2,7 +2,7 @@
 
 The fleet and the autoscalers are those of `data/scenarios/autoscale.toml`, one per variant; the demands are below. Each
 has a stretch that counts: of the days the second and later ones, so that a forecast has seen one. Replica-hours are of
-that stretch, as are the clairvoyant's (`sim.clairvoyant`).
+that stretch, as are the clairvoyant's (`planning.clairvoyant`).
 
 `CAPACITY_PER_S` is measured: the highest steady rate at which so many replicas keep the SLO for 99 % of requests, by
 bisection with 20,000 requests per try (`capacity_per_s`); for 2 and 3 replicas, where seeds differ by 4 to 7 %, between

@@ -4,7 +4,7 @@
                          ^ one step: every running sequence gets one token, or a chunk of its prompt done |
 
 Not thread-safe and never waiting: one thread owns it and calls `step` while `has_work` (`replica/local.py`). It speaks
-token ids only; text, and so stop strings, belong to whoever talks to the client (`stream.Detokenizer`).
+token ids only; text, and so stop strings, belong to whoever talks to the client (`text.Detokenizer`).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Knows asyncio and the fleet; decides nothing. The story is told only how an atte
 client. When the client goes away, `generate` is closed wherever it stands, and closing the connection to the replica
 is what frees its blocks. `sim/drive.py` is the same for the simulated world.
 
-**Ties.** What happens at one instant happens in the order that `live.virtual_time` states, in both worlds. A token that
-comes at the very instant of a limit comes too late. (On a real clock nothing ever happens at the same time.)
+**Ties.** What happens at one instant happens in one order in both worlds (`tests/parity/virtual_time.py` states it). A
+token that comes at the very instant of a limit comes too late. (On a real clock nothing happens at the same time.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class FleetBackend:
-    """The fleet as one `gateway.backend.Backend`. A bare balancer stands for the default policies around it."""
+    """The fleet as one `api.backend.Backend`. A bare balancer stands for the default policies around it."""
 
     def __init__(self, fleet: Fleet, policies: Policies | Balancer, *, on_decision: OnDecision | None = None) -> None:
         self.door = DrainGate("the gateway")

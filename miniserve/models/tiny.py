@@ -73,7 +73,16 @@ def write_tiny_model(
         eos_ids=(EOS_ID,),
         bos_id=BOS_ID,
     )
-    settings: dict[str, Any] = {
+    write_json(folder / "config.json", config_json(config))
+    write_json(folder / "generation_config.json", {"bos_token_id": BOS_ID, "eos_token_id": [EOS_ID]})
+    write_json(folder / "tokenizer_config.json", _tokenizer_settings(context))
+    write_json(folder / "tokenizer.json", tokenizer)
+    save_file(_tensors(config, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def _tokenizer_settings(context: int) -> dict[str, Any]:
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|im_start|>",
         "eos_token": "<|im_end|>",
@@ -83,12 +92,6 @@ def write_tiny_model(
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
     }
-    write_json(folder / "config.json", config_json(config))
-    write_json(folder / "generation_config.json", {"bos_token_id": BOS_ID, "eos_token_id": [EOS_ID]})
-    write_json(folder / "tokenizer_config.json", settings)
-    write_json(folder / "tokenizer.json", tokenizer)
-    save_file(_tensors(config, seed), folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 def _tokenizer() -> dict[str, Any]:

@@ -198,8 +198,11 @@ def _spot(scenario: Scenario) -> Scenario:
 
 
 def levers(assumptions: Assumptions) -> tuple[Lever, ...]:
-    """Return all levers, in stacking order."""
-    a, draft = assumptions, assumptions.draft
+    """Return all levers, in the order in which they are stacked."""
+    return (*_engine_levers(assumptions), *_model_levers(assumptions), *_fleet_levers())
+
+
+def _engine_levers(a: Assumptions) -> tuple[Lever, ...]:
     return (
         Lever(
             "batching",
@@ -218,6 +221,12 @@ def levers(assumptions: Assumptions) -> tuple[Lever, ...]:
             f"{a.hit_fraction:.0%} of requests are an earlier one word for word: an assumption; a hit costs nothing",
             partial(_response_cache, hit_fraction=a.hit_fraction),
         ),
+    )
+
+
+def _model_levers(a: Assumptions) -> tuple[Lever, ...]:
+    draft = a.draft
+    return (
         Lever(
             "routing",
             f"{a.small_model} answers as many requests, easy ones first, as cost {a.lost_points} points of accuracy, "
@@ -236,6 +245,11 @@ def levers(assumptions: Assumptions) -> tuple[Lever, ...]:
             f"{draft.tokens_per_round:.2f} tokens per round: a model, no measurement",
             partial(_speculation, speculation=draft),
         ),
+    )
+
+
+def _fleet_levers() -> tuple[Lever, ...]:
+    return (
         Lever(
             "right-sizing",
             "the machine of the price list that is cheapest at the peak, by averages and without speculation",

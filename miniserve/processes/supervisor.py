@@ -34,7 +34,7 @@ STDERR_LINES = 8  # shown when a start fails: the end of a traceback
 
 
 class Listener(Protocol):
-    """Who wants to know that a replica came up or went down; `live.fleet` does, through its command."""
+    """Who wants to know that a replica came up or went down; `gateway.fleet` does, through its command."""
 
     async def up(self, replica_id: str, url: str) -> None: ...
     def down(self, replica_id: str) -> None: ...

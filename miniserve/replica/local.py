@@ -74,7 +74,7 @@ _Message = _Add | _Abort | _Refresh | _Stop
 
 
 class LocalReplica:
-    """Serves an engine to the event loop it was made in; a `gateway.backend.Backend`.
+    """Serves an engine to the event loop it was made in; a `api.backend.Backend`.
 
     `ready()` is false before `start`, while draining, and when the engine is broken. `on_broken` is called once, on the
     loop, when the engine has failed `FAILURES_UNTIL_BROKEN` steps in a row.

@@ -31,7 +31,7 @@ from miniserve.replica.wire import (
 )
 from miniserve.types import Clock, ReplicaState, Request
 
-HEARTBEAT_S = 2.0  # a fifth of the silence that `live.remote` allows
+HEARTBEAT_S = 2.0  # a fifth of the silence that `gateway.remote` allows
 SEND_TIMEOUT_S = 30.0  # a gateway that takes nothing for so long is gone
 
 

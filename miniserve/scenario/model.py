@@ -115,7 +115,7 @@ class FleetSection:
 
 @dataclass(frozen=True, slots=True)
 class PolicySection:
-    """Every decision. What is left out is as in `policies.resilience`; "off" switches a part off."""
+    """Every decision. What is left out is as in `policies.bundle`; "off" switches a part off."""
 
     balancer: Recipe[Balancer] = field(default_factory=lambda: Recipe("least-outstanding", LeastOutstanding))
     router: Recipe[Router] | None = None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.api.schemas import ErrorResponse
+from miniserve.api.answers import ErrorResponse
 from tests.api.conftest import Edge, StartEdge
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")

@@ -1,7 +1,7 @@
 """One folder per chapter: `questions` (what is asked, and how truth is computed) and `lab` (what its cells call).
 
 A lab holds no answers. Everything else in a chapter's folder knows them, and never enters a learner's kernel
-(`grade/stubs.py`).
+(`course/grade/stubs.py`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ And makes what a learner gets in place of a solution:
     limit_s = 2 * mean_s        ──>
     # END SOLUTION
 
-Knows only the form of a source: not the library (`library.py`), nor the questions (`consistency.py`).
+Knows only the form of a source: not the library (`targets.py`), nor the questions (`consistency.py`).
 """
 
 from __future__ import annotations

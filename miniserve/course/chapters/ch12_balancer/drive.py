@@ -1,7 +1,7 @@
 """Asks balancers in `lives`: in each, a fresh one chooses for one request after the other. Contains no answers.
 
 A round has the views to show (`replicas`), or the names of the fleet (`fleet`) and the requests that have `ended` by
-then: the loads follow from the balancer's own choices. This module's text goes to the answer (`grade/tell.py`).
+then: the loads follow from the balancer's own choices. This module's text goes to the answer (`course/grade/tell.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fills sketches, merges some of them, and says what each tells before and after. Contains no answers.
 
-This module's text goes to where the answer is (`grade/tell.py`).
+This module's text goes to where the answer is (`course/grade/tell.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lets a client's loop try one request by a script, and logs everything it does. Contains no answers.
 
-Only tries and sleeping move the clock. This module's text goes to where the answer is (`grade/tell.py`).
+Only tries and sleeping move the clock. This module's text goes to where the answer is (`course/grade/tell.py`).
 """
 
 from __future__ import annotations

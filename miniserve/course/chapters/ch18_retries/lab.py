@@ -1,6 +1,6 @@
 """Chapter 18's experiments: waves of clients, an overloaded service, a shaky one, and Larkspur's GPUs.
 
-The numbers and models are chapter 10's. Here the clients are real loops (`policies.persistence.persist`, or the
+The numbers and models are chapter 10's. Here the clients are real loops (`clients.retry_loop.persist`, or the
 learner's own) that wait in simulated time. This module only draws and prints: the ideas are in the notebook's cells.
 Contains no answers.
 """

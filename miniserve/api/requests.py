@@ -1,4 +1,4 @@
-"""The shapes of OpenAI's API on the wire: what a request may say, what an answer looks like.
+"""What a request of OpenAI's API may say (`answers.py` has what comes back).
 
 Requests are strict (a string is no number; an integer is a fine float) and refuse NaN. Fields that we do not know are
 ignored, since clients send many; fields whose meaning we would have to betray (tools, several choices, audio) are
@@ -35,10 +35,6 @@ class _RequestPart(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-class _AnswerPart(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 def _kind(value: Any) -> str | None:
     """Tell the alternatives of a union apart, so that an error speaks only of the one that was meant."""
     if isinstance(value, str):
@@ -73,9 +69,6 @@ Never = Annotated[bool, AfterValidator(_refuse_true), Field(json_schema_extra={"
 
 def _content_kind(value: Any) -> str | None:
     return "<text>" if isinstance(value, str) else "<parts>" if isinstance(value, list) else None
-
-
-# --- requests -------------------------------------------------------------------------------------------------------
 
 
 class TextPart(_RequestPart):
@@ -207,132 +200,3 @@ class CompletionRequest(GenerationBody):
 
     def logprob_count(self) -> int | None:
         return self.logprobs
-
-
-# --- answers --------------------------------------------------------------------------------------------------------
-
-AnswerFinishReason = Literal["stop", "length"]
-
-
-class CachedTokens(_AnswerPart):
-    cached_tokens: int
-
-
-class Usage(_AnswerPart):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: CachedTokens
-
-
-class TopLogprob(_AnswerPart):
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class ChatLogprob(TopLogprob):
-    top_logprobs: list[TopLogprob]
-
-
-class ChatLogprobs(_AnswerPart):
-    content: list[ChatLogprob]
-
-
-class AssistantMessage(_AnswerPart):
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class ChatChoice(_AnswerPart):
-    index: int
-    message: AssistantMessage
-    logprobs: ChatLogprobs | None
-    finish_reason: AnswerFinishReason
-
-
-class ChatCompletion(_AnswerPart):
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage
-    system_fingerprint: str
-
-
-class Delta(_AnswerPart):
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-
-
-class ChatChunkChoice(_AnswerPart):
-    index: int
-    delta: Delta
-    logprobs: ChatLogprobs | None
-    finish_reason: AnswerFinishReason | None
-
-
-class ChatCompletionChunk(_AnswerPart):
-    id: str
-    object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
-    choices: list[ChatChunkChoice]
-    usage: Usage | None = None
-    system_fingerprint: str
-
-
-class CompletionLogprobs(_AnswerPart):
-    tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
-    text_offset: list[int]
-
-
-class CompletionChoice(_AnswerPart):
-    index: int
-    text: str
-    logprobs: CompletionLogprobs | None
-    finish_reason: AnswerFinishReason | None
-
-
-class Completion(_AnswerPart):
-    """A whole answer, or one chunk of a stream: this API uses one shape for both."""
-
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    choices: list[CompletionChoice]
-    usage: Usage | None = None
-    system_fingerprint: str
-
-
-class ModelCard(_AnswerPart):
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "miniserve"
-    max_model_len: int
-
-
-class ModelList(_AnswerPart):
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
-class Version(_AnswerPart):
-    version: str
-
-
-class ErrorDetail(_AnswerPart):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorResponse(_AnswerPart):
-    error: ErrorDetail
