@@ -1,4 +1,7 @@
-"""What this machine has: cores that this process may use, and the processor's name. Standard library only."""
+"""What this machine has, and what we may use of it: cores, memory, and the processor's name.
+
+Nothing but the standard library is imported until it is needed: the doctor looks at machines on which it may be absent.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -30,6 +34,39 @@ def cpu_name() -> str:
     flags = fields.get("flags", "").split()
     vector = next((flag for flag in ("avx512f", "avx2", "avx") if flag in flags), "no avx")
     return f"{fields.get('model name', platform.machine())} ({vector})"
+
+
+def available_bytes(read: Callable[[Path], str] = Path.read_text) -> int | None:
+    """Return how much memory new processes can have: the system's, or the container's where that is less."""
+    known = [amount for amount in (_system_available(), _container_available(read)) if amount is not None]
+    return min(known, default=None)
+
+
+def _system_available() -> int | None:
+    import psutil
+
+    try:
+        return psutil.virtual_memory().available
+    except OSError:  # a sandbox may hide what the system says
+        return None
+
+
+def _container_available(read: Callable[[Path], str]) -> int | None:
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = int(read(group / "memory.max")), int(read(group / "memory.current"))
+        stat = dict(line.split() for line in read(group / "memory.stat").splitlines())
+        reclaimable = int(stat["inactive_file"])  # cached files count as used, but give way
+    except (OSError, ValueError, KeyError):  # no such file, or no limit ("max")
+        return None
+    return max(0, limit - used + reclaimable)
+
+
+def rss_bytes() -> int:
+    """Return the memory that this process holds now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
 
 
 def release_free_memory() -> None:

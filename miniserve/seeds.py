@@ -1,8 +1,8 @@
 """Randomness is injected and named, so that two runs differ only where they are meant to.
 
-`generator` gives a whole generator to one consumer ("balancer", "arrivals"). `uniform` and `number` give a single number
-to one *event* (this seed, this token index), whatever happened before it and whichever machine asks. All go through
-blake2b: Python's own `hash()` differs from process to process.
+`generator` gives a whole generator to one consumer ("balancer", "arrivals"). `uniform` and `number` give a single
+number to one *event* (this seed, this token index), whatever happened before it and whichever machine asks. All go
+through blake2b: Python's own `hash()` differs from process to process.
 """
 
 from __future__ import annotations

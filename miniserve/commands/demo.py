@@ -97,9 +97,10 @@ def _model_folder(args: argparse.Namespace) -> Path:
 
 def _check_memory(args: argparse.Namespace, folder: Path) -> None:
     from miniserve.config import EngineConfig
+    from miniserve.machine import available_bytes
     from miniserve.models.folder import tensor_files
     from miniserve.models.store import read_config
-    from miniserve.processes.memory import available_bytes, replica_need, require_memory
+    from miniserve.processes.memory import replica_need, require_memory
 
     file_bytes = sum(file.stat().st_size for file in tensor_files(folder))
     need = replica_need(file_bytes, read_config(folder), EngineConfig().cache)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miniserve.commands.options import add_cache_option, port
-from miniserve.machine import usable_cores
+from miniserve.machine import available_bytes, usable_cores
 
 MIN_PYTHON = (3, 11)
 NEEDED_MEMORY_BYTES = 1_500_000_000  # one replica of smollm2 and the gateway
@@ -104,9 +104,10 @@ def cpu_model() -> str:
 
 def check_memory() -> Finding:
     """Is there room for a replica?"""
-    from miniserve.processes.memory import available_bytes
-
-    available = available_bytes()
+    try:
+        available = available_bytes()
+    except ImportError as error:
+        return Finding("note", "memory", f"cannot be told: {error}")
     if available is None:
         return Finding("note", "memory", "this system does not say how much is available")
     if available < NEEDED_MEMORY_BYTES:

@@ -13,13 +13,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from miniserve.errors import WeightsError
 from miniserve.models.folder import check_folder, tensor_files
-from miniserve.models.lock import exclusive
 from miniserve.models.model_config import ModelConfig, read_config, read_json, write_json
 from miniserve.models.sources import SMOLLM2
 
@@ -181,13 +183,23 @@ def _resolve_gguf(path: Path, cache_dir: Path, report: Report) -> Path:
     return _cached(name, cache_dir, str(path), make, report)
 
 
+def _locked(path: Path, on_wait: Callable[[], None]) -> AbstractContextManager[object]:
+    """Take the lock on `path`; the system drops it when its process ends. `on_wait` is called once before waiting."""
+    lock = FileLock(path)
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        on_wait()
+        return lock.acquire()
+
+
 def _cached(name: str, cache_dir: Path, source: str, make: Callable[[Path], object], report: Report) -> Path:
     """Return the cached model of that name, letting `make` fill a new folder if it is missing or incomplete."""
     folder = model_folder(name, cache_dir)
     if not _problem(folder):
         return folder
     wait = f"another process is preparing {name}; waiting for it"
-    with exclusive(cache_dir / "locks" / f"{name}.lock", lambda: report(wait)):
+    with _locked(cache_dir / "locks" / f"{name}.lock", lambda: report(wait)):
         problem = _problem(folder)  # the other process may have finished it in the meantime
         if not problem:
             return folder

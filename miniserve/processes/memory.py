@@ -5,9 +5,7 @@ Counts what one replica process holds: the weights, the KV pool when it is full,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from miniserve.config import CacheConfig
 from miniserve.errors import SetupError
@@ -50,31 +48,6 @@ def require_memory(need: ReplicaNeed, replicas: int, available_bytes: int | None
         f"{_mb(need.kv_pool)} KV pool + {_mb(need.runtime)} runtime), but only {_mb(available_bytes)} MB are "
         f"available: {advice}"
     )
-
-
-def available_bytes(read: Callable[[Path], str] = Path.read_text) -> int | None:
-    """Return how much memory new processes can have: the system's, or the container's where that is less."""
-    known = [amount for amount in (_system_available(read), _container_available(read)) if amount is not None]
-    return min(known, default=None)
-
-
-def _system_available(read: Callable[[Path], str]) -> int | None:
-    try:
-        lines = read(Path("/proc/meminfo")).splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        return None
-
-
-def _container_available(read: Callable[[Path], str]) -> int | None:
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = int(read(group / "memory.max")), int(read(group / "memory.current"))
-        stat = dict(line.split() for line in read(group / "memory.stat").splitlines())
-        reclaimable = int(stat["inactive_file"])  # cached files count as used, but give way
-    except (OSError, ValueError, KeyError):  # no such file, or no limit ("max")
-        return None
-    return max(0, limit - used + reclaimable)
 
 
 def _mb(amount: int) -> str:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from miniserve.api.event_stream import EventStream
 from miniserve.errors import RequestError
+from miniserve.machine import rss_bytes
 from miniserve.replica.local import LocalReplica
 from miniserve.replica.wire import (
     ReplicaReport,
@@ -27,7 +28,6 @@ from miniserve.replica.wire import (
     encode_error,
     encode_report,
     encode_token_event,
-    rss_bytes,
 )
 from miniserve.types import Clock, ReplicaState, Request
 

@@ -7,9 +7,7 @@ talks to the client turns them into text, once.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -100,15 +98,6 @@ def decode_report(data: bytes) -> ReplicaReport:
         return _report.validate_json(data)
     except ValidationError as error:
         raise UpstreamError(f"the replica sent no report: {_first(error)}") from None
-
-
-def rss_bytes() -> int:
-    """Return the memory this process holds now, 0 where the system does not say."""
-    try:
-        resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return resident_pages * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 0
 
 
 def _kind(status: int, code: str | None) -> type[RequestError]:

@@ -47,6 +47,13 @@ def test_the_report_names_everything_and_this_machine_passes(
     assert any("weights fetch" in line for line in lines if line.startswith(" "))
 
 
+def test_it_looks_at_memory_even_where_the_package_for_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    finding = doctor.check_memory()
+    assert (finding.word, finding.subject) == ("note", "memory")
+    assert "psutil" in finding.detail
+
+
 def test_only_a_missing_essential_thing_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

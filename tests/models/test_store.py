@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 
 from miniserve.errors import WeightsError
 from miniserve.models import store as weights
 from miniserve.models import tiny
 from miniserve.models.folder import check_folder, read_tensors, require_space, tensor_files
-from miniserve.models.lock import exclusive
 from miniserve.models.store import cached_models, discard_if_damaged, read_config, resolve_model, verify_model
 
 GgufMaker = Callable[..., Path]
@@ -126,7 +126,7 @@ def test_processes_that_ask_at_once_wait_for_one_another(tmp_path: Path) -> None
         "import sys; from pathlib import Path; from miniserve.models.store import resolve_model; "
         "resolve_model('tiny', Path(sys.argv[1]), report=lambda line: print(line, flush=True))"
     )
-    with exclusive(tmp_path / "locks" / "tiny.lock", pytest.fail):
+    with FileLock(tmp_path / "locks" / "tiny.lock"):
         processes = [
             subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
             for _ in range(3)

@@ -1,12 +1,10 @@
-"""The small parts of the live world: doors, ports, signals, memory."""
+"""The small parts of the live world: doors, ports, signals, the need of memory."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from miniserve.config import CacheConfig
 from miniserve.errors import Overloaded, SetupError
 from miniserve.models.model_config import ModelConfig
 from miniserve.processes.http_server import HttpServer, bind
-from miniserve.processes.memory import ReplicaNeed, available_bytes, replica_need, require_memory
+from miniserve.processes.memory import ReplicaNeed, replica_need, require_memory
 from miniserve.processes.signals import StopSignals
 from miniserve.replica.drain import DrainGate
 
@@ -95,34 +93,3 @@ def test_too_many_replicas_are_refused_with_the_number_that_fits() -> None:
         require_memory(need, 3, 2_500_000_000)
     with pytest.raises(SetupError, match="smaller model"):
         require_memory(need, 1, 900_000_000)
-
-
-MEMINFO = "MemTotal: 9000 kB\nMemAvailable:    2000 kB\n"
-GROUP = {"memory.max": "1500000\n", "memory.current": "1000000\n", "memory.stat": "anon 5\ninactive_file 200000\n"}
-
-
-def files(**contents: str) -> Callable[[Path], str]:
-    def read(path: Path) -> str:
-        name = path.name.replace(".", "_")
-        if name not in contents:
-            raise FileNotFoundError(path)
-        return contents[name]
-
-    return read
-
-
-@pytest.mark.parametrize(
-    ("contents", "expected"),
-    [
-        ({}, None),
-        ({"meminfo": MEMINFO}, 2000 * 1024),
-        ({"meminfo": MEMINFO, **{k.replace(".", "_"): v for k, v in GROUP.items()}}, 700_000),
-        (
-            {"meminfo": MEMINFO, **{k.replace(".", "_"): v for k, v in GROUP.items()}, "memory_max": "max\n"},
-            2000 * 1024,
-        ),
-        ({"meminfo": "something else"}, None),
-    ],
-)
-def test_available_memory_is_what_system_and_container_leave(contents: dict[str, str], expected: int | None) -> None:
-    assert available_bytes(files(**contents)) == expected
