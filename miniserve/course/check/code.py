@@ -13,6 +13,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 from miniserve.course.check.ask import Drive, Json, Told
@@ -20,16 +21,33 @@ from miniserve.course.check.numbers import is_placeholder
 from miniserve.course.check.question import Case, Question
 from miniserve.course.check.verdict import Problem
 
+LAYERS = ("contract", "examples", "properties", "differential", "cost")
+Smaller = Callable[[Json], Sequence[Json]]  # a case that failed -> simpler versions of it
+
 
 @dataclass(frozen=True, slots=True)
 class CheckLayer:
     """Cases of one kind, and their judge. `smaller` proposes simpler versions of a failed case."""
 
-    name: str  # contract, examples, properties, differential, cost
+    name: str  # one of LAYERS
     cases: Callable[[int], Sequence[Json]]  # seed -> what to ask
     judge: Callable[[Json, Json], Problem | None]  # asked, told
-    smaller: Callable[[Json], Sequence[Json]] | None = None
+    smaller: Smaller | None = None
     on_error: Callable[[Json, Told], Problem | None] | None = None  # explains an exception that is expected
+
+
+def five_layers(
+    module: ModuleType, name: str, smaller: Smaller | None = None, shrunk: Sequence[str] = LAYERS
+) -> tuple[CheckLayer, ...]:
+    """Return the layers made of `NAME_contract` to `NAME_cost`, `judge_NAME` and `NAME_broke` of `module`.
+
+    `smaller` simplifies failed cases of the layers that are `shrunk`.
+    """
+    judge, broke = getattr(module, f"judge_{name}"), getattr(module, f"{name}_broke")
+    return tuple(
+        CheckLayer(layer, getattr(module, f"{name}_{layer}"), judge, smaller if layer in shrunk else None, broke)
+        for layer in LAYERS
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

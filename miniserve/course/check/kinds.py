@@ -71,6 +71,11 @@ def locked(question_id: str, item: str, option: str) -> str:
     return hashlib.pbkdf2_hmac("sha256", option.encode(), salt, 2_000).hex()[:24]
 
 
+def locked_all(question_id: str, **right: str) -> dict[str, str]:
+    """Return the right option of each item, `locked`: what a question shows when it is printed tells nothing."""
+    return {item: locked(question_id, item, option) for item, option in right.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classify(Question):
     """C: a dictionary from items to options; all must be right. Each item has its own explanation."""

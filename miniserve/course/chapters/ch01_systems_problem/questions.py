@@ -6,7 +6,7 @@ from random import Random
 
 from miniserve.course.chapters.ch01_systems_problem import lab
 from miniserve.course.check.ask import Json
-from miniserve.course.check.kinds import Classify, FreeText, Predict, Witness
+from miniserve.course.check.kinds import Classify, FreeText, Predict, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
 from miniserve.course.check.verdict import Problem
 
@@ -354,16 +354,9 @@ WHOSE = Classify(
     minutes=6,
     items=lab.CLAIMS,
     options=tuple(lab.SIDES),
-    keys={
-        "a": "8ac02940fdaff9952119dc7f",
-        "b": "97cb659ab43571eadddd69db",
-        "c": "76f75c2927279d31029bcfa7",
-        "d": "c9d38449167b5747b440e360",
-        "e": "76a2ddcbc32f029f7531cd50",
-        "f": "b70ab9486739e296bb3c2b6e",
-        "g": "e3feb7df5d9abd941275646c",
-        "h": "94df9cc8dacdf6b83aa7e923",
-    },
+    keys=locked_all(
+        "1.7", a="systems", b="model", c="systems", d="systems", e="model", f="systems", g="model", h="systems"
+    ),
     because={
         "a": "The same model answers the same question fast when few ask: what differs is how many ask at once.",
         "b": "It is wrong for every customer at any hour. No number of machines changes what the model believes.",

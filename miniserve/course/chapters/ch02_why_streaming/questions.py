@@ -6,7 +6,7 @@ from random import Random
 
 from miniserve.course.chapters.ch02_why_streaming import lab
 from miniserve.course.check.ask import Json
-from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness
+from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
 from miniserve.course.check.verdict import Problem
 from miniserve.observe.reading import READ_S, perceived_wait_s, read_pieces
@@ -375,17 +375,18 @@ HELPS = Classify(
     minutes=8,
     items=lab.CASES,
     options=tuple(lab.VERDICTS),
-    keys={
-        "a": "dc7342a67a02a1db5e74dc40",
-        "b": "09db325bca875d6b0fccd74f",
-        "c": "cbbdc7dcd0b2332842e3fdaa",
-        "d": "0a6106a0b21d877ad9ecc173",
-        "e": "7b211abd118ffc7ec018f33b",
-        "f": "9d26e486c1ccd72c42240cd9",
-        "g": "d567b17773ce5b0b9a4edb5d",
-        "h": "73a237abbbb557e3b56627fd",
-        "i": "77c4120754b75fb89419db4e",
-    },
+    keys=locked_all(
+        "2.7",
+        a="helps",
+        b="needs the end",
+        c="held back",
+        d="too short",
+        e="too early",
+        f="held back",
+        g="needs the end",
+        h="helps",
+        i="too early",
+    ),
     because={
         "a": "The customer reads along, and a long answer can be written in the time that reading it takes.",
         "b": "The program can't do anything with half of the data: what counts for it is the last token.",

@@ -7,7 +7,7 @@ from random import Random
 
 from miniserve.course.chapters.ch04_round_robin import lab
 from miniserve.course.check.ask import Json
-from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness
+from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
 from miniserve.course.check.verdict import Problem
 from miniserve.planning.queueing import mg1_waiting_s
@@ -425,16 +425,7 @@ REMEDIES = Classify(
     minutes=8,
     items=lab.SITUATIONS,
     options=tuple(lab.REMEDIES),
-    keys={
-        "a": "dd83e3198c41b6cc497de81b",
-        "b": "1e95029a0a593b44bb51032b",
-        "c": "25aaab916608564ed9333271",
-        "d": "e4e9b208103237dffedf8733",
-        "e": "c601cf5d2ede2b3567937228",
-        "f": "e3f8b507b243196cd156e112",
-        "g": "fc9ad3238674e3bfbb4af7df",
-        "h": "866b2687906a5d4030bfca93",
-    },
+    keys=locked_all("4.7", a="turns", b="requests", c="tokens", d="two", e="chunks", f="replicas", g="two", h="turns"),
     because={
         "a": "The answers are alike and arrive regularly, so the replica that began longest ago is free first. No "
         "number helps.",

@@ -9,7 +9,7 @@ from random import Random
 
 from miniserve.course.chapters.ch05_cold_starts import lab
 from miniserve.course.check.ask import Json
-from miniserve.course.check.kinds import Classify, FreeText, Predict, Trace, Witness
+from miniserve.course.check.kinds import Classify, FreeText, Predict, Trace, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
 from miniserve.course.check.verdict import Problem
 
@@ -462,16 +462,17 @@ MEASURES = Classify(
     minutes=8,
     items=lab.SITUATIONS,
     options=tuple(lab.MEASURES),
-    keys={
-        "a": "3ee1b8b42fec5cf8a9d1a16f",
-        "b": "98b9a04fb28ef0b35d2c3b49",
-        "c": "93c708a905c5d4221683a7b9",
-        "d": "e5046007d05a53d796b2e956",
-        "e": "2a4410a44aadce1237a4b0e3",
-        "f": "5288417ea5de0875842302e4",
-        "g": "cd61941fb0e3f5cdd74564d7",
-        "h": "d68bbce9b8fc4bb8c850d87d",
-    },
+    keys=locked_all(
+        "5.8",
+        a="by the clock",
+        b="by load",
+        c="spares",
+        d="by trend",
+        e="faster start",
+        f="refuse",
+        g="by load",
+        h="by the clock",
+    ),
     because={
         "a": "The rise is known to the minute, and too sudden for any trend: there's nothing to measure or guess.",
         "b": "Within a cold start it grows by less than the headroom. Anything more would only cost money.",

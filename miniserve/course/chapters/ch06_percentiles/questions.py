@@ -8,7 +8,7 @@ from random import Random
 from miniserve.course.chapters.ch06_percentiles.lab import COUNTS, OPTIONS, UPPER_S, larkspur_day
 from miniserve.course.chapters.ch06_percentiles.lab import PROMISES as TEXTS
 from miniserve.course.check.ask import Json
-from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness
+from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
 from miniserve.course.check.verdict import Problem
 from miniserve.observe.percentiles import percentile, rank
@@ -330,17 +330,18 @@ PROMISES = Classify(
     minutes=8,
     options=tuple(OPTIONS),
     items=TEXTS,
-    keys={
-        "a": "4d595e235675b21f9ff6f31a",
-        "b": "75001037f99c825f59d3148b",
-        "c": "ba40e28bdba0d4571fd2b4dd",
-        "d": "babaf111ea4367a46c760d87",
-        "e": "814a032bf218d3d4796a4992",
-        "f": "17301f6e974437f1524da2ad",
-        "g": "0082b1102150274f20dbd66f",
-        "h": "0d0a8f78c47e5ad688f1a531",
-        "i": "8be53a5c32e077a32359e68f",
-    },
+    keys=locked_all(
+        "6.7",
+        a="sound",
+        b="hides the tail",
+        c="names no limit",
+        d="names no window",
+        e="averages percentiles",
+        f="can never be kept",
+        g="rests on too few",
+        h="leaves out failures",
+        i="sound",
+    ),
     because={
         "a": "A percentage, a limit, a window, a place to measure, and what counts as a failure: nothing is missing.",
         "b": "You can keep a mean while one request in a hundred waits for half a minute.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from miniserve.course.chapters.ch07_routing import lab
 from miniserve.course.check.ask import Json
-from miniserve.course.check.kinds import Classify, FreeText, Predict, Trace, Witness
+from miniserve.course.check.kinds import Classify, FreeText, Predict, Trace, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
 from miniserve.course.check.verdict import Problem
 from miniserve.planning.levers import recorded_scores, small_shares
@@ -413,16 +413,17 @@ DECISIONS = Classify(
     minutes=7,
     items=lab.SITUATIONS,
     options=tuple(lab.CHOICES),
-    keys={
-        "a": "a77a47d9bd03bc9635450960",
-        "b": "f0e895c267c06a891dbeb4cd",
-        "c": "3594c76fe092a9262f6f4b49",
-        "d": "bacb995fd103dcf09b78f1c7",
-        "e": "a84f8d09f6c0cd6db85966d7",
-        "f": "7999a5c55c6f373b2a61f0fa",
-        "g": "1d53da42e8730727dd3d3879",
-        "h": "c604f1611db9183e3417bccc",
-    },
+    keys=locked_all(
+        "7.7",
+        a="by prefix",
+        b="by load",
+        c="by load",
+        d="small model",
+        e="large model",
+        f="cascade",
+        g="no sharing",
+        h="by load",
+    ),
     because={
         "a": "There is a long prompt to save, and no queue to pay for it.",
         "b": "The hit saves a fraction of a second; thirty requests ahead in the queue take much longer than that.",

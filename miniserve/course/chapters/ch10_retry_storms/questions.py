@@ -6,7 +6,7 @@ from random import Random
 
 from miniserve.course.chapters.ch10_retry_storms import lab
 from miniserve.course.check.ask import Json
-from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness
+from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
 from miniserve.course.check.verdict import Problem
 from miniserve.errors import Overloaded
@@ -348,16 +348,9 @@ REMEDIES = Classify(
     minutes=8,
     items=lab.SITUATIONS,
     options=tuple(lab.REMEDIES),
-    keys={
-        "a": "f5cdb4dab865932e73cd3875",
-        "b": "e5e06e5568db8eb3ebb64f7a",
-        "c": "2b329558b7eec32aa7cbeb23",
-        "d": "82f4dd7c66a00dffb7a53066",
-        "e": "2b68e29701621a55f99984b2",
-        "f": "4d5d07998e6782dde9e0d46e",
-        "g": "2ee197afa3d2f95193110e90",
-        "h": "7e332b3ed66c13a345ff4e09",
-    },
+    keys=locked_all(
+        "10.7", a="jitter", b="breaker", c="no retry", d="one layer", e="budget", f="cap", g="backoff", h="no retry"
+    ),
     because={
         "a": "They already wait longer each time, but all equally long: they come back as one wave.",
         "b": "There aren't too many requests; they go to a GPU that can't answer, and each pays its timeout.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from miniserve.course.chapters.ch14_percentiles_stream import lab, ranks, sketches
 from miniserve.course.chapters.ch14_percentiles_stream.drive import drive_sketch
-from miniserve.course.check.code import CheckLayer, Code
+from miniserve.course.check.code import Code, five_layers
 from miniserve.course.check.kinds import Predict
 from miniserve.observe.sketch import sketch_of
 
@@ -22,13 +22,7 @@ RANK = Code(
     target="miniserve/observe/percentiles.py::rank",
     forbidden=("percentile", "percentiles", "percentiles_of_sorted"),
     driver=ranks.drive_rank,
-    layers=(
-        CheckLayer("contract", ranks.rank_contract, ranks.judge_rank, on_error=ranks.rank_broke),
-        CheckLayer("examples", ranks.rank_examples, ranks.judge_rank),
-        CheckLayer("properties", ranks.rank_properties, ranks.judge_rank),
-        CheckLayer("differential", ranks.rank_differential, ranks.judge_rank),
-        CheckLayer("cost", ranks.rank_cost, ranks.judge_rank),
-    ),
+    layers=five_layers(ranks, "rank"),
     hints=(
         "Which is the first place with at least p % of the values at or before it?",
         "With k places out of n, the share is k / n. Solve k / n >= p / 100 for the smallest whole k. Then think of "
@@ -49,13 +43,7 @@ BUCKETS = Code(
     target="miniserve/observe/buckets.py::Buckets.gamma+key+middle",
     forbidden=("Sketch", "sketch_of"),
     driver=ranks.drive_buckets,
-    layers=(
-        CheckLayer("contract", ranks.buckets_contract, ranks.judge_buckets, on_error=ranks.buckets_broke),
-        CheckLayer("examples", ranks.buckets_examples, ranks.judge_buckets, on_error=ranks.buckets_broke),
-        CheckLayer("properties", ranks.buckets_properties, ranks.judge_buckets, on_error=ranks.buckets_broke),
-        CheckLayer("differential", ranks.buckets_differential, ranks.judge_buckets, on_error=ranks.buckets_broke),
-        CheckLayer("cost", ranks.buckets_cost, ranks.judge_buckets, on_error=ranks.buckets_broke),
-    ),
+    layers=five_layers(ranks, "buckets"),
     hints=(
         "Start with one bucket from `low` to `high` and its middle m. m may be alpha too high for low, and alpha too "
         "low for high. What is high / low?",
@@ -98,16 +86,7 @@ SKETCH = Code(
     target="miniserve/observe/sketch.py::Sketch.add+merge+percentile",
     forbidden=("sketch_of", "percentiles_of_sorted"),
     driver=drive_sketch,
-    layers=tuple(
-        CheckLayer(name, cases, sketches.judge_sketch, sketches.fewer_values, sketches.sketch_broke)
-        for name, cases in (
-            ("contract", sketches.sketch_contract),
-            ("examples", sketches.sketch_examples),
-            ("properties", sketches.sketch_properties),
-            ("differential", sketches.sketch_differential),
-            ("cost", sketches.sketch_cost),
-        )
-    ),
+    layers=five_layers(sketches, "sketch", sketches.fewer_values),
     hints=(
         "A sketch is a histogram. Which three things must it know about a value, and which of two sketches can you "
         "add?",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from miniserve.course.chapters.ch18_retries import backing_off, lab, persisting, waiting
 from miniserve.course.chapters.ch18_retries.drive import drive_persist
-from miniserve.course.check.code import CheckLayer, Code
-from miniserve.course.check.kinds import Classify, locked
+from miniserve.course.check.code import Code, five_layers
+from miniserve.course.check.kinds import Classify, locked_all
 from miniserve.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -31,13 +31,7 @@ WAITS = Code(
     target="miniserve/policies/recovery/waits.py::Waits.bare+full+equal+decorrelated",
     forbidden=("JITTERS", "no_jitter", "full_jitter", "equal_jitter", "decorrelated_jitter"),
     driver=waiting.drive_waits,
-    layers=(
-        CheckLayer("contract", waiting.waits_contract, waiting.judge_waits, on_error=waiting.waits_broke),
-        CheckLayer("examples", waiting.waits_examples, waiting.judge_waits, on_error=waiting.waits_broke),
-        CheckLayer("properties", waiting.waits_properties, waiting.judge_waits, on_error=waiting.waits_broke),
-        CheckLayer("differential", waiting.waits_differential, waiting.judge_waits, on_error=waiting.waits_broke),
-        CheckLayer("cost", waiting.waits_cost, waiting.judge_waits, on_error=waiting.waits_broke),
-    ),
+    layers=five_layers(waiting, "waits"),
     hints=(
         "Start with `bare`; two of the others are a share of it. Which part of each wait is fixed, which random?",
         "bare: min(cap, base * 2 ** ___). full: random in [0, 1) times ___. equal: half of ___, plus random times ___. "
@@ -70,10 +64,10 @@ WHICH = Classify(
     difficulty=2,
     items=lab.FAILURES,
     options=(AGAIN, NEVER),
-    keys={
-        key: locked("18.2", key, AGAIN if may_retry(error) and key not in _HALF_READ else NEVER)
-        for key, error in _ERRORS.items()
-    },
+    keys=locked_all(
+        "18.2",
+        **{key: AGAIN if may_retry(error) and key not in _HALF_READ else NEVER for key, error in _ERRORS.items()},
+    ),
     because={
         "a": "The server works; it is only busy, and says when it will have room.",
         "b": "The same prompt will be too long next time as well. The request is wrong, not the service.",
@@ -104,21 +98,7 @@ BACKOFF = Code(
     target="miniserve/policies/recovery/retry.py::Backoff.delay_s",
     forbidden=("RETRIES",),
     driver=backing_off.drive_backoff,
-    layers=(
-        CheckLayer(
-            "contract", backing_off.backoff_contract, backing_off.judge_backoff, None, backing_off.backoff_broke
-        ),
-        CheckLayer(
-            "examples", backing_off.backoff_examples, backing_off.judge_backoff, None, backing_off.backoff_broke
-        ),
-        CheckLayer(
-            "properties", backing_off.backoff_properties, backing_off.judge_backoff, None, backing_off.backoff_broke
-        ),
-        CheckLayer(
-            "differential", backing_off.backoff_differential, backing_off.judge_backoff, None, backing_off.backoff_broke
-        ),
-        CheckLayer("cost", backing_off.backoff_cost, backing_off.judge_backoff, None, backing_off.backoff_broke),
-    ),
+    layers=five_layers(backing_off, "backoff"),
     hints=(
         "Two reasons to give up need no wait at all. Which? The third needs the wait, so draw it in between.",
         "1. enough tries, or `not may_retry(error)`: None. 2. the wait: `error.retry_after_s`, unless that is None; "
@@ -139,25 +119,7 @@ PERSIST = Code(
     weight=1.5,
     target="miniserve/clients/retry_loop.py::persist",
     driver=drive_persist,
-    layers=(
-        CheckLayer("contract", persisting.persist_contract, persisting.judge_persist, None, persisting.persist_broke),
-        CheckLayer("examples", persisting.persist_examples, persisting.judge_persist, None, persisting.persist_broke),
-        CheckLayer(
-            "properties",
-            persisting.persist_properties,
-            persisting.judge_persist,
-            persisting.fewer_tries,
-            persisting.persist_broke,
-        ),
-        CheckLayer(
-            "differential",
-            persisting.persist_differential,
-            persisting.judge_persist,
-            persisting.fewer_tries,
-            persisting.persist_broke,
-        ),
-        CheckLayer("cost", persisting.persist_cost, persisting.judge_persist, None, persisting.persist_broke),
-    ),
+    layers=five_layers(persisting, "persist", persisting.fewer_tries, shrunk=("properties", "differential")),
     hints=(
         "First write down a good day: what do you call, in which order? Then one failure, then the ways to end.",
         "deposit; then in a loop: send, add the words, record; no error: return. Half read and no resume: "
