@@ -514,11 +514,7 @@ lab.gpu_crowds()
 # `ch.check("1.7", whose)`.
 
 # %% id="whose-items"
-for key, claim in lab.CLAIMS.items():
-    print(f"{key}: {claim}")
-print()
-for side, meaning in lab.SIDES.items():
-    print(f"{side!r}: {meaning}")
+course.show_choices(lab.CLAIMS, lab.SIDES)
 
 # %% id="answer-1.7" tags=["answer"] question="1.7"
 # SOLUTION

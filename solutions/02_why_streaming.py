@@ -535,11 +535,7 @@ course.table(
 # twice. Check: `ch.check("2.7", verdicts)`.
 
 # %% id="helps-items"
-for key, case in lab.CASES.items():
-    print(f"{key}: {case}")
-print()
-for option, meaning in lab.VERDICTS.items():
-    print(f"{option!r}: {meaning}")
+course.show_choices(lab.CASES, lab.VERDICTS)
 
 # %% id="answer-2.7" tags=["answer"] question="2.7"
 # SOLUTION

@@ -449,11 +449,7 @@ for link_bytes_per_s in (5e9, 1e8):
 # `ch.check("3.7", places_of_state)`.
 
 # %% id="state-items"
-for key, state in lab.STATES.items():
-    print(f"{key}: {state}")
-print()
-for place, meaning in lab.PLACES.items():
-    print(f"{place!r}: {meaning}")
+course.show_choices(lab.STATES, lab.PLACES)
 
 # %% id="answer-3.7" tags=["answer"] question="3.7"
 # SOLUTION

@@ -478,11 +478,7 @@ course.table(
 # used twice. Write a dictionary: `{"a": "...", "b": "...", ...}`. Check: `ch.check("4.7", remedies)`.
 
 # %% id="remedies-items"
-for key, situation in lab.SITUATIONS.items():
-    print(f"{key}: {situation}")
-print()
-for option, meaning in lab.REMEDIES.items():
-    print(f"{option!r}: {meaning}")
+course.show_choices(lab.SITUATIONS, lab.REMEDIES)
 
 # %% id="answer-4.7" tags=["answer"] question="4.7"
 # SOLUTION

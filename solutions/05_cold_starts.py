@@ -492,11 +492,7 @@ lab.draw_sale(sales)
 # twice. Check: `ch.check("5.8", measures)`.
 
 # %% id="measures-items"
-for key, situation in lab.SITUATIONS.items():
-    print(f"{key}: {situation}")
-print()
-for option, meaning in lab.MEASURES.items():
-    print(f"{option!r}: {meaning}")
+course.show_choices(lab.SITUATIONS, lab.MEASURES)
 
 # %% id="answer-5.8" tags=["answer"] question="5.8"
 # SOLUTION

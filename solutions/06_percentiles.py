@@ -407,11 +407,7 @@ for size in (100, 300, 1000, 3000):
 # `{"a": "...", "b": "..."}` and so on; one option is used twice. Check: `ch.check("6.7", promises)`.
 
 # %% id="promises-items"
-for key, promise in lab.PROMISES.items():
-    print(f"{key}: {promise}")
-print()
-for option, meaning in lab.OPTIONS.items():
-    print(f"{option!r}: {meaning}")
+course.show_choices(lab.PROMISES, lab.OPTIONS)
 
 # %% id="answer-6.7" tags=["answer"] question="6.7"
 # SOLUTION

@@ -543,11 +543,7 @@ lab.draw_routers(curves, *ends)
 # three times. Check: `ch.check("7.7", decisions)`.
 
 # %% id="decide-items"
-for key, situation in lab.SITUATIONS.items():
-    print(f"{key}: {situation}")
-print()
-for option, meaning in lab.CHOICES.items():
-    print(f"{option!r}: {meaning}")
+course.show_choices(lab.SITUATIONS, lab.CHOICES)
 
 # %% id="answer-7.7" tags=["answer"] question="7.7"
 # SOLUTION

@@ -399,11 +399,7 @@ ch.check("10.6", failures)
 # need one of them twice. Check: `ch.check("10.7", remedies)`.
 
 # %% id="remedies-items"
-for key, situation in lab.SITUATIONS.items():
-    print(f"{key}: {situation}")
-print()
-for option, meaning in lab.REMEDIES.items():
-    print(f"{option!r}: {meaning}")
+course.show_choices(lab.SITUATIONS, lab.REMEDIES)
 
 # %% id="answer-10.7" tags=["answer"] question="10.7"
 # SOLUTION

@@ -34,6 +34,12 @@ def table(columns: Columns, caption: str) -> None:
     )
 
 
+def show_choices(items: Mapping[str, str], options: Mapping[str, str]) -> None:
+    """Print what is to be sorted, then what each option means."""
+    print(*(f"{key}: {text}" for key, text in items.items()), "", sep="\n")
+    print(*(f"{option!r}: {meaning}" for option, meaning in options.items()), sep="\n")
+
+
 def html_table(columns: Columns, caption: str) -> str:
     """Return the table as HTML: a caption, a header row, and a header cell in each row."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)

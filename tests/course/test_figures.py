@@ -144,3 +144,8 @@ def test_columns_of_different_lengths_are_refused():
 def test_drawing_logs_nothing(caplog):
     figures.svg_text(drawn(), ALT)
     assert not caplog.records
+
+
+def test_choices_are_printed_by_letter_and_options_as_they_are_to_be_written(capsys):
+    course.show_choices({"a": "It is slow.", "b": "It is wrong."}, {"model": "the answers", "systems": "all else"})
+    assert capsys.readouterr().out == "a: It is slow.\nb: It is wrong.\n\n'model': the answers\n'systems': all else\n"
