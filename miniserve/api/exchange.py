@@ -41,5 +41,6 @@ def exchange_of(scope: Scope) -> Exchange:
 def new_exchange(offered_id: str | None, started_s: float) -> Exchange:
     """Begin one. `offered_id` is the client's `x-request-id`, kept where it is sane; two clients may send the same."""
     request_id = uuid.uuid4().hex
-    is_kept = offered_id and _SANE_ID.fullmatch(offered_id)
-    return Exchange(request_id, offered_id if is_kept else request_id, started_s)
+    if offered_id is None or not _SANE_ID.fullmatch(offered_id):
+        offered_id = request_id
+    return Exchange(request_id, offered_id, started_s)
