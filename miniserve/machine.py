@@ -1,6 +1,6 @@
 """What this machine has, and what we may use of it: cores, memory, and the processor's name.
 
-Nothing but the standard library is imported until it is needed: the doctor looks at machines on which it may be absent.
+psutil is imported only where it is needed: the doctor looks at machines that may lack it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from miniserve.api.errors import as_request_error, error_response
+from miniserve.api.errors import as_request_error, error_response, note_error
 from miniserve.api.exchange import Exchange, new_exchange
 from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock
@@ -57,10 +57,10 @@ class AccessLog:
             exchange.gone = True
         except Exception as error:
             failure = as_request_error(error, exchange.client_request_id)
+            note_error(scope, failure)
             if exchange.status is not None:
-                exchange.error = failure.type
                 raise  # too late for an answer: the server closes the connection
-            await error_response(scope, failure)(scope, receive, send_with_id)
+            await error_response(failure)(scope, receive, send_with_id)
 
     def _record(self, exchange: Exchange, scope: Scope) -> None:
         duration_s = self._clock() - exchange.started_s

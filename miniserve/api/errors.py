@@ -32,14 +32,15 @@ def error_json(error: RequestError) -> str:
     return ErrorResponse(error=detail).model_dump_json()
 
 
-def error_response(
-    scope: Scope, error: RequestError, *, status: int | None = None, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return the HTTP answer for `error`, and note it for the request log.
-
-    `status` replaces the class's own where HTTP has a finer word.
-    """
+def note_error(scope: Scope, error: RequestError) -> None:
+    """Note for the request log what the client is told."""
     exchange_of(scope).error = error.type
+
+
+def error_response(
+    error: RequestError, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the HTTP answer for `error`. `status` replaces the class's own where HTTP has a finer word."""
     advice = {"x-should-retry": "true" if error.retryable else "false"}
     wait_s = error.retry_after_s
     if wait_s is None and isinstance(error, (RateLimited, Overloaded)):
@@ -65,26 +66,28 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)
-        return error_response(request.scope, error)
+        note_error(request.scope, error)
+        return error_response(error)
 
     @app.exception_handler(HTTPException)
     async def not_routed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return _routing_error(request, error)
+        refusal = _routing_error(request, error)
+        note_error(request.scope, refusal)
+        return error_response(refusal, status=error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: Exception) -> Response:
-        return error_response(request.scope, InvalidRequest("the request's path or query is invalid"))
+        refusal = InvalidRequest("the request's path or query is invalid")
+        note_error(request.scope, refusal)
+        return error_response(refusal)
 
 
-def _routing_error(request: Request, error: HTTPException) -> Response:
+def _routing_error(request: Request, error: HTTPException) -> RequestError:
     asked = f"{request.method[:20]} {request.url.path[:200]}"
     if error.status_code == 404:
-        return error_response(request.scope, NotFound(f"{asked} does not exist; /openapi.json lists what does"))
+        return NotFound(f"{asked} does not exist; /openapi.json lists what does")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        refusal = InvalidRequest(f"{asked} is not possible; allowed: {allowed}", code="method_not_allowed")
-        return error_response(request.scope, refusal, status=405, headers=error.headers)
-    return error_response(
-        request.scope, InvalidRequest(str(error.detail)), status=error.status_code, headers=error.headers
-    )
+        return InvalidRequest(f"{asked} is not possible; allowed: {allowed}", code="method_not_allowed")
+    return InvalidRequest(str(error.detail))

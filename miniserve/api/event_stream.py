@@ -16,9 +16,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from miniserve.api.errors import as_request_error, error_json, error_response
+from miniserve.api.errors import as_request_error, error_json, error_response, note_error
 from miniserve.api.exchange import exchange_of
-from miniserve.api.flow import Items, _End, pump, stop, while_connected
+from miniserve.api.flow import End, Items, pump, stop, while_connected
 from miniserve.sse import encode_comment, encode_event
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
@@ -69,7 +69,7 @@ class EventStream(Response):
         finally:
             await stop(pumping)
 
-    async def _next(self, queue: Items[str]) -> str | Exception | _End | None:
+    async def _next(self, queue: Items[str]) -> str | Exception | End | None:
         """Return the next item, or None after a heartbeat of silence."""
         try:
             async with asyncio.timeout(self._heartbeat_s):
@@ -77,8 +77,8 @@ class EventStream(Response):
         except TimeoutError:
             return None
 
-    async def _send_all(self, item: str | Exception | _End | None, queue: Items[str], scope: Scope, send: Send) -> None:
-        while not isinstance(item, _End | Exception):
+    async def _send_all(self, item: str | Exception | End | None, queue: Items[str], scope: Scope, send: Send) -> None:
+        while not isinstance(item, End | Exception):
             await self._send(send, _KEEP_ALIVE if item is None else encode_event(item))
             item = await self._next(queue)
         last = encode_event(self._failure(item, scope)) if isinstance(item, Exception) else b""
@@ -89,11 +89,11 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
     def _failure(self, error: Exception, scope: Scope) -> str:
-        exchange = exchange_of(scope)
-        refusal = as_request_error(error, exchange.client_request_id)
-        exchange.error = refusal.type
+        refusal = as_request_error(error, exchange_of(scope).client_request_id)
+        note_error(scope, refusal)
         return error_json(refusal)
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = as_request_error(error, exchange_of(scope).client_request_id)
-        await error_response(scope, refusal)(scope, receive, send)
+        note_error(scope, refusal)
+        await error_response(refusal)(scope, receive, send)

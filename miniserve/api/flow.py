@@ -17,12 +17,12 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 
-class _End:
+class End:
     """What a pump puts last into its queue."""
 
 
-END: Final = _End()
-Items = asyncio.Queue[T | Exception | _End]
+END: Final = End()
+Items = asyncio.Queue[T | Exception | End]
 
 
 async def pump(source: AsyncGenerator[T, None], queue: Items[T]) -> None:
@@ -54,7 +54,7 @@ async def merge_streams(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGene
             item = await queue.get()
             if isinstance(item, Exception):
                 raise item
-            if isinstance(item, _End):
+            if isinstance(item, End):
                 running -= 1
             else:
                 yield item

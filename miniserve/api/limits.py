@@ -12,7 +12,7 @@ import contextlib
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from miniserve.api.errors import error_response
+from miniserve.api.errors import error_response, note_error
 from miniserve.config import ApiConfig
 from miniserve.errors import PayloadTooLarge, RequestError, RequestTimeout
 
@@ -81,7 +81,8 @@ class BodyLimits:
 
         Closing while the client still sends would make its system throw our answer away, so a little is swallowed.
         """
-        response = error_response(scope, error, headers={"connection": "close"})
+        note_error(scope, error)
+        response = error_response(error, headers={"connection": "close"})
         await send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
         with contextlib.suppress(TimeoutError):

@@ -94,9 +94,8 @@ class Attempts:
             self.stuck_on.add(attempt.replica_id)
         if self._policies.progress is not None:
             self._policies.progress.ended(attempt, now_s)
-        balancer = self._policies.balancer
-        if (observe := getattr(balancer, "observe", None)) is not None:
-            ask_about(balancer, self._request, lambda: observe(attempt, now_s))
+        if (learner := self._policies.learner) is not None:
+            ask_about(learner, self._request, lambda: learner.observe(attempt, now_s))
 
     def _tell_budgets(self, result: AttemptResult, now_s: float) -> None:
         budget, opinions = self._policies.budget, self._policies.second_opinions

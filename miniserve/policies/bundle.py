@@ -20,7 +20,7 @@ from miniserve.policies.recovery.ejection import Ejector
 from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.policies.recovery.retry import Backoff, RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget, RetryBudget, TokenThrottle
-from miniserve.policies.routing.balancer import Balancer
+from miniserve.policies.routing.balancer import Balancer, LearningBalancer
 from miniserve.policies.routing.router import Router
 from miniserve.types import FleetView, ReplicaState
 
@@ -52,12 +52,15 @@ class Policies:
     first_token_share: float | None = 1 / 3  # ... or this share of the time left to the deadline, if that is less
     resume: bool = False  # continue a broken stream elsewhere, after the tokens the client already has
     same_replica: bool = False  # once all have been tried, start over with the same ones: what a naive client does
+    learner: LearningBalancer | None = field(init=False, repr=False, compare=False)  # the balancer, if it is one
 
     def __post_init__(self) -> None:
         for name in ("hedge_after_s", "first_token_s", "first_token_share"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise SetupError(f"{name} ({value}) must be 0 or more, or None")
+        learner = self.balancer if isinstance(self.balancer, LearningBalancer) else None
+        object.__setattr__(self, "learner", learner)  # found once: such a check is slow
 
     def first_token_within_s(self, left_s: float | None) -> float | None:
         """Return how long an attempt may take to produce its first token, `left_s` before the request's deadline."""

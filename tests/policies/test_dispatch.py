@@ -514,6 +514,26 @@ def test_a_router_narrows_what_the_balancer_is_offered() -> None:
     assert [send.replica_id for send in world.sends] == ["b"]
 
 
+class Learns(LeastOutstanding):
+    """A balancer that wants to know how attempts end."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, bool, float]] = []
+
+    def observe(self, result: AttemptResult, now_s: float) -> None:
+        self.told.append((result.replica_id, result.ok, now_s))
+
+
+def test_a_balancer_that_learns_is_told_how_each_attempt_ended() -> None:
+    balancer, world = Learns(), World(in_turn(failing(UpstreamError("cut")), succeeding))
+    world.clock.advance(1.0)
+    policies = Policies(balancer, retry=AT_ONCE)
+    assert world.tell(policies, fleet_of("a", "b")).ok
+    first, second = (send.replica_id for send in world.sends)
+    assert balancer.told == [(first, False, 1.0), (second, True, 1.0)]
+    assert replace(policies, balancer=LeastOutstanding()).learner is None
+
+
 # --- policies of others --------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from miniserve.policies.routing.affinity import ConsistentHash, PrefixAffinity
 from miniserve.policies.routing.ties import least
@@ -25,6 +25,15 @@ class Balancer(Protocol):
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
         """Return the `replica_id` of one of `replicas`, or None to choose none (always, if there are none)."""
+        ...
+
+
+@runtime_checkable
+class LearningBalancer(Balancer, Protocol):
+    """One that is told how each attempt ended, whoever chose its replica."""
+
+    def observe(self, result: AttemptResult, now_s: float) -> None:
+        """Learn from a finished attempt."""
         ...
 
 
