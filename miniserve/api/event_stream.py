@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from miniserve.api.errors import as_request_error, error_json, error_response, note_error
 from miniserve.api.exchange import exchange_of
-from miniserve.api.flow import End, Items, pump, stop, while_connected
+from miniserve.api.flow import SourceEnd, Items, pump, stop, while_connected
 from miniserve.sse import encode_comment, encode_event
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
@@ -69,7 +69,7 @@ class EventStream(Response):
         finally:
             await stop(pumping)
 
-    async def _next(self, queue: Items[str]) -> str | Exception | End | None:
+    async def _next(self, queue: Items[str]) -> str | Exception | SourceEnd | None:
         """Return the next item, or None after a heartbeat of silence."""
         try:
             async with asyncio.timeout(self._heartbeat_s):
@@ -77,8 +77,8 @@ class EventStream(Response):
         except TimeoutError:
             return None
 
-    async def _send_all(self, item: str | Exception | End | None, queue: Items[str], scope: Scope, send: Send) -> None:
-        while not isinstance(item, End | Exception):
+    async def _send_all(self, item: str | Exception | SourceEnd | None, queue: Items[str], scope: Scope, send: Send) -> None:
+        while not isinstance(item, SourceEnd | Exception):
             await self._send(send, _KEEP_ALIVE if item is None else encode_event(item))
             item = await self._next(queue)
         last = encode_event(self._failure(item, scope)) if isinstance(item, Exception) else b""

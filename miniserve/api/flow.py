@@ -17,12 +17,12 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 
-class End:
+class SourceEnd:
     """What a pump puts last into its queue."""
 
 
-END: Final = End()
-Items = asyncio.Queue[T | Exception | End]
+END: Final = SourceEnd()
+Items = asyncio.Queue[T | Exception | SourceEnd]
 
 
 async def pump(source: AsyncGenerator[T, None], queue: Items[T]) -> None:
@@ -54,7 +54,7 @@ async def merge_streams(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGene
             item = await queue.get()
             if isinstance(item, Exception):
                 raise item
-            if isinstance(item, End):
+            if isinstance(item, SourceEnd):
                 running -= 1
             else:
                 yield item

@@ -23,11 +23,9 @@ _WHEN = {
     404: "The model does not exist.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
-    429: "Too many requests; see `retry-after`.",
     500: "A bug of this server.",
     502: "A replica broke off.",
     503: "Overloaded or not ready; see `retry-after`.",
-    504: "The deadline passed.",
 }
 
 
