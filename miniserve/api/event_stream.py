@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from miniserve.api.errors import as_request_error, error_json, error_response, note_error
 from miniserve.api.exchange import exchange_of
-from miniserve.api.flow import SourceEnd, Items, pump, stop, while_connected
+from miniserve.api.flow import Items, SourceEnd, pump, stop, while_connected
 from miniserve.sse import encode_comment, encode_event
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
@@ -77,7 +77,9 @@ class EventStream(Response):
         except TimeoutError:
             return None
 
-    async def _send_all(self, item: str | Exception | SourceEnd | None, queue: Items[str], scope: Scope, send: Send) -> None:
+    async def _send_all(
+        self, item: str | Exception | SourceEnd | None, queue: Items[str], scope: Scope, send: Send
+    ) -> None:
         while not isinstance(item, SourceEnd | Exception):
             await self._send(send, _KEEP_ALIVE if item is None else encode_event(item))
             item = await self._next(queue)
