@@ -7,16 +7,17 @@
 
 A generator of effects (`types.Effect`): it yields `Send`, `Hedge` or `Sleep`, its driver performs that and sends back
 an `AttemptResult`; so the same story runs under asyncio and under simulated time. Knows views of replicas, results of
-attempts, and the time; asks the policies of its `Resilience` bundle, and tells them what happened. Does not know
+attempts, and the time; asks the policies of its `Policies` bundle, and tells them what happened. Does not know
 tokens on their way (the driver passes those straight to the client), nor sockets.
 
 **Before the first token** nobody has seen anything, so a failed attempt can be repeated elsewhere. **Afterwards** the
 client holds half an answer: it can only be continued, by sending along what the client has (`resume_ids`).
 
 **Who is to blame?** A request that breaks two replicas at the same place is poison and is not tried on a third. A 500
-is asked about once, elsewhere, as long as such questions pay (`Resilience.second_opinions`).
+is asked about once, elsewhere, as long as such questions pay (`Policies.second_opinions`).
 
-When the client leaves, the driver says so with `leave`: the story yields nothing more, and gives back what it held.
+A driver goes on with `advance`, and says with `cancel` that the client has left: then the story yields nothing more,
+and gives back what it held.
 """
 
 from __future__ import annotations
@@ -30,7 +31,20 @@ from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
-from miniserve.types import Clock, FleetView, Hedge, Outcome, ReplicaView, Request, Send, Sleep, Story, TokenIds
+from miniserve.types import (
+    AttemptResult,
+    Clock,
+    Effect,
+    FleetView,
+    Hedge,
+    Outcome,
+    ReplicaView,
+    Request,
+    Send,
+    Sleep,
+    Story,
+    TokenIds,
+)
 
 RETRY_AFTER_S = 1.0  # what a client is told to wait when no replica is ready: two rounds of health probes
 
@@ -40,8 +54,8 @@ def dispatch(request: Request, fleet: Callable[[], FleetView], clock: Clock, pol
 
     Raises: PolicyError, naming the policy and the request, when a policy breaks its contract.
     """
-    told = _Dispatch(request, fleet, clock, policies)
-    return told.story() if policies.admission is None else told.story_behind(policies.admission)
+    made = _Dispatch(request, fleet, clock, policies)
+    return made.effects() if policies.admission is None else made.effects_if_admitted(policies.admission)
 
 
 class ClientLeft(BaseException):
@@ -50,6 +64,15 @@ class ClientLeft(BaseException):
     def __init__(self, token_ids: TokenIds = ()) -> None:
         super().__init__(token_ids)
         self.token_ids = token_ids
+
+
+def advance(story: Story, result: AttemptResult | None = None) -> Effect | Outcome:
+    """Tell `story` what became of its last effect; return the next one, or how it ended."""
+    try:
+        return story.send(result)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome
 
 
 def cancel(story: Story, token_ids: TokenIds = ()) -> None:
@@ -71,18 +94,18 @@ class _Dispatch:
         self._attempts = Attempts(request, policies)
         self._somebody_hangs = False  # as of the last look at the fleet
 
-    def story_behind(self, admission: Admission) -> Story:
+    def effects_if_admitted(self, admission: Admission) -> Story:
         """Knock at the door, and tell the story if it opens."""
         request, now_s = self._request, self._clock()
         verdict = ask_about(admission, request, lambda: admission.decide(request, self._fleet(), now_s))
         if isinstance(verdict, Reject):
             return Outcome(request.request_id, error=verdict.error())
         try:
-            return (yield from self.story())
+            return (yield from self.effects())
         finally:
             ask_about(admission, request, lambda: admission.finished(request, self._computed_tokens(), self._clock()))
 
-    def story(self) -> Story:
+    def effects(self) -> Story:
         attempts = self._attempts
         if self._policies.budget is not None:
             self._policies.budget.deposit(self._clock())

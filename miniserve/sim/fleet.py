@@ -95,7 +95,7 @@ class SimFleet:
         self._accounts.append(member.account)
         self._note(member, "added")
         if spec.spot and spec.interruptions_per_hour > 0:
-            luck = uniform("spot", *member.luck_key)
+            luck = uniform("spot", *member.random_key)
             given_back_s = -math.log1p(-luck) / spec.interruptions_per_hour * 3600
             after(self.env, given_back_s, partial(self._interrupt, member))
         self._start(member, provisioned=False, at_once=ready)
@@ -121,7 +121,7 @@ class SimFleet:
             self._meter.rent(account, spec.version)
             replica.on_step = self._meter.spend
         namesakes = sum(earlier.replica_id == replica_id for earlier in self._accounts)
-        return SimMember(replica_id, spec, replica, account, luck_key=(self._seed, replica_id, namesakes))
+        return SimMember(replica_id, spec, replica, account, random_key=(self._seed, replica_id, namesakes))
 
     def drain(self, replica_id: str) -> None:
         """Send nothing new there; when what runs has finished, the replica is removed. Nothing if it has gone."""
@@ -234,7 +234,7 @@ class SimFleet:
 
     def _start(self, member: SimMember, *, provisioned: bool, at_once: bool = False) -> None:
         """Begin a life: one stage of the cold start after the other."""
-        stages = member.spec.cold_start.stages_s(*member.luck_key, member.life, provisioned=provisioned)
+        stages = member.spec.cold_start.stages_s(*member.random_key, member.life, provisioned=provisioned)
         delay_s = 0.0
         if not at_once:
             for name, seconds in stages:

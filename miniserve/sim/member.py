@@ -41,7 +41,7 @@ class SimMember:
     spec: ReplicaSpec
     replica: SimReplica
     account: Account
-    luck_key: tuple[object, ...]
+    random_key: tuple[object, ...]
     is_up: bool = False  # its process is there and answers
     is_draining: bool = False
     life: int = 0  # counts starts: what was planned for an earlier life does not happen in a later one
