@@ -19,6 +19,7 @@ from miniserve.clock import monotonic
 from miniserve.commands.options import (
     DEFAULT_MODEL,
     add_balancer_option,
+    add_drain_option,
     add_engine_options,
     add_model_options,
     at_least_one,
@@ -26,6 +27,7 @@ from miniserve.commands.options import (
     log_to_stderr,
     make_balancer,
     port,
+    say,
     served_name,
 )
 from miniserve.errors import RequestError
@@ -60,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-load", action="store_true", help="send no load (the demo does not send any of its own yet)"
     )
-    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+    add_drain_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,13 +86,13 @@ def _model_folder(args: argparse.Namespace) -> Path:
     from miniserve.models.store import resolve_model
 
     if args.model is not None:
-        return resolve_model(args.model, args.cache, offline=args.offline, report=_say)
+        return resolve_model(args.model, args.cache, offline=args.offline, report=say)
     try:
         args.model = DEFAULT_MODEL
-        return resolve_model(DEFAULT_MODEL, args.cache, offline=args.offline, report=_say)
+        return resolve_model(DEFAULT_MODEL, args.cache, offline=args.offline, report=say)
     except WeightsError as error:
-        _say(f"miniserve: {error}")
-        _say(f"miniserve: going on with {FALLBACK_MODEL}, which comes with this project and knows little")
+        say(f"miniserve: {error}")
+        say(f"miniserve: going on with {FALLBACK_MODEL}, which comes with this project and knows little")
         args.model = FALLBACK_MODEL
         return resolve_model(FALLBACK_MODEL, args.cache, offline=True)
 
@@ -162,12 +164,12 @@ async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
 async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: socket.socket) -> int:
     from miniserve.clients.ask import ask_once
 
-    _say(f"starting {args.replicas} replicas of {options.name}")
+    say(f"starting {args.replicas} replicas of {options.name}")
     async with _stack(args, options, sock) as stack:
         try:
             await ask_once(stack.url, options.name, args.once, args.max_tokens, _print_piece)
         except RequestError as error:
-            _say(f"miniserve: {error}")
+            say(f"miniserve: {error}")
             return 1
     print(flush=True)
     return 0
@@ -176,7 +178,7 @@ async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: 
 async def _serve(
     args: argparse.Namespace, options: GatewayOptions, sock: socket.socket, stop: StopSignals, up: asyncio.Event
 ) -> int:
-    _say(f"starting {args.replicas} replicas of {options.name}; the first import of torch may take a while")
+    say(f"starting {args.replicas} replicas of {options.name}; the first import of torch may take a while")
     started_s = monotonic()
     async with _stack(args, options, sock) as stack:
         up.set()
@@ -186,8 +188,8 @@ async def _serve(
         await stop.first.wait()
         showing.cancel()
         await asyncio.wait({showing})
-        _say(f"draining {stack.gateway.recent.in_flight} requests; Ctrl-C again stops at once")
-    _say("stopped")
+        say(f"draining {stack.gateway.recent.in_flight} requests; Ctrl-C again stops at once")
+    say("stopped")
     return 0
 
 
@@ -256,7 +258,7 @@ async def _log_changes(stack: Stack) -> None:
         numbers = _numbers(stack)
         if numbers.requests != shown:
             shown = numbers.requests
-            _say(gateway_line(numbers))
+            say(gateway_line(numbers))
 
 
 def _numbers(stack: Stack) -> GatewayNumbers:
@@ -283,7 +285,3 @@ def _rows(stack: Stack) -> list[ReplicaRow]:
 
 def _print_piece(text: str) -> None:
     print(text, end="", flush=True)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -90,6 +90,16 @@ def add_log_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", default="info", choices=levels, help="of the log on stderr (default info)")
 
 
+def add_drain_option(parser: argparse.ArgumentParser) -> None:
+    """Add --drain-timeout."""
+    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def log_to_stderr(level: str) -> None:
     """Send the log to stderr, where it never mixes with what a program reads from stdout."""
     logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
+    add_drain_option,
     add_engine_options,
     add_log_option,
     add_model_options,
@@ -35,8 +36,6 @@ from miniserve.commands.options import (
 if TYPE_CHECKING:
     from miniserve.engine.engine import Engine
 
-HELP = "run one replica (an engine with its own OpenAI API)"
-
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_log_option(parser)
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
-    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+    add_drain_option(parser)
     parser.add_argument("--vllm-metrics", action="store_true", help="metrics under vLLM's names too, for other routers")
     parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
     parser.add_argument("--die-with-parent", action="store_true", help="exit when stdin is closed")

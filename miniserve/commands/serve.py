@@ -6,24 +6,24 @@ import argparse
 import asyncio
 import os
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
     add_balancer_option,
+    add_drain_option,
     add_log_option,
     add_model_options,
     log_to_stderr,
     make_balancer,
     port,
+    say,
     served_name,
 )
 
 if TYPE_CHECKING:
     from miniserve.policies.routing.balancer import Balancer
 
-HELP = "run a gateway in front of replicas that are already running"
 CONNECT_TIMEOUT_S = 10.0  # a replica that runs answers at once; one that is loading should be waited for elsewhere
 
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replica", action="append", required=True, metavar="URL", dest="replicas", help="repeat for each replica"
     )
     parser.add_argument("--port", type=port, default=8000, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
-    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+    add_drain_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,18 +56,14 @@ async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balance
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, connect, running_gateway
 
-    folder = resolve_model(args.model, args.cache, offline=args.offline, report=_say)
+    folder = resolve_model(args.model, args.cache, offline=args.offline, report=say)
     options = GatewayOptions(served_name(args), folder, args.drain_timeout, balancer=balancer)
     stop = StopSignals(at_once=lambda: os._exit(130))
     with stop.caught():
         async with Fleet(monotonic) as fleet:
             await connect(fleet, args.replicas, CONNECT_TIMEOUT_S)
             async with running_gateway(options, fleet, sock) as gateway:
-                _say(f"ready: {gateway.url} serves {options.name} from {len(args.replicas)} replicas")
+                say(f"ready: {gateway.url} serves {options.name} from {len(args.replicas)} replicas")
                 await stop.first.wait()
-                _say(f"draining {gateway.recent.in_flight} requests; Ctrl-C again stops at once")
+                say(f"draining {gateway.recent.in_flight} requests; Ctrl-C again stops at once")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

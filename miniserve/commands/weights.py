@@ -6,10 +6,9 @@ Results go to stdout, progress to stderr, so that `cd $(miniserve weights path)`
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from miniserve.commands.options import DEFAULT_MODEL, add_cache_options
+from miniserve.commands.options import DEFAULT_MODEL, add_cache_options, say
 from miniserve.errors import WeightsError
 from miniserve.models.folder import check_folder
 from miniserve.models.store import NAMES, cached_models, discard_if_damaged, model_folder, resolve_model, verify_model
@@ -37,9 +36,9 @@ def run(args: argparse.Namespace) -> int:
         return _verify(args.name, args.cache)
     name = args.name or DEFAULT_MODEL
     if args.action == "fetch" and name in NAMES:
-        discard_if_damaged(name, args.cache, report=_say)
+        discard_if_damaged(name, args.cache, report=say)
     offline = args.offline or args.action == "path"  # asking where a model is must not start a download
-    print(resolve_model(name, args.cache, offline=offline, report=_say))
+    print(resolve_model(name, args.cache, offline=offline, report=say))
     return 0
 
 
@@ -68,7 +67,7 @@ def _cached_or_given(name: str, cache: Path) -> Path:
     in_cache = model_folder(name, cache)
     if in_cache.is_dir() or name in NAMES:
         return in_cache
-    return resolve_model(name, cache, offline=True, report=_say)
+    return resolve_model(name, cache, offline=True, report=say)
 
 
 def _check(folder: Path, cache: Path) -> list[str]:
@@ -80,7 +79,3 @@ def _check(folder: Path, cache: Path) -> list[str]:
     if not problems:
         print(f"ok  {folder} (every file's SHA-256 is as recorded when it was made)")
     return problems
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

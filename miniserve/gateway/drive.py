@@ -17,12 +17,13 @@ from contextlib import aclosing
 
 from miniserve.errors import InternalError, PolicyError, RequestError, deadline_passed, no_first_token
 from miniserve.gateway.fleet import Fleet
-from miniserve.policies.bundle import HealthTick, Policies
+from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import OnDecision, logged
-from miniserve.policies.dispatch import cancel, dispatch
+from miniserve.policies.dispatch import advance, cancel, dispatch
+from miniserve.policies.health import HealthTick
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.replica.drain import DrainGate
-from miniserve.types import AttemptResult, Effect, FinishReason, Hedge, Outcome, Request, Send, Sleep, Story, TokenEvent
+from miniserve.types import AttemptResult, FinishReason, Hedge, Outcome, Request, Send, Sleep, Story, TokenEvent
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class FleetBackend:
         with self.door.enter():
             story, performance = self._story(request), None
             try:
-                asked = _next(story, None)
+                asked = advance(story)
                 while not isinstance(asked, Outcome):
                     result = None
                     if isinstance(asked, Sleep):
@@ -61,7 +62,7 @@ class FleetBackend:
                             async for event in events:
                                 yield event
                         result = performance.result()
-                    performance, asked = None, _next(story, result)
+                    performance, asked = None, advance(story, result)
             except PolicyError as error:
                 log.error("%s", error)
                 raise InternalError("the gateway failed while serving this request") from error
@@ -75,14 +76,6 @@ class FleetBackend:
         if self._on_decision is None:
             return story
         return logged(story, request.request_id, self._fleet.clock, self._on_decision)
-
-
-def _next(story: Story, result: AttemptResult | None) -> Effect | Outcome:
-    try:
-        return story.send(result)
-    except StopIteration as end:
-        outcome: Outcome = end.value
-        return outcome
 
 
 def _perform(fleet: Fleet, effect: Send | Hedge) -> _Attempt | _Race:

@@ -22,7 +22,6 @@ from miniserve.policies.recovery.retry import Backoff, RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget, RetryBudget, TokenThrottle
 from miniserve.policies.routing.balancer import Balancer, LearningBalancer
 from miniserve.policies.routing.router import Router
-from miniserve.types import FleetView, ReplicaState
 
 Breakers = defaultdict[str, Breaker]
 
@@ -68,31 +67,3 @@ class Policies:
             return self.first_token_s
         share_s = left_s * self.first_token_share
         return share_s if self.first_token_s is None else min(share_s, self.first_token_s)
-
-
-class HealthTick:
-    """A control loop that tells the bundle's health policies what the probes found and which replicas have left."""
-
-    def __init__(self, policies: Policies) -> None:
-        self._ejector = policies.ejector
-        self._progress = policies.progress
-        self._as_of_s: dict[str, float] = {}  # each replica's last report
-
-    def __call__(self, now_s: float, view: FleetView) -> None:
-        for replica_id in self._as_of_s.keys() - {replica.replica_id for replica in view.replicas}:
-            self._forget(replica_id)
-        if self._progress is not None:
-            self._progress.observe(view.replicas)
-        for replica in view.replicas:
-            has_answered = self._as_of_s.get(replica.replica_id) != replica.as_of_s
-            self._as_of_s[replica.replica_id] = replica.as_of_s
-            if self._ejector is not None and replica.state is ReplicaState.DOWN:
-                self._ejector.probe(replica.replica_id, False, now_s)
-            elif self._ejector is not None and replica.state is ReplicaState.READY and has_answered:
-                self._ejector.probe(replica.replica_id, True, now_s)
-
-    def _forget(self, replica_id: str) -> None:
-        del self._as_of_s[replica_id]
-        for policy in (self._ejector, self._progress):
-            if policy is not None:
-                policy.forget(replica_id)

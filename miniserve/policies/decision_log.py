@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from miniserve.policies.dispatch import ClientLeft, cancel
+from miniserve.policies.dispatch import ClientLeft, advance, cancel
 from miniserve.types import AttemptResult, Clock, Effect, Hedge, Outcome, Send, Sleep, Story
 
 
@@ -33,13 +33,7 @@ def logged(story: Story, request_id: str, clock: Clock, write: OnDecision) -> St
 
     result: AttemptResult | None = None
     try:
-        while True:
-            try:
-                effect = story.send(result)
-            except StopIteration as end:
-                outcome: Outcome = end.value
-                note("end", outcome.finish_reason, _named(outcome.error), len(outcome.attempts))
-                return outcome
+        while not isinstance(effect := advance(story, result), Outcome):
             try:
                 result = yield _noted(effect, note)
             except ClientLeft as left:
@@ -49,6 +43,8 @@ def logged(story: Story, request_id: str, clock: Clock, write: OnDecision) -> St
             if result is not None:
                 for attempt in (*result.losers, result):
                     note("result", *_fields(attempt))
+        note("end", effect.finish_reason, _named(effect.error), len(effect.attempts))
+        return effect
     finally:
         story.close()
 

@@ -16,7 +16,8 @@ the client holds part of an answer, which can only be continued, by sending alon
 **Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third. A 500
 is tried on one other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
 
-When the client leaves, the driver calls `cancel`: the story yields nothing more, and releases what it held.
+A driver goes on with `advance`. When the client leaves it calls `cancel`: the story yields nothing more, and releases
+what it held.
 """
 
 from __future__ import annotations
@@ -30,7 +31,20 @@ from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
-from miniserve.types import Clock, FleetView, Hedge, Outcome, ReplicaView, Request, Send, Sleep, Story, TokenIds
+from miniserve.types import (
+    AttemptResult,
+    Clock,
+    Effect,
+    FleetView,
+    Hedge,
+    Outcome,
+    ReplicaView,
+    Request,
+    Send,
+    Sleep,
+    Story,
+    TokenIds,
+)
 
 RETRY_AFTER_S = 1.0  # how long a client is told to wait when no replica is ready: two rounds of health probes
 
@@ -41,7 +55,7 @@ def dispatch(request: Request, fleet: Callable[[], FleetView], clock: Clock, pol
     Raises: PolicyError, naming the policy and the request, when a policy breaks its contract.
     """
     one = _Dispatch(request, fleet, clock, policies)
-    return one.story() if policies.admission is None else one.story_if_admitted(policies.admission)
+    return one.effects() if policies.admission is None else one.effects_if_admitted(policies.admission)
 
 
 class ClientLeft(BaseException):
@@ -50,6 +64,15 @@ class ClientLeft(BaseException):
     def __init__(self, token_ids: TokenIds = ()) -> None:
         super().__init__(token_ids)
         self.token_ids = token_ids
+
+
+def advance(story: Story, result: AttemptResult | None = None) -> Effect | Outcome:
+    """Tell `story` what became of its last effect; return the next one, or how it ended."""
+    try:
+        return story.send(result)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome
 
 
 def cancel(story: Story, token_ids: TokenIds = ()) -> None:
@@ -71,18 +94,18 @@ class _Dispatch:
         self._attempts = Attempts(request, policies)
         self._some_hang = False  # as of the last look at the fleet
 
-    def story_if_admitted(self, admission: Admission) -> Story:
+    def effects_if_admitted(self, admission: Admission) -> Story:
         """Ask the admission policy first; go on with the story if it admits the request."""
         request, now_s = self._request, self._clock()
         verdict = ask_about(admission, request, lambda: admission.decide(request, self._fleet(), now_s))
         if isinstance(verdict, Reject):
             return Outcome(request.request_id, error=verdict.error())
         try:
-            return (yield from self.story())
+            return (yield from self.effects())
         finally:
             ask_about(admission, request, lambda: admission.finished(request, self._computed_tokens(), self._clock()))
 
-    def story(self) -> Story:
+    def effects(self) -> Story:
         attempts = self._attempts
         if self._policies.budget is not None:
             self._policies.budget.deposit(self._clock())

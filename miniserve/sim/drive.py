@@ -16,8 +16,9 @@ from typing import Any
 import simpy
 
 from miniserve.errors import RequestError, deadline_passed, no_first_token
-from miniserve.policies.bundle import HealthTick, Policies
-from miniserve.policies.dispatch import cancel
+from miniserve.policies.bundle import Policies
+from miniserve.policies.dispatch import advance, cancel
+from miniserve.policies.health import HealthTick
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Attempt
 from miniserve.types import AttemptResult, Hedge, Outcome, Send, Sleep, Story, TokenIds
@@ -33,12 +34,7 @@ def run(env: simpy.Environment, story: Story, fleet: SimFleet) -> Generator[simp
     result: AttemptResult | None = None
     performance: _Attempt | _Race | None = None
     try:
-        while True:
-            try:
-                effect = story.send(result)
-            except StopIteration as end:
-                outcome: Outcome = end.value
-                return outcome
+        while not isinstance(effect := advance(story, result), Outcome):
             if isinstance(effect, Sleep):
                 result = None
                 yield env.timeout(effect.seconds)
@@ -46,6 +42,7 @@ def run(env: simpy.Environment, story: Story, fleet: SimFleet) -> Generator[simp
                 performance = _perform(env, fleet, effect)
                 result = yield from performance.run()
                 performance = None
+        return effect
     except BaseException:  # not `finally`: most stories end by themselves, and this is a hot path
         cancel(story, () if performance is None else performance.tokens_sent())
         raise

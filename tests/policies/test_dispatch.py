@@ -24,9 +24,10 @@ from miniserve.errors import (
     UpstreamError,
 )
 from miniserve.policies.admission.admission import AdmissionVerdict, Admit, Reject
-from miniserve.policies.bundle import HealthTick, Policies, breakers
+from miniserve.policies.bundle import Policies, breakers
 from miniserve.policies.decision_log import Decision, logged
 from miniserve.policies.dispatch import cancel, dispatch
+from miniserve.policies.health import HealthTick
 from miniserve.policies.recovery.breaker import Breaker, BreakerState
 from miniserve.policies.recovery.ejection import Ejector
 from miniserve.policies.recovery.progress import ProgressWatch
