@@ -1,6 +1,6 @@
-"""Will the replicas fit into memory? An estimate before anything is loaded, so that the answer is not a killed process.
+"""Will the replicas fit into memory? An estimate made before loading, so that the answer is not a killed process.
 
-Counts what one replica process holds: the weights, the KV pool when it is full, and Python with torch.
+Counts what one replica process holds: the weights, a full KV pool, and Python with torch.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from miniserve.models.model_config import ModelConfig
 
 RUNTIME_BYTES = 350 << 20  # Python, torch's libraries, buffers of a step: measured with the tiny model
 KV_ITEM_BYTES = 4  # the pool is fp32
-WEIGHTS_PER_FILE_BYTE = 1.4  # of an fp32 file, measured with SmolLM2: 1.4 as fp32, 1.25 as fp16, packed copies included
+WEIGHTS_PER_FILE_BYTE = 1.4  # of an fp32 file, measured with SmolLM2: 1.4 as fp32, 1.25 as fp16, with packed copies
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaNeed:
-    """What one replica takes, in bytes."""
+    """What one replica needs, in bytes."""
 
     weights: int
     kv_pool: int
@@ -40,7 +40,7 @@ def replica_need(weight_file_bytes: int, model: ModelConfig, cache: CacheConfig)
 
 
 def require_memory(need: ReplicaNeed, replicas: int, available_bytes: int | None) -> None:
-    """Raises: SetupError with the numbers when `replicas` of them do not fit; passes where the system does not say."""
+    """Raises: SetupError with the numbers if `replicas` of them do not fit. Passes if the system does not say."""
     if available_bytes is None or need.total * replicas <= available_bytes:
         return
     fit = available_bytes // need.total
@@ -53,7 +53,7 @@ def require_memory(need: ReplicaNeed, replicas: int, available_bytes: int | None
 
 
 def available_bytes(read: Callable[[Path], str] = Path.read_text) -> int | None:
-    """Return how much memory new processes can have: the system's, or the container's where that is less."""
+    """Return how much memory new processes can have: the system's, or the container's if that is less."""
     known = [amount for amount in (_system_available(read), _container_available(read)) if amount is not None]
     return min(known, default=None)
 
@@ -71,7 +71,7 @@ def _container_available(read: Callable[[Path], str]) -> int | None:
     try:
         limit, used = int(read(group / "memory.max")), int(read(group / "memory.current"))
         stat = dict(line.split() for line in read(group / "memory.stat").splitlines())
-        reclaimable = int(stat["inactive_file"])  # cached files count as used, but give way
+        reclaimable = int(stat["inactive_file"])  # cached files count as used, but can be dropped
     except (OSError, ValueError, KeyError):  # no such file, or no limit ("max")
         return None
     return max(0, limit - used + reclaimable)
