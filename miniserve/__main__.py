@@ -1,7 +1,7 @@
-"""`python -m miniserve [command]`: the door to everything; without a command it starts the demo.
+"""`python -m miniserve [command]`: the entry point; without a command it starts the demo.
 
-Each command is a module of its own in `commands/` and is imported only when it is asked for, so that `--help` answers
-at once. Here errors become one line and an exit code: 2 when the program cannot start, 130 after Ctrl-C.
+Each command is a module in `commands/`, imported only when it is used, so that `--help` answers at once. Here errors
+become one line and an exit code: 2 if the program cannot start, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ COMMANDS = {
     "replica": "run one replica (an engine with its own OpenAI API)",
     "simulate": "run a scenario in virtual time; compare policies",
     "load": "send a scenario's requests to a running server, open-loop",
-    "bench": "measure",
-    "train": "make the shipped models again, from their seeds",
+    "bench": "measure this machine: engine, stack, simulator, against peers",
+    "train": "remake the shipped models from their seeds",
     "eval": "score a model on the evaluation sets",
     "weights": "fetch, check and list model files",
-    "course": "build the notebooks of the course; bring a learner's notebook up to date",
-    "grade": "grade notebooks that were handed in",
-    "doctor": "look at this machine and say what will work",
+    "course": "build the course's notebooks; update a learner's notebook",
+    "grade": "grade submitted notebooks",
+    "doctor": "examine this machine and say what will work",
 }
 
 
@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit complains
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise the flush at exit complains
         return 1
 
 

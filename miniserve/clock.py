@@ -1,7 +1,7 @@
 """Time is injected: a clock is a function that returns seconds.
 
-Policies are told the time or given a clock; they never import one. `monotonic` is the live world's, simpy's is
-`lambda: env.now`, and a test turns `ManualClock` by hand.
+Policies are told the time or given a clock; they never import one. Live code uses `monotonic`, a simulation
+`lambda: env.now`, and tests advance a `ManualClock` by hand.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ monotonic = time.monotonic
 
 @dataclass
 class ManualClock:
-    """A clock that stands still until told otherwise."""
+    """A clock that stands still until it is advanced."""
 
     now_s: float = 0.0
 
@@ -22,7 +22,7 @@ class ManualClock:
         return self.now_s
 
     def advance(self, seconds: float) -> None:
-        """Raises: ValueError if `seconds` is negative, since no clock of ours runs backwards."""
+        """Move the clock forward. Raises: ValueError if `seconds` is negative: our clocks never run backwards."""
         if seconds < 0:
             raise ValueError(f"a clock cannot go back ({seconds} s)")
         self.now_s += seconds

@@ -1,6 +1,6 @@
-"""Every number that can be turned, with its default and where the default comes from.
+"""Every tunable number, with its default and where the default comes from.
 
-Plain frozen dataclasses: an unknown key is a TypeError at once. The environment is read in `commands/` only.
+Plain frozen dataclasses: an unknown key is an immediate TypeError. Environment variables are read only in `commands/`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class SchedulerConfig:
     """How one replica shares its steps (see `engine/scheduler.py`)."""
 
     max_running: int = 16  # sequences decoding together; past ~16 a 2-core CPU gains little throughput
-    max_batch_tokens: int = 128  # token budget of one step; on a CPU a prefill token costs ~2 ms, which bounds a stall
-    watermark_fraction: float = 0.01  # blocks kept free when something already runs, so that it can grow (as vLLM does)
-    aging_s: float = 10.0  # one class of priority is worth this much waiting
-    turn_tokens: int | None = 256  # after so many tokens in a row a sequence yields its slot to one that waits
+    max_batch_tokens: int = 128  # token budget of one step; a prefill token costs ~2 ms on a CPU: this bounds a stall
+    watermark_fraction: float = 0.01  # blocks kept free while anything runs, so that it can grow (as in vLLM)
+    aging_s: float = 10.0  # one priority class is worth this much waiting
+    turn_tokens: int | None = 256  # after this many tokens in a row a sequence yields its slot to a waiting one
     max_output_tokens: tuple[int, int, int] = (4096, 4096, 4096)  # cap per Priority class
-    max_waiting: int = 1024  # a longer queue only makes latency; further requests are refused with 503
+    max_waiting: int = 1024  # a longer queue only adds latency; further requests are refused with 503
 
     def __post_init__(self) -> None:
         if self.max_running < 1 or self.max_batch_tokens < self.max_running:
@@ -58,8 +58,8 @@ class EngineConfig:
 
     scheduler: SchedulerConfig = SchedulerConfig()
     cache: CacheConfig = CacheConfig()
-    max_model_len: int | None = None  # tokens; None = the model's own context, or the KV pool where that is smaller
-    threads: int = 1  # OpenMP threads; more than the cores it really has makes small products 10x slower
+    max_model_len: int | None = None  # tokens; None = the model's own context, or the KV pool if that is smaller
+    threads: int = 1  # OpenMP threads; more than the usable cores makes small products 10x slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class ApiConfig:
     """Limits at the HTTP edge, the same for the gateway and for a replica's own API."""
 
     max_body_bytes: int = 1 << 20  # 1 MiB of JSON is ~250k tokens, far beyond any context here
-    body_timeout_s: float = 30.0  # a client that has not sent its whole body by then is told 408
+    body_timeout_s: float = 30.0  # a client that has not sent its whole body by then gets a 408
     heartbeat_s: float = 10.0  # silence on a stream is broken by a comment; proxies cut idle ones at 30-60 s
-    send_timeout_s: float = 30.0  # a reader that takes nothing for so long is gone
-    default_max_tokens: int = 256  # where the client names none
+    send_timeout_s: float = 30.0  # a client that reads nothing for this long is gone
+    default_max_tokens: int = 256  # if the client does not set it
     max_stop_strings: int = 4  # the OpenAI API's own limit

@@ -1,14 +1,14 @@
-"""What goes wrong, decided beforehand: a plan is a pure function of names, so every policy faces the same bad luck.
+"""What goes wrong, decided in advance: a plan is a pure function of names, so every policy faces the same faults.
 
-Three kinds of trouble, by whom they belong to:
+Three kinds of trouble, by what they affect:
 
-    an attempt   (replica, request, attempt)   error at once, or a stream that is cut after some tokens
-    a request    (request)                     poison: it fails on every replica, whoever is asked
+    an attempt   (replica, request, attempt)   an immediate error, or a stream that is cut after some tokens
+    a request    (request)                     poison: it fails on every replica
     a replica    (time)                        crash, hang (answers probes, makes no progress), slow, partition
 
-Attempts and requests are drawn by key, never from a sequence: sending one request elsewhere changes nobody else's luck.
-A plan only says *what* happens. The fleets of both worlds ask it and let it happen; policies never see it.
-Knows no clock and no replica.
+Attempts and requests are drawn by key, never from a sequence: sending one request elsewhere changes no other draw.
+A plan only says *what* happens; the fleets, live and simulated, carry it out. Policies never see it. Knows no clock and
+no replica.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class ReplicaFault(StrEnum):
     """What can happen to a replica as a whole."""
 
     CRASH = "crash"  # the process ends: every stream breaks, it restarts when `duration_s` is over
-    HANG = "hang"  # no step ends, connections and probes are answered as if nothing were wrong
+    HANG = "hang"  # no step ends, but connections and probes are answered as if all were well
     SLOW = "slow"  # every step takes `factor` times as long
-    PARTITION = "partition"  # it works on, but nothing reaches it and nothing comes back
+    PARTITION = "partition"  # it keeps working, but nothing reaches it and nothing comes back
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaEvent:
-    """From `at_s` on, for `duration_s` (inf: for ever), this replica suffers `kind`."""
+    """From `at_s` on, for `duration_s` (inf: forever), this replica has the fault `kind`."""
 
     at_s: float
     replica_id: str
@@ -53,7 +53,7 @@ STATUSES = tuple(_ERRORS)  # what an injected error may be
 
 @dataclass(frozen=True, slots=True)
 class AttemptFault:
-    """This attempt fails with `status` once `after_tokens` tokens are out; a shorter answer escapes it."""
+    """This attempt fails with `status` after `after_tokens` tokens; a shorter answer escapes."""
 
     after_tokens: int = 0  # 0: refused at once
     status: int = 502
@@ -68,20 +68,20 @@ class FaultPlan(Protocol):
     """Says what goes wrong. Pure: the same question always gets the same answer."""
 
     def attempt_fault(self, replica_id: str, request_id: str, attempt: int) -> AttemptFault | None:
-        """Return what befalls this attempt on this replica, if anything does."""
+        """Return what happens to this attempt on this replica, if anything."""
         ...
 
     def request_fault(self, request_id: str) -> AttemptFault | None:
-        """Return what befalls this request wherever it goes: it takes precedence over `attempt_fault`."""
+        """Return what happens to this request wherever it goes; takes precedence over `attempt_fault`."""
         ...
 
     def replica_events(self) -> tuple[ReplicaEvent, ...]:
-        """Return what happens to replicas, in order of time."""
+        """Return what happens to replicas, in time order."""
         ...
 
 
 def fault_of(plan: FaultPlan, replica_id: str, request_id: str, attempt: int) -> AttemptFault | None:
-    """Return what befalls one attempt, for whichever reason."""
+    """Return what happens to one attempt, for whatever reason."""
     return plan.request_fault(request_id) or plan.attempt_fault(replica_id, request_id, attempt)
 
 
@@ -102,8 +102,8 @@ class NoFaults:
 class KeyedFaults:
     """Fractions of attempts and requests fail, chosen by key; named requests are poison; replicas have a timeline.
 
-    An attempt is refused with probability `error_fraction`, else cut with probability `cut_fraction`, after a number of
-    tokens between the two of `cut_after_tokens`, all equally likely. `only_replicas` empty means all of them.
+    An attempt is refused with probability `error_fraction`, or cut with probability `cut_fraction`, after a uniformly
+    random number of tokens in the range `cut_after_tokens`. An empty `only_replicas` means all of them.
     """
 
     seed: int = 0
@@ -123,16 +123,16 @@ class KeyedFaults:
         if self.only_replicas and replica_id not in self.only_replicas:
             return None
         key = (self.seed, "attempt fault", replica_id, request_id, attempt)
-        luck = uniform(*key)
-        if luck < self.error_fraction:
+        draw = uniform(*key)
+        if draw < self.error_fraction:
             return AttemptFault(0, self.error_status)
-        if luck < self.error_fraction + self.cut_fraction:
+        if draw < self.error_fraction + self.cut_fraction:
             fewest, most = self.cut_after_tokens
             return AttemptFault(fewest + bucket(*key, "cut", buckets=most - fewest + 1))
         return None
 
     def request_fault(self, request_id: str) -> AttemptFault | None:
-        same = request_id.partition("~")[0]  # a client that sends it again as "ID~1" sends the same poison
+        same = request_id.partition("~")[0]  # a client that resends it as "ID~1" sends the same poison
         drawn = self.poison_fraction > 0 and uniform(self.seed, "poison", same) < self.poison_fraction
         return AttemptFault(0, self.poison_status) if drawn or same in self.poison_ids else None
 
@@ -141,5 +141,5 @@ class KeyedFaults:
 
 
 def in_order(events: Iterable[ReplicaEvent]) -> tuple[ReplicaEvent, ...]:
-    """Sort events by time; those of one instant by replica and kind, so that the order never depends on the list."""
+    """Sort events by time, then by replica and kind, so that the order never depends on the list."""
     return tuple(sorted(events, key=lambda event: (event.at_s, event.replica_id, event.kind)))

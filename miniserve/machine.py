@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Return the cores this process may really use; a container may allow fewer than the machine has."""
+    """Return how many cores this process may really use; a container may allow fewer than the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
@@ -25,7 +25,7 @@ def usable_cores() -> int:
 
 
 def cpu_name() -> str:
-    """Return the processor's name, with its vector extension where Linux tells."""
+    """Return the processor's name, with its vector extension if Linux reports it."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()
@@ -70,9 +70,9 @@ def rss_bytes() -> int:
 
 
 def release_free_memory() -> None:
-    """Hand freed memory back to the system: packing weights leaves some 70 MB of pieces with the C library.
+    """Hand freed memory back to the system: packing weights leaves about 70 MB in fragments with the C library.
 
-    Does something with glibc only, and nothing elsewhere.
+    Works only with glibc; elsewhere it does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,8 +1,8 @@
-"""Randomness is injected and named, so that two runs differ only where they are meant to.
+"""Randomness is injected and named, so that two runs differ only where they should.
 
 `generator` gives a whole generator to one consumer ("balancer", "arrivals"). `uniform` and `number` give a single
-number to one *event* (this seed, this token index), whatever happened before it and whichever machine asks. All go
-through blake2b: Python's own `hash()` differs from process to process.
+number to one *event* (this seed, this token index), whatever happened before it and on any machine. All use blake2b,
+because Python's own `hash()` differs from process to process.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ def _digest(parts: tuple[object, ...]) -> int:
 
 
 def generator(seed: int, name: str) -> Random:
-    """Return the generator called `name` of this seed; streams of different names are independent."""
+    """Return this seed's generator called `name`; generators with different names are independent."""
     return Random(_digest((seed, name)))
 
 
 def uniform(*key: object) -> float:
-    """Return the number in [0, 1) that belongs to `key`: same key, same number, everywhere."""
+    """Return the number in [0, 1) for `key`: same key, same number, everywhere."""
     return (_digest(key) >> 11) / _TWO_53
 
 
 def number(*key: object) -> int:
-    """Return the 64-bit number that belongs to `key`: a key for somebody else's generator."""
+    """Return the 64-bit number for `key`, for example to seed another generator."""
     return _digest(key)
 
 
 def bucket(*key: object, buckets: int) -> int:
-    """Return a sticky bucket number in [0, buckets) for `key`."""
+    """Return the bucket in [0, buckets) that `key` always falls into."""
     return _digest(key) % buckets

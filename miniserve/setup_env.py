@@ -1,10 +1,10 @@
-"""Before any request: make the environment that everything else runs in.
+"""Before anything else: create the environment that everything runs in.
 
-`python3 -m miniserve.setup_env` needs only Python 3.11 and its standard library. It makes `.venv`, installs this
-project into it in editable form, and leaves a stamp keyed on what it installed from, so that a second run costs a
-blink. An interrupted run is simply run again: pip keeps what it has downloaded, and the stamp is written last.
+`python3 -m miniserve.setup_env` needs only Python 3.11 and its standard library. It creates `.venv`, installs this
+project into it in editable mode, and leaves a stamp keyed on what it installed from, so a second run takes no time.
+After an interruption, simply run it again: pip keeps what it has downloaded, and the stamp is written last.
 
-It knows pyproject.toml and pip. It does not know what the packages are for, and nothing in miniserve imports it.
+It knows pyproject.toml and pip, but not what the packages are for. Nothing in miniserve imports it.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ PIP = ["-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
 def say(text: str) -> None:
-    """Print one line at once, also when stdout is a pipe (a CI log)."""
+    """Print one line at once, even if stdout is a pipe (a CI log)."""
     print(f"[setup] {text}", flush=True)
 
 
 def default_extras(system: str, machine: str) -> list[str]:
-    """Name the extras that the test suite uses on this kind of machine.
+    """Return the extras that the test suite needs on this kind of machine.
 
-    Triton has wheels for Linux only, and its interpreter is tested on x86-64; it needs no GPU for that.
+    Triton has wheels only for Linux, and its interpreter is tested on x86-64; that needs no GPU.
     """
     on_linux_x86 = system == "Linux" and machine.lower() in ("x86_64", "amd64")
     return ["test", "notebooks", *(["gpu"] if on_linux_x86 else [])]
 
 
 def stamp_key(root: Path, extras: list[str], python_version: str) -> str:
-    """Hash what the environment was made from: change any of it and the environment is made up to date again.
+    """Hash what the environment was made from: if any of it changes, the environment is updated.
 
     The folder itself counts, because an editable install points at it.
     """
@@ -69,7 +69,7 @@ def torch_pin(root: Path) -> str:
 
 
 def sees_nvidia_gpu() -> bool:
-    """Tell whether an NVIDIA driver is loaded or its tool is on the PATH."""
+    """Return whether an NVIDIA driver is loaded or its tool is on the PATH."""
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
@@ -79,7 +79,7 @@ def venv_python(venv: Path) -> Path:
 
 
 def probe(python: Path) -> str | None:
-    """Return the version of a Python that runs, is new enough and has pip; None for anything else."""
+    """Return the version of `python` if it runs, is new enough and has pip; otherwise None."""
     script = "import sys, pip; print('%d.%d.%d' % sys.version_info[:3]) if sys.version_info >= (3, 11) else sys.exit(1)"
     try:
         done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
@@ -89,7 +89,7 @@ def probe(python: Path) -> str | None:
 
 
 def refuse_unfit_python() -> None:
-    """Raise SetupError, saying what to install, where this Python cannot make an environment."""
+    """Raise SetupError, saying what to install, if this Python cannot create an environment."""
     found = platform.python_version()
     if sys.version_info < MIN_PYTHON:
         raise SetupError(f"miniserve needs Python 3.11 or newer; {sys.executable} is Python {found}")
@@ -97,24 +97,24 @@ def refuse_unfit_python() -> None:
     if missing:
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         raise SetupError(
-            f"Python {found} ({sys.executable}) has no {' and no '.join(missing)} module, so it cannot make .venv. "
+            f"Python {found} ({sys.executable}) has no {' and no '.join(missing)} module, so it cannot create .venv. "
             f"On Debian or Ubuntu: sudo apt install {package}. Elsewhere, use another: make setup PYTHON=..."
         )
 
 
 def make_venv(venv: Path) -> Path:
-    """Make the environment if there is none that works, and return its Python."""
+    """Create the environment unless a working one exists, and return its Python."""
     python = venv_python(venv)
     if probe(python):
         return python
     refuse_unfit_python()
     if venv.exists():
-        say(f"{venv.name} is unfinished or its Python is gone: making it anew")
-    say(f"making {venv.name} with Python {platform.python_version()} (a few seconds)")
+        say(f"{venv.name} is incomplete or its Python is gone: recreating it")
+    say(f"creating {venv.name} with Python {platform.python_version()} (a few seconds)")
     command: list[str | Path] = [sys.executable, "-m", "venv", "--clear", venv]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
-        raise SetupError(f"making {venv} failed:\n{tail(done.stdout + done.stderr)}")
+        raise SetupError(f"creating {venv} failed:\n{tail(done.stdout + done.stderr)}")
     return python
 
 
@@ -134,7 +134,7 @@ def last_line(log: Path) -> str:
 
 
 def run_logged(command: list[str | Path], log: Path, cwd: Path, heartbeat_s: float = HEARTBEAT_S) -> None:
-    """Run a program with its output in a file; say now and then how far it is, and show the file's end if it fails."""
+    """Run a program with its output in a file; report progress now and then, and show the file's end if it fails."""
     started_s = time.monotonic()
     with log.open("ab") as sink:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, cwd=cwd)
@@ -146,34 +146,34 @@ def run_logged(command: list[str | Path], log: Path, cwd: Path, heartbeat_s: flo
                 except subprocess.TimeoutExpired:
                     say(f"  {time.monotonic() - started_s:4.0f} s: {last_line(log)}")
         finally:
-            if process.poll() is None:  # Ctrl-C here: do not leave pip writing behind our back
+            if process.poll() is None:  # Ctrl-C here: do not leave pip running in the background
                 process.terminate()
                 process.wait()
     if status != 0:
         raise SetupError(
             f"pip failed with exit code {status}. Its last lines:\n{tail(log.read_text(errors='replace'))}\n"
-            f"The whole output is in {log}. Run the same command again to go on from here."
+            f"The whole output is in {log}. Run the same command again to continue from here."
         )
 
 
 def torch_notice(torch_index: str | None) -> str | None:
-    """Return the hint that a Linux user without a GPU needs before several GB come down the line, or None."""
+    """Return the hint that a Linux user without a GPU needs before downloading several GB, or None."""
     if torch_index or sys.platform != "linux" or sees_nvidia_gpu():
         return None
     return (
-        "no NVIDIA GPU seen: where pip's usual index gives torch's CUDA build, that is several GB; "
-        f"`make setup TORCH_INDEX={CPU_WHEELS}` takes the CPU build instead"
+        "no NVIDIA GPU found: if pip's usual index offers torch's CUDA build, that is several GB; "
+        f"`make setup TORCH_INDEX={CPU_WHEELS}` gets the CPU build instead"
     )
 
 
 def has_torch(python: Path) -> bool:
-    """Tell whether the environment has torch, without the seconds that importing it takes."""
+    """Return whether the environment has torch, without the seconds it takes to import it."""
     script = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
     return subprocess.run([python, "-c", script], check=False).returncode == 0
 
 
 def install(python: Path, root: Path, extras: list[str], torch_index: str | None) -> None:
-    """Install torch from its own index where one is named, then this project with its extras."""
+    """Install torch from its own index if one is given, then this project with its extras."""
     log = python.parents[1] / LOG
     log.unlink(missing_ok=True)
     pip: list[str | Path] = [python, *PIP, "install", "--no-user", "--progress-bar", "off", "--no-warn-script-location"]
@@ -185,14 +185,14 @@ def install(python: Path, root: Path, extras: list[str], torch_index: str | None
             run_logged([*pip, "--extra-index-url", torch_index, torch_pin(root)], log, root)
     target = f".[{','.join(extras)}]"
     say(f"installing {target} into {python.parents[1].name}: about 2 minutes on a 2-core machine once the packages are")
-    say("  downloaded, and 3 GB of disk; Ctrl-C is safe, the next run goes on from there")
+    say("  downloaded, and 3 GB of disk; Ctrl-C is safe, and the next run continues from there")
     run_logged([*pip, "--editable", target], log, root)
 
 
 @contextlib.contextmanager
 def one_at_a_time(root: Path) -> Iterator[None]:
-    """Hold a lock on pyproject.toml, so that two terminals do not install into one environment together."""
-    if sys.platform == "win32":  # no flock, and no make either: the one command is typed by hand
+    """Hold a lock on pyproject.toml, so that two terminals do not install into the same environment."""
+    if sys.platform == "win32":  # no flock, and no make: the command is typed by hand
         yield
         return
     import fcntl
@@ -203,18 +203,18 @@ def one_at_a_time(root: Path) -> Iterator[None]:
         except BlockingIOError:
             say("another setup of this folder is running: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # the system drops the lock with the file, also when this process is killed
+        yield  # the system releases the lock with the file, even if this process is killed
 
 
 def is_current(root: Path, venv: Path, extras: list[str]) -> bool:
-    """Tell whether the environment runs and was made from this very pyproject.toml."""
+    """Return whether the environment runs and was made from exactly this pyproject.toml."""
     version = probe(venv_python(venv))
     stamp = venv / STAMP
     return version is not None and stamp.is_file() and stamp.read_text() == stamp_key(root, extras, version)
 
 
 def setup(root: Path, venv: Path, torch_index: str | None = None) -> None:
-    """Bring the environment up to date; do nothing where it is. Raises SetupError with what to do."""
+    """Bring the environment up to date; do nothing if it is. Raises: SetupError that says what to do."""
     extras = default_extras(platform.system(), platform.machine())
     with one_at_a_time(root):
         if is_current(root, venv, extras):
@@ -232,9 +232,11 @@ def setup(root: Path, venv: Path, torch_index: str | None = None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; 0 when the environment is ready, 2 when it cannot be, 130 when stopped by Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python3 -m miniserve.setup_env", description="Make .venv for this project.")
-    parser.add_argument("--torch-index", default="", metavar="URL", help=f"where torch comes from, e.g. {CPU_WHEELS}")
+    """Run the command line; return 0 if the environment is ready, 2 if that is impossible, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m miniserve.setup_env", description="Create .venv for this project."
+    )
+    parser.add_argument("--torch-index", default="", metavar="URL", help=f"package index for torch, e.g. {CPU_WHEELS}")
     options = parser.parse_args(argv)
     root = Path(__file__).resolve().parents[1]
     try:
@@ -243,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"miniserve setup: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nminiserve setup: stopped; run it again, it goes on from here", file=sys.stderr)
+        print("\nminiserve setup: stopped; run it again to continue from here", file=sys.stderr)
         return 130
     return 0
 

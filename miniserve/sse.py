@@ -1,6 +1,6 @@
-"""Server-sent events: `encode_*` writes them, `SSEDecoder` reads them, cut anywhere. No I/O.
+"""Server-sent events: `encode_*` writes them, `SSEDecoder` reads them from chunks split anywhere. No I/O.
 
-Knows the event-stream format. Knows nothing of HTTP, of JSON, or of what an event means.
+Knows the event-stream format, but nothing about HTTP, JSON, or the meaning of events.
 Source: WHATWG HTML, "Server-sent events" (the event stream format).
 """
 
@@ -13,20 +13,20 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def encode_event(data: str) -> bytes:
-    """Return the bytes of one event; line ends inside `data` become several `data:` lines (and come back as LF)."""
+    """Return the bytes of one event; each line of `data` becomes a `data:` line (line ends are read back as LF)."""
     return "".join(f"data: {line}\n" for line in _LINE_END.split(data)).encode() + b"\n"
 
 
 def encode_comment(text: str) -> bytes:
-    """Return a comment, which every reader skips: bytes on the wire that keep an idle connection alive."""
+    """Return a comment, which every reader skips: bytes that keep an idle connection alive."""
     return "".join(f": {line}\n" for line in _LINE_END.split(text)).encode() + b"\n"
 
 
 class SSEDecoder:
-    """Bytes of an event stream in, `data` of its complete events out.
+    """Bytes of an event stream in, the `data` of its complete events out.
 
-    Comments and the fields `event`, `id` and `retry` are skipped; an event that the stream breaks off is never given
-    out. Bytes that are not UTF-8 become U+FFFD, as the standard asks.
+    Comments and the fields `event`, `id` and `retry` are skipped; an event that is cut off is never returned. Bytes
+    that are not UTF-8 become U+FFFD, as the standard requires.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class SSEDecoder:
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[str]:
-        """Take the next bytes of the stream, cut anywhere; return the events that they complete, in order."""
+        """Take the next bytes of the stream, split anywhere; return the events they complete, in order."""
         return [event for line in self._lines(chunk) if (event := self._take(line)) is not None]
 
     def _lines(self, chunk: bytes) -> list[bytes]:

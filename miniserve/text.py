@@ -1,6 +1,6 @@
-"""Tokens to text: whole characters only, and nothing beyond the first stop string. No I/O.
+"""Tokens to text: only whole characters, and nothing beyond the first stop string. No I/O.
 
-However the tokens are cut into pieces, the pieces put together are the same text. Knows UTF-8 and stop strings.
+However the tokens are split into pieces, the joined pieces give the same text. Knows UTF-8 and stop strings.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 
 class StopFilter:
-    """Text in, text out up to the first stop string; what may be the start of one is held back until it is clear.
+    """Text in, text out up to the first stop string; a possible start of one is held back until it is decided.
 
-    "First" is the stop string that is complete first; of two that end together, the longer. This can be decided as
-    the text arrives, so it does not depend on how the text is cut.
+    "First" is the stop string that is completed first; if two end together, the longer. This can be decided as the text
+    arrives, so it does not depend on how the text is split.
     """
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
-        assert all(stop), "an empty stop string would stop everything: the edge refuses it"
+        assert all(stop), "an empty stop string would stop everything: the API refuses it"
         self._stop = stop
         self._held = ""
         self.stopped = False
@@ -36,12 +36,12 @@ class StopFilter:
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """The text has ended: return what was held back."""
+        """Return what was held back, now that the text has ended."""
         text, self._held = self._held, ""
         return text
 
     def _held_length(self, text: str) -> int:
-        """Return the length of the longest end of `text` that begins a stop string."""
+        """Return the length of the longest suffix of `text` that begins a stop string."""
         return max((_overlap(text, stop) for stop in self._stop), default=0)
 
 
@@ -51,10 +51,10 @@ def _overlap(text: str, stop: str) -> int:
 
 
 class Detokenizer:
-    """Token ids in, text out as soon as it is certain: whole characters, before the first stop string.
+    """Token ids in, text out as soon as it is certain: whole characters, up to the first stop string.
 
-    Invariant: all that `push` returned plus `flush` is the text of all tokens decoded at once, cut at the first stop
-    string. `stopped` turns true with the token that completes it; further tokens give nothing.
+    Invariant: everything `push` returns plus `flush` is the text of all tokens decoded at once, cut at the first stop
+    string. `stopped` becomes true with the token that completes it; further tokens give nothing.
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes], stop: tuple[str, ...] = ()) -> None:
@@ -76,5 +76,5 @@ class Detokenizer:
         return self._filter.push(text)
 
     def flush(self) -> str:
-        """The tokens have ended: return the rest. A character left incomplete becomes U+FFFD."""
+        """Return the rest, now that the tokens have ended. An incomplete character becomes U+FFFD."""
         return self._filter.push(self._utf8.decode(b"", final=True)) + self._filter.flush()

@@ -1,8 +1,7 @@
-"""The vocabulary: what a request is, what a replica looks like from outside, what a policy may ask for.
+"""The shared vocabulary: what a request is, what a replica looks like from outside, what a policy may ask for.
 
-Knows nothing but the standard library. Everything here is a frozen value: safe to share between threads, to log, and
-to compare in tests. Times are float seconds on the clock that was injected (see `clock.py`); a wall-clock time never
-appears here.
+Uses only the standard library. Everything here is a frozen value: safe to share between threads, to log, and to compare
+in tests. Times are float seconds on the injected clock (see `clock.py`), never wall-clock times.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-TokenIds = Sequence[int]  # a tuple where tokens are real; a `range` where a simulation needs only distinct ones
+TokenIds = Sequence[int]  # a tuple of real tokens; a `range` if a simulation only needs distinct ones
 
 
 class FinishReason(StrEnum):
@@ -19,12 +18,12 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # end-of-sequence token, or a stop string
     LENGTH = "length"  # max_tokens, the class's cap, or the context was reached
-    ABORT = "abort"  # the client left; nobody reads this
-    ERROR = "error"  # the engine could not go on
+    ABORT = "abort"  # the client left; no one reads this
+    ERROR = "error"  # the engine could not continue
 
 
 class Priority(IntEnum):
-    """Classes of service; lower is served earlier. See `engine.scheduler` for how waiting makes up for class."""
+    """Classes of service; lower is served first. See `engine.scheduler` for how waiting makes up for class."""
 
     INTERACTIVE = 0
     STANDARD = 1
@@ -64,7 +63,7 @@ class Request:
     session_key: str | None = None
     region: str | None = None
     resume_ids: TokenIds = ()  # tokens an earlier attempt already sent to the client: continue after them
-    feature: str = ""  # what asked: a part of a product, a sort of question; a label for routers and for the bill
+    feature: str = ""  # what asked: a part of a product, a kind of question; a label for routers and for the bill
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class TokenEvent:
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
-    cached_tokens: int = 0  # prompt tokens that the prefix cache held
+    cached_tokens: int = 0  # prompt tokens found in the prefix cache
     text: str | None = None
 
 
@@ -100,32 +99,32 @@ class ReplicaState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """What a policy may know about one replica. Possibly stale: `as_of_s` says when it was true."""
+    """What a policy may know about a replica. Possibly stale: `as_of_s` says when it was true."""
 
     replica_id: str
     state: ReplicaState = ReplicaState.READY
-    outstanding: int = 0  # requests this gateway has sent there and not seen finished: always fresh
+    outstanding: int = 0  # requests this gateway has sent there that have not finished: always fresh
     queue_depth: int = 0  # waiting inside the replica, as of the last probe
     running: int = 0
     kv_used_fraction: float = 0.0
     tokens_per_s: float = 0.0
     version: str = ""
     region: str = ""
-    weight: float = 1.0  # share of the traffic it should get, relative to the others: its speed, or its rollout stage
+    weight: float = 1.0  # relative share of the traffic it should get, for its speed or its rollout stage
     as_of_s: float = 0.0
-    steps: int = 0  # made by its engine since start: as long as this number grows, it does not hang
+    steps: int = 0  # its engine's steps since the start: while this grows, it does not hang
 
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
-    """A snapshot of all replicas: all that policies see of the world."""
+    """A snapshot of all replicas: everything that policies see of the world."""
 
     replicas: tuple[ReplicaView, ...] = ()
     as_of_s: float = 0.0
-    requests: int = 0  # that have come so far, whatever became of them; counted in the views of control loops only
+    requests: int = 0  # that have come so far, whatever their fate; counted only in views for control loops
 
     def ready(self) -> tuple[ReplicaView, ...]:
-        """Replicas that may be given new work."""
+        """Return the replicas that may get new work."""
         return tuple([r for r in self.replicas if r.state is ReplicaState.READY])  # a list first: this is a hot path
 
 
@@ -134,16 +133,17 @@ class FleetView:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Let `seconds` pass."""
+    """Wait for `seconds`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Run `request` on `replica_id`, passing its tokens to the client; answer with an `AttemptResult`.
+    """Run `request` on `replica_id`, passing its tokens to the client; the driver answers with an `AttemptResult`.
 
-    The driver cuts the attempt off, as a failure of it, when a limit passes. Limits count from its start.
+    When a limit passes, the driver cuts the attempt off, which counts as a failure. Limits count from the attempt's
+    start.
     """
 
     replica_id: str
@@ -155,12 +155,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Hedge:
-    """Run `first`; if it has brought no token `after_s` later, start `second()` beside it.
+    """Run `first`; if it has produced no token `after_s` later, start `second()` alongside it.
 
-    `second` is asked at that moment, so it sees the fleet as it is then; None means "no second one". The first to bring
-    a token wins, its tokens go to the client, the other is aborted. Answered with the deciding `AttemptResult`: the
-    winner's, or the last failure; the other one is in its `losers`. If `first` fails before it is hedged, that is the
-    answer: whether to try again is for the retry policy to say.
+    `second` is called at that moment, so it sees the fleet as it is then; None means "no second attempt". The first to
+    produce a token wins: its tokens go to the client, and the other is aborted. The answer is the deciding
+    `AttemptResult`, the winner's or the last failure; the other one is in its `losers`. If `first` fails before it is
+    hedged, that failure is the answer, and the retry policy decides whether to try again.
     """
 
     first: Send
@@ -173,17 +173,17 @@ Effect = Sleep | Send | Hedge
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """How one attempt ended. Times are the driver's clock."""
+    """How one attempt ended. Times are by the driver's clock."""
 
     replica_id: str
     finish_reason: FinishReason | None = None  # None: the attempt failed, or was aborted as the loser of a hedge
-    token_ids: TokenIds = ()  # what reached the client in this attempt
+    token_ids: TokenIds = ()  # what this attempt delivered to the client
     error: Exception | None = None
     started_s: float = 0.0
     first_token_s: float | None = None  # when the first token came
     ended_s: float = 0.0
     losers: tuple[AttemptResult, ...] = ()
-    cached_tokens: int = 0  # prompt tokens that the prefix cache held; known once a token has come
+    cached_tokens: int = 0  # prompt tokens found in the prefix cache, known once a token has come
 
     @property
     def ok(self) -> bool:
@@ -192,7 +192,7 @@ class AttemptResult:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one request ended, over all its attempts; the losers of hedges are in the attempts that beat them."""
+    """How one request ended, over all its attempts; losers of hedges are in the attempts that beat them."""
 
     request_id: str
     finish_reason: FinishReason | None = None
@@ -209,17 +209,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ScaleTo:
-    """Have `replicas` that are ready or starting; those that drain, or are down, do not count."""
+    """Have `replicas` ready or starting; draining ones and those that are down do not count."""
 
     replicas: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Send nothing new to `replica_id`; when what runs there has its answer, give the replica back."""
+    """Send nothing new to `replica_id`; once its running requests are answered, give the replica back."""
 
     replica_id: str
 
 
-Story = Generator[Effect, AttemptResult | None, Outcome]  # what `policies.dispatch` tells and a driver performs
+Story = Generator[Effect, AttemptResult | None, Outcome]  # what `policies.dispatch` returns and a driver performs
 Clock = Callable[[], float]  # seconds, monotonic; see `clock.py`

@@ -125,7 +125,7 @@ def test_a_venv_whose_python_is_gone_is_made_anew(root: Path, capsys: pytest.Cap
     made = setup_env.make_venv(root / ".venv")
 
     assert setup_env.probe(made)
-    assert "making it anew" in capsys.readouterr().out
+    assert "recreating it" in capsys.readouterr().out
 
 
 def test_a_working_venv_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

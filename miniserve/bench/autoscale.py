@@ -1,12 +1,13 @@
-"""Autoscalers on the same demand, against somebody who knew it: SLO, late requests, replica-hours, changes of mind.
+"""Autoscalers on the same demand, compared with an oracle: SLO, late requests, replica-hours, changes of direction.
 
-The fleet and the autoscalers are those of `data/scenarios/autoscale.toml`, one per variant; the demands are below. Each
-has a stretch that counts: of the days the second and later ones, so that a forecast has seen one. Replica-hours are of
-that stretch, as are the clairvoyant's (`planning.clairvoyant`).
+The fleet and the autoscalers are those of `data/scenarios/autoscale.toml`, one per variant; the demands are below. Only
+part of each counts: of the days, the second and later ones, so that a forecast has already seen one. Replica-hours
+cover that part, and so do the oracle's (`planning.clairvoyant`).
 
-`CAPACITY_PER_S` is measured: the highest steady rate at which so many replicas keep the SLO for 99 % of requests, by
-bisection with 20,000 requests per try (`capacity_per_s`); for 2 and 3 replicas, where seeds differ by 4 to 7 %, between
-what two gave. A full test holds the figures to the simulator. Two replicas are the least, for the autoscalers too.
+`CAPACITY_PER_S` is measured: for each number of replicas, the highest steady rate at which they keep the SLO for 99 %
+of requests, by bisection with 20,000 requests per try (`capacity_per_s`); for 2 and 3 replicas, where seeds differ by 4
+to 7 %, a value between the results of two seeds. A full test checks the figures against the simulator. The minimum is
+two replicas, for the autoscalers as well.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ FLAPPING_S = 600.0  # more than one change of direction within this time at stea
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Arrivals as a scenario file has them, for how long, and from when on they count."""
+    """Arrivals as written in a scenario file, how long they last, and from when on they count."""
 
     arrivals: str
     duration_s: float
@@ -51,7 +52,7 @@ class Demand:
 
 _DAY = "kind = 'diurnal', rate_per_s = 1.31, night_to_peak = 0.2, noise_cv = 0.15, noise_s = 300"
 DEMANDS: dict[str, Demand] = {
-    # 5x between night and peak, and every five minutes another factor of mean 1 and deviation 0.15
+    # 5x between night and peak, and every five minutes a new factor of mean 1 and deviation 0.15
     "days": Demand(f"{{ {_DAY} }}", 2 * DAY_S, DAY_S),
     "ramp": Demand("{ kind = 'piecewise', points = [[0, 0.5], [1200, 0.5], [3000, 2.5], [4800, 2.5]] }", 4800),
     "steep ramp": Demand("{ kind = 'piecewise', points = [[0, 0.5], [1200, 0.5], [1800, 2.5], [4800, 2.5]] }", 4800),
@@ -65,7 +66,7 @@ DEMANDS: dict[str, Demand] = {
 
 
 def bench_autoscale(demands: Sequence[str], seeds: Sequence[int], console: Console) -> dict[str, Any]:
-    """Return one row for each demand, autoscaler and seed; what lasts for days is run on the first seed only."""
+    """Return one row for each demand, autoscaler and seed; multi-day demands run only on the first seed."""
     todo = [
         (demand, variant, seed)
         for demand in demands
@@ -114,7 +115,7 @@ def scenario_of(demand: Demand, variant: str | None, *more: str) -> Scenario:
 
 
 def clairvoyant_hours(scenario: Scenario, seed: int, demand: Demand) -> float:
-    """Return the replica-hours of somebody who knew the rates, in the stretch that counts."""
+    """Return the replica-hours of an oracle that knows the rates, over the part that counts."""
     arrivals: Any = scenario.workload.arrivals
     rate_at = arrivals.rate_at
     if hasattr(arrivals, "pieces"):
@@ -148,7 +149,7 @@ def attainment_at(replicas: int, rate_per_s: float, requests: int, seed: int = 1
 
 
 def replica_hours(result: SimResult, from_s: float, to_s: float) -> float:
-    """Return what was paid for between two times: replicas that were starting, ready or draining."""
+    """Return the replica-hours paid for between two times: replicas that were starting, ready or draining."""
     sizes = [float(sum(each)) for each in zip(*(result.series[name][1] for name in _PAID), strict=True)]
     times = [*map(float, result.series["replicas"][0]), math.inf]
     stretches = zip(pairwise(times), sizes, strict=True)
@@ -156,7 +157,7 @@ def replica_hours(result: SimResult, from_s: float, to_s: float) -> float:
 
 
 def direction_changes(result: SimResult) -> list[float]:
-    """Return the times at which the number of replicas, ready or starting, began to go the other way."""
+    """Return the times at which the number of replicas, ready or starting, changed direction."""
     times, ready = result.series["replicas"]
     sizes = [a + b for a, b in zip(ready, result.series["replicas_starting"][1], strict=True)]
     steps = zip(times[1:], pairwise(sizes), strict=True)
@@ -165,12 +166,12 @@ def direction_changes(result: SimResult) -> list[float]:
 
 
 def most_within(times: Sequence[float], seconds: float) -> int:
-    """Return the most of `times` that lie within any stretch of `seconds`."""
+    """Return the largest number of `times` within any stretch of `seconds`."""
     return max((sum(begin <= time < begin + seconds for time in times) for begin in times), default=0)
 
 
 def autoscale_table(result: Mapping[str, Any]) -> Table:
-    table = Table(title="autoscalers on the same demand; 1.00 = the replica-hours of somebody who knew it")
+    table = Table(title="autoscalers on the same demand; 1.00 = the replica-hours of an oracle that knows it")
     for heading in ("demand", "autoscaler", "seed", "TTFT kept", "late", "replica-hours", "of clairvoyant", "turns"):
         table.add_column(heading, justify="left" if heading in ("demand", "autoscaler") else "right")
     for row in result["rows"]:

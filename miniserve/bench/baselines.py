@@ -1,6 +1,6 @@
-"""How it was done before: no KV cache, and static batching. Kept to be measured against, not to be served with.
+"""How it was done before: no KV cache, and static batching. Kept for comparison, not for serving.
 
-Both use the same model and weights as the engine, so a difference in a chapter's plot is the idea and nothing else.
+Both use the same model and weights as the engine, so a difference in a chapter's plot is due to the idea alone.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from miniserve.types import Request
 
 @torch.inference_mode()
 def generate_without_cache(model: Llama, request: Request) -> list[int]:
-    """Compute the whole text again for every token: work grows with the square of the length.
+    """Recompute the whole text for every token: work grows with the square of the length.
 
-    The keys and values of a step go into a pool of one block and are forgotten with it.
+    The keys and values of a step go into a one-block pool and are discarded with it.
     """
     config = model.config
     size = len(request.prompt_ids) + request.sampling.max_tokens
@@ -42,7 +42,7 @@ def generate_without_cache(model: Llama, request: Request) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class StaticResult:
-    """What static batching produced, and what it computed for nobody."""
+    """What static batching produced, and what it computed in vain."""
 
     outputs: dict[str, list[int]]
     steps: int
@@ -50,7 +50,7 @@ class StaticResult:
 
 
 def run_static(engine: Engine, requests: Seq[Request], batch_size: int) -> StaticResult:
-    """Serve `requests` in fixed groups: a group starts together, and its slots are held until its longest is done."""
+    """Serve `requests` in fixed groups: a group starts together, and holds its slots until its longest is done."""
     outputs: dict[str, list[int]] = {}
     first_step, wasted = engine.scheduler.counters.steps, 0
     eos_ids = engine.scheduler.eos_ids
@@ -69,7 +69,7 @@ def run_static(engine: Engine, requests: Seq[Request], batch_size: int) -> Stati
 
 
 def _useful(tokens: list[int], request: Request, eos_ids: frozenset[int]) -> list[int]:
-    """Cut what the request did not ask for."""
+    """Cut off what the request did not ask for."""
     tokens = tokens[: request.sampling.max_tokens]
     if request.sampling.ignore_eos:
         return tokens

@@ -4,8 +4,8 @@
                ──> what clients saw beyond them ──> overhead   }
     second run ──> what clients saw  <── compared with ──>  the same requests, simulated with both
 
-One replica, a process of its own, is asked over HTTP by the open-loop load generator. The second run differs from the
-first in seed, arrivals and lengths, and nothing is fitted on it. Both halves of the arithmetic are in `prediction`.
+One replica, in its own process, gets requests over HTTP from the open-loop load generator. The second run differs from
+the first in seed, arrivals and lengths, and nothing is fitted on it. The arithmetic for both is in `prediction`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from miniserve.types import Request
 from miniserve.workload import Arrivals, Constant, Poisson, Quantiles, Workload, conversation
 from miniserve.workload.lengths import CONVERSATION_OUTPUT, CONVERSATION_PROMPT
 
-CONCURRENCY = 1.5  # requests in progress on average, if none slowed another down: busy, and far from overload
-WARM_UP = 12  # requests, one after another; the second half says how long one takes alone
+CONCURRENCY = 1.5  # requests in progress on average, if none slowed another down: busy, but far from overload
+WARM_UP = 12  # requests, one after another; the second half shows how long one takes alone
 _RUN_BITS = 50  # more chats than a run has
 FIRST_SHARE = 3  # the first run has a third of the second's requests
-# Lengths that a CPU serves: the first run's have a wide spread, so that the fit sees many shapes of steps; the second's
-# are those of a published chat service, made shorter
+# Lengths that a CPU can serve: the first run's are widely spread, so that the fit sees many shapes of steps; the
+# second's are those of a published chat service, shortened
 FIRST_PROMPT = Quantiles(((0.0, 4), (0.5, 32), (1.0, 300)))
 FIRST_OUTPUT = Quantiles(((0.0, 2), (0.5, 16), (1.0, 80)))
 SECOND_PROMPT = replace(CONVERSATION_PROMPT, scale=0.05)
@@ -53,7 +53,7 @@ SECOND_OUTPUT = replace(CONVERSATION_OUTPUT, scale=0.1)
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """One run of the load generator, and what the engine did meanwhile."""
+    """One run of the load generator, and what the engine did during it."""
 
     outcomes: Outcomes
     steps: list[LoggedStep]
@@ -126,14 +126,14 @@ def _replica(folder: Path, quant: str, threads: int, log: Path) -> Iterator[tupl
 
 
 class _Bench:
-    """A running replica, and how to ask it."""
+    """A running replica, and ways to send it requests."""
 
     def __init__(self, url: str, server: psutil.Process, log: Path, progress: Progress, scale: float) -> None:
         self._url, self._server, self._log, self._progress, self._scale = url, server, log, progress, scale
         self._model = asyncio.run(first_model(url))
 
     def alone_s(self) -> float:
-        """Return how long a request of mean lengths takes that meets no other; warms up on the way."""
+        """Return how long a request of mean lengths takes by itself; this also warms the replica up."""
         prompt, output = self._lengths(SECOND_PROMPT, SECOND_OUTPUT)
         mean = Workload(Poisson(1.0), Constant(max(1, round(prompt.mean))), Constant(max(1, round(output.mean))))
         alone = [replace(request, arrived_s=0.0) for request in mean.requests(0, count=WARM_UP)]
@@ -173,7 +173,7 @@ class _Bench:
 
 
 def _renumbered(request: Request, run: int) -> Request:
-    """Give each run prompts of its own: the replica's cache knows those of the runs before."""
+    """Give each run its own prompts: the replica's cache knows those of earlier runs."""
     assert isinstance(request.prompt_ids, range)
     base = request.prompt_ids.start + (run << _RUN_BITS)
     return replace(request, prompt_ids=range(base, base + len(request.prompt_ids)))

@@ -1,8 +1,8 @@
 """The engine against `transformers.generate`: same weights, same prompts, same threads, taken in turns.
 
-Two questions. Equal lengths: what do packed weights and a paged cache give at 1, 4 and 16 streams? Unequal lengths:
-what does continuous batching give when a static batch must wait for its longest member? Only tokens that somebody
-asked for are counted.
+Two questions. Equal lengths: what do packed weights and a paged cache gain at 1, 4 and 16 streams? Unequal lengths:
+what does continuous batching gain when a static batch must wait for its longest member? Only requested tokens are
+counted.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def run_ours(engine: Engine, case: EngineCase) -> float:
 
 
 def run_transformers(model: Any, case: EngineCase) -> float:
-    """Return seconds of one static batch: everybody computes until the longest is done."""
+    """Return the seconds of one static batch: every row computes until the longest is done."""
     ids = torch.tensor(case.prompts)
     longest = max(case.lengths)
     start_s = time.perf_counter()
@@ -114,7 +114,7 @@ def bench_engine(folder: Path, threads: int, repeats: int, seed: int, console: C
 
 
 def _turns(cases: list[EngineCase], names: list[str], repeats: int) -> Iterator[tuple[EngineCase, str]]:
-    """A B C A B C ...: what drifts on the machine hits all alike."""
+    """Yield turns A B C A B C ..., so that drift on the machine affects all equally."""
     for case in cases:
         for _ in range(repeats):
             for name in names:

@@ -1,7 +1,7 @@
-"""What does each lever save? Alone, added to those before it, and taken out of the whole stack.
+"""What does each lever save? By itself, added to the ones before it, and removed from the whole stack.
 
-Three prices, because they differ: a lever that halves the cost of an idle machine saves nothing on a busy one, and two
-levers that save the same second do not save it twice. Every price is that of the smallest fleet that keeps the SLO.
+The three prices differ: a lever that halves the cost of an idle machine saves nothing on a busy one, and two levers
+that save the same second do not save it twice. Every price is that of the smallest fleet that keeps the SLO.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from miniserve.scenario.model import Scenario
 
 SCENARIO = Path(__file__).resolve().parents[2] / "data" / "scenarios" / "levers.toml"
 TARGET = 0.99  # share of requests within the SLO
-NOTHING = 0.01  # a saving below this share of the cost is called none
+NOTHING = 0.01  # a saving below this share of the cost counts as none
 
 
 @dataclass(frozen=True, slots=True)
 class LeverCase:
-    """Which levers are pulled, under a name."""
+    """A named set of levers to pull."""
 
     name: str
     chosen: tuple[Lever, ...]
 
 
 def cases(known: tuple[Lever, ...]) -> dict[str, list[LeverCase]]:
-    """Return what to price: nothing pulled, each alone, one more at a time, and all but one."""
+    """Return what to price: no lever, each alone, one more at a time, and all but one."""
     return {
         "base": [LeverCase("nothing pulled", ())],
         "alone": [LeverCase(lever.name, (lever,)) for lever in known],
@@ -61,7 +61,7 @@ def bench_levers(seed: int, console: Console, path: Path = SCENARIO) -> dict[str
     known = levers(assumptions)
     todo = [(kind, case) for kind, of_kind in cases(known).items() for case in of_kind]
     rows: dict[str, dict[str, Any]] = {kind: {} for kind, _ in todo}
-    priced: dict[tuple[str, ...], dict[str, Any]] = {}  # the first of the stack is alone, too
+    priced: dict[tuple[str, ...], dict[str, Any]] = {}  # the first of the stack also stands alone
     for kind, case in track(todo, "fleets", console=console):
         key = tuple(lever.name for lever in case.chosen)
         if key not in priced:
@@ -79,7 +79,7 @@ def bench_levers(seed: int, console: Console, path: Path = SCENARIO) -> dict[str
 
 
 def price(scenario: Scenario, seed: int, scores: Scores) -> dict[str, Any]:
-    """Return what the smallest fleet of `scenario` costs and does."""
+    """Return the cost and performance of the smallest fleet for `scenario`."""
     sized = smallest_fleet(scenario, seed, TARGET)
     ledger, outcomes = sized.result.ledger, sized.result.outcomes
     assert ledger is not None
@@ -100,7 +100,7 @@ def price(scenario: Scenario, seed: int, scores: Scores) -> dict[str, Any]:
 
 
 def fleet_of(sized: Sized) -> str:
-    """Say what the fleet is: `5 a100-80gb large + 1 l4 small`, with what is autoscaled or spot."""
+    """Describe the fleet: `5 a100-80gb large + 1 l4 small`, noting what is autoscaled or spot."""
     assert sized.scenario.fleet is not None
     parts = []
     for i, (group, count) in enumerate(zip(sized.scenario.fleet.replicas, sized.counts, strict=True)):
@@ -110,7 +110,7 @@ def fleet_of(sized: Sized) -> str:
 
 
 def findings(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Say what saved nothing, and that the savings of levers alone are no sum."""
+    """Return what saved nothing, and by how much the single levers' savings fail to add up."""
     base = rows["base"]["nothing pulled"]["usd"]
     alone = {name: 1 - row["usd"] / base for name, row in rows["alone"].items()}
     steps = [base, *(row["usd"] for row in rows["stacked"].values())]
@@ -160,8 +160,8 @@ def _caption(found: Mapping[str, Any]) -> str:
         return ", ".join(found[which]) or "none"
 
     return (
-        f"all together save {found['all_save']:.1%}; the savings of each alone add up to {found['sum_of_alone']:.0%}\n"
-        "fleets are whole machines: what saves less than one of them saves nothing\n"
+        f"together they save {found['all_save']:.1%}; the savings of each alone add up to {found['sum_of_alone']:.0%}\n"
+        "fleets are whole machines: a lever that saves less than one of them saves nothing\n"
         f"saves nothing alone: {names('saves_nothing_alone')}\n"
         f"saves nothing in the stack (without it the rest costs no more): {names('saves_nothing_in_the_stack')}"
     )

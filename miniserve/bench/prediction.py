@@ -1,8 +1,8 @@
-"""From a measured live run to a prediction of another: fit steps and overhead, simulate the same requests, compare.
+"""From a measured live run to a prediction for another: fit steps and overhead, simulate the same requests, compare.
 
-Knows no server: it takes the steps of an engine and what clients saw, as `bench.calibrate` measures them. What the live
-path adds to the engine's steps is part of the model: the pauses between steps are counted as the steps', and the way in
-and out as seconds per request and per token. The simulated engine is the real scheduler and block manager.
+Knows no server: it takes an engine's steps and what clients saw, as measured by `bench.calibrate`. What the live path
+adds to the engine's steps is part of the model: pauses between steps are counted into the steps, and the way in and out
+as seconds per request and per token. The simulated engine is the real scheduler and block manager.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Overhead:
     """What a client waits for beyond the engine's steps: HTTP, tokenizer, event loop, threads waking up."""
 
     request_s: float = 0.0
-    token_s: float = 0.0  # of each token after the first
+    token_s: float = 0.0  # for each token after the first
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A step with the pause after it, if the engine had more to do."""
+    """A step, including the pause after it if the engine had more to do."""
 
     decode_rows: int
     prefill_tokens: int
@@ -47,7 +47,7 @@ class _Turn:
 
 
 def step_turns(steps: Sequence[LoggedStep]) -> list[_Turn]:
-    """Return the steps, each as long as it kept the next one waiting."""
+    """Return the steps, each lasting until the next one could start."""
     nexts = [step.start_s for step in steps[1:]]
     return [
         _Turn(
@@ -62,9 +62,9 @@ def step_turns(steps: Sequence[LoggedStep]) -> list[_Turn]:
 
 
 def fit_steps(steps: Sequence[LoggedStep], notes: dict[str, Any]) -> StepTimeModel:
-    """Fit, then scale so that all steps together take as long as they did.
+    """Fit, then scale so that the total time of all steps is right.
 
-    The fit minimises relative errors, which do not see the rare slow step. Those behind it do.
+    The fit minimises relative errors, which overlook the rare slow step. Requests queued behind one do not.
     """
     measured = step_turns(steps)
     model = fit(measured, notes)
@@ -80,7 +80,7 @@ def fit_steps(steps: Sequence[LoggedStep], notes: dict[str, Any]) -> StepTimeMod
 
 
 def fit_overhead(live: Outcomes, model: StepTimeModel) -> Overhead:
-    """Return what clients of the first run waited for beyond what its simulation says, as medians; never negative."""
+    """Return how much longer clients of the first run waited than in its simulation, as medians; never negative."""
     ours, theirs = by_index(live), by_index(simulate_replica(live, model, Overhead()))
     request_s = max(0.0, float(np.median(ours.ttft_s - theirs.ttft_s)))
     later = ours.output_tokens - 1
@@ -90,7 +90,7 @@ def fit_overhead(live: Outcomes, model: StepTimeModel) -> Overhead:
 
 
 def simulate_replica(live: Outcomes, model: StepTimeModel, overhead: Overhead) -> Outcomes:
-    """Return what becomes of the requests of a live run in a simulated replica of the same settings."""
+    """Return the outcomes of a live run's requests in a simulated replica with the same settings."""
     env, log = simpy.Environment(), OutcomeLog()
     replica = SimReplica(env, "r", SchedulerConfig(), CacheConfig(), model, max_model_len=1 << 20)
 
@@ -121,7 +121,7 @@ def simulate_replica(live: Outcomes, model: StepTimeModel, overhead: Overhead) -
 
 
 def _requests(live: Outcomes) -> Iterator[Request]:
-    """Yield the requests in order of arrival, with the lengths that the server counted."""
+    """Yield the requests in order of arrival, with the lengths counted by the server."""
     ordered = by_index(live)
     rows = zip(ordered.index, ordered.arrived_s, ordered.prompt_tokens, ordered.output_tokens, strict=True)
     for index, arrived_s, prompt, output in rows:
@@ -141,7 +141,7 @@ def by_index(outcomes: Outcomes) -> Outcomes:
 
 
 def compare_predictions(live: Outcomes, model: StepTimeModel, overhead: Overhead) -> dict[str, Any]:
-    """Return each percentile as measured and as predicted, whether it is near enough, and the p99 with its interval."""
+    """Return each percentile as measured and predicted, whether it is close enough, and the p99 with its interval."""
     simulated = simulate_replica(live, model, overhead)
     return {
         "ttft": _percentiles(by_index(live).ttft_s, simulated.ttft_s),

@@ -1,11 +1,11 @@
-"""Where a step's time goes, beside what this machine could do at best.
+"""Where a step's time goes, compared with the best this machine could do.
 
-    products     matrix products with weights: at few rows they read weights, at many they multiply
+    products     matrix products with weights: with few rows they read weights, with many they multiply
     attention    storing keys and values, and attending
     rest         norms, rope, activations, planning, sampling, Python
 
-The limits are measured here too: bytes per second that all threads read from memory, and additions and multiplications
-per second of a large fp32 product. The ratio says what is left to gain, and where.
+The limits are measured as well: bytes per second that all threads together read from memory, and additions and
+multiplications per second in a large fp32 product. The ratio shows what is left to gain, and where.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class StageClock:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `function`, with its time booked on `part`."""
+        """Return `function`, with its time attributed to `part`."""
 
         def run(*args: Any) -> Any:
             start_s = time.perf_counter()
@@ -83,7 +83,7 @@ def bench_profile(folder: Path, threads: int, console: Console) -> dict[str, Any
 
 
 def watch_process(model: Llama, clock: StageClock) -> None:
-    """Book what `model` does from now on."""
+    """Time what `model` does from now on."""
 
     def products(linear: Linear) -> Linear:
         return clock.timed("products", linear)
@@ -126,7 +126,7 @@ def measure_case(engine: Engine, clock: StageClock, case: str) -> dict[str, floa
 
 
 def _requests(case: str) -> list[list[Request]]:
-    """Return requests that make `_REPEATS` steps of the case's shape; those of a list are served together."""
+    """Return requests that make `_REPEATS` steps of the case's shape; each list is served together."""
     size = CASES[case]
     if case.startswith("prefill"):
         return [[_request(f"{case} {i}", size, 1)] for i in range(_REPEATS)]
@@ -139,7 +139,7 @@ def _request(name: str, prompt_tokens: int, max_tokens: int) -> Request:
 
 
 def _against(limits: dict[str, float], model: Llama, quant: str, case: str, products_ms: float) -> dict[str, float]:
-    """Return how near the products come to the machine: to reading the weights once, and to its arithmetic."""
+    """Return how close the products come to the machine's limits: reading the weights once, and arithmetic."""
     config = model.config
     layer = config.hidden_size * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     layer += config.num_heads * config.head_dim * config.hidden_size + 3 * config.hidden_size * config.intermediate_size

@@ -1,7 +1,7 @@
-"""What each precision costs and what it loses, side by side: speed, memory, perplexity, agreement with fp32.
+"""What each precision costs and loses, side by side: speed, memory, perplexity, agreement with fp32.
 
-Every precision is measured in a process of its own, so that memory is its own and no packed copy of another one is in
-the caches. Perplexity is over `data/eval/prose.txt`, text of this project that no model was trained on.
+Every precision is measured in a separate process, so that it has its own memory and no packed copy of another is in the
+caches. Perplexity is measured on `data/eval/prose.txt`, this project's own text, which no model was trained on.
 """
 
 from __future__ import annotations

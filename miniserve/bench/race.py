@@ -1,9 +1,9 @@
-"""The race: one workload over HTTP against our engine, `transformers`, and vLLM where it is installed.
+"""The race: one workload over HTTP against our engine, `transformers`, and vLLM if it is installed.
 
-All servers are up at the same time and take turns, so what drifts on the machine hits all alike; one that is not being
-asked must be idle, and its CPU time in the others' windows is recorded as `foreign_cores`. One HTTP client serves all:
-`/v1/completions`, streaming, greedy, 64 words in and exactly 64 tokens out. Prompts are never repeated, so a prefix
-cache finds only what the case shares on purpose.
+All servers are up at the same time and take turns, so drift on the machine affects all equally. A server that is not
+being asked must be idle; its CPU time during the others' turns is recorded as `foreign_cores`. One HTTP client is used
+for all: `/v1/completions`, streaming, greedy, 64 words in and exactly 64 tokens out. Prompts are never repeated, so a
+prefix cache finds only what the case shares on purpose.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Server:
     process: psutil.Process
 
     def cpu_s(self) -> float:
-        """Return the CPU seconds that it and its children have used."""
+        """Return the CPU seconds used by it and its children."""
         family = [self.process, *self.process.children(recursive=True)]
         return sum(sum(member.cpu_times()[:2]) for member in family)
 
@@ -68,11 +68,11 @@ class Lap:
 
     tokens_per_s: float
     ttft_s: tuple[float, ...]  # one per stream
-    foreign_cores: float  # cores that the waiting servers were busy with
+    foreign_cores: float  # cores used by the waiting servers
 
 
 def competitors(folder: Path, vllm_bin: str | None) -> dict[str, list[str]]:
-    """Return the command of each server; `{port}` and `{threads}` are to be filled in."""
+    """Return the command of each server, with `{port}` and `{threads}` to be filled in."""
     ours = [sys.executable, "-m", "miniserve", "replica", "--offline", "--log-level", "error", "--model", str(folder)]
     ours += ["--served-name", "race", "--port", "{port}", "--threads", "{threads}", "--quant"]
     commands = {f"miniserve {quant}": [*ours, quant] for quant in ("fp16", "fp32", "int8")}
@@ -87,12 +87,12 @@ def competitors(folder: Path, vllm_bin: str | None) -> dict[str, list[str]]:
 def run_race(
     folder: Path, vllm_bin: str | None, threads: int, repeats: int, seed: int, console: Console
 ) -> dict[str, Any]:
-    """Start every competitor, run every case `repeats` times in turns, return medians and ratios.
+    """Start every competitor, run every case `repeats` times in turns, and return medians and ratios.
 
     Raises: SetupError when a server does not come up.
     """
     if vllm_bin and not Path(vllm_bin).is_file():
-        raise SetupError(f"VLLM_BIN={vllm_bin} is not a file; name the program `vllm` of an environment that has it")
+        raise SetupError(f"VLLM_BIN={vllm_bin} is not a file; give the `vllm` program of an environment that has it")
     with ExitStack() as stack, Progress(console=console) as progress:
         servers = [
             stack.enter_context(_running(name, command, threads))
@@ -150,7 +150,7 @@ def _wait_until_ready(name: str, url: str, process: subprocess.Popen[bytes]) -> 
     deadline_s = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
-            raise SetupError(f"{name} ended with exit code {process.returncode} before it was ready")
+            raise SetupError(f"{name} exited with code {process.returncode} before it was ready")
         try:
             if httpx.get(f"{url}/v1/models", timeout=5, trust_env=False).status_code == httpx.codes.OK:
                 return
@@ -166,7 +166,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=20)
     except subprocess.TimeoutExpired:
         process.kill()
-    for child in family:  # vLLM's engine is a process of its own
+    for child in family:  # vLLM's engine is a separate process
         if child.is_running():
             child.kill()
 
@@ -175,7 +175,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def prompts(case: str, rng: Random) -> list[str]:
-    """Return one prompt per stream. They begin differently, except where the case shares a prefix."""
+    """Return one prompt per stream. They begin differently, unless the case shares a prefix."""
     own = [_words(rng, PROMPT_WORDS) for _ in range(CASES[case])]
     return [f"{prefix} {text}" for prefix in [_words(rng, PREFIX_WORDS)] for text in own] if case == SHARED else own
 
@@ -196,7 +196,7 @@ async def _lap(server: Server, servers: Sequence[Server], case: str, rng: Random
 
 
 async def _until_idle(servers: Sequence[Server]) -> None:
-    """Wait for those that have just answered: some compute or spin on for seconds. What stays busy is in the record."""
+    """Wait for servers that have just answered: some keep computing or spinning for seconds. The rest is recorded."""
     deadline_s = time.monotonic() + IDLE_TIMEOUT_S
     busy_s = math.inf
     while busy_s > 0.02 and time.monotonic() < deadline_s:
@@ -224,7 +224,7 @@ async def _stream(client: httpx.AsyncClient, model: str, prompt: str) -> float:
     return first_s
 
 
-# --- what comes out ----------------------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------------------
 
 
 def _row(case: str, laps: dict[str, list[Lap]]) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _peer_version(vllm_bin: str | None) -> dict[str, str]:
 
 
 def race_table(result: dict[str, Any]) -> Table:
-    """One row per case, one column per server: tokens per second, and below it the median TTFT."""
+    """Return one row per case and one column per server: tokens per second, with the median TTFT below."""
     names = list(result["rows"][0]["tokens_per_s"])
     table = Table(
         title=f"{result['model']} over HTTP, {result['threads']} threads: tokens/s and TTFT p50 "

@@ -1,4 +1,4 @@
-"""Where a measurement came from: machine, versions, commit; and the file that keeps it."""
+"""The origin of a measurement (machine, versions, commit), and the file that stores it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("torch", "transformers", "numpy", "numba", "triton", "fastapi", "uv
 
 
 def environment() -> dict[str, Any]:
-    """Return what a reader needs to judge a figure. Names no path and no host."""
+    """Return what you need in order to judge a figure. Names no path and no host."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_name(),
@@ -46,7 +46,7 @@ def _commit() -> str | None:
 
 
 def save_record(what: str, result: dict[str, Any], folder: Path) -> Path:
-    """Write `<date>-<what>.json` with the environment beside the result; a second run on a day replaces the first."""
+    """Write `<date>-<what>.json` with the environment and the result; a second run that day replaces the first."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{datetime.now(UTC).date().isoformat()}-{what}.json"
     path.write_text(json.dumps({"what": what, "environment": environment(), "result": result}, indent=1) + "\n")

@@ -1,13 +1,13 @@
 """How fast is the simulator? One fixed scenario, run at several sizes with the prefix cache off and on.
 
-Eight replicas of a data-centre GPU with a model of 8 billion parameters (the step time is round figures of that kind,
-not a measurement), conversations of published lengths, power of two choices, the gateway's own bundle of policies.
-About half of a replica's capacity is asked for, which keeps some 17 sequences decoding in each.
+Eight replicas of a data-centre GPU with a model of 8 billion parameters (the step time uses round figures of that
+order, not a measurement), conversations of published lengths, power of two choices, the gateway's own bundle of
+policies. The load is about half of a replica's capacity, which keeps about 17 sequences decoding in each.
 
-Cost per request is what matters: it must not grow with the number of requests, nor may memory, beyond the columns in
-which outcomes are kept.
+What matters is the cost per request: it must not grow with the number of requests, and neither may memory, apart from
+the columns in which outcomes are kept.
 
-Machines become faster and slower within minutes. So small sizes run several times, half of them before the largest and
+Machines get faster and slower within minutes. So small sizes run several times, half of them before the largest and
 half after it, and the median counts.
 """
 
@@ -50,14 +50,14 @@ STEP_TIME = StepTimeModel(
     per_prefill_pair_s=1e-9,
 )
 SCHEDULER = SchedulerConfig(max_running=128, max_batch_tokens=2048)
-NUM_BLOCKS = 27_000  # 55 GB beside the weights
+NUM_BLOCKS = 27_000  # 55 GB, next to the weights
 _SHORT = 30_000  # requests: smaller sizes run several times in a row
 
 
 def bench_sim(sizes: Sequence[int], seed: int, console: Console) -> dict[str, Any]:
     """Return seconds, cost per request and memory at each size, with the prefix cache off and on."""
     runs = []
-    # Each run in a process of its own: the most memory a process has held never falls again.
+    # Each run has its own process: a process's peak memory never falls again.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
         for prefix_caching in (False, True):
             for requests in there_and_back(sizes):
@@ -68,14 +68,14 @@ def bench_sim(sizes: Sequence[int], seed: int, console: Console) -> dict[str, An
 
 
 def there_and_back(sizes: Sequence[int]) -> list[int]:
-    """Return the sizes in the order of their runs: up to the largest, which runs once, and down again."""
+    """Return the sizes in running order: up to the largest, which runs once, and down again."""
     *small, largest = sorted(sizes)
     up = [size for size in small for _ in range(max(1, _SHORT // size))]
     return [*up, largest, *reversed(up)]
 
 
 def _by_size(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return for each size its median cost, and how many times that of the smallest it is."""
+    """Return each size's median cost, and its ratio to that of the smallest."""
     costs: dict[tuple[bool, int], list[float]] = defaultdict(list)
     for run in runs:
         costs[_case(run)].append(run["us_per_request"])
@@ -98,7 +98,7 @@ def _case(row: dict[str, Any]) -> tuple[bool, int]:
 
 
 def measure(requests: int, prefix_caching: bool, seed: int) -> dict[str, Any]:
-    """Run the scenario once; return what it cost and, so that a reader sees it is no empty run, what came out."""
+    """Run the scenario once; return what it cost and, to show that it was no empty run, its results."""
     started_s, cpu_s = time.perf_counter(), time.process_time()
     log, fleet = simulate_once(requests, prefix_caching, seed)
     seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
@@ -123,7 +123,7 @@ def measure(requests: int, prefix_caching: bool, seed: int) -> dict[str, Any]:
 
 
 def simulate_once(requests: int, prefix_caching: bool, seed: int = 0) -> tuple[OutcomeLog, SimFleet]:
-    """Run the fixed scenario to its end."""
+    """Run the fixed scenario to the end."""
     env = simpy.Environment()
     fleet = SimFleet(env, seed=seed)
     policies = Policies(PowerOfTwo(seed=seed))
@@ -159,7 +159,7 @@ def _share(counters: Sequence[Any], part: str, whole: str) -> float:
 
 
 def _peak_memory_bytes() -> int:
-    """Return the most memory that this process has ever held."""
+    """Return this process's peak memory."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # exists on Unix only; Linux counts in KiB, macOS in bytes

@@ -1,6 +1,6 @@
-"""The running stack: how soon it answers, how fast a replica comes up, and whether memory stays flat.
+"""The running stack: how soon it answers, how fast a replica starts, and whether memory stays flat.
 
-Everything is measured from outside, on real processes started by the command line that a user types.
+Everything is measured from outside, on real processes started with the command line a user would type.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ MIB = 1 << 20
 
 
 def bench_start(folder: Path, repeats: int) -> dict[str, Any]:
-    """Time `miniserve --once`: from the start of the process to the first piece of the answer, and the pieces of that.
+    """Time `miniserve --once` from the start of the process to the first piece of the answer, and the parts of that.
 
-    The cache is warm: weights are converted, kernels compiled, files in the page cache (the first run is not counted).
+    The cache is warm: weights converted, kernels compiled, files in the page cache (the first run does not count).
     """
     first_token_s = [_time_once(folder) for _ in range(repeats + 1)][1:]
     replicas = [_time_replica(folder) for _ in range(repeats + 1)][1:]
@@ -56,7 +56,7 @@ def _time_once(folder: Path) -> float:
 
 
 def _time_replica(folder: Path) -> tuple[float, float]:
-    """Return (seconds from the start of a replica process until it says that it is ready, seconds of loading in it)."""
+    """Return (seconds from the start of a replica process until it reports ready, seconds of that spent loading)."""
     start_s = time.perf_counter()
     command = [sys.executable, "-m", "miniserve", "replica", "--port", "0", "--model", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -74,7 +74,7 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Resident memory after so many requests, in MiB."""
+    """Resident memory after `requests` requests, in MiB."""
 
     requests: int
     gateway_mib: float
@@ -121,7 +121,7 @@ async def bench_memory(folder: Path, requests: int, streams: int, console: Conso
 
 
 async def _request(client: httpx.AsyncClient, model: str, number: int) -> None:
-    """Half of them stream; prompts differ, so the KV pool and the prefix cache fill up."""
+    """Send one request. Half of them stream; prompts differ, so the KV pool and the prefix cache fill up."""
     prompt = f"{number}: " + "all the small boats on the old river " * (1 + number % 12)
     body = {"model": model, "prompt": prompt, "max_tokens": 8, "temperature": 0, "stream": number % 2 == 0}
     response = await client.post("/v1/completions", json=body)
@@ -134,7 +134,7 @@ def _sample(requests: int, gateway: psutil.Process, replica: psutil.Process) -> 
 
 @asynccontextmanager
 async def _stack(folder: Path) -> AsyncGenerator[tuple[str, psutil.Process], None]:
-    """Run `miniserve` as a user would, with one replica; yields its URL and the gateway's process."""
+    """Run `miniserve` as a user would, with one replica; yield its URL and the gateway's process."""
     with bind(0) as sock:
         port = sock.getsockname()[1]
     command = [sys.executable, "-m", "miniserve", "--model", str(folder), "--replicas", "1", "--port", str(port)]
@@ -145,7 +145,7 @@ async def _stack(folder: Path) -> AsyncGenerator[tuple[str, psutil.Process], Non
     try:
         line = (await process.stdout.readline()).decode()
         if not line.startswith("ready"):
-            raise RuntimeError(f"the stack did not come up: {line!r}")
+            raise RuntimeError(f"the stack did not start: {line!r}")
         yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
     finally:
         process.terminate()

@@ -1,4 +1,4 @@
-"""Measure steps of many shapes on this machine, fit the step-time model, and judge it on steps it has not seen."""
+"""Measure steps of many shapes on this machine, fit the step-time model, and test it on unseen steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bench_steps(
 
 
 def run_mix(engine: Engine, rng: Random, requests: int) -> list[StepRecord]:
-    """Serve a mix of prompt and answer lengths at a varying number of streams; return every step."""
+    """Serve a mix of prompt and answer lengths with a varying number of streams; return every step."""
     records: list[StepRecord] = []
     engine.on_step = records.append
     engine.scheduler.blocks.forget()

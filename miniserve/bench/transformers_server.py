@@ -2,9 +2,9 @@
 
     python -m miniserve.bench.transformers_server DIR PORT THREADS
 
-What a first server looks like: requests that wait are put into one static batch, padded to the longest, and computed
-until all have their tokens; whoever comes meanwhile waits for the next batch. Streams tokens in the shape of
-`/v1/completions`. Greedy, and always exactly `max_tokens` new tokens.
+What a first server looks like: waiting requests go into one static batch, padded to the longest, which is computed
+until all have their tokens; requests that arrive in the meantime wait for the next batch. Streams tokens in the format
+of `/v1/completions`. Greedy, with always exactly `max_tokens` new tokens.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Job:
 
 
 class TokenSink:
-    """The streamer that `generate` calls after each step: hands every job its token."""
+    """The streamer that `generate` calls after each step: it hands every job its token."""
 
     def __init__(self, jobs: list[Job], loop: asyncio.AbstractEventLoop) -> None:
         self._jobs, self._loop = jobs, loop
@@ -54,11 +54,11 @@ class TokenSink:
                 self._loop.call_soon_threadsafe(job.tokens.put_nowait, token)
 
     def end(self) -> None:
-        """Called by `generate` when it is done; every job knows by its count."""
+        """Called by `generate` when it is done; nothing to do, since every job counts its tokens."""
 
 
 class StaticBatchServer:
-    """Takes what waits, computes it to the end, takes what waits then."""
+    """Takes all waiting requests, computes them to the end, and repeats."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         from transformers import LlamaForCausalLM
@@ -72,7 +72,7 @@ class StaticBatchServer:
     async def serve(self) -> None:
         while True:
             jobs = [await self.waiting.get()]
-            await asyncio.sleep(0.01)  # those that came together are served together
+            await asyncio.sleep(0.01)  # requests that arrive together are served together
             while not self.waiting.empty() and len(jobs) < MAX_BATCH:
                 jobs.append(self.waiting.get_nowait())
             await asyncio.to_thread(self._generate, jobs, asyncio.get_running_loop())

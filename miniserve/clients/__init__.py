@@ -1,1 +1,1 @@
-"""Who speaks to a server from outside: the load generator, one question, a client's retry loop."""
+"""Code that talks to a server from outside: the load generator, a single question, a client's retry loop."""

@@ -1,6 +1,6 @@
 """Ask a running gateway one question over HTTP and print the answer as it comes (`miniserve --once`).
 
-Not a command of its own. Knows only the public API, like any client.
+Knows only the public API, like any client.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import httpx
 from miniserve.errors import UpstreamError
 from miniserve.sse import SSEDecoder
 
-TIMEOUT_S = 120.0  # between two pieces of the answer; a busy small machine may take long to reach the first
+TIMEOUT_S = 120.0  # between two pieces of the answer; on a busy small machine the first may take long
 
 
 async def ask_once(url: str, model: str, prompt: str, max_tokens: int, write: Callable[[str], None]) -> None:
     """Stream the answer to `prompt` through `write`.
 
-    Raises: UpstreamError with the gateway's message, or when the answer does not end properly.
+    Raises: UpstreamError with the gateway's message, or if the answer does not end properly.
     """
     body = {
         "model": model,

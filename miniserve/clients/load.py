@@ -1,12 +1,12 @@
-"""Open-loop load over HTTP: requests leave at their own times, whoever is still waiting for an answer.
+"""Open-loop load over HTTP: requests leave at their own times, even if earlier ones are still waiting for answers.
 
-A load generator that waits for answers before it sends more is slowed down by the very server that it measures, and
-reports a latency that nobody outside would see (coordinated omission). Here every request has an *intended* time, all
-latencies count from it, and how late requests really left is reported beside them.
+A load generator that waits for answers before sending more is slowed down by the very server it measures, and reports
+latencies that no real client would see (coordinated omission). Here every request has an *intended* time, all latencies
+count from it, and the real lateness of requests is reported as well.
 
-Speaks the completions API of any OpenAI-compatible server, streamed. Prompts are made of common words, about one token
-each; a follow-up's prompt begins with the words of the one before, so prefix caches see what they would see.
-Knows a URL and requests; which policies serve them is the other side's business.
+Uses the streaming completions API of any OpenAI-compatible server. Prompts are made of common words, about one token
+each; a follow-up's prompt begins with the words of the previous one, so prefix caches see realistic traffic.
+Knows a URL and requests, but not which policies serve them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from miniserve.observe.percentiles import percentiles
 from miniserve.sse import SSEDecoder
 from miniserve.types import Clock, Request, TokenIds
 
-CONNECT_TIMEOUT_S = 10.0  # of a connection; answers may take as long as their deadline allows
+CONNECT_TIMEOUT_S = 10.0  # for a connection; answers may take as long as their deadline allows
 _VOCABULARY = (
     "time year people way day man thing woman life child world school state family student group country problem hand "
     "part place case week company system program question work number night point home water room mother area money "
@@ -43,9 +43,10 @@ def prompt_text(prompt_ids: TokenIds) -> str:
 
 
 def _scattered(number: int) -> int:
-    """Return 64 bits that depend on all of `number`'s (the mixing steps of splitmix64).
+    """Return 64 bits that depend on all bits of `number` (the mixing steps of splitmix64).
 
-    A product alone will not do: unrelated chats begin at multiples of a power of two, and had only 65 beginnings.
+    A multiplication alone is not enough: unrelated chats begin at multiples of a power of two, and would share just 65
+    beginnings.
     """
     mixed = number & _64_BITS
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
@@ -55,16 +56,16 @@ def _scattered(number: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What the clients saw, times in seconds from the start. `lag_s`: how late each request left."""
+    """What the clients saw, with times in seconds from the start. `lag_s`: how late each request left."""
 
     outcomes: Outcomes
     lag_s: tuple[float, ...] = ()
-    reasons: Mapping[int, str] = field(default_factory=dict)  # the first message that came with each status
-    unanswered: int = 0  # sent, and still open when the run was broken off
+    reasons: Mapping[int, str] = field(default_factory=dict)  # the first message received with each status
+    unanswered: int = 0  # sent, but still open when the run was interrupted
     stopped: str | None = None
 
     def lag_line(self) -> str:
-        """Say how well the schedule was kept."""
+        """Describe how well the schedule was kept."""
         if not self.lag_s:
             return "nothing was sent"
         p50, p99, most = percentiles(self.lag_s, (50, 99, 100))
@@ -73,7 +74,7 @@ class LoadResult:
 
 
 class LoadRun:
-    """One run against one server. `run` sends and collects; cancelling it ends the run and keeps what is there."""
+    """One run against one server. `run` sends and collects; cancelling it ends the run and keeps the results so far."""
 
     def __init__(
         self, url: str, model: str, clock: Clock, *, api_key: str | None = None, on_progress: OnSent | None = None
@@ -94,7 +95,7 @@ class LoadRun:
         )
 
     async def run(self, requests: Iterable[Request]) -> LoadResult:
-        """Send every request at its time; return when all are answered, or at once when cancelled."""
+        """Send every request at its time; return once all are answered, or immediately if cancelled."""
         tasks: set[asyncio.Task[None]] = set()
         stopped = None
         async with self._client:
@@ -114,7 +115,7 @@ class LoadRun:
         self._started_s = self._clock()
         for index, request in enumerate(requests):
             wait_s = request.arrived_s - self._now_s()
-            await asyncio.sleep(max(0.0, wait_s))  # even when late: answers must be read, too
+            await asyncio.sleep(max(0.0, wait_s))  # even when late: answers must be read as well
             task = asyncio.create_task(self._ask(index, request), name=f"load {request.request_id}")
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -176,7 +177,7 @@ class LoadRun:
 
 @dataclass(slots=True)
 class _Answer:
-    """What has come of one answer. Until it has ended well, it is one that broke off."""
+    """One answer so far. Until it has ended properly it counts as broken off."""
 
     status: int = UpstreamError.status
     problem: str = "the answer broke off"
@@ -212,7 +213,7 @@ def _message(body: str | bytes) -> str:
 
 
 async def first_model(url: str, api_key: str | None = None) -> str:
-    """Return the name of the first model that the server at `url` offers. Raises: UpstreamError if it says none."""
+    """Return the name of the first model that the server at `url` offers. Raises: UpstreamError if there is none."""
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     base = url.rstrip("/").removesuffix("/v1")
     try:
@@ -221,6 +222,6 @@ async def first_model(url: str, api_key: str | None = None) -> str:
             answer.raise_for_status()
             return str(answer.json()["data"][0]["id"])
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UpstreamError(f"{base}/v1/models gives no answer ({type(error).__name__}: {error})") from None
+        raise UpstreamError(f"{base}/v1/models does not answer ({type(error).__name__}: {error})") from None
     except (ValueError, KeyError, IndexError, TypeError):
         raise UpstreamError(f"{base}/v1/models names no model") from None

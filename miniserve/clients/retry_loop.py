@@ -1,12 +1,13 @@
-"""A client's own loop: try, and try again as long as its policy and its budget allow.
+"""A client's retry loop: keep trying for as long as its policy and its budget allow.
 
     deposit ──> send ──ok──────────────────────────────────> answer
                  ^ │
-                 │ └─failed──> half read? ──> policy: how long? ──> budget: paid? ──no──> what came, and the error
+                 │ └─failed──> half read? ──> policy: how long? ──> budget: paid? ──no──> the words so far, and the
+                 error
                  └───────────────────────────sleep <──────────────────────────────yes──┘
 
-The gateway has a loop of its own (`dispatch`), which knows replicas. This one knows a service by its answers only. How
-a try is sent, how time is told and how one sleeps are given to it, so it runs under asyncio and in simulated time.
+The gateway has its own loop (`dispatch`), which knows replicas. This one knows a service only by its answers. Sending,
+the clock and sleeping are passed in, so it runs under asyncio and in simulated time.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from miniserve.types import Clock
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """How a try ended: the words that came, and what went wrong; without an error the answer is complete."""
+    """How a try ended: the words that came, and the error; without an error the answer is complete."""
 
     words: tuple[str, ...] = ()
     error: Exception | None = None
 
 
 SendOnce = Callable[[tuple[str, ...]], Awaitable[Try]]
-"""Makes one try. It is told the words that the reader has: a server that can resume goes on behind them."""
+"""Makes one try. It is given the words that the reader already has: a server that can resume continues after them."""
 
 
 async def persist(
@@ -41,9 +42,9 @@ async def persist(
     deadline_s: float | None = None,
     resume: bool = False,
 ) -> Try:
-    """Try until the answer is complete or no further try may be made; return all words that came, and the last error.
+    """Try until the answer is complete or no further try is allowed; return all words received, and the last error.
 
-    The first try is made at once, and paid for by nobody. `resume`: whether a broken answer can be continued.
+    The first try is made at once and costs nothing. `resume`: whether a broken answer can be continued.
     """
     budget.deposit(clock())
     words: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""`miniserve bench`: measure this machine, side by side with peers, and record what came out."""
+"""`miniserve bench`: measure this machine, side by side with peers, and record the results."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ PROSE = Path(__file__).parents[2] / "data" / "eval" / "prose.txt"
 WHAT = ("engine", "quant", "steps", "stack", "race", "profile", "sim", "calibrate", "autoscale", "levers")
 _WITHOUT_A_MODEL = {"sim", "autoscale", "levers"}
 SIM_REQUESTS = (10_000, 100_000, 1_000_000)
-_RECORDS = {"calibrate": "calibration"}  # what a record is called, where it is not called as its benchmark
+_RECORDS = {"calibrate": "calibration"}  # the names of records that differ from their benchmark's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
-    parser.add_argument("what", nargs="*", help=f"what to measure: {', '.join(WHAT)} (default: all of them)")
+    parser.add_argument("what", nargs="*", help=f"what to measure: {', '.join(WHAT)} (default: all)")
     parser.add_argument("--repeats", type=at_least_one, default=3, help="runs of each figure (default %(default)s)")
-    parser.add_argument("--threads", type=at_least_one, help="for engine and peers alike (default: all usable cores)")
-    parser.add_argument("--requests", type=at_least_one, default=1000, help="of stack and calibrate (%(default)s)")
+    parser.add_argument("--threads", type=at_least_one, help="for the engine and its peers (default: all usable cores)")
+    parser.add_argument(
+        "--requests", type=at_least_one, default=1000, help="for stack and calibrate (default %(default)s)"
+    )
     parser.add_argument(
         "--sim-requests",
         type=at_least_one,
@@ -36,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--out", type=Path, default=Path("data/results"), metavar="DIR", help="where the record goes (%(default)s)"
+        "--out",
+        type=Path,
+        default=Path("data/results"),
+        metavar="DIR",
+        help="where the record goes (default %(default)s)",
     )
 
 
@@ -51,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.models.store import resolve_model
 
     console = Console()
-    console.print("Quiet the machine first: another busy process makes small matrix products several times slower.")
+    console.print("Stop other work first: another busy process makes small matrix products several times slower.")
     chosen = args.what or WHAT
     folder = resolve_model(args.model, args.cache, offline=args.offline) if set(chosen) - _WITHOUT_A_MODEL else Path()
     for what in chosen:
@@ -105,7 +111,7 @@ def _race(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any
 
     vllm_bin = os.environ.get("VLLM_BIN")
     if not vllm_bin:
-        console.print("racing without vLLM: set VLLM_BIN to the program `vllm` of an environment that has it")
+        console.print("racing without vLLM: set VLLM_BIN to the `vllm` program of an environment that has it")
     result = run_race(folder, vllm_bin, _threads(args), args.repeats, args.seed, console)
     console.print(race_table(result))
     return result
@@ -140,7 +146,7 @@ def _sim(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]
 def _autoscale(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
     from miniserve.bench.autoscale import DEMANDS, autoscale_table, bench_autoscale
 
-    console.print("two days of demand for each autoscaler, and more: some 10 minutes on 2 cores ...")
+    console.print("two days of demand for each autoscaler, and more: about 10 minutes on 2 cores ...")
     result = bench_autoscale(list(DEMANDS), range(args.seed, args.seed + args.repeats), console)
     console.print(autoscale_table(result))
     return result

@@ -1,4 +1,4 @@
-"""A ledger as a person reads it: one table per dimension, and bars. The numbers are `observe.cost`'s."""
+"""A readable ledger: one table per dimension, and bar charts. The numbers come from `observe.cost`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MOST_BARS = 10
 
 
 def cost_table(ledger: Ledger, dimension: Dimension = "account") -> Table:
-    """Return the lines of one dimension, the most expensive first, and their sum. Money is USD."""
+    """Return the lines of one dimension, most expensive first, and their sum. Amounts are in USD."""
     caption = _caption(ledger) if dimension == "account" else None
     table = Table(title=f"cost in USD, by {dimension}", caption=caption, caption_justify="left")
     table.add_column(dimension, no_wrap=True)
-    idle = ("of it idle",) if dimension in ("model", "replica") else ()  # elsewhere idle time has a line of its own
+    idle = ("of which idle",) if dimension in ("model", "replica") else ()  # elsewhere idle time has its own line
     for heading in ("seconds", "cost", "share", *idle, "answers", "per 1,000", "per M tokens"):
         table.add_column(heading, justify="right")
     for line in (*ledger.by(dimension), ledger.total):
@@ -58,12 +58,12 @@ def _headline(ledger: Ledger) -> str:
 
 def _caption(ledger: Ledger) -> str:
     cached, worth = ledger.cached_tokens, ledger.cached_worth_usd
-    more = f"\n{cached:,} prompt tokens came from caches; to compute them would have cost about {worth:,.4f} USD"
+    more = f"\n{cached:,} prompt tokens came from caches; computing them would have cost about {worth:,.4f} USD"
     return _headline(ledger) + (more if cached else "")
 
 
 def _bars(ax: Axes, dimension: Dimension, lines: Sequence[LedgerLine]) -> None:
-    """Draw the most expensive names, what was idle in grey at the end of each bar."""
+    """Draw the most expensive names, with idle time in grey at the end of each bar."""
     shown = [line for line in lines if line.usd > 0][:_MOST_BARS][::-1]
     idle = [line.idle_usd for line in shown]
     work = [line.usd - line.idle_usd for line in shown]

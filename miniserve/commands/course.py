@@ -1,4 +1,4 @@
-"""`miniserve course`: make the notebooks (`build`), bring a learner's up to date (`update`), test checks (`mutate`)."""
+"""`miniserve course`: build the notebooks (`build`), update a learner's (`update`), test the checks (`mutate`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, module, about in (
-        ("build", build, "make the notebooks from their sources"),
-        ("mutate", mutate, "spoil solutions, and see whether the checks notice"),
-        ("update", update, "carry the answers of a notebook over to the chapter as it is now"),
+        ("build", build, "build the notebooks from their sources"),
+        ("mutate", mutate, "introduce mistakes into solutions, and see whether the checks notice"),
+        ("update", update, "carry a notebook's answers over to the current chapter"),
     ):
         one = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
         module.add_arguments(one)
@@ -22,6 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the action; its exit code is the command's."""
+    """Run the action and return its exit code."""
     code: int = args.run_action(args)
     return code

@@ -1,7 +1,8 @@
 """`miniserve` or `miniserve demo`: the whole stack on this machine, in one command.
 
-Replica processes, a gateway with OpenAI's API in front, and a live table. `--once` asks one question through all of it,
-prints the answer alone on stdout and ends. Ctrl-C drains; a second one, or one before the stack is up, stops at once.
+Replica processes, a gateway in front with OpenAI's API, and a live table. `--once` asks one question through the whole
+stack, prints only the answer on stdout, and exits. Ctrl-C drains; a second Ctrl-C, or one before the stack is up, stops
+at once.
 """
 
 from __future__ import annotations
@@ -43,25 +44,25 @@ log = logging.getLogger(__name__)
 DEFAULT_PORT = 8000
 FALLBACK_MODEL = "large"  # shipped in data/models
 REFRESH_S = 0.25
-LOG_EVERY_S = 10.0  # without a table: a line as often as this, and only when something has changed
+LOG_EVERY_S = 10.0  # without a table: how often a line is logged, if anything has changed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
-    parser.set_defaults(model=None)  # to tell "nothing said", where we may fall back, from "smollm2, please"
+    parser.set_defaults(model=None)  # to tell "not given", where we may fall back, from an explicit "smollm2"
     add_engine_options(parser)
     add_balancer_option(parser)
     parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
     parser.add_argument(
-        "--port", type=port, help=f"of the gateway, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
+        "--port", type=port, help=f"the gateway's, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
     )
     parser.add_argument("--once", metavar="PROMPT", help="print the answer to PROMPT and exit")
-    parser.add_argument("--max-tokens", type=at_least_one, default=256, help="with --once (default %(default)s)")
-    parser.add_argument("--no-table", action="store_true", help="log lines instead of the live table")
     parser.add_argument(
-        "--no-load", action="store_true", help="send no load (the demo does not send any of its own yet)"
+        "--max-tokens", type=at_least_one, default=256, help="of the answer with --once (default %(default)s)"
     )
+    parser.add_argument("--no-table", action="store_true", help="log lines instead of the live table")
+    parser.add_argument("--no-load", action="store_true", help="send no load (the demo does not send any yet)")
     add_drain_option(parser)
 
 
@@ -92,7 +93,7 @@ def _model_folder(args: argparse.Namespace) -> Path:
         return resolve_model(DEFAULT_MODEL, args.cache, offline=args.offline, report=say)
     except WeightsError as error:
         say(f"miniserve: {error}")
-        say(f"miniserve: going on with {FALLBACK_MODEL}, which comes with this project and knows little")
+        say(f"miniserve: continuing with {FALLBACK_MODEL}, which ships with this project and knows little")
         args.model = FALLBACK_MODEL
         return resolve_model(FALLBACK_MODEL, args.cache, offline=True)
 
@@ -110,7 +111,7 @@ def _check_memory(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _threads_per_replica(replicas: int) -> int:
-    """Give each replica its share of the cores: threads that outnumber free cores make small products 10x slower."""
+    """Give each replica its share of the cores: more threads than free cores make small products 10x slower."""
     from miniserve.machine import usable_cores
 
     return max(1, usable_cores() // replicas)
@@ -134,7 +135,7 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 
 
 async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, balancer: Balancer) -> int:
-    """Run until the work is done (its exit code) or a signal cuts it off (130)."""
+    """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
@@ -155,7 +156,7 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, bal
 
 
 async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
-    """Return when the work is to be broken off: at the first signal before the stack is up, later at the second."""
+    """Return when the work must be interrupted: at the first signal before the stack is up, later at the second."""
     await stop.first.wait()
     if up.is_set():
         await stop.second.wait()
@@ -194,7 +195,7 @@ async def _serve(
 
 
 def _tell_why_it_ended(showing: asyncio.Task[None]) -> None:
-    """The stack serves on without its table, but not in silence."""
+    """Log why the table ended; the stack goes on serving without it."""
     if not showing.cancelled() and (error := showing.exception()) is not None:
         log.error("the live table ended; requests are still served", exc_info=error)
 
@@ -218,7 +219,7 @@ def _stack(
     return running_stack(options, sock, replicas=args.replicas, replica_arguments=more)
 
 
-# --- what a person sees ------------------------------------------------------------------------------------------
+# --- output for people -------------------------------------------------------------------------------------------
 
 
 def _welcome(url: str, name: str, seconds: float) -> str:
@@ -233,7 +234,7 @@ def _welcome(url: str, name: str, seconds: float) -> str:
   for chunk in client.chat.completions.create(model="{name}", messages=messages, stream=True):
       print(chunk.choices[0].delta.content or "", end="", flush=True)
 
-It is open to every program on this machine (bound to loopback only) and ignores the keys that clients present.
+It is open to every program on this machine (bound to loopback only) and ignores any API keys that clients send.
 Ctrl-C drains and stops.
 """
 

@@ -1,7 +1,7 @@
-"""`miniserve doctor`: look at this machine and say, line by line, what will work and how to mend what will not.
+"""`miniserve doctor`: examine this machine and say, line by line, what will work and how to fix what will not.
 
-Each line begins with a word: `ok`, `note` (works, but worth knowing) or `missing`. The exit code is 1 only if something
-is missing that nothing works without. Looks and reports; changes nothing.
+Each line begins with `ok`, `note` (works, but worth knowing) or `missing`. The exit code is 1 only if something
+essential is missing. It reports and changes nothing.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ MIN_PYTHON = (3, 11)
 NEEDED_MEMORY_BYTES = 1_500_000_000  # one replica of smollm2 and the gateway
 NEEDED_DISK_BYTES = 800_000_000  # the download, the GGUF file and the fp32 folder of smollm2
 INSTALL = "python -m pip install -e ."
-PORTS = 4  # how many are looked at, from the first on
+PORTS = 4  # how many are checked, from the first one on
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. `mend` says what to do; `essential` makes a missing thing count for the exit code."""
+    """One line of the report. `fix` says what to do; if `essential`, a missing thing affects the exit code."""
 
     word: str  # ok | note | missing
     subject: str
     detail: str
-    mend: str = ""
+    fix: str = ""
     essential: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_cache_option(parser)
-    parser.add_argument("--port", type=port, default=8000, help="first port to look at (default %(default)s)")
+    parser.add_argument("--port", type=port, default=8000, help="first port to check (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
     for finding in examine(args.cache, args.port):
         failed |= finding.essential and finding.word == "missing"
         print(f"{finding.word:<8} {finding.subject:<10} {finding.detail}", flush=True)
-        if finding.mend:
-            print(f"{'':<8} {'':<10} -> {finding.mend}", flush=True)
+        if finding.fix:
+            print(f"{'':<8} {'':<10} -> {finding.fix}", flush=True)
     return 1 if failed else 0
 
 
 def examine(cache: Path, first_port: int) -> Iterator[Finding]:
-    """Yield the findings in the order in which they are worth mending."""
+    """Yield the findings in the order in which they are worth fixing."""
     yield check_python(sys.version_info[:3])
     yield check_cores()
     yield check_memory()
@@ -80,7 +80,7 @@ def check_python(version: tuple[int, ...]) -> Finding:
 
 
 def check_cores() -> Finding:
-    """Which CPU is this, and how much of it is ours?"""
+    """Which CPU is this, and how much of it may we use?"""
     mine, all_cores = usable_cores(), os.cpu_count() or 1
     text = f"{cpu_model()}, {mine} of {all_cores} cores usable"
     if mine < 2:
@@ -91,7 +91,7 @@ def check_cores() -> Finding:
 
 
 def cpu_model() -> str:
-    """Return the processor's name as its maker writes it, as far as the system tells."""
+    """Return the processor's own name, as far as the system reveals it."""
     try:
         if sys.platform == "darwin":
             command = ["sysctl", "-n", "machdep.cpu.brand_string"]
@@ -119,10 +119,10 @@ def check_memory() -> Finding:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Is torch there, which one, how many threads does it take, and does it see a GPU?"""
+    """Is torch installed, which version, how many threads does it use, and does it see a GPU?"""
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: a library of it cannot be loaded
+    except (ImportError, OSError) as error:  # OSError: one of its libraries cannot be loaded
         first_line = str(error).splitlines()[0]
         yield Finding("missing", "torch", f"cannot be imported: {first_line}", INSTALL, True)
         return
@@ -139,7 +139,7 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_triton(system: str, version_of: Callable[[str], str] = importlib.metadata.version) -> Finding:
-    """Can Triton kernels be run here, if only in the interpreter?"""
+    """Can Triton kernels run here, at least in the interpreter?"""
     if system != "linux":
         return Finding("note", "Triton", f"exists for Linux only (this is {system}); only the kernel labs need it")
     try:
@@ -151,7 +151,7 @@ def check_triton(system: str, version_of: Callable[[str], str] = importlib.metad
 
 
 def requirements() -> list[str]:
-    """Return this project's own requirements, as its installation records them ([] if it is not installed)."""
+    """Return this project's own requirements, as recorded by its installation ([] if it is not installed)."""
     try:
         return importlib.metadata.requires("miniserve") or []
     except importlib.metadata.PackageNotFoundError:
@@ -161,7 +161,7 @@ def requirements() -> list[str]:
 def check_packages(
     lines: Iterable[str], version_of: Callable[[str], str] = importlib.metadata.version
 ) -> Iterator[Finding]:
-    """Compare requirement lines with what is installed: absent ones, and exact pins that are not met."""
+    """Compare requirement lines with what is installed: missing packages, and exact pins that are not met."""
     extras: set[str] = set()
     absent: dict[str, list[str]] = {}  # extra ("" = needed always) -> packages
     for line in lines:
@@ -177,9 +177,9 @@ def check_packages(
         if pin and version.split("+")[0] != pin:
             yield Finding("note", name, f"is {version}, tested with {pin}", f'python -m pip install "{name}=={pin}"')
     if not extras:
-        yield Finding("note", "packages", "miniserve itself is not installed, so what it needs is not known", INSTALL)
+        yield Finding("note", "packages", "miniserve itself is not installed, so its requirements are unknown", INSTALL)
     elif "" not in absent:
-        yield Finding("ok", "packages", "all that miniserve needs are installed")
+        yield Finding("ok", "packages", "all that miniserve needs is installed")
     if complete := sorted(extras - absent.keys() - {""}):
         yield Finding("ok", "packages", f"optional, complete: {', '.join(f'[{extra}]' for extra in complete)}")
     for extra, names in absent.items():
@@ -203,7 +203,7 @@ def _parse_requirement(line: str) -> tuple[str, str, str]:
 
 
 def check_weights(cache: Path) -> Iterator[Finding]:
-    """Which models are in the cache, and are they whole?"""
+    """Which models are in the cache, and are they complete?"""
     from miniserve.models.store import NAMES, cached_models
 
     fetch = "python -m miniserve weights fetch"
@@ -224,7 +224,10 @@ def check_ports(ports: Iterable[int]) -> Finding:
         return Finding("ok", "ports", f"{ports[0]} to {ports[-1]} are free on 127.0.0.1")
     listed = ", ".join(map(str, taken))
     return Finding(
-        "note", "ports", f"in use on 127.0.0.1: {listed}", "stop what uses them, or choose others with --port"
+        "note",
+        "ports",
+        f"in use on 127.0.0.1: {listed}",
+        "stop the programs that use them, or choose others with --port",
     )
 
 

@@ -1,6 +1,6 @@
-"""`miniserve eval MODEL`: score a model on the evaluation sets, through the engine that serves it.
+"""`miniserve eval MODEL`: score a model on the evaluation sets, through the serving engine.
 
-The table goes to stdout, the progress bar to stderr. `--record` keeps the result with machine, versions and commit.
+The table goes to stdout, the progress bar to stderr. `--record` saves the result with machine, versions and commit.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ RESULTS_FOLDER = Path("data/results")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a name (small, large, large@2, ...) or a folder")
-    parser.add_argument("--items", type=at_least_one, metavar="N", help="of each difficulty (default: all 2,000)")
+    parser.add_argument("--items", type=at_least_one, metavar="N", help="items of each difficulty (default: all 2,000)")
     add_engine_options(parser)
-    parser.add_argument("--threads", type=at_least_one, default=1, help="of the engine (default %(default)s)")
-    parser.add_argument("--sets", type=Path, default=SETS_FOLDER, metavar="DIR", help="default: data/eval")
+    parser.add_argument("--threads", type=at_least_one, default=1, help="threads of the engine (default %(default)s)")
+    parser.add_argument(
+        "--sets", type=Path, default=SETS_FOLDER, metavar="DIR", help="the evaluation sets (default: data/eval)"
+    )
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS_FOLDER}/<date>-eval-<model>.json")
     parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, metavar="DIR", help="where --record writes")
-    parser.add_argument("--write-sets", action="store_true", help="make the evaluation sets again, from their seed")
+    parser.add_argument("--write-sets", action="store_true", help="remake the evaluation sets from their seed")
     add_cache_options(parser)
 
 

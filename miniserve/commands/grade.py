@@ -1,6 +1,7 @@
 """`miniserve grade DIR --out OUT`: grade the notebooks in a folder, and write the reports.
 
-Exit code 0 if everything was graded, whatever the marks; 2 if a submission could not be; 3 if grading itself failed.
+Exit code 0 if everything was graded, whatever the marks; 2 if at least one submission could not be graded; 3 if grading
+itself failed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="DIR/<learner>/<chapter>.ipynb")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="where the reports go")
-    parser.add_argument("--chapters", type=int, nargs="+", default=[], metavar="NN", help="default: those handed in")
-    parser.add_argument("--sandbox", choices=("auto", "bwrap", "none"), default="auto", help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=1, help="of the cases that are drawn (default %(default)s)")
-    parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="notebooks at a time (default 1)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: data/course/weights.toml")
-    parser.add_argument("--marks", type=Path, metavar="FILE", help="free_text.csv with its marks filled in")
-    parser.add_argument("--course", type=Path, metavar="DIR", help="chapters of another course than this one")
-    parser.add_argument("--questions", metavar="PACKAGE", help="its questions")
+    parser.add_argument(
+        "--chapters",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="NN",
+        help="chapters to grade (default: all that were handed in)",
+    )
+    parser.add_argument(
+        "--sandbox",
+        choices=("auto", "bwrap", "none"),
+        default="auto",
+        help="where submissions run (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed for drawing test cases (default %(default)s)")
+    parser.add_argument(
+        "--jobs", type=at_least_one, default=1, metavar="N", help="notebooks graded in parallel (default 1)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="weights of questions (default: data/course/weights.toml)"
+    )
+    parser.add_argument("--marks", type=Path, metavar="FILE", help="free_text.csv with the marks filled in")
+    parser.add_argument("--course", type=Path, metavar="DIR", help="chapters of another course")
+    parser.add_argument("--questions", metavar="PACKAGE", help="questions of another course")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +77,7 @@ def _order(args: argparse.Namespace) -> Order:
 
 
 def _tell(sheet: Sheet) -> None:
-    """Print one notebook's line, and what was not correct."""
+    """Print one notebook's line."""
     if sheet.handed.problem:
         print(f"{sheet.learner}  {sheet.handed.file}  unreadable: {sheet.handed.problem}", flush=True)
         return

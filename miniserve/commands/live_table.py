@@ -1,6 +1,6 @@
-"""A live table for a person at a terminal: each replica's state, and what clients of the gateway get.
+"""A live table for the terminal: each replica's state, and what the gateway's clients experience.
 
-Pure: numbers in, something that `rich` can draw out. Whoever has the numbers calls it again a few times a second.
+Pure: it turns numbers into something `rich` can draw. The caller redraws it a few times a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRow:
-    """One replica's line. `pid` None: no process now."""
+    """One replica's row. `pid` None: no process at the moment."""
 
     replica_id: str
     state: ReplicaState
@@ -38,7 +38,7 @@ class ReplicaRow:
 
 @dataclass(frozen=True, slots=True)
 class GatewayNumbers:
-    """What clients got lately. `ttft_s` is (p50, p99), None before the first answer."""
+    """What clients got recently. `ttft_s` is (p50, p99), or None before the first answer."""
 
     url: str
     requests: int
@@ -49,7 +49,7 @@ class GatewayNumbers:
 
 
 def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow]) -> RenderableType:
-    """Return the table and the gateway's line under it."""
+    """Return the table with the gateway's line below it."""
     table = Table(expand=False)
     table.add_column("replica")
     table.add_column("state")
@@ -70,7 +70,7 @@ def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow]) -> Rende
 
 
 def gateway_line(gateway: GatewayNumbers) -> str:
-    """Return the gateway's numbers as one line, for under the table or for a log."""
+    """Return the gateway's numbers as one line, for use below the table or in a log."""
     ttft = "-" if gateway.ttft_s is None else " / ".join(f"{seconds * 1000:.0f}" for seconds in gateway.ttft_s)
     return (
         f"gateway {gateway.url}: {gateway.requests} requests, {gateway.in_flight} in flight, {gateway.failed} failed, "

@@ -1,4 +1,4 @@
-"""`miniserve load`: send a scenario's demand to a running server, open-loop, and show what its clients saw."""
+"""`miniserve load`: send a scenario's demand to a running server, open-loop, and show what the clients saw."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from miniserve.clients.load import LoadResult, OnSent
     from miniserve.scenario import Scenario
 
-LATE_S = 0.05  # a schedule that is missed by more, at the 99th percentile, is worth a warning
+LATE_S = 0.05  # missing the schedule by more than this, at the 99th percentile, gives a warning
 EXAMPLES = """
 examples:
   miniserve load http://127.0.0.1:8000 --scenario data/scenarios/quickstart.toml --requests 60
   miniserve load http://127.0.0.1:8000 --scenario data/scenarios/quickstart.toml --set workload.arrivals.rate_per_s=1
 
-Of the scenario, demand and goals are used: [workload], [run], [slo], and the patience of [clients] (without their
-retries). Requests leave at their times whether or not earlier ones are answered. Ctrl-C stops and shows what has been
-answered so far.
+Only the scenario's demand and goals are used: [workload], [run], [slo], and the timeout of [clients] (without their
+retries). Requests leave at their scheduled times, whether or not earlier ones have been answered. Ctrl-C stops and
+shows the answers so far.
 """
 
 
@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("url", help="of an OpenAI-compatible server, such as http://127.0.0.1:8000")
-    parser.add_argument("--scenario", type=Path, required=True, metavar="FILE", help="data/scenarios has some")
+    parser.add_argument("url", help="an OpenAI-compatible server, such as http://127.0.0.1:8000")
+    parser.add_argument("--scenario", type=Path, required=True, metavar="FILE", help="see data/scenarios for examples")
     parser.add_argument("--variant", metavar="NAME", help="one of the scenario's variants")
-    parser.add_argument("--seed", type=int, help="the run's luck (default: the scenario's own)")
+    parser.add_argument("--seed", type=int, help="seed of the run (default: the scenario's own)")
     parser.add_argument("--requests", type=at_least_one, metavar="N", help="end after N requests")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change any key; repeatable"
@@ -79,7 +79,7 @@ def _remarks(result: LoadResult) -> list[str]:
 
     lines = [result.lag_line()]
     if result.lag_s and percentile(result.lag_s, 99) > LATE_S:
-        lines.append("that is late: this machine could not send on time, so the load was less even than asked for")
+        lines.append("that is late: this machine could not send on time, so the load was less even than requested")
     lines += [f"first {status}: {reason}" for status, reason in sorted(result.reasons.items())]
     if result.unanswered:
         lines.append(f"{result.unanswered} requests were still open and are not counted")

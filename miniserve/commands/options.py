@@ -1,4 +1,4 @@
-"""Options that several commands share: which model, and where its files are kept."""
+"""Options that several commands share: the model and its files, the engine, the balancer, the log."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=default_cache(),
         metavar="DIR",
-        help="where model files are (default: %(default)s)",
+        help="where model files are kept (default: %(default)s)",
     )
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Add --quant, --device, --attention."""
     parser.add_argument("--quant", default="fp16", choices=("fp32", "fp16", "int8"), help="weights in memory (fp16)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument(
         "--attention",
         default="auto",
@@ -71,7 +71,7 @@ def add_balancer_option(parser: argparse.ArgumentParser) -> None:
 
 
 def make_balancer(args: argparse.Namespace) -> Balancer:
-    """Return what --balancer names. Raises: SetupError if there is no such thing, or the user's file is not right."""
+    """Return the balancer that --balancer names. Raises: SetupError if it is unknown or the user's file is wrong."""
     from miniserve.plugins.load import is_plugin, load_object
     from miniserve.policies.routing.balancer import BALANCERS, Balancer
 
@@ -80,19 +80,20 @@ def make_balancer(args: argparse.Namespace) -> Balancer:
         made: Balancer = load_object(name, Balancer)
         return made
     if name not in BALANCERS:
-        raise SetupError(f"--balancer {name}: there are {', '.join(BALANCERS)}, or my_file.py:MyClass")
+        raise SetupError(f"--balancer {name}: choose one of {', '.join(BALANCERS)}, or my_file.py:MyClass")
     return BALANCERS[name]()
 
 
 def add_log_option(parser: argparse.ArgumentParser) -> None:
     """Add --log-level."""
     levels = ("debug", "info", "warning", "error")
-    parser.add_argument("--log-level", default="info", choices=levels, help="of the log on stderr (default info)")
+    parser.add_argument("--log-level", default="info", choices=levels, help="level of the log on stderr (default info)")
 
 
 def add_drain_option(parser: argparse.ArgumentParser) -> None:
     """Add --drain-timeout."""
-    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="seconds to finish what runs")
+    about = "seconds allowed to finish running requests (default %(default)g)"
+    parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help=about)
 
 
 def say(line: str) -> None:
@@ -101,13 +102,13 @@ def say(line: str) -> None:
 
 
 def log_to_stderr(level: str) -> None:
-    """Send the log to stderr, where it never mixes with what a program reads from stdout."""
+    """Send the log to stderr, where it never mixes with the output on stdout."""
     logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every probe
 
 
 def served_name(args: argparse.Namespace) -> str:
-    """Return the name that clients use: --served-name, or the model's own, without folders and extension."""
+    """Return the name that clients use: --served-name, or the model's own without folders and extension."""
     name: str = args.served_name or Path(args.model).name.removesuffix(".gguf")
     if not name:
         raise SetupError(f"--model {args.model} has no name of its own; give one with --served-name")
@@ -118,12 +119,12 @@ def port(text: str) -> int:
     """Parse a port number for argparse."""
     number = int(text)
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is between 0 and 65535, not {number}")
+        raise argparse.ArgumentTypeError(f"a port must be between 0 and 65535, not {number}")
     return number
 
 
 def check_outputs(plot: Path | None = None, out: Path | None = None) -> None:
-    """Raise SetupError, before anything runs, if a result could not be written in the end."""
+    """Raise SetupError, before anything runs, if a result could not be written at the end."""
     for path in (plot, out):
         if path is not None and not path.absolute().parent.is_dir():
             raise SetupError(f"{path}: the folder {path.absolute().parent} does not exist")

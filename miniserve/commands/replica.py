@@ -1,10 +1,10 @@
-"""`miniserve replica`: one engine behind HTTP, as a process of its own.
+"""`miniserve replica`: one engine behind HTTP, in its own process.
 
-On stdout exactly one line is printed, when requests can be sent:
+Exactly one line is printed on stdout, as soon as requests can be sent:
 
     {"ready": true, "port": 8001, "pid": 4711, "load_s": 3.2}
 
-Everything else goes to stderr. SIGTERM and SIGINT drain, a second one stops at once.
+Everything else goes to stderr. SIGTERM and SIGINT drain; a second one stops at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
     add_drain_option(parser)
-    parser.add_argument("--vllm-metrics", action="store_true", help="metrics under vLLM's names too, for other routers")
+    parser.add_argument("--vllm-metrics", action="store_true", help="add metrics under vLLM's names, for other routers")
     parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
     parser.add_argument("--die-with-parent", action="store_true", help="exit when stdin is closed")
 
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.processes.http_server import bind
     from miniserve.replica.step_log import step_log
 
-    sock = bind(args.port)  # a busy port is found out before anything is loaded
-    import miniserve.engine.engine  # noqa: F401 -- torch, seconds of its own: not part of loading the model
+    sock = bind(args.port)  # a busy port is noticed before anything is loaded
+    import miniserve.engine.engine  # noqa: F401 -- importing torch takes seconds that should not count as loading
 
     started_s = monotonic()
     engine, folder = load_replica(args)
@@ -72,17 +72,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _not_internal(record: logging.LogRecord) -> bool:
-    """A gateway probes twice a second, and logs what it serves itself: leave its requests out of our access log."""
+    """Keep a gateway's requests out of our access log: it probes twice a second, and logs what it serves itself."""
     return '"/internal/' not in record.getMessage()
 
 
 def die_with_parent() -> None:
-    """Exit when stdin ends: our parent holds its other end, so that means that it is gone, however it went."""
+    """Exit when stdin ends: our parent holds the other end, so its end means the parent is gone, however it died."""
 
     def wait() -> None:
         while os.read(0, 4096):
             pass
-        os._exit(1)  # nobody is left to hear an answer or to wait for us
+        os._exit(1)  # no one is left to receive an answer or to wait for us
 
     threading.Thread(target=wait, name="parent watch", daemon=True).start()
 
@@ -97,8 +97,9 @@ def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
     config = EngineConfig(threads=args.threads)
     device = best_device() if args.device == "auto" else args.device
-    # In a thread that ends: OpenMP gives each thread that computes a team of its own, and while this one's was there,
-    # idle, the engine thread's would wait asleep instead of spinning, which makes a decode step 1.5 times as long.
+    # Load in a thread that ends. OpenMP gives each computing thread its own team; while this thread's team stood idle,
+    # the
+    # engine thread's would sleep instead of spin between products, which makes a decode step 1.5 times as long.
     with ThreadPoolExecutor(1) as loader:
         loading = loader.submit(
             load_engine, folder, quant=args.quant, config=config, device=device, attention=args.attention

@@ -24,7 +24,7 @@ from miniserve.commands.options import (
 if TYPE_CHECKING:
     from miniserve.policies.routing.balancer import Balancer
 
-CONNECT_TIMEOUT_S = 10.0  # a replica that runs answers at once; one that is loading should be waited for elsewhere
+CONNECT_TIMEOUT_S = 10.0  # a running replica answers at once; wait for loading ones before you start the gateway
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_balancer_option(parser)
     add_log_option(parser)
     parser.add_argument(
-        "--replica", action="append", required=True, metavar="URL", dest="replicas", help="repeat for each replica"
+        "--replica",
+        action="append",
+        required=True,
+        metavar="URL",
+        dest="replicas",
+        help="address of a replica; repeat for each one",
     )
     parser.add_argument("--port", type=port, default=8000, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     add_drain_option(parser)

@@ -1,4 +1,4 @@
-"""`miniserve simulate`: run a scenario in virtual time; show what came out; compare policies on the same luck."""
+"""`miniserve simulate`: run a scenario in virtual time, show the results, compare policies on the same randomness."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from miniserve.toml.source import Setting
 
 COST_DIMENSIONS = ("account", "request-type", "model", "tenant", "feature", "replica")
-COMPARED_SEEDS = 5  # where policies are compared and nobody says how many
+COMPARED_SEEDS = 5  # when policies are compared and --seeds is not given
 EXAMPLES = """
 examples:
   miniserve simulate data/scenarios/quickstart.toml
@@ -31,8 +31,8 @@ examples:
   miniserve simulate data/scenarios/bursty.toml --cost
   miniserve simulate data/scenarios/retry_storm.toml --plot storm.png      (its variants, side by side)
 
-A comparison runs every case on the same seeds: same arrivals, lengths and faults, so what differs is the policy.
-Ctrl-C stops and shows what has been simulated so far.
+A comparison runs every case on the same seeds: arrivals, lengths and faults are the same, so only the policy differs.
+Ctrl-C stops and shows the results so far.
 """
 
 
@@ -40,17 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("scenario", type=Path, help="a scenario file; data/scenarios has some")
-    parser.add_argument("--seed", type=int, help="the run's luck (default: the scenario's own)")
+    parser.add_argument("scenario", type=Path, help="a scenario file; see data/scenarios for examples")
+    parser.add_argument("--seed", type=int, help="seed of the run (default: the scenario's own)")
     parser.add_argument(
         "--seeds",
         type=at_least_one,
         metavar="N",
-        help=f"run N seeds, from --seed on, and give intervals (default 1; {COMPARED_SEEDS} where cases are compared)",
+        help=f"run N seeds, from --seed on, and give intervals (default 1; {COMPARED_SEEDS} when comparing)",
     )
     parser.add_argument("--requests", type=at_least_one, metavar="N", help="end after N requests")
-    parser.add_argument("--balancer", metavar="NAME|FILE:CLASS", help="instead of the scenario's: p2c, my_file.py:Mine")
-    parser.add_argument("--autoscaler", metavar="NAME|FILE:CLASS", help="instead of the scenario's: my_file.py:Mine")
+    parser.add_argument("--balancer", metavar="NAME|FILE:CLASS", help="replace the scenario's: p2c, my_file.py:Mine")
+    parser.add_argument("--autoscaler", metavar="NAME|FILE:CLASS", help="replace the scenario's: my_file.py:Mine")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change any key; repeatable"
     )
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         choices=COST_DIMENSIONS,
         metavar="BY",
-        help=f"say what the money went into, by any of {', '.join(COST_DIMENSIONS)} (default: by all that differ); "
+        help=f"show where the money went, by any of {', '.join(COST_DIMENSIONS)} (default: all that differ); "
         "with --plot also as a figure, NAME-cost",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write figures (.png, .svg, .pdf)")
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything, run, show."""
+    """Check the arguments, run, and show the results."""
     from rich.console import Console
 
     from miniserve.sim.comparison import PolicyComparison
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
-    """Return the scenarios to run, by name; all of them checked."""
+    """Return the scenarios to run, by name, all of them checked."""
     from miniserve.scenario import load, variants
     from miniserve.toml.source import Setting
 
@@ -142,7 +142,7 @@ def _named(place: tuple[str, ...], name: str, option: str) -> Setting:
     from miniserve.toml.source import Setting
 
     file, colon, class_name = name.rpartition(":")
-    if colon and Path(file).is_file():  # seen from here, wherever the scenario is
+    if colon and Path(file).is_file():  # relative to the current folder, not to the scenario's
         name = f"{Path(file).absolute()}:{class_name}"
     return Setting(place, name, f"{option} {name}")
 
@@ -170,7 +170,7 @@ def _run(experiment: PolicyComparison) -> None:
 
 @contextmanager
 def _ctrl_c_stops(experiment: PolicyComparison) -> Iterator[None]:
-    """End the run between two events at the first Ctrl-C, so that nothing is half written; a second one is as usual."""
+    """At the first Ctrl-C end the run between two events, so nothing is half written; a second one acts as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are not ours
         return
@@ -193,10 +193,10 @@ def _show(experiment: PolicyComparison, console: Console, description: str) -> N
     if experiment.stopped is not None:
         console.print(f"stopped: {experiment.stopped}", markup=False, style="red")
     if not experiment.has_outcomes:
-        console.print("nothing was answered by then")
+        console.print("nothing had been answered by then")
         return
     if experiment.complete_seeds == 0 or (len(experiment.cases) == 1 and experiment.complete_seeds == 1):
-        for name, result in experiment.first.items():  # after a stop: what there is of each case
+        for name, result in experiment.first.items():  # after a stop: each case's results so far
             if len(experiment.cases) > 1:
                 console.print(f"{name}:", markup=False, emoji=False, style="bold")
             console.print(result.table())
@@ -209,7 +209,7 @@ def _show(experiment: PolicyComparison, console: Console, description: str) -> N
 
 
 def _show_costs(experiment: PolicyComparison, console: Console, args: argparse.Namespace) -> None:
-    """Print each case's ledger, and draw it where figures are wanted."""
+    """Print each case's ledger, and draw it if figures are requested."""
     from miniserve.commands.cost_report import cost_figure, cost_table
     from miniserve.observe import plots
     from miniserve.observe.cost import DIMENSIONS

@@ -1,7 +1,7 @@
-"""`miniserve train`: make the shipped models again, from their seeds, with a progress bar.
+"""`miniserve train`: remake the shipped models from their seeds, with a progress bar.
 
-Models are made in the order in which they build on one another. Ctrl-C keeps a checkpoint; `--resume` goes on from it,
-to the same weights, and skips what is already finished.
+Models are made in the order in which they build on one another. Ctrl-C keeps a checkpoint; `--resume` continues from
+it, reaches the same weights, and skips models that are already finished.
 """
 
 from __future__ import annotations
@@ -21,19 +21,27 @@ if TYPE_CHECKING:
 
     from miniserve.training.recipes import TrainingRecipe
 
-DEFAULT_THREADS = 2  # on more, the products of so narrow a model gain nothing
-LINE_EVERY = 100  # steps, where there is no terminal for a bar
+DEFAULT_THREADS = 2  # the products of such a narrow model gain nothing from more
+LINE_EVERY = 100  # steps, if there is no terminal for a progress bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="models to make (default: all of them, in order)")
-    parser.add_argument("--out", type=Path, default=SHIPPED_FOLDER, metavar="DIR", help="default: data/models")
-    parser.add_argument("--resume", action="store_true", help="go on after an interruption; skip finished models")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models to make (default: all, in order)")
     parser.add_argument(
-        "--minutes-scale", type=_scale, default=1.0, metavar="X", help="X times the steps (0.01 to try it out)"
+        "--out", type=Path, default=SHIPPED_FOLDER, metavar="DIR", help="where model folders go (default: data/models)"
     )
-    parser.add_argument("--threads", type=at_least_one, default=DEFAULT_THREADS, help="of torch (default %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="continue after an interruption; skip finished models")
+    parser.add_argument(
+        "--minutes-scale",
+        type=_scale,
+        default=1.0,
+        metavar="X",
+        help="multiply the number of steps by X (0.01 for a trial run)",
+    )
+    parser.add_argument(
+        "--threads", type=at_least_one, default=DEFAULT_THREADS, help="torch threads (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             for recipe in recipes:
                 _train(recipe, args, progress)
     except KeyboardInterrupt:
-        print("miniserve: stopped; the same command with --resume goes on from here", file=sys.stderr)
+        print("miniserve: stopped; run the same command with --resume to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -67,7 +75,7 @@ def _train(recipe: TrainingRecipe, args: argparse.Namespace, progress: Progress)
 
     task: Any = progress.add_task(recipe.name, total=recipe.steps, loss="")
     if args.resume and is_finished(recipe, args.out):
-        progress.update(task, completed=recipe.steps, loss="finished before")
+        progress.update(task, completed=recipe.steps, loss="already finished")
         return
 
     def on_step(step: int, loss: float) -> None:

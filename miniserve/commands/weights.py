@@ -1,4 +1,4 @@
-"""`miniserve weights`: fetch model files, list what the cache holds, check it byte for byte, say where it is.
+"""`miniserve weights`: fetch model files, list the cache, check it byte for byte, print where it is.
 
 Results go to stdout, progress to stderr, so that `cd $(miniserve weights path)` works.
 """
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do one action; 1 if `verify` found something wrong."""
+    """Run one action; return 1 if `verify` found a problem."""
     if args.action == "list":
         return _list(args.cache)
     if args.action == "verify":
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or DEFAULT_MODEL
     if args.action == "fetch" and name in NAMES:
         discard_if_damaged(name, args.cache, report=say)
-    offline = args.offline or args.action == "path"  # asking where a model is must not start a download
+    offline = args.offline or args.action == "path"  # `path` must not start a download
     print(resolve_model(name, args.cache, offline=offline, report=say))
     return 0
 
@@ -59,7 +59,7 @@ def _verify(name: str | None, cache: Path) -> int:
         raise WeightsError(f"{cache} holds no model; get one with `python -m miniserve weights fetch {DEFAULT_MODEL}`")
     problems = [problem for folder in folders for problem in _check(folder, cache)]
     for problem in problems:
-        print(f"damaged: {problem}; `python -m miniserve weights fetch NAME` makes a damaged model again")
+        print(f"damaged: {problem}; `python -m miniserve weights fetch NAME` remakes a damaged model")
     return 1 if problems else 0
 
 
@@ -72,8 +72,8 @@ def _cached_or_given(name: str, cache: Path) -> Path:
 
 def _check(folder: Path, cache: Path) -> list[str]:
     if folder.parent != model_folder(folder.name, cache).parent:
-        check_folder(folder)  # not ours: no hashes are recorded, so headers and shapes must do
-        print(f"ok  {folder} (whole; no recorded hashes to compare with)")
+        check_folder(folder)  # not from our cache: no recorded hashes, so check headers and shapes
+        print(f"ok  {folder} (complete; no recorded hashes to compare with)")
         return []
     problems = verify_model(folder)
     if not problems:

@@ -1,7 +1,7 @@
-"""A uvicorn server that lives inside somebody else's event loop and leaves the signals to them.
+"""A uvicorn server that runs inside an existing event loop and leaves signals to its owner.
 
-The port is bound before anything slow happens, so that a busy one is found out at once; it is listened on only when
-the application can answer.
+The port is bound before anything slow happens, so that a busy port is noticed at once; listening begins only when the
+application can answer.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import uvicorn
 
 from miniserve.errors import SetupError
 
-LOOPBACK = "127.0.0.1"  # everything that listens here listens only to this machine
-KEEP_ALIVE_S = 120.0  # longer than our own clients keep an idle connection: they must never find it just closed
+LOOPBACK = "127.0.0.1"  # all servers here listen only to this machine
+KEEP_ALIVE_S = 120.0  # longer than our own clients keep an idle connection, so they never find it just closed
 
 
 def bind(port: int) -> socket.socket:
-    """Return a loopback socket bound to `port` (0 = any). Raises: SetupError when it is taken, naming a free one."""
+    """Return a loopback socket bound to `port` (0 = any). Raises: SetupError if it is taken, naming a free one."""
     try:
         return _bound(port)
     except OSError as error:
@@ -55,7 +55,7 @@ def _is_free(port: int) -> bool:
 
 
 class HttpServer:
-    """`async with HttpServer(app, sock)`: serving inside the block; leaving it finishes what is being answered.
+    """`async with HttpServer(app, sock)`: serves inside the block; leaving it finishes the current answers.
 
     After `graceful_s` seconds, answers that are still being sent are cut off.
     """
@@ -71,7 +71,7 @@ class HttpServer:
                 log_level="warning",
                 access_log=False,
                 ws="none",
-                lifespan="off",  # what lives and dies with the server is whoever's `async with` it is in
+                lifespan="off",  # whoever enters `async with` manages the application's lifetime
                 timeout_keep_alive=int(KEEP_ALIVE_S),
                 timeout_graceful_shutdown=max(1, round(graceful_s)),
             )
@@ -94,13 +94,13 @@ class HttpServer:
             self._task.result()
         except OSError as error:  # bound by us, but another process listened first
             raise SetupError(_taken(self.port, error)) from None
-        raise SetupError(f"the HTTP server on port {self.port} stopped while starting")
+        raise SetupError(f"the HTTP server on port {self.port} stopped during its start")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.should_exit = True
-        self._server.force_exit = kind is not None  # leaving by an exception: do not wait for anybody
+        self._server.force_exit = kind is not None  # leaving by an exception: wait for no one
         await self._task
 
 
@@ -115,4 +115,4 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # the command that runs us knows what Ctrl-C means
+        yield  # the command that runs us handles Ctrl-C

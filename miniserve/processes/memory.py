@@ -1,6 +1,6 @@
-"""Will the replicas fit into memory? An estimate before anything is loaded, so that the answer is not a killed process.
+"""Will the replicas fit into memory? An estimate made before loading, so that the answer is not a killed process.
 
-Counts what one replica process holds: the weights, the KV pool when it is full, and Python with torch.
+Counts what one replica process holds: the weights, a full KV pool, and Python with torch.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from miniserve.models.model_config import ModelConfig
 
 RUNTIME_BYTES = 350 << 20  # Python, torch's libraries, buffers of a step: measured with the tiny model
 KV_ITEM_BYTES = 4  # the pool is fp32
-WEIGHTS_PER_FILE_BYTE = 1.4  # of an fp32 file, measured with SmolLM2: 1.4 as fp32, 1.25 as fp16, packed copies included
+WEIGHTS_PER_FILE_BYTE = 1.4  # of an fp32 file, measured with SmolLM2: 1.4 as fp32, 1.25 as fp16, with packed copies
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaNeed:
-    """What one replica takes, in bytes."""
+    """What one replica needs, in bytes."""
 
     weights: int
     kv_pool: int
@@ -38,7 +38,7 @@ def replica_need(weight_file_bytes: int, model: ModelConfig, cache: CacheConfig)
 
 
 def require_memory(need: ReplicaNeed, replicas: int, available_bytes: int | None) -> None:
-    """Raises: SetupError with the numbers when `replicas` of them do not fit; passes where the system does not say."""
+    """Raises: SetupError with the numbers if `replicas` of them do not fit. Passes if the system does not say."""
     if available_bytes is None or need.total * replicas <= available_bytes:
         return
     fit = available_bytes // need.total

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as an event that the program's own loop waits for: first drain, then stop at once."""
+"""Ctrl-C and SIGTERM as events that the program's own loop waits for: the first drains, the second stops at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """`first` is set by the first signal; a second one calls `at_once` (on the loop).
 
-    Plain `signal.signal`, which works on every platform; the handler only pokes the loop.
+    Uses plain `signal.signal`, which works on every platform; the handler only wakes the loop.
     """
 
     def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
@@ -25,7 +25,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[StopSignals]:
-        """Take the signals for the length of the block (main thread only)."""
+        """Handle the signals for the duration of the block (main thread only)."""
         before = [signal.signal(number, self._handle) for number in _STOP]
         try:
             yield self

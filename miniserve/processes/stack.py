@@ -1,11 +1,11 @@
-"""The whole stack as one block: replica processes, the fleet that knows them, and the gateway in front.
+"""The whole stack as one block: replica processes, the fleet that tracks them, and the gateway in front.
 
     async with running_stack(...) as stack:     everything is up; stack.url answers
         ...
-                                                everything is down, nothing is left behind
+                                                everything is down, and nothing is left behind
 
-Leaving the block in peace drains: the door shuts, what is being answered is finished, then the replicas stop. Leaving
-it by an exception stops at once.
+Leaving the block normally drains: new requests are refused, current answers are finished, then the replicas stop.
+Leaving it by an exception stops everything at once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.processes.http_server import HttpServer
 from miniserve.processes.supervisor import Supervisor
 
-DRAIN_TIMEOUT_S = 30.0  # the longest answer we wait for when told to stop
+DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """The model as its clients know it, what the gateway needs to read it, and who decides."""
+    """The model's name for clients, the files the gateway needs to read it, and the policies."""
 
     name: str
     folder: Path
@@ -46,7 +46,7 @@ class GatewayOptions:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A running gateway and what can be seen of it."""
+    """A running gateway and its visible parts."""
 
     url: str
     fleet: Fleet
@@ -56,7 +56,7 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A running gateway with replicas of its own."""
+    """A running gateway with its own replicas."""
 
     gateway: Gateway
     supervisor: Supervisor
@@ -82,9 +82,9 @@ async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.so
 async def running_stack(
     options: GatewayOptions, sock: socket.socket, *, replicas: int, replica_arguments: Sequence[str] = ()
 ) -> AsyncGenerator[Stack, None]:
-    """Start `replicas` processes and a gateway on `sock`; all are gone after the block.
+    """Start `replicas` processes and a gateway on `sock`; all of them are gone after the block.
 
-    `replica_arguments` are further options of `miniserve replica`. Raises: SetupError when something cannot start.
+    `replica_arguments` are further options for `miniserve replica`. Raises: SetupError if something cannot start.
     """
     async with Fleet(monotonic) as fleet:
         supervisor = Supervisor(
@@ -99,13 +99,13 @@ async def running_stack(
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:
-    """Return the command line of one replica that dies with us, on a port of its own choice."""
+    """Return the command line of a replica that dies with us, on a port it chooses itself."""
     model = ["--model", str(options.folder), "--served-name", options.name]
     return [sys.executable, "-m", "miniserve", "replica", "--port", "0", "--die-with-parent", *model, *more]
 
 
 class _Registrar:
-    """Tells the fleet what the supervisor sees."""
+    """Tells the fleet what the supervisor observes."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -118,7 +118,7 @@ class _Registrar:
 
 
 async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
-    """Put replicas that run elsewhere into the fleet. Raises: SetupError when none of them answers in time."""
+    """Add replicas that run elsewhere to the fleet. Raises: SetupError if none of them answers in time."""
     for i, url in enumerate(urls):
         await fleet.put(f"r{i}", RemoteReplica(url))
     try:
@@ -129,7 +129,7 @@ async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
 
 
 def _agreed_length(fleet: Fleet, name: str) -> int:
-    """Return the context that every replica has room for."""
+    """Return the context length that every replica has room for."""
     reports = [member.report for member in fleet.members() if member.report is not None]
     others = sorted({report.model for report in reports if report.model != name})
     if others:

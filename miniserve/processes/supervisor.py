@@ -1,9 +1,9 @@
-"""Replica processes: start them, restart the one that dies, drain and stop them; leave none behind.
+"""Replica processes: start them, restart any that dies, drain and stop them; leave none behind.
 
-Each process gets a session of its own, so that a terminal's Ctrl-C reaches only us and the replicas outlive it for as
-long as draining takes. Each holds the read end of a pipe that we never write to: if we die without a word, the pipe
-closes and it exits by itself. What a replica says is one JSON line on its stdout when it is ready; its stderr is
-logged, and its last lines are kept for the error that a failed start deserves.
+Each process gets its own session, so that a terminal's Ctrl-C reaches only us, and the replicas outlive it for as long
+as draining takes. Each holds the read end of a pipe that we never write to: if we die without warning, the pipe closes
+and the replica exits. A replica prints one JSON line on stdout when it is ready; its stderr is logged, and its last
+lines are kept for the error message if a start fails.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from miniserve.types import Clock
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 180.0  # importing torch and reading weights, on a slow disk, with both cores busy
+START_TIMEOUT_S = 180.0  # importing torch and reading weights on a slow disk, with both cores busy
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0  # doubling: a replica that dies at once must not burn a core by restarting
-STABLE_S = 30.0  # having lived so long, a replica starts again with the first backoff
+STABLE_S = 30.0  # after living this long, a replica restarts with the first backoff
 LINE_LIMIT = 1 << 20  # bytes; nothing we start writes a longer line
 STDERR_LINES = 8  # shown when a start fails: the end of a traceback
 
 
 class Listener(Protocol):
-    """Who wants to know that a replica came up or went down; `gateway.fleet` does, through its command."""
+    """Is told when a replica comes up or goes down; in `stack` that passes it on to the fleet."""
 
     async def up(self, replica_id: str, url: str) -> None: ...
     def down(self, replica_id: str) -> None: ...
@@ -42,7 +42,7 @@ class Listener(Protocol):
 
 @dataclass
 class Child:
-    """One replica's place, through all the processes that fill it."""
+    """One replica, across all the processes that run it in turn."""
 
     replica_id: str
     process: asyncio.subprocess.Process | None = None
@@ -57,7 +57,7 @@ class Child:
 class Supervisor:
     """`async with Supervisor(...)`: the replicas run inside the block, and none is left after it.
 
-    `command(replica_id)` is the argument list of one replica; the process must speak as `commands/replica.py` does.
+    `command` is the command line of a replica; the process must behave like `commands/replica.py`.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Supervisor:
     # --- one child's life ------------------------------------------------------------------------------------------
 
     async def _start(self, child: Child) -> None:
-        """Start a process and wait until it is ready. Raises: SetupError with its last words when it is not."""
+        """Start a process and wait until it is ready. Raises: SetupError with its last lines if it fails."""
         child.process = process = await _spawn(self._command)
         child.last_lines.clear()
         reader = self._spawn_task(_read_stderr(child, process), f"stderr of {child.replica_id}")
@@ -120,7 +120,7 @@ class Supervisor:
             raise
         if port is None:
             await process.wait()
-            await asyncio.wait({reader}, timeout=1.0)  # its last words may still be in the pipe
+            await asyncio.wait({reader}, timeout=1.0)  # its last lines may still be in the pipe
             raise SetupError(self._start_failure(child, f"exited with code {process.returncode} before it was ready"))
         await self._listener.up(child.replica_id, f"http://{LOOPBACK}:{port}")
 
@@ -129,7 +129,7 @@ class Supervisor:
         return f"replica {child.replica_id} {what}; it said: {said}"
 
     async def _watch(self, child: Child) -> None:
-        """Wait for the process to die, start another, for ever."""
+        """Wait for the process to die and start another, forever."""
         backoff_s = FIRST_BACKOFF_S
         while True:
             assert child.process is not None
@@ -144,13 +144,13 @@ class Supervisor:
             child.restarts += 1
             try:
                 await self._start(child)
-            except (SetupError, OSError) as error:  # OSError: the system cannot start one more process now
+            except (SetupError, OSError) as error:  # OSError: the system cannot start another process now
                 log.warning("%s", error)
 
     # --- stopping --------------------------------------------------------------------------------------------------
 
     async def _stop_all(self, grace_s: float) -> None:
-        """SIGTERM, wait up to `grace_s` for draining, SIGKILL what is left; even if we are cancelled meanwhile."""
+        """SIGTERM, wait up to `grace_s` for draining, SIGKILL what is left, even if we are cancelled."""
         try:
             await self._cancel_tasks("watch")
             await asyncio.gather(*(_terminate(child.process, grace_s) for child in self.children))
@@ -184,7 +184,7 @@ async def _spawn(command: Sequence[str]) -> asyncio.subprocess.Process:
 
 
 async def _ready_port(process: asyncio.subprocess.Process) -> int | None:
-    """Return the port from the ready line; None when stdout ends without one."""
+    """Return the port from the ready line; None if stdout ends without one."""
     assert process.stdout is not None
     async for line in process.stdout:
         with contextlib.suppress(ValueError, KeyError, TypeError):

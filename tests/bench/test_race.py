@@ -47,7 +47,7 @@ def test_a_vllm_that_is_not_there_is_said_before_anything_starts(tiny_folder: Pa
 
 def test_a_server_that_ends_at_once_is_named() -> None:
     with (
-        pytest.raises(SetupError, match="broken ended with exit code 3"),
+        pytest.raises(SetupError, match="broken exited with code 3"),
         race._running("broken", ["python3", "-c", "raise SystemExit(3)"], 1),
     ):
         pass

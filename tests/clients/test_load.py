@@ -200,7 +200,7 @@ def test_unrelated_chats_share_not_even_the_first_block_of_words() -> None:
 async def test_the_servers_model_is_found_or_its_absence_told() -> None:
     async with server(answer) as url:
         assert await first_model(url) == await first_model(url + "/v1") == "scripted"
-    with pytest.raises(UpstreamError, match="gives no answer"):
+    with pytest.raises(UpstreamError, match="does not answer"):
         await first_model(url)
 
 
@@ -244,7 +244,7 @@ async def test_the_command_says_when_nobody_is_there(scenario: Path, capsys: pyt
     async with server(answer) as url:
         pass
     assert await asyncio.to_thread(main, ["load", url, "--scenario", str(scenario)]) == 2
-    assert "/v1/models gives no answer" in capsys.readouterr().err
+    assert "/v1/models does not answer" in capsys.readouterr().err
 
 
 def test_the_command_refuses_a_bad_scenario_first(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -252,7 +252,7 @@ def test_without_network_and_cache_the_shipped_model_answers(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "Paris"
     assert "smollm2 is not in the cache" in done.stderr
-    assert "going on with large" in done.stderr
+    assert "continuing with large" in done.stderr
 
 
 def test_a_model_that_was_asked_for_by_name_is_not_replaced(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`miniserve doctor`: each line starts with a word, says how to mend, and only what is essential counts."""
+"""`miniserve doctor`: each line starts with a word, says how to fix, and only what is essential counts."""
 
 from __future__ import annotations
 
@@ -69,20 +69,20 @@ def test_an_old_python_is_essential() -> None:
     assert check_python((3, 11, 0)).word == "ok"
     old = check_python((3, 10, 9))
     assert (old.word, old.essential) == ("missing", True)
-    assert "3.11" in old.mend
+    assert "3.11" in old.fix
 
 
 def test_torch_that_cannot_be_imported_is_essential(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
     (finding,) = doctor.check_torch()
     assert (finding.word, finding.essential) == ("missing", True)
-    assert "pip install" in finding.mend
+    assert "pip install" in finding.fix
 
 
 def test_triton_is_for_linux_only() -> None:
     assert check_triton("linux", versions(triton="3.9.0")) == Finding("ok", "Triton", "3.9.0")
-    assert "[gpu]" in check_triton("linux", versions()).mend
-    assert check_triton("darwin").mend == ""
+    assert "[gpu]" in check_triton("linux", versions()).fix
+    assert check_triton("darwin").fix == ""
 
 
 def test_packages_absent_pinned_and_optional() -> None:
@@ -98,7 +98,7 @@ def test_packages_absent_pinned_and_optional() -> None:
     pin, complete, missing, absent = check_packages(lines, known)
     assert (pin.word, pin.subject) == ("note", "torch")
     assert "2.12.0+cpu" in pin.detail
-    assert '"torch==2.13.0"' in pin.mend
+    assert '"torch==2.13.0"' in pin.fix
     assert (missing.word, missing.essential, missing.detail) == ("missing", True, "not installed: safetensors")
     assert complete.detail == "optional, complete: [test]"
     assert (absent.word, absent.essential) == ("note", False)
@@ -119,7 +119,7 @@ def test_weights_whole_damaged_and_absent(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     damaged = next(check_weights(tmp_path))
     assert damaged.word == "note"
-    assert damaged.mend.endswith("weights fetch tiny")
+    assert damaged.fix.endswith("weights fetch tiny")
 
 
 def test_a_port_in_use_is_named() -> None:
