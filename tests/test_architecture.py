@@ -104,6 +104,7 @@ SHARED = {
     "measure": "what a benchmark does",
     "Floats": "a numpy array of floats, in the shape that each module states",
     "Report": "how progress is told while files are fetched",
+    "say": "how a program speaks to the person at its terminal; setup_env may import nothing",
     "pytest_addoption": "pytest's hook",
     "pytest_sessionfinish": "pytest's hook",
 }
