@@ -71,7 +71,7 @@ class Flag:
         off: Collection[str] = (),
         cohorts: Mapping[str, float] | None = None,
     ) -> None:
-        for what, value in {"everybody": share, **(cohorts or {})}.items():
+        for what, value in {"all users": share, **(cohorts or {})}.items():
             if not 0 <= value <= 1:
                 raise SetupError(f"flag {name!r}: the share of {what} ({value}) must lie between 0 and 1")
         if both := set(on) & set(off):

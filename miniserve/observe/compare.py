@@ -124,6 +124,7 @@ def compare(
     _check(runs, metrics)
     base, *others = runs
     everywhere = [m for m in metrics if all(m in run for policy in runs.values() for run in policy)]
+    # Bonferroni: each interval is stricter, so that all of them hold at once with `confidence`.
     alone = 1 - (1 - confidence) / max(1, len(everywhere) * len(others))
 
     def difference(metric: str, policy: str) -> Difference:

@@ -273,6 +273,7 @@ class BudgetMonitor:
     def _fires(self, alert: BurnAlert) -> bool:
         long, short = self._windows[alert.long_s], self._windows[alert.short_s]
         threshold = alert.threshold(self.objective)
+        # Both: the long window alone would go on firing after recovery, the short one alone would fire at every blip.
         return long.events >= self._min_events and long.bad_fraction > threshold and short.bad_fraction > threshold
 
     def _go_to(self, now_s: float) -> None:

@@ -212,7 +212,7 @@ class _Dispatch:
         balancer, request = self._policies.balancer, self._request
         chosen = ask_about(balancer, request, lambda: balancer.choose(request, candidates))
         if chosen is not None and all(view.replica_id != chosen for view in candidates):
-            names = ", ".join(view.replica_id for view in candidates) or "nobody"
+            names = ", ".join(view.replica_id for view in candidates) or "none"
             raise broken_promise(balancer, request, f"it chose {chosen!r}, but was offered {names}")
         return chosen
 

@@ -71,7 +71,7 @@ class HttpServer:
                 log_level="warning",
                 access_log=False,
                 ws="none",
-                lifespan="off",  # whoever enters `async with` manages the application's lifetime
+                lifespan="off",  # the code that enters `async with` manages the application's lifetime
                 timeout_keep_alive=int(KEEP_ALIVE_S),
                 timeout_graceful_shutdown=max(1, round(graceful_s)),
             )

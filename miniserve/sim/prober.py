@@ -30,7 +30,7 @@ class Prober:
 
     def watch(self, member: SimMember) -> None:
         """Probe now, and then after each interval."""
-        self.forget(member)
+        self.forget(member)  # a restarted member must not be probed by two loops
         self._probe(member)
         if not self.always_knows:
             member.stop_probing = every(self._env, self._interval_s, lambda _: self._probe(member))

@@ -93,7 +93,7 @@ def test_a_nameless_experiment_is_refused() -> None:
 
 
 def test_impossible_flags_are_refused() -> None:
-    with pytest.raises(SetupError, match=r"share of everybody \(1.5\)"):
+    with pytest.raises(SetupError, match=r"share of all users \(1.5\)"):
         Flag("summary", 1.5)
     with pytest.raises(SetupError, match=r"share of staff \(-1\)"):
         Flag("summary", cohorts={"staff": -1})
