@@ -1,6 +1,6 @@
 """Every tunable number, with its default and where the default comes from.
 
-Plain frozen dataclasses: an unknown key is an immediate TypeError. Environment variables are read only in `commands/`.
+Plain frozen dataclasses: an unknown key is an immediate TypeError. Nothing here reads the environment.
 """
 
 from __future__ import annotations
