@@ -98,7 +98,7 @@ def test_tables_and_bars(tmp_path: Path) -> None:
         console.print(cost_table(ledger(), dimension))
     text = console.export_text()
     assert text.count("biggest driver: output") == 1
-    assert "500 prompt tokens came from caches; to compute them would have cost about 0.5000 USD" in " ".join(
+    assert "500 prompt tokens came from caches; computing them would have cost about 0.5000 USD" in " ".join(
         text.split()
     )
     assert "(starting)" in text
