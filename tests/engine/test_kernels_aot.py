@@ -72,8 +72,8 @@ def test_a_spill_would_be_seen(tmp_path: Path) -> None:
     """The report of a kernel that is forced into too few registers: the assembler's log is really read."""
     skip_without_triton()
     program = (
-        "import torch; from dataclasses import replace; from miniserve.engine import aot\n"
-        "build = [b for b in aot.builds(aot.Shape(), torch.float16) if b.kernel.__name__ == 'attend_chunks'][0]\n"
+        "import torch; from dataclasses import replace; from miniserve.engine.kernels import aot\n"
+        "build = [b for b in aot.builds(aot.KernelShape(), torch.float16) if b.kernel.__name__ == 'attend_chunks'][0]\n"
         "usage = aot.compile_for(replace(build, options={**build.options, 'maxnreg': 32}), 80)\n"
         "print(usage.registers, usage.spill_store_bytes)"
     )
