@@ -81,8 +81,18 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
                     self._leave("the kernel died")
                 continue
             if message["parent_header"].get("msg_id") == msg_id:
-                return dict(message["content"])
+                content = dict(message["content"])
+                self._refuse_exit(content)
+                return content
         raise Empty
+
+    def _refuse_exit(self, content: dict[str, Any]) -> None:
+        """End a kernel that was told to exit: it would go after this reply, and the next cell would get the blame."""
+        payload = content.get("payload")
+        asked = [one for one in payload if isinstance(one, dict)] if isinstance(payload, list) else []
+        if any(one.get("source") == "ask_exit" and not one.get("keepkernel") for one in asked):
+            self.died = True
+            self._leave("it called exit() or quit()")
 
     def get_message(self, stream: str, timeout: float | None = None) -> dict[str, Any]:
         """Return the next message, with its output cut. Raises: Empty, KernelGone."""

@@ -15,21 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from miniserve.course.grade.cells import Handed
 from miniserve.course.grade.trusted import TrustedChapter
 from miniserve.course.notebook.source import chapter_number
 from miniserve.errors import SetupError
 
 FILE_LIMIT_BYTES = 100_000_000
-CELL_LIMIT_CHARACTERS = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """One code or text cell of a submission."""
-
-    id: str
-    is_code: bool
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +34,8 @@ class Submission:
     sha256: str = ""
     problem: str = ""
     notes: tuple[str, ...] = ()
+    drawn_for: str = ""  # whose numbers its questions draw; the learner's, if empty
+    others: tuple[str, ...] = ()  # learner ids whose numbers a wrong answer may have been worked out for
 
 
 def read_submissions(folder: Path, course: Mapping[int, TrustedChapter]) -> list[Submission]:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,15 +91,16 @@ class Grader:
         cells = judging.cells()
         limits = self._settings.limits_of(chapter)
         (folder / "notebook.ipynb").write_text(dumps(_notebook(cells)), encoding="utf-8")
-        (room.home / "learner_id.txt").write_text(handed.learner, encoding="utf-8")
-        given = {id_: q.given(handed.learner) for id_, q in chapter.questions.items() if isinstance(q, Number)}
-        (room.home / "given.json").write_text(json.dumps(given), encoding="utf-8")
+        (room.home / "learner_id.txt").write_text(handed.drawn_for or handed.learner, encoding="utf-8")
+        given = {id_: q.given(handed.drawn_for or handed.learner) for id_, q in chapter.questions.items() if isinstance(q, Number)}
+        (room.package / "given.json").write_text(json.dumps(given), encoding="utf-8")
         return {
             "cell_ids": [cell.id for cell in cells],
             "questions": chapter.module,
-            "judge": sorted(judging.open),
+            "ask_after": {cell.id: [id_ for id_ in cell.asks if id_ in judging.open] for cell in cells},
+            "others": handed.others,
             "answer_cells": {id_: cell.id for id_, cell in chapter.answer_cells.items()},
-            "learner": handed.learner,
+            "learner": handed.drawn_for or handed.learner,
             "seed": self._settings.seed,
             "command": kernel_command(room, self._settings.sandbox, cpu_s=limits.notebook_s),
             "environment": kernel_environment(room),
@@ -159,6 +160,7 @@ class Judging:
             (late[0], run.failed[late[0]], Status.TIMEOUT) if late else (run.blame, run.why, run.status)
         )
         questions = {cell.id: id_ for id_, cell in self.chapter.answer_cells.items()}
+        blame = self._guilty(blame) if status is Status.CRASHED else blame
         question = questions.get(blame) or blame.removeprefix("q")
         cell = self.chapter.answer_cells[question].id if question in self.chapter.questions else blame
         if question in self.open:
@@ -170,6 +172,14 @@ class Judging:
             self.left_out_notes.append(f"Cell {blame} was left out: {why}.")
         self.left_out.add(cell)
 
+    def _guilty(self, blame: str) -> str:
+        """Return the cell to blame: a given one ends no kernel, so what the learner ran last before it has done so."""
+        ids = [cell.id for cell in self.cells()]
+        if blame not in self.given or blame not in ids:
+            return blame
+        before = [cell.id for cell in self.cells()[: ids.index(blame)] if cell.own]
+        return before[-1] if before else blame
+
     def sheet(self, handed: Submission) -> Sheet:
         for id_ in sorted(self.open):
             if self.broken:
@@ -179,11 +189,16 @@ class Judging:
                     id_, Status.TIMEOUT, "no-end", "the time for the whole notebook was up"
                 )
         verdicts = {id_: self.verdicts[id_] for id_ in self.chapter.questions}
-        answers = {cell.id for cell in self.chapter.answer_cells.values()}
-        failed = [
-            f"Cell {id_} ended with {error.rstrip('.')}."
-            for id_, error in self.failed.items()
-            if id_ not in answers and SIGN not in error  # an experiment with the reference cannot run here
-        ]
-        notes = (*self.normal.notes, *self.left_out_notes, *failed)
-        return Sheet(handed, self.chapter.number, verdicts, self.texts, notes, self.broken)
+        notes = (*self.normal.notes, *self.left_out_notes, *self._failures(verdicts))
+        return Sheet(handed, self.chapter.number, verdicts, self.texts, notes, self.broken, self.normal.answers)
+
+    def _failures(self, verdicts: Mapping[str, Verdict]) -> list[str]:
+        """Return how cells of the learner's own failed, if that may explain a lost question.
+
+        The chapter's cells are no news: some need what only a full run has, such as the reference or a measurement.
+        """
+        if all(verdict.status in (Status.CORRECT, Status.NOTED, Status.NOT_TRIED) for verdict in verdicts.values()):
+            return []
+        own = {cell.id for cell in self.normal.cells if cell.own and not cell.question}
+        failed = {id_: error for id_, error in self.failed.items() if id_ in own and SIGN not in error}
+        return [f"Cell {id_} ended with {error.rstrip('.')}." for id_, error in failed.items()]
