@@ -7,13 +7,15 @@ cells with one id, one is the chapter's and the others are the learner's.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from miniserve.course.grade.cells import CELL_LIMIT_CHARACTERS, Handed, code_of, names, python, same_code
+from miniserve.course.grade.cells import CELL_LIMIT_CHARACTERS, Handed, code_of, names, same_code
 from miniserve.course.grade.trusted import TrustedChapter
-from miniserve.course.notebook.consistency import check_calls
+
+_CHECK = re.compile(r"""^[^#\n]*\.check\(\s*["'](\d+\.\d+)["']\s*,\s*(\w*)""", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,9 @@ def answers_in(cells: Sequence[Handed], chapter: TrustedChapter) -> dict[str, st
     }
 
 
-def questions_checked(text: str) -> set[str]:
-    """Return the questions that a cell checks, as `ch.check("6.1", ...)` or with another name for `ch`."""
-    return {id_ for id_, _ in check_calls(python(text))}
+def questions_checked(text: str) -> dict[str, str]:
+    """Return the questions that a cell checks, each with the name it gives: `ch.check("6.1", name)`."""
+    return dict(_CHECK.findall(text))
 
 
 def _claims(cells: Sequence[Handed], chapter: TrustedChapter) -> dict[str, list[int]]:
@@ -102,9 +104,7 @@ def _answer(cells: Sequence[Handed], places: list[int], text: str, check: int) -
     return (before or changed or places)[-1]
 
 
-def _binding(
-    cells: Sequence[Handed], name: str, taken: dict[int, str], chapter: TrustedChapter
-) -> Iterator[int]:
+def _binding(cells: Sequence[Handed], name: str, taken: dict[int, str], chapter: TrustedChapter) -> Iterator[int]:
     """Yield the places of cells without a place in the chapter that bind an answer's name."""
     ids = {cell.id for cell in chapter.cells}
     for place, cell in enumerate(cells):

@@ -26,7 +26,6 @@ from miniserve.course.grade.cells import (
 from miniserve.course.grade.signs import odd
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.trusted import TrustedChapter
-from miniserve.course.notebook.consistency import check_calls
 
 MOST_CHANCES = 4  # times that one question is asked in one run
 
@@ -147,7 +146,10 @@ def _decided(chapter: TrustedChapter, id_: str, answer: str | None, cells: tuple
     if same_code(answer, given.text) and not elsewhere:
         return Verdict(id_, Status.NOT_TRIED)
     if (magic := keeps_no_names(answer)) and not elsewhere:
-        seen, why = f"the answer's cell begins with {magic}", f"What runs under {magic} leaves no names in the notebook."
+        seen, why = (
+            f"the answer's cell begins with {magic}",
+            f"What runs under {magic} leaves no names in the notebook.",
+        )
         return Verdict(id_, Status.MISSING, Problem("no-names", seen, why, f"Delete {magic}, or write %%time instead."))
     if isinstance(question, Code) and (use := _forbidden(question, answer, cells)):
         why = "Here the library's own version does the work."
@@ -191,8 +193,8 @@ def _edited_checks(chapter: TrustedChapter, aligned: Sequence[Aligned]) -> list[
     edited = [id_ for id_, cell in theirs.items() if not (cell.is_code and same_code(cell.text, checks[id_]))]
     notes = [f"Check cells were edited ({', '.join(edited)}); the chapter's own checks count."] if edited else []
     for id_ in edited:
-        for question, checked in check_calls(python(theirs[id_].text)):
+        for question, checked in questions_checked(theirs[id_].text).items():
             asked = chapter.questions[question].name if question in chapter.questions else checked
-            if checked != asked:
+            if checked and checked != asked:
                 notes.append(f"{id_} was given {checked[:60]}; the answer that counts is called {asked}.")
     return notes

@@ -10,8 +10,6 @@ import ast
 import re
 from collections.abc import Collection, Iterator
 
-from miniserve.course.grade.cells import parse_cell, python
-
 _MODULES = {
     "ctypes": "calls functions of the operating system",
     "cffi": "calls functions of the operating system",
@@ -46,18 +44,37 @@ _TEXTS = {
     "keyctl": "uses the system's key rings",
     "solutions/": "names the folder of solutions",
 }
+_OTHER_PROGRAMS = {"%bash", "%sh", "%script", "%python", "%python3", "%system", "%sx", "%perl", "%ruby", "system", "sx"}
+_COMMAND = re.compile(r"\s*(?:[A-Za-z_][\w, ]*=\s*)?!+(.*)")  # also `files = !ls`
+_MAGIC = re.compile(r"\s*(?:[A-Za-z_][\w, ]*=\s*)?%(%?\w+)")
+_SHELL = re.compile(r"^([ \t]*)(?:[A-Za-z_][\w, ]*=\s*)?[!%?].*$", re.MULTILINE)  # a line that is no Python
+_TIMED = re.compile(r"^([ \t]*)%time[ \t]+(?=\S)", re.MULTILINE)
 _HARMLESS = re.compile(r"(?:python3? --version|pip|ls|pwd|date|free|df|nproc|lscpu|nvidia-smi|echo)\b[^|;&>`$]*")
 
 
 def odd(text: str, imported: Collection[str] = ()) -> list[str]:
-    """Return sentences that tell an instructor what to look at. `imported` are names that other cells import."""
-    tree = parse_cell(text)
-    if tree is None:
-        words = set(re.findall(r"[A-Za-z_]\w*", python(text)))
-        found = [(word, what) for word, what in {**_MODULES, **_NAMES}.items() if word in words]
-    else:
-        found = [sign for node in ast.walk(tree) for sign in _of(node, set(imported) | _imports(tree))]
+    """Return sentences that tell an instructor what to look at. `imported` are names that other cells import.
+
+    Whatever the text holds, this doesn't raise: of what can't be read, only the words are looked at.
+    """
+    found = list(_shell(text))
+    try:
+        tree = ast.parse(_SHELL.sub(r"\1pass", _TIMED.sub(r"\1", text)))
+        found += [sign for node in ast.walk(tree) for sign in _of(node, set(imported) | _imports(tree))]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        words = set(re.findall(r"[A-Za-z_]\w*", text))
+        found += [(word, what) for word, what in {**_MODULES, **_NAMES}.items() if word in words]
     return [f"{sign!r}: it {what}" for sign, what in dict.fromkeys(found)]
+
+
+def _shell(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the commands of a cell that run outside Python: `!rm x`, `files = !ls`, `%%bash`."""
+    for line in text.splitlines():
+        command = _COMMAND.match(line)
+        if command and not _HARMLESS.fullmatch(command[1].strip()):
+            yield f"!{command[1].strip()}"[:60], "runs a shell command"
+        if (magic := _MAGIC.match(line)) and magic[1] in _OTHER_PROGRAMS:
+            yield f"%{magic[1]}", "starts processes"
 
 
 def _imports(tree: ast.Module) -> set[str]:
@@ -104,10 +121,3 @@ def _call(node: ast.Call, imported: set[str]) -> Iterator[tuple[str, str]]:
     called, arguments = ast.unparse(node.func), node.args
     if called == "setattr" and arguments and isinstance(arguments[0], ast.Name) and arguments[0].id in imported:
         yield f"setattr({arguments[0].id}, ...)", "changes something that it imports"
-    if called in ("get_ipython().system", "get_ipython().getoutput") and arguments:
-        command = arguments[0].value if isinstance(arguments[0], ast.Constant) else ""
-        if not _HARMLESS.fullmatch(str(command).strip()):
-            yield f"!{command}"[:60], "runs a shell command"
-    if called == "get_ipython().run_cell_magic" and arguments and isinstance(arguments[0], ast.Constant):
-        if arguments[0].value in ("bash", "sh", "script", "python", "python3", "system", "sx", "!", "perl", "ruby"):
-            yield f"%%{arguments[0].value}", "starts processes"

@@ -60,13 +60,14 @@ class Grader:
         """End the running notebooks soon: their sheets then mean nothing."""
         self._stopped.set()
 
-    def grade(self, handed: Submission, chapter: TrustedChapter) -> Sheet:
-        """Return the sheet of one submission; whatever it contains, this never raises."""
+    def grade(self, handed: Submission, chapter: TrustedChapter, known: Mapping[str, Verdict] | None = None) -> Sheet:
+        """Return the sheet of one submission; whatever it contains, this never raises. `known` is not asked again."""
         if handed.problem:
             verdicts = {id_: Verdict(id_, Status.UNREADABLE) for id_ in chapter.questions}
             return Sheet(handed, chapter.number, verdicts, notes=(handed.problem, *handed.notes))
         normal = normalise(handed, chapter)
         judging = Judging(chapter, normal)
+        judging.verdicts |= known or {}
         until_s = time.monotonic() + MOST_RUNS_LONG * self._settings.limits_of(chapter).notebook_s
         while judging.open and judging.runs <= 2 * len(chapter.questions) + 2 and time.monotonic() < until_s:
             judging.take(self._run(handed, chapter, judging))
@@ -92,7 +93,11 @@ class Grader:
         limits = self._settings.limits_of(chapter)
         (folder / "notebook.ipynb").write_text(dumps(_notebook(cells)), encoding="utf-8")
         (room.home / "learner_id.txt").write_text(handed.drawn_for or handed.learner, encoding="utf-8")
-        given = {id_: q.given(handed.drawn_for or handed.learner) for id_, q in chapter.questions.items() if isinstance(q, Number)}
+        given = {
+            id_: q.given(handed.drawn_for or handed.learner)
+            for id_, q in chapter.questions.items()
+            if isinstance(q, Number)
+        }
         (room.package / "given.json").write_text(json.dumps(given), encoding="utf-8")
         return {
             "cell_ids": [cell.id for cell in cells],

@@ -1,8 +1,9 @@
 """The process that runs one notebook and judges it: `pytest --nbval-lax -p miniserve.course.grade.worker`.
 
-nbval executes the cells in an untrusted kernel. Behind each question's check comes an item that asks the kernel for JSON
-and judges here: what the learner saw is what counts, whatever cells further down do to the name. This process reports each event to the supervisor as it happens, as a line of JSON through a
-pipe; so the supervisor knows what was running if this process is killed. pytest's own count of failures means nothing.
+nbval executes the cells in an untrusted kernel. Where a question's check stands comes an item that asks the kernel for
+JSON and judges here: what the learner saw counts, whatever later cells do to the name. This process reports each event
+to the supervisor as it happens, as a line of JSON through a pipe; so the supervisor knows what was running if this
+process is killed. pytest's own count of failures means nothing.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def test_what_nbval_obeys_is_found(line: str) -> None:
     assert not list(find_comment_markers(NBVAL_COMMENT.sub("#", f"x = 1\n{line}\ny = 2")))
 
 
-@pytest.mark.parametrize("magic", ["%%time", "%%capture", "%%capture out", "%%prun -l 5", "\n%%time", "%%capture\n%%time"])
+@pytest.mark.parametrize(
+    "magic", ["%%time", "%%capture", "%%capture out", "%%prun -l 5", "\n%%time", "%%capture\n%%time"]
+)
 def test_names_under_a_magic_that_runs_the_cell_in_place_are_seen(magic: str) -> None:
     assert names(f"{magic}\nx = 1\ndef f(): ...").binds == {"x", "f"}
     assert keeps_no_names(f"{magic}\nx = 1") == ""
@@ -70,7 +72,9 @@ def test_a_line_that_is_timed_binds_its_names() -> None:
     assert names("%time x = f(1)\n%time g()\n%timeit y = 1").binds == {"x"}
 
 
-@pytest.mark.parametrize("magic", ["%%timeit", "%%timeit -n 1 -r 1", "%%bash", "%%writefile a.py", "%%capture\n%%timeit"])
+@pytest.mark.parametrize(
+    "magic", ["%%timeit", "%%timeit -n 1 -r 1", "%%bash", "%%writefile a.py", "%%capture\n%%timeit"]
+)
 def test_a_magic_that_keeps_no_names_is_named(magic: str) -> None:
     assert names(f"{magic}\nx = 1").binds == set()
     assert keeps_no_names(f"{magic}\nx = 1") == magic.split("\n")[-1].split()[0]

@@ -9,7 +9,8 @@ from course.grade import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.course.grade.marks import Mark, quoted, read_marks, read_weights, unquoted
+from miniserve.course.grade.marks import Mark, read_marks, read_weights
+from miniserve.course.grade.spreadsheet import quoted, unquoted
 from miniserve.course.grade.trusted import TrustedChapter, read_course
 from miniserve.errors import SetupError
 

@@ -72,7 +72,7 @@ def test_results_hold_all_and_only_one_line_is_the_moment(graded: Graded) -> Non
     whole = json.loads(one)
 
     assert [a for a, b in zip(one.splitlines(), other.splitlines(), strict=True) if a != b] == [' "graded_at": "now",']
-    assert whole["schema"] == 1
+    assert whole["schema"] == 2
     assert len(whole["chapters"]["90"]["sha256"]) == 64
     assert whole["submissions"][0]["questions"][0]["lines"] == ["90.1  CORRECT"]
 
