@@ -82,12 +82,12 @@ def _with_later_layers(
 
 
 def _right_for(question: Question, told: list[Json], learner: str, others: Sequence[str]) -> str:
-    """Return the first of `others` whose drawn numbers a wrong answer fits."""
+    """Return the first of `others` whose drawn numbers a wrong answer fits; many forget to set an id at all."""
     if not (isinstance(question, Number) and question.draw is not None and told):
         return ""
     own = question.given(learner)
     different = (one for one in others if question.given(one) != own)
-    return next((one for one in different if question.judge(Case(), told[0], one) is None), "")
+    return next((one or "no learner id" for one in different if question.judge(Case(), told[0], one) is None), "")
 
 
 def lends(question: Question, seed: int, learner: str) -> bool:

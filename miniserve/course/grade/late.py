@@ -100,7 +100,7 @@ def read_late_rule(path: Path | None) -> LateRule | None:
     if not isinstance(excused, list) or not all(isinstance(name, str) for name in excused):
         raise SetupError(f'{path}: excused is {excused!r}; it should be a list such as ["ann", "bob/6"]')
     return LateRule(
-        {int(key): _moment(path, f"due of {key}", value) for key, value in due.items()},
+        {int(key): _moment(path, value) for key, value in due.items()},
         _number(path, told, "percent_per_day", math.nan, 100),
         _number(path, told, "most_percent", 100.0, 100),
         60 * _number(path, told, "grace_minutes", 0.0, math.inf),
@@ -117,13 +117,13 @@ def _number(path: Path, told: Mapping[str, Any], key: str, default: float, most:
     return float(value)
 
 
-def _moment(path: Path, what: str, value: object) -> datetime:
+def _moment(path: Path, value: object) -> datetime:
     """Return a moment in time; one without a zone is in this machine's."""
     if isinstance(value, datetime):
         return value.astimezone()
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, 23, 59, 59).astimezone()  # the whole day still counts
-    raise SetupError(f"{path}: the {what} is {value!r}; it should be a time such as 2026-03-01T23:59:00+01:00")
+    raise SetupError(f"{path}: the time that is due is {value!r}; it should be such as 2026-03-01T23:59:00+01:00")
 
 
 def _times(path: Path) -> dict[tuple[str, int], datetime]:

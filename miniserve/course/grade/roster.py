@@ -41,8 +41,9 @@ class Person:
         first, last = self.row.get("first name", ""), self.row.get("last name") or self.row.get("surname", "")
         email = self.row.get("email address") or self.row.get("email", "")
         parts = [part.strip() for part in self.name.split(",")]
-        turned = " ".join(reversed(parts))  # Canvas: Lovelace, Ada, and a folder lovelaceada
-        said = (self.id, self.name, turned, f"{first} {last}", f"{last} {first}", email, email.partition("@")[0])
+        words = self.name.split()
+        turned = [" ".join(reversed(parts)), " ".join([*words[-1:], *words[:-1]])]  # Canvas's lovelaceada
+        said = (self.id, self.name, *turned, f"{first} {last}", f"{last} {first}", email, email.partition("@")[0])
         logins = (self.row.get(key, "") for key in ("sis login id", "username", "login"))
         return {key for key in map(_plain, (*said, *logins)) if key}
 

@@ -1,7 +1,8 @@
 """Finds answers of different learners that are the same, or nearly: a hint for a person to look at, never a verdict.
 
-Compares what was written, word by word: code without its comments, with every name of the learner's own as one word, so
-that renaming hides nothing; texts as runs of words. Short answers, and tables with one right answer, say nothing.
+Compares what was written, word by word: code without its comments, with all names as one word and all numbers as
+another, so that renaming hides nothing; texts as runs of words. Short answers, and tables with one right answer, say
+nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _COMMENT = re.compile(r"#[^\n]*|\"\"\".*?\"\"\"|'''.*?'''", re.DOTALL)
 _KEPT = {*keyword.kwlist, *dir(builtins)}
 _LEAST_WORDS = {"code": 40, "text": 15}
 _RUN = {"code": 5, "text": 3}  # words that are compared together
-_NEAR = {"code": 0.85, "text": 0.6}  # share of the runs that two answers have in common
+_NEAR = {"code": 0.8, "text": 0.6}  # share of the runs that two answers have in common
 _ONE_RIGHT_ANSWER = {"N", "T", "C"}
 
 
@@ -56,6 +57,8 @@ def _written(graded: Graded, chapter: int, id_: str, kind: str) -> Iterator[_Wri
 
 
 def _unnamed(word: str) -> str:
+    if word[:1].isdigit():
+        return "0"
     return word if word in _KEPT or not word.isidentifier() else "name"
 
 
