@@ -117,8 +117,9 @@ def free_text_csv(graded: Graded) -> str:
             if id_ not in sheet.texts and mark is None:
                 continue
             text = sheet.texts.get(id_, sheet.answers.get(id_, ""))
-            by_hand = isinstance(question, FreeText)
-            rubric, model = ("\n".join(question.rubric), question.model_answer) if by_hand else ("", "")
+            rubric, model = "", ""
+            if isinstance(question, FreeText):
+                rubric, model = "\n".join(question.rubric), question.model_answer
             marked = ["", "", ""]
             if mark is not None:
                 bonus = number(mark.bonus) if mark.bonus else ""
