@@ -75,9 +75,9 @@ class Books:
         marks, lost = fitting(self.marks, everyone, course)
         named = self.late.named if self.late is not None else set()
         strangers = [name for name in everyone if roster and name not in roster]
-        told = [f"{name} is not on the roster{meant(name, roster)}." for name in strangers]
+        told = [f"{name} is not on the roster{meant(name, roster)}" for name in strangers]
         unknown = sorted(named - {*everyone})
-        told += [f"The late rule names {name!r}, who is no learner{meant(name, everyone)}." for name in unknown]
+        told += [f"The late rule names {name!r}, who is no learner{meant(name, everyone)}" for name in unknown]
         return Graded(
             sheets,
             course,

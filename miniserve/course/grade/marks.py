@@ -108,13 +108,13 @@ def fitting(
     fit, problems = {}, []
     for (learner, id_), mark in marks.items():
         if learner not in learners:
-            problems.append(f"{mark.where}: there is no learner {learner!r}{meant(learner, learners)}.")
+            problems.append(f"{mark.where}: there is no learner {learner!r}{meant(learner, learners)}")
         elif id_ not in questions:
-            problems.append(f"{mark.where}: there is no question {id_!r}{meant(id_, questions)}.")
+            problems.append(f"{mark.where}: there is no question {id_!r}{meant(id_, questions)}")
         elif mark.title and unquoted(mark.title) != questions[id_].title:
             same = [other for other, question in questions.items() if question.title == unquoted(mark.title)]
-            hint = f"; did you mean {same[0]}?" if same else ""
-            problems.append(f"{mark.where}: question {id_} is not called {mark.title!r}{hint}.")
+            hint = f"; did you mean {same[0]}?" if same else "."
+            problems.append(f"{mark.where}: question {id_} is not called {mark.title!r}{hint}")
         else:
             fit[learner, id_] = mark
     return fit, problems
@@ -124,7 +124,7 @@ def meant(name: str, names: Collection[str]) -> str:
     """Return what somebody may have meant, as the end of a sentence."""
     same = [one for one in names if _loose(one) == _loose(name)]
     near = same or get_close_matches(name, list(names), 1, 0.75)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def _loose(name: str) -> str:

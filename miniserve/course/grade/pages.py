@@ -132,7 +132,8 @@ def _looks_at(sheet: Sheet) -> list[str]:
     for id_, verdict in sheet.verdicts.items():
         if verdict.right_for:
             notes.append(f"{id_} is wrong for {sheet.learner}'s numbers, but right for those of {verdict.right_for}.")
-    return [f"<strong>{_text(sheet.learner)}</strong>, {_text(sheet.handed.file)}: {_text(note)}" for note in notes]
+    told = "<br>".join(map(_text, notes))
+    return [f"<strong>{_text(sheet.learner)}</strong>, {_text(sheet.handed.file)}: {told}"] if notes else []
 
 
 def _list(lines: list[str]) -> str:

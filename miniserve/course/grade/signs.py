@@ -106,14 +106,14 @@ def _of(node: ast.AST, imported: set[str]) -> Iterator[tuple[str, str]]:
 
 def _attribute(node: ast.Attribute, imported: set[str]) -> Iterator[tuple[str, str]]:
     path = ast.unparse(node)
+    stored = isinstance(node.ctx, ast.Store | ast.Del) and path.partition(".")[0] in imported
     if path == "sys.modules":
         yield path, "changes or reads the table of loaded modules"
     elif path == "os.system":
         yield path, "starts processes"
     elif node.attr in _NAMES:
         yield node.attr, _NAMES[node.attr]
-    root = path.partition(".")[0]
-    if isinstance(node.ctx, ast.Store | ast.Del) and root in imported:
+    elif stored:
         yield path, "changes something that it imports"
 
 
