@@ -17,7 +17,7 @@ from miniserve.commands.options import at_least_one
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
-    from miniserve.course.grade.books import Order, Told
+    from miniserve.course.grade.books import OnSheet, Order
     from miniserve.course.grade.graded import Graded
     from miniserve.course.grade.sheet import Sheet
 
@@ -95,7 +95,7 @@ def _order(args: argparse.Namespace) -> Order:
     )
 
 
-def _progress() -> Told:
+def _progress() -> OnSheet:
     """Return what prints a line for each notebook as it is done, with the time that is left at this pace."""
     started_s = time.monotonic()
 

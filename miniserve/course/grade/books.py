@@ -14,7 +14,7 @@ from miniserve.course.grade.roster import read_roster
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.trusted import CHAPTERS, ROOT, Limits, TrustedChapter, read_course
 
-Told = Callable[[Sheet, int, int], None]  # a sheet, how many are done, and how many there are
+OnSheet = Callable[[Sheet, int, int], None]  # a sheet, how many are done, and how many there are
 
 
 def _silent(sheet: Sheet, done: int, of: int) -> None:
@@ -39,7 +39,7 @@ class Order:
     limits: Limits | None = None
     course_folder: Path = ROOT / "chapters"
     package: str = CHAPTERS
-    told: Told = field(default=_silent)  # called as soon as a sheet is ready
+    told: OnSheet = field(default=_silent)  # called as soon as a sheet is ready
 
 
 class Books:

@@ -112,7 +112,7 @@ def merged(old: Sheet, new: Sheet, asked: Collection[str]) -> Sheet:
     return replace(new, texts={**texts, **new.texts}, notes=tuple(dict.fromkeys((*old.notes, *new.notes))))
 
 
-def changes(earlier: Earlier, submissions: Sequence[Submission]) -> list[str]:
+def since_then(earlier: Earlier, submissions: Sequence[Submission]) -> list[str]:
     """Return what has been handed in since the earlier grading, as sentences."""
     before = {(sheet.learner, sheet.chapter): sheet.handed for sheet in earlier.sheets}
     told = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from miniserve.course.grade import sandbox
 from miniserve.course.grade.books import Books, Order
-from miniserve.course.grade.earlier import Again, Earlier, again, changes, merged, read_earlier
+from miniserve.course.grade.earlier import Again, Earlier, again, merged, read_earlier, since_then
 from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.handed_in import HandedIn, read_folder
 from miniserve.course.grade.pages import learner_page, page_name, report_page
@@ -93,7 +93,7 @@ class Grading:
         handed, notes = self.handed, list(self.handed.notes)
         if self.earlier is not None and self.again is not None:
             kept = [one for one in self.submissions if one.chapter and not self._asks(one)]
-            notes += changes(self.earlier, [one for one in kept if (one.learner, one.chapter) in self._old])
+            notes += since_then(self.earlier, [one for one in kept if (one.learner, one.chapter) in self._old])
         used = (self.sandbox, self.order.seed)
         return self.books.graded(sheets, self.course, *used, handed.files, handed.learners, notes)
 
@@ -138,7 +138,7 @@ def _reread(order: Order, out: Path) -> Graded:
         if n in course and course[n].sha256 != sha
     ]  # fmt: skip
     try:
-        notes += changes(earlier, read_folder(order.folder, books.everything, books.roster).submissions)
+        notes += since_then(earlier, read_folder(order.folder, books.everything, books.roster).submissions)
     except SetupError as error:
         notes.append(f"The submissions could not be compared: {error}.")
     learners = [books.roster.id_of(name) for name in earlier.learners]

@@ -90,9 +90,9 @@ def _right_for(question: Question, told: list[Json], learner: str, others: Seque
     return next((one or "no learner id" for one in different if question.judge(Case(), told[0], one) is None), "")
 
 
-def lends(question: Question, seed: int, learner: str) -> bool:
-    """Return whether asking the question sends pieces of the library into the kernel."""
-    asked = [case.asked for case in question.cases(seed, learner)] if isinstance(question, Code) else []
+def lends(question: Question) -> bool:
+    """Return whether asking the question brings the text of other answers into the kernel."""
+    asked = [case.asked for case in question.cases(1, "")] if isinstance(question, Code) else []
     return any(isinstance(one, dict) and bool(one.get("lent")) for one in asked)
 
 

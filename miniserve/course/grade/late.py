@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from miniserve.course.grade.spreadsheet import read_table, unquoted
+from miniserve.course.grade.spreadsheet import read_spreadsheet, unquoted
 from miniserve.errors import SetupError
 
 DAY_S = 86_400.0
@@ -128,7 +128,7 @@ def _moment(path: Path, value: object) -> datetime:
 
 def _times(path: Path) -> dict[tuple[str, int], datetime]:
     times = {}
-    for line, row in read_table(path):
+    for line, row in read_spreadsheet(path):
         chapter = row.get("chapter", "").strip() or "0"
         try:
             times[unquoted(row["learner"]), int(chapter)] = datetime.fromisoformat(row["time"].strip()).astimezone()

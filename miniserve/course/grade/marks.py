@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from miniserve.course.grade.spreadsheet import read_table, unquoted
+from miniserve.course.grade.spreadsheet import read_spreadsheet, unquoted
 from miniserve.course.grade.trusted import ROOT, TrustedChapter
 from miniserve.errors import SetupError
 
@@ -66,7 +66,7 @@ def read_marks(*paths: Path) -> dict[tuple[str, str], Mark]:
     """Return what the instructor filled in, without the empty lines. Raises: SetupError."""
     found: dict[tuple[str, str], Mark] = {}
     for path in paths:
-        for line, row in read_table(path):
+        for line, row in read_spreadsheet(path):
             if not {"learner", "question", "mark"} <= row.keys() or not row["learner"] or not row["question"]:
                 raise SetupError(f"{path}, line {line}: the file needs the columns learner, question and mark")
             key, mark = (unquoted(row["learner"]), row["question"].strip()), _mark(row, path, line)

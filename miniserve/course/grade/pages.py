@@ -6,7 +6,6 @@ Every text from a submission is escaped.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from miniserve.course.check.verdict import Status
 from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.similar import similar_answers
-from miniserve.course.grade.tables import number
+from miniserve.course.grade.spelling import file_stem
+from miniserve.course.grade.tables import points_text
 
 # name: (light, dark), each text on background; a test holds every pair to a contrast of 4.5
 COLOURS = {
@@ -184,7 +184,7 @@ def learner_page(graded: Graded, learner: str) -> str:
     """Return one learner's page: the lines that a check in the notebook would print, beside the learner's code."""
     waiting = graded.pending(learner)
     later = f" Texts still to be read: {', '.join(waiting)}." if waiting else ""
-    bonus = f" {number(graded.bonus(learner))} of them are a bonus." if graded.bonus(learner) else ""
+    bonus = f" {points_text(graded.bonus(learner))} of them are a bonus." if graded.bonus(learner) else ""
     points = f"<p>{graded.points(learner):.2f} of {graded.most:g} points.{bonus}{later}</p>"
     sheets = {sheet.chapter: sheet for sheet in graded.of(learner)}
     parts = [_chapter(graded, learner, number_, sheets.get(number_)) for number_ in graded.course]
@@ -207,7 +207,7 @@ def _answer(graded: Graded, learner: str, id_: str, title: str, sheet: Sheet | N
     if mark is not None and mark.credit is not None and verdict.status is not Status.NOTED:
         said.append(f"A person has marked this: {mark.credit:.0%}, in place of what the check says.")
     if mark is not None and mark.bonus:
-        said.append(f"Bonus: {number(mark.bonus)} points.")
+        said.append(f"Bonus: {points_text(mark.bonus)} points.")
     if mark is not None and mark.comment:
         said.append(mark.comment)
     lines = f'<pre class="{_KIND.get(verdict.status, "bad")}">{_text(chr(10).join(verdict.lines()))}</pre>'
@@ -219,8 +219,7 @@ def _answer(graded: Graded, learner: str, id_: str, title: str, sheet: Sheet | N
 
 def page_name(learner: str) -> str:
     """Return a file name for a learner's page; two learners never share one."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", learner)[:80]
-    return (plain if plain == learner else f"{plain}-{hashlib.sha256(learner.encode()).hexdigest()[:8]}") + ".html"
+    return f"{file_stem(learner)}.html"
 
 
 def _text(text: str) -> str:

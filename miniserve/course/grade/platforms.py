@@ -8,8 +8,8 @@ from __future__ import annotations
 from miniserve.course.check.verdict import Status
 from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.roster import Person
-from miniserve.course.grade.spreadsheet import quoted, write_table
-from miniserve.course.grade.tables import number
+from miniserve.course.grade.spreadsheet import quoted, write_spreadsheet
+from miniserve.course.grade.tables import points_text
 
 
 def canvas_csv(graded: Graded) -> str:
@@ -17,12 +17,12 @@ def canvas_csv(graded: Graded) -> str:
     names = [_assignment(graded, chapter) for chapter in graded.course]
     rows: list[list[object]] = [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", *names]]
     most = [sum(graded.weights[id_] for id_ in chapter.questions) for chapter in graded.course.values()]
-    rows.append(["    Points Possible", "", "", "", "", *map(number, most)])
+    rows.append(["    Points Possible", "", "", "", "", *map(points_text, most)])
     for person in graded.roster.people:
         keys = ("id", "sis user id", "sis login id", "section")
         who = [quoted(person.row.get("student") or person.name), *(person.row.get(key, "") for key in keys)]
         rows.append([*who, *(_points(graded, person, chapter) for chapter in graded.course)])
-    return write_table(rows)
+    return write_spreadsheet(rows)
 
 
 def moodle_csv(graded: Graded) -> str:
@@ -33,12 +33,12 @@ def moodle_csv(graded: Graded) -> str:
     rows: list[list[object]] = [[*kept, *names, "Grade", "Maximum grade", "Feedback comments"]]
     for person in graded.roster.people:
         points = [_points(graded, person, chapter) for chapter in graded.course]
-        whole = "" if "" in points else number(graded.points(person.id))
+        whole = "" if "" in points else points_text(graded.points(person.id))
         comments = [f"{id_}: {mark.comment}" for (who, id_), mark in graded.marks.items() if who == person.id]
         said = "; ".join(comment for comment in comments if not comment.endswith(": "))
         who = [quoted(person.row.get(key.casefold(), "")) for key in kept]
-        rows.append([*who, *points, whole, number(graded.most), quoted(said)])
-    return write_table(rows)
+        rows.append([*who, *points, whole, points_text(graded.most), quoted(said)])
+    return write_spreadsheet(rows)
 
 
 def _assignment(graded: Graded, chapter: int) -> str:
@@ -51,4 +51,4 @@ def _points(graded: Graded, person: Person, chapter: int) -> str:
         waits = graded.verdict(person.id, id_).status in (Status.NOTED, Status.NOT_GRADED)
         if waits and graded.credit(person.id, id_) is None:
             return ""
-    return number(graded.points_of(person.id, chapter))
+    return points_text(graded.points_of(person.id, chapter))

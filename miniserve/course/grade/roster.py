@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from miniserve.course.grade.spreadsheet import read_table
+from miniserve.course.grade.spreadsheet import read_spreadsheet
 from miniserve.errors import SetupError
 
 # Headings, in the order in which they are believed to say what a learner's id is
@@ -86,7 +86,7 @@ def read_roster(path: Path | None) -> Roster:
     if path is None:
         return NOBODY
     people = []
-    for line, row in read_table(path):
+    for line, row in read_spreadsheet(path):
         name = next((row[key] for key in _NAMES if row.get(key)), "")
         name = name or " ".join(filter(None, (row.get("first name"), row.get("last name") or row.get("surname"))))
         id_ = next((row[key] for key in _ID if row.get(key)), "") or name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -41,6 +43,13 @@ def _free(character: str) -> bool:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def file_stem(learner: str) -> str:
+    """Return a short file name for a learner, without an ending; two learners never share one."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", learner)[:80]
+    digest = hashlib.sha256(learner.encode("utf-8", "surrogatepass")).hexdigest()
+    return plain if plain == learner else f"{plain}-{digest[:8]}"
 
 
 def alike(names: Iterable[str]) -> dict[str, list[str]]:

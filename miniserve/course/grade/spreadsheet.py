@@ -19,7 +19,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+def read_spreadsheet(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the rows of a table by lower-case heading, each with the line where it ends. Raises: SetupError."""
     try:
         raw = path.read_bytes()
@@ -41,7 +41,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def write_table(rows: Iterable[Sequence[object]]) -> str:
+def write_spreadsheet(rows: Iterable[Sequence[object]]) -> str:
     """Return rows as CSV. Every cell is in quotes, so that another country's separator splits nothing."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)

@@ -19,6 +19,7 @@ from typing import Any
 from miniserve.course.check.numbers import Number
 from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.judge import failed as failed_verdict
+from miniserve.course.grade.judge import lends
 from miniserve.course.grade.normalise import HandedCell, Normalised, normalise
 from miniserve.course.grade.sandbox import Room, kernel_command, kernel_environment, prepare
 from miniserve.course.grade.sheet import Sheet
@@ -102,7 +103,7 @@ class Grader:
         return {
             "cell_ids": [cell.id for cell in cells],
             "questions": chapter.module,
-            "ask_after": {cell.id: [id_ for id_ in cell.asks if id_ in judging.open] for cell in cells},
+            "ask_after": {cell.id: [id_ for id_ in cell.asks if id_ in judging.next] for cell in cells},
             "others": handed.others,
             "answer_cells": {id_: cell.id for id_, cell in chapter.answer_cells.items()},
             "learner": handed.drawn_for or handed.learner,
@@ -140,12 +141,19 @@ class Judging:
     def open(self) -> set[str]:
         return self.chapter.questions.keys() - self.verdicts.keys()
 
+    @property
+    def next(self) -> set[str]:
+        """The questions that the next run asks. What some of them lend answers others, so those get a run before."""
+        first = {id_ for id_ in self.open if not lends(self.chapter.questions[id_])}
+        return first or self.open
+
     def cells(self) -> tuple[HandedCell, ...]:
         return self.normal.without(self.chapter, self.left_out)
 
     def take(self, run: NotebookRun) -> None:
         """Keep what a run reported; leave out what ended it."""
         self.runs += 1
+        asked = self.next
         if self.runs == 1 and self.given.intersection(run.late[:1]):
             return  # our own cell was late, so the machine is too busy: try once more, and then it counts
         self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
@@ -155,8 +163,8 @@ class Judging:
             self.broken = f"no kernel could be started: {run.log[-300:]}"
         elif run.blame:
             self._leave_out(run)
-        elif self.open:
-            self.broken = f"the worker ended without a verdict on {', '.join(sorted(self.open))}: {run.log[-300:]}"
+        elif lacking := self.open & asked:
+            self.broken = f"the worker ended without a verdict on {', '.join(sorted(lacking))}: {run.log[-300:]}"
 
     def _leave_out(self, run: NotebookRun) -> None:
         """Leave out the learner's first late cell, which may have spoilt the kernel; or else the cell to blame."""

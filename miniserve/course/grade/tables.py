@@ -19,7 +19,7 @@ from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.similar import similar_answers
-from miniserve.course.grade.spreadsheet import quoted, write_table
+from miniserve.course.grade.spreadsheet import quoted, write_spreadsheet
 
 SCHEMA = 2
 _NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -88,17 +88,17 @@ def grades_csv(graded: Graded) -> str:
     for learner in graded.learners:
         credits = [graded.credit(learner, id_) for id_ in graded.questions]
         cells = [
-            "" if credit is None else number(credit * graded.weights[id_])
+            "" if credit is None else points_text(credit * graded.weights[id_])
             for id_, credit in zip(graded.questions, credits, strict=True)
         ]
-        changes = [number(graded.bonus(learner)), number(-graded.lost_by_lateness(learner))]
-        whole = [number(graded.points(learner)), number(graded.most), " ".join(graded.pending(learner))]
+        changes = [points_text(graded.bonus(learner)), points_text(-graded.lost_by_lateness(learner))]
+        whole = [points_text(graded.points(learner)), points_text(graded.most), " ".join(graded.pending(learner))]
         found = [graded.state(learner, id_) for id_ in graded.questions]
         rows.append([quoted(learner), *cells, *changes, *whole, *found])
-    return write_table(rows)
+    return write_spreadsheet(rows)
 
 
-def number(value: float) -> str:
+def points_text(value: float) -> str:
     """Return a number of points as people write it: 2, 0.5, 1.3333."""
     text = f"{value:.4f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
@@ -122,11 +122,11 @@ def free_text_csv(graded: Graded) -> str:
                 rubric, model = "\n".join(question.rubric), question.model_answer
             marked = ["", "", ""]
             if mark is not None:
-                bonus = number(mark.bonus) if mark.bonus else ""
-                marked = ["" if mark.credit is None else number(mark.credit), bonus, quoted(mark.comment)]
+                bonus = points_text(mark.bonus) if mark.bonus else ""
+                marked = ["" if mark.credit is None else points_text(mark.credit), bonus, quoted(mark.comment)]
             about = [quoted(sheet.learner), id_, quoted(question.title), quoted(text), quoted(rubric), quoted(model)]
             rows.append([*about, *marked])
-    return write_table(rows)
+    return write_spreadsheet(rows)
 
 
 def junit_xml(graded: Graded) -> str:

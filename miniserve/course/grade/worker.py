@@ -22,7 +22,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile  # type: ignore[import-untyped]
 from miniserve import seeds
 from miniserve.course.check.question import Question
 from miniserve.course.check.verdict import Status, Verdict
-from miniserve.course.grade.judge import End, judge, lends
+from miniserve.course.grade.judge import End, judge
 from miniserve.course.grade.kernel import GradedKernel
 
 OUTPUT_S = 20.0  # outputs must follow a reply within this time; nbval's own 5 s is too short on a busy machine
@@ -55,7 +55,6 @@ class GradingJob:
         self.questions = {question.id: question for question in questions}
         self.ask_after: dict[str, list[str]] = job["ask_after"]  # by cell: a question is asked where its check stands
         self.best: dict[str, Verdict] = {}
-        self.lent = False  # whether the kernel has seen pieces of the library that answers might copy
         self._pipe: int = job["pipe"]
 
     def tell(self, **event: Any) -> None:
@@ -143,13 +142,12 @@ class Asked(pytest.Item):
         run = GradingJob.current
         id_, learner = self.question.id, run.job["learner"]
         before = run.best.get(id_)
-        if before is not None and (run.lent or before.status in (Status.CORRECT, Status.NOTED)):
+        if before is not None and before.status in (Status.CORRECT, Status.NOTED):
             return
         seed = seeds.bucket("grade", run.job["seed"], id_, learner, buckets=10_000)
         end = run.ends.get(run.job["answer_cells"][id_], End())
         kernel: GradedKernel = self.parent.kernel  # type: ignore[union-attr]
         verdict, text = judge(self.question, kernel, end, seed, learner, run.job["others"])
-        run.lent = run.lent or lends(self.question, seed, learner)
         if before is None or _worth(verdict) > _worth(before):
             run.best[id_] = verdict
             run.tell(event="verdict", verdict=asdict(verdict), text=text)

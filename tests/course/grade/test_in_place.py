@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from course.grade import toy
 
+from miniserve.course.check.code import CheckLayer
 from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.books import Order
 from miniserve.course.grade.folder import grade
 from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.handed_in import read_submissions
+from miniserve.course.grade.judge import lends
 from miniserve.course.grade.normalise import Normalised, normalise
 from miniserve.course.grade.supervise import Judging
 from miniserve.course.grade.trusted import Limits, TrustedChapter, read_course
@@ -316,3 +319,25 @@ def test_every_way_to_leave_costs_one_question(tmp_path: Path, chapters: Path) -
         assert states(found, name) == HONEST, name
     for name in (*ways, "asked"):
         assert states(found, name) == ["correct", "crashed", *HONEST[2:]], name
+
+
+def test_a_question_that_lends_the_answers_of_others_waits_for_a_run_of_its_own(
+    tmp_path: Path, chapters: Path, chapter: TrustedChapter
+) -> None:
+    question = chapter.questions["90.3"]
+    lending = dataclasses.replace(
+        chapter.questions["90.5"],
+        id="90.3",
+        name="waits",
+        layers=(CheckLayer("examples", lambda seed: [{"lent": ["text of 90.5"]}], lambda asked, told: None),),
+    )
+    chapter = dataclasses.replace(chapter, questions={**chapter.questions, "90.3": lending})
+    judging = Judging(chapter, normal(tmp_path, chapter, toy.answered(chapters, toy.RIGHT)))
+    assert not lends(question)
+    assert judging.next == {"90.1", "90.2", "90.4", "90.5"}
+
+    judging.take(NotebookRun(ready=True, done=True, verdicts=correct("90.1", "90.2", "90.4", "90.5")))
+    assert (judging.broken, judging.next) == ("", {"90.3"})
+
+    judging.take(NotebookRun(ready=True, done=True, verdicts={}))
+    assert "without a verdict on 90.3" in judging.broken

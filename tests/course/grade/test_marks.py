@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.course.grade.marks import Mark, fitting, read_marks, read_weights
-from miniserve.course.grade.spreadsheet import quoted, unquoted, write_table
+from miniserve.course.grade.spreadsheet import quoted, unquoted, write_spreadsheet
 from miniserve.course.grade.trusted import TrustedChapter, read_course
 from miniserve.errors import SetupError
 
@@ -80,7 +80,7 @@ def test_no_text_is_a_formula_and_all_come_back(text: str) -> None:
 @pytest.mark.parametrize("comment", ["-0.5: names no unit", "=SUM(1)", "'-0.5", "''=x", "@ann", "\uff1dx", "it's"])
 def test_a_comment_does_not_grow_from_one_round_to_the_next(comment: str, tmp_path: Path) -> None:
     for _ in range(3):
-        (tmp_path / "m.csv").write_text(write_table([HEAD, ["ann", "90.4", "1", "", quoted(comment)]]))
+        (tmp_path / "m.csv").write_text(write_spreadsheet([HEAD, ["ann", "90.4", "1", "", quoted(comment)]]))
         comment_read = read_marks(tmp_path / "m.csv")["ann", "90.4"].comment
 
         assert comment_read == comment
