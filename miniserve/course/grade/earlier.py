@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.handed_in import FileFate
 from miniserve.course.grade.marks import meant
-from miniserve.course.grade.sheet import Sheet, verdict_from
+from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.tables import SCHEMA
 from miniserve.errors import SetupError
 
-_VERDICT = ("question_id", "status", "problem", "credit", "seed", "note", "right_for")
+_PROBLEM = ("id", "what", "why", "next", "where")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,16 @@ def _sheet(told: Mapping[str, Any]) -> Sheet:
         drawn_for=told["drawn_for"],
         handed_in_s=told["handed_in_s"],
     )
-    verdicts = {one["question_id"]: verdict_from({key: one[key] for key in _VERDICT}) for one in told["questions"]}
+    verdicts = {one["question_id"]: _verdict(one) for one in told["questions"]}
     texts = {one["question_id"]: one["text"] for one in told["questions"] if one["text"] is not None}
     answers = {one["question_id"]: one["answer"] for one in told["questions"] if one["answer"]}
     return Sheet(handed, told["chapter"], verdicts, texts, tuple(told["notes"]), told["broken"], answers)
+
+
+def _verdict(told: Mapping[str, Any]) -> Verdict:
+    problem = None if told["problem"] is None else Problem(*(str(told["problem"][name]) for name in _PROBLEM))
+    found = (Status(told["status"]), problem, float(told["credit"]), int(told["seed"]))
+    return Verdict(str(told["question_id"]), *found, str(told["note"]), str(told["right_for"]))
 
 
 @dataclass(frozen=True, slots=True)
