@@ -91,6 +91,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         if isinstance(item, IPyNbCell) and (end := _end(kernel)) is not None:
             run.ends[at] = end
             run.tell(event="failed", at=at, error=end.error, timeout=end.timeout)
+        kernel.end_if_leaving()
         if not kernel.is_alive():
             timeout = run.ends.get(at, End()).timeout
             run.tell(event="gone", at=at, why=kernel.gone or "the kernel died", timeout=timeout)
