@@ -5,6 +5,7 @@ Knows the chapter's questions and who the learner is. Prints words; raises `NotC
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -24,7 +25,7 @@ from miniserve.course.notebook.solutions import solution_of
 T = TypeVar("T")
 LEARNER_FILE = Path("learner_id.txt")  # beside the notebooks; start_here.ipynb writes it
 GRADER = Path(__file__).resolve().parents[1] / "grade"  # absent from the copy of the package in a graded kernel
-GIVEN_FILE = Path("given.json")  # beside a notebook being graded; the grader writes it
+GIVEN_FILE = Path(__file__).resolve().parents[3] / "given.json"  # beside the package in a graded kernel
 
 
 class Chapter:
@@ -113,10 +114,16 @@ def set_learner(learner: str) -> None:
     print(f"You are {learner}. In chapters that are already open, run the first code cell again.")
 
 
+def read_learner(raw: bytes) -> str:
+    """Return the learner id in `learner_id.txt`. Editors add a byte-order mark, which would draw other numbers."""
+    wide = raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return raw.decode("utf-16" if wide else "utf-8-sig", "replace").strip()
+
+
 def chapter(number: int, learner: str | None = None) -> Chapter:
     """Open a chapter. Without `learner`, read it from `learner_id.txt` beside the notebook."""
     if learner is None:
-        learner = LEARNER_FILE.read_text(encoding="utf-8").strip() if LEARNER_FILE.is_file() else ""
+        learner = read_learner(LEARNER_FILE.read_bytes()) if LEARNER_FILE.is_file() else ""
     if not GRADER.exists():
         return CheckedElsewhere(number, {}, learner)  # a kernel being graded has neither grader nor questions
     questions: tuple[Question, ...] = import_module(f"{chapters.folder(number)}.questions").QUESTIONS
@@ -130,7 +137,7 @@ class CheckedElsewhere(Chapter):
         return f"chapter {self.number}, checked elsewhere"
 
     def given(self, id_: str) -> Params:
-        """Return the parameters of a question, from the file that the grader put beside the notebook."""
+        """Return the parameters of a question, from the file that the grader put where a notebook can't delete it."""
         given: dict[str, Params] = json.loads(GIVEN_FILE.read_text(encoding="utf-8")) if GIVEN_FILE.is_file() else {}
         return given.get(id_, {})
 

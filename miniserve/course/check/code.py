@@ -69,9 +69,7 @@ class Code(Question):
 
     def not_tried(self, answer: object) -> bool:
         """Return whether every method to write is a stub, which does nothing but raise NotImplementedError."""
-        if answer is ...:
-            return True
-        return all(is_stub(getattr(answer, name, None)) for name in self.methods) if self.methods else is_stub(answer)
+        return not_written(answer, self.methods)
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         return self._layer(case).judge(case.asked, told)
@@ -133,6 +131,13 @@ def lend(*functions: Callable[..., object]) -> Json:
         {"module": one.__module__, "name": one.__qualname__, "text": textwrap.dedent(inspect.getsource(one))}
         for one in functions
     ]
+
+
+def not_written(answer: object, methods: Sequence[str]) -> bool:
+    """Return whether an answer is blank: with methods to write, all of them; otherwise the function itself."""
+    if answer is ...:
+        return True
+    return all(is_stub(getattr(answer, name, None)) for name in methods) if methods else is_stub(answer)
 
 
 def is_stub(function: object) -> bool:

@@ -170,7 +170,7 @@ class Formula(Question):
         return drive_call
 
     def not_tried(self, answer: object) -> bool:
-        return answer is ... or is_placeholder(answer)
+        return is_blank_formula(answer)
 
     def failed(self, case: Case, told: Told) -> Problem:
         if told.error.startswith("TypeError") and ("argument" in told.error or "not callable" in told.error):
@@ -218,6 +218,11 @@ def _no_function(error: str) -> str:
     """Return the type of an answer that can't be called; "" if that is not the error."""
     found = re.fullmatch(r"TypeError: '(.*)' object is not callable", error)
     return f"{found[1]}, not a function; did a later line give the name another value?" if found else ""
+
+
+def is_blank_formula(answer: object) -> bool:
+    """Return whether an answer that should be a function is still the placeholder."""
+    return answer is ... or is_placeholder(answer)
 
 
 def is_placeholder(answer: object) -> bool:

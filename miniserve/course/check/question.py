@@ -2,7 +2,8 @@
 
     cases(seed) ──> [Case] ──drive(answer, asked)──> Told ──judge(case, told)──> Problem or None
 
-Cases come in layers, cheapest first; `check` stops at the first problem, and credit is the share of layers passed.
+Cases come in layers, cheapest first; `check` stops at the first problem. Grading then asks the later layers as well
+(`count_later_layers`), since credit is the share of all layers that pass: one slip in the first must not cost the rest.
 `numbers.py` and `kinds.py` have the kinds of pen-and-paper questions, `code.py` the code questions; a chapter's
 questions are a module `chapters/chNN_slug/questions.py` with a tuple `QUESTIONS`. It always computes the truth, by a
 formula, a simulation or the library; it contains no answer.
@@ -94,6 +95,28 @@ def check(question: Question, ask_case: Asker, seed: int, learner: str = "") -> 
             note = f"layer {passed + 1} of {len(layers)}, {case.layer}; seed {seed}" if len(layers) > 1 else ""
             return Verdict(question.id, status, problem, passed / len(layers), seed, note)
     return Verdict(question.id, Status.CORRECT, None, 1.0, seed, f"{len(layers)} layers" if len(layers) > 1 else "")
+
+
+def count_later_layers(question: Question, verdict: Verdict, ask_case: Asker, learner: str = "") -> Verdict:
+    """Return the verdict on a wrong answer with credit for every layer that passes, also after the one that failed.
+
+    How cheaply an answer gets its results says nothing when none of them is right, so cost then earns nothing.
+    """
+    cases = question.cases(verdict.seed, learner)
+    layers = list(dict.fromkeys(case.layer for case in cases))
+    failed = round(verdict.credit * len(layers))
+    later = [layer for layer in layers[failed + 1 :] if _passes(question, ask_case, cases, layer, learner)]
+    passed = layers[:failed] + later
+    if not set(passed) - {"contract", "cost"}:
+        passed = [layer for layer in passed if layer != "cost"]
+    if not passed:
+        return verdict
+    note = f"{len(passed)} of {len(layers)} layers pass: {', '.join(passed)}; seed {verdict.seed}"
+    return replace(verdict, status=Status.PARTIAL, credit=len(passed) / len(layers), note=note)
+
+
+def _passes(question: Question, ask_case: Asker, cases: Sequence[Case], layer: str, learner: str) -> bool:
+    return all(_problem(question, ask_case, case, learner) is None for case in cases if case.layer == layer)
 
 
 def placed(question: Question, problem: Problem) -> Problem:

@@ -77,6 +77,7 @@ class Verdict:
     credit: float = 0.0
     seed: int = 0
     note: str = ""  # one sentence beside the state: layers passed, a margin
+    right_for: str = ""  # in grading: the other learner id whose drawn numbers a wrong answer fits
 
     def lines(self) -> list[str]:
         """Return what a learner reads: a headline and, if wrong, the problem."""

@@ -66,7 +66,8 @@ class Folder(pytest.Directory):
 
     def collect(self) -> Iterator[pytest.Collector]:
         """Yield the submitted notebooks."""
-        from miniserve.course.grade.folder import Grading, Order
+        from miniserve.course.grade.books import Order
+        from miniserve.course.grade.folder import Grading
 
         option = self.config.getoption
         known = {"sandbox": option("--grade-sandbox"), "seed": option("--grade-seed")}

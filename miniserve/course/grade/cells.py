@@ -1,4 +1,4 @@
-"""Reads what a cell does without running it: which names it binds, changes and uses, and what looks odd in it.
+"""Reads what a cell does without running it: which names it binds, changes and uses.
 
 A learner's cell may hold magics, or no Python at all. Then its names are unknown, and it is kept.
 """
@@ -9,23 +9,26 @@ import ast
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 NBVAL_COMMENT = re.compile(r"^[ \t]*#+[ \t]*(?:NBVAL_\w+|PYTEST_VALIDATE_\w+)[ \t]*$", re.MULTILINE)
 
-# Signs for a person to look at. They cost no marks: each may be innocent.
-_ODD = (
-    ("getppid", "asks who its parent process is"),
-    ("sys.modules", "changes or reads the table of loaded modules"),
-    ("sys._getframe", "reads the frames of its callers"),
-    ("__subclasses__", "searches all classes of the process"),
-    ("showtraceback", "changes how errors are shown"),
-    ("set_custom_exc", "changes how errors are shown"),
-    ("input_transformers", "changes how cells are read"),
-    ("solutions/", "names the folder of solutions"),
-    ("fork(", "starts processes"),
-    ("subprocess", "starts processes"),
-    ("socket", "opens a socket"),
-)
+# Magics that run the rest of the cell, or of the line, where the notebook's own names live
+_RUNS_CELL = re.compile(r"\A\s*%%(?:time|capture|prun)\b[^\n]*\n")
+_RUNS_LINE = re.compile(r"^([ \t]*)%time[ \t]+(?=\S)", re.MULTILINE)
+_CELL_MAGIC = re.compile(r"\A\s*(%%\w+)")
+
+
+CELL_LIMIT_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """One code or text cell of a submission."""
+
+    id: str
+    is_code: bool
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,24 @@ class Names:
 
 
 def python(text: str) -> str:
-    """Return a cell's text as Python, with its magics as IPython translates them."""
+    """Return a cell's text as Python, with its magics as IPython translates them; code under %%time stays code."""
     from IPython.core.inputtransformer2 import TransformerManager
 
+    while _RUNS_CELL.match(text):
+        text = _RUNS_CELL.sub("", text)
+    text = _RUNS_LINE.sub(r"\1", text)
     try:
         return str(TransformerManager().transform_cell(text))  # type: ignore[no-untyped-call]
     except SyntaxError:
         return text
+
+
+def keeps_no_names(text: str) -> str:
+    """Return the cell magic whose code binds nothing in the notebook, such as %%timeit or %%bash; "" if none does."""
+    while _RUNS_CELL.match(text):
+        text = _RUNS_CELL.sub("", text)
+    found = _CELL_MAGIC.match(text)
+    return found[1] if found and not re.search(r"^\s*global\s", text, re.MULTILINE) else ""
 
 
 def parse_cell(text: str) -> ast.Module | None:
@@ -57,6 +71,7 @@ def parse_cell(text: str) -> ast.Module | None:
         return None
 
 
+@lru_cache(maxsize=4096)
 def names(text: str) -> Names:
     """Return what a cell binds, changes and loads."""
     tree = parse_cell(text)
@@ -117,14 +132,16 @@ def needed(texts: list[str], always: Collection[int]) -> set[int]:
         keep |= more
 
 
+@lru_cache(maxsize=4096)
+def code_of(text: str) -> str:
+    """Return what two cells share that are the same except for spaces, comments and quotes."""
+    tree = parse_cell(text)
+    try:
+        return text.strip() if tree is None else ast.dump(tree)
+    except RecursionError:
+        return text.strip()
+
+
 def same_code(one: str, other: str) -> bool:
     """Return whether two cells are the same except for spaces, comments and quotes."""
-    left, right = parse_cell(one), parse_cell(other)
-    if left is None or right is None:
-        return one.strip() == other.strip()
-    return ast.dump(left) == ast.dump(right)
-
-
-def odd(text: str) -> list[str]:
-    """Return sentences that tell an instructor what to look at."""
-    return [f"{sign!r}: it {what}" for sign, what in _ODD if sign in text]
+    return one.strip() == other.strip() or code_of(one) == code_of(other)

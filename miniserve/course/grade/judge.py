@@ -6,18 +6,21 @@ cell failed and hid that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from queue import Empty
 
 from miniserve.course.check.ask import Drive, Json, NotPlain, TimeUp, Told, limited
 from miniserve.course.check.code import Code
-from miniserve.course.check.question import Question, check
+from miniserve.course.check.numbers import Number
+from miniserve.course.check.question import Asker, Case, Question, check, count_later_layers
 from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.kernel import GradedKernel, KernelGone
 from miniserve.course.grade.tell import ask_there, look
 
 ASK_S = 15.0  # one case; the kernel's own limit of 10 s comes first
 QUESTION_S = 28.0  # a whole question, including judging
+LATER_S = 10.0  # the layers after the first that failed; the supervisor waits longer than both together
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,13 @@ class End:
     timeout: bool = False
 
 
-def judge(question: Question, kernel: GradedKernel, end: End, seed: int, learner: str) -> tuple[Verdict, str | None]:
-    """Return the verdict, and the text for a person to read if the question asks for one."""
+def judge(
+    question: Question, kernel: GradedKernel, end: End, seed: int, learner: str, others: Sequence[str] = ()
+) -> tuple[Verdict, str | None]:
+    """Return the verdict, and the text for a person to read if the question asks for one.
+
+    `others` are learner ids whose numbers a wrong answer may fit: for an instructor to look at.
+    """
     told_values: list[Json] = []
 
     def ask_case(drive: Drive, asked: Json) -> Told:
@@ -50,8 +58,42 @@ def judge(question: Question, kernel: GradedKernel, end: End, seed: int, learner
         verdict = failed(question.id, Status.WRONG, "not-plain", str(error))
     except Exception as error:  # a judge met something that its author didn't foresee
         verdict = failed(question.id, Status.WRONG, "unjudgeable", f"{type(error).__name__}: {error}"[:200])
+    if verdict.status in (Status.WRONG, Status.PARTIAL):
+        verdict = replace(verdict, right_for=_right_for(question, told_values[:1], learner, others))
+        verdict = _with_later_layers(question, kernel, verdict, ask_case, learner)
     text = told_values[-1] if question.graded_by_hand and told_values and isinstance(told_values[-1], str) else None
     return replace(_finished(question, verdict, end), seed=seed), text
+
+
+def _with_later_layers(
+    question: Question, kernel: GradedKernel, verdict: Verdict, ask_case: Asker, learner: str
+) -> Verdict:
+    """Return the verdict with credit for later layers; as it is, if asking them hangs or ends the kernel."""
+    if verdict.problem is None or verdict.problem.id in ("never-ends", "not-plain", "unjudgeable", "forbidden"):
+        return verdict
+    try:
+        with limited(LATER_S):
+            return count_later_layers(question, verdict, ask_case, learner)
+    except (Empty, TimeUp):
+        kernel.settle()
+    except Exception:  # the kernel is gone, or a judge met something unforeseen: the first verdict stands
+        pass
+    return verdict
+
+
+def _right_for(question: Question, told: list[Json], learner: str, others: Sequence[str]) -> str:
+    """Return the first of `others` whose drawn numbers a wrong answer fits; many forget to set an id at all."""
+    if not (isinstance(question, Number) and question.draw is not None and told):
+        return ""
+    own = question.given(learner)
+    different = (one for one in others if question.given(one) != own)
+    return next((one or "no learner id" for one in different if question.judge(Case(), told[0], one) is None), "")
+
+
+def lends(question: Question) -> bool:
+    """Return whether asking the question brings the text of other answers into the kernel."""
+    asked = [case.asked for case in question.cases(1, "")] if isinstance(question, Code) else []
+    return any(isinstance(one, dict) and bool(one.get("lent")) for one in asked)
 
 
 def _before(question: Question, kernel: GradedKernel, end: End) -> Verdict | None:
@@ -65,10 +107,10 @@ def _before(question: Question, kernel: GradedKernel, end: End) -> Verdict | Non
         if end.timeout:
             return failed(question.id, Status.TIMEOUT, "no-end", end.error)
         if end.error:
-            return failed(question.id, Status.ERROR, "raises", end.error)
+            return failed(question.id, Status.ERROR, "asks" if "input()" in end.error else "raises", end.error)
         if seen.there:
             return Verdict(question.id, Status.NOT_TRIED)
-        return failed(question.id, Status.MISSING, "missing", f"there is no {question.name} after the last cell")
+        return failed(question.id, Status.MISSING, "missing", f"there is no {question.name} where its check stands")
     if isinstance(question, Code) and seen.borrowed:
         return failed(question.id, Status.FORBIDDEN, "forbidden", f"{question.name} comes from miniserve")
     return None
@@ -76,7 +118,7 @@ def _before(question: Question, kernel: GradedKernel, end: End) -> Verdict | Non
 
 _WHY = {
     Status.TIMEOUT: ("A loop in your code doesn't end.", "Which condition is never met?"),
-    Status.CRASHED: ("Your code ended the program that runs the notebook.", "Restart the kernel and run all cells."),
+    Status.CRASHED: ("Your code ended the program that runs the notebook.", "Remove what ends it, such as exit()."),
     Status.ERROR: ("The answer's cell stopped with this error.", "Restart the kernel and run all cells."),
     Status.MISSING: ("There is nothing to check.", "Restart the kernel and run all cells."),
     Status.FORBIDDEN: ("You should write this piece, not import it.", "Write the body yourself."),
@@ -85,9 +127,12 @@ _WHY = {
 }
 
 
+_NO_INPUT = ("Nobody is there to type while your notebook is graded.", "Write the value into the cell.")
+
+
 def failed(question: str, status: Status, id_: str, seen: str) -> Verdict:
     """Return the verdict on an answer that the check could not ask."""
-    why, next_ = _WHY[status]
+    why, next_ = _NO_INPUT if id_ == "asks" else _WHY[status]
     return Verdict(question, status, Problem(id_, seen, why, next_))
 
 

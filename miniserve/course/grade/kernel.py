@@ -27,6 +27,8 @@ SHOWN_CHARACTERS = 10_000
 VALUE_CHARACTERS = 5_000_000
 INTERRUPT_S = 4.0
 START_S = 240.0
+LEAVING_S = 5.0
+_LEAVING = "__import__('json').dumps(get_ipython().exit_now is True)"
 
 
 class KernelGone(Exception):
@@ -81,8 +83,28 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
                     self._leave("the kernel died")
                 continue
             if message["parent_header"].get("msg_id") == msg_id:
-                return dict(message["content"])
+                content = dict(message["content"])
+                self._refuse_exit(content)
+                return content
         raise Empty
+
+    def end_if_leaving(self) -> None:
+        """End a kernel that is about to stop by itself, in a moment: what came next would get the blame."""
+        try:
+            leaving = self.is_alive() and self.value(_LEAVING, LEAVING_S) is True
+        except (Empty, NotPlain, KernelGone):
+            return
+        if leaving:
+            self.gone, self.died = "it told its kernel to stop", True
+            self.end()
+
+    def _refuse_exit(self, content: dict[str, Any]) -> None:
+        """End a kernel that was told to exit: it would go after this reply, and the next cell would get the blame."""
+        payload = content.get("payload")
+        asked = [one for one in payload if isinstance(one, dict)] if isinstance(payload, list) else []
+        if any(one.get("source") == "ask_exit" and not one.get("keepkernel") for one in asked):
+            self.died = True
+            self._leave("it called exit() or quit()")
 
     def get_message(self, stream: str, timeout: float | None = None) -> dict[str, Any]:
         """Return the next message, with its output cut. Raises: Empty, KernelGone."""

@@ -6,16 +6,18 @@ Every text from a submission is escaped.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
 from html import escape
 
 from miniserve.course.check.question import Question
-from miniserve.course.check.verdict import Status, Verdict
+from miniserve.course.check.verdict import Status
+from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.sheet import Sheet
-from miniserve.course.grade.tables import Graded
+from miniserve.course.grade.similar import similar_answers
+from miniserve.course.grade.spelling import file_stem
+from miniserve.course.grade.tables import points_text
 
 # name: (light, dark), each text on background; a test holds every pair to a contrast of 4.5
 COLOURS = {
@@ -27,7 +29,9 @@ COLOURS = {
 }
 _KIND = {Status.CORRECT: "good", Status.NOT_TRIED: "open", Status.NOTED: "open", Status.NOT_GRADED: "open"}
 _NOT_ANSWERED = (Status.NOT_TRIED, Status.MISSING, Status.UNREADABLE, Status.NOT_GRADED)
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# Also what hides or turns round other characters
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_SHOWN_CODE = 8_000  # characters of one answer
 UNPROTECTED = (
     "No sandbox was used. The submissions ran with the rights of the person who graded them: such code can read and "
     "change files, and other submissions' results. Trust these marks as far as you trust the code."
@@ -70,16 +74,22 @@ def _item(graded: Graded, question: Question) -> ReportItem:
 def report_page(graded: Graded) -> str:
     """Return the instructor's page."""
     name, text = ("none", UNPROTECTED) if graded.sandbox == "none" else (graded.sandbox, PROTECTED)
+    rule = f"<p>{_text(graded.late.sentence())}</p>" if graded.late is not None else ""
     body = [
         "<h1>Grades</h1>",
         f"<p>{len(graded.learners)} learners, {len(graded.questions)} questions, seed {graded.seed}. "
-        f"<strong>Sandbox: {name}.</strong> {text}</p>",
+        f"<strong>Sandbox: {name}.</strong> {text}</p>{rule}",
         "<h2>Learners</h2>",
         _overview(graded),
         "<h2>To look at</h2>",
-        _notes(graded),
+        _list(_looks(graded)),
+        "<h2>Similar answers</h2>",
+        "<p>A hint, and no proof: read both answers before you say anything.</p>",
+        _list([_text(sentence) for sentence in similar_answers(graded)]),
         "<h2>Questions</h2>",
         _analysis(graded),
+        "<h2>Files</h2>",
+        _files(graded),
     ]
     return _page("Grades", "\n".join(body))
 
@@ -89,7 +99,7 @@ def _overview(graded: Graded) -> str:
     rows = []
     for learner in graded.learners:
         link = f'<a href="learners/{page_name(learner)}">{_text(learner)}</a>'
-        cells = "".join(_state(graded.verdict(learner, id_)) for id_ in graded.questions)
+        cells = "".join(_state(graded, learner, id_) for id_ in graded.questions)
         points = f"{graded.points(learner):.2f} of {graded.most:g}"
         rows.append(f'<tr><th scope="row">{link}</th><td class="number">{points}</td>{cells}</tr>')
     caption = "<caption>State of every answer; the name links to the learner's own page</caption>"
@@ -97,18 +107,58 @@ def _overview(graded: Graded) -> str:
     return f'<div class="wide"><table>{caption}<thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _state(verdict: Verdict) -> str:
+def _state(graded: Graded, learner: str, id_: str) -> str:
+    verdict, mark = graded.verdict(learner, id_), graded.marks.get((learner, id_))
     share = f" {verdict.credit:.0%}" if verdict.status is Status.PARTIAL else ""
-    return f'<td class="{_KIND.get(verdict.status, "bad")}">{verdict.status.value}{share}</td>'
+    by_hand = f", marked {mark.credit:.0%}" if mark is not None and mark.credit is not None else ""
+    kind = _KIND.get(verdict.status, "bad")
+    return f'<td class="{kind}">{graded.state(learner, id_)}{share}{by_hand}</td>'
 
 
-def _notes(graded: Graded) -> str:
-    lines = [
-        f"<li><strong>{_text(sheet.learner)}</strong>, {_text(sheet.handed.file)}: {_text(note)}</li>"
-        for sheet in graded.sheets
-        for note in (*sheet.notes, *([sheet.broken] if sheet.broken else []))
+def _looks(graded: Graded) -> list[str]:
+    """Return what a person should look at: about the whole, then learner by learner."""
+    whole = [_text(note) for note in (*graded.lost_marks, *graded.notes)]
+    files = [f"<strong>{_text(file.path)}</strong>: {_text(file.became)}" for file in graded.files if file.look]
+    nothing = [
+        f"<strong>{_text(learner)}</strong> has handed in no notebook."
+        for learner in graded.learners
+        if not graded.of(learner)
     ]
-    return f"<ul>{''.join(lines)}</ul>" if lines else "<p>Nothing.</p>"
+    return [*whole, *files, *nothing, *(line for sheet in graded.sheets for line in _looks_at(sheet))]
+
+
+def _looks_at(sheet: Sheet) -> list[str]:
+    notes = [*sheet.notes, *([sheet.broken] if sheet.broken else [])]
+    for id_, verdict in sheet.verdicts.items():
+        if verdict.right_for:
+            notes.append(f"{id_} is wrong for {sheet.learner}'s numbers, but right for those of {verdict.right_for}.")
+    told = "<br>".join(map(_text, notes))
+    return [f"<strong>{_text(sheet.learner)}</strong>, {_text(sheet.handed.file)}: {told}"] if notes else []
+
+
+def _list(lines: list[str]) -> str:
+    """Return lines that are HTML already as a list."""
+    return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>" if lines else "<p>Nothing.</p>"
+
+
+def _files(graded: Graded) -> str:
+    """Return every file that was handed in, with what became of it."""
+    became = [(sheet.handed.file, sheet.learner, _fate(sheet)) for sheet in graded.sheets]
+    became += [(file.path, file.learner, file.became) for file in graded.files]
+    rows = "".join(
+        f'<tr><th scope="row">{_text(path)}</th><td>{_text(learner or "nobody")}</td><td>{_text(fate)}</td></tr>'
+        for path, learner, fate in sorted(became)
+    )
+    heads = "".join(f'<th scope="col">{name}</th>' for name in ("file", "learner", "what became of it"))
+    caption = "<caption>Everything that was handed in</caption>"
+    table = f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<details><summary>{len(became)} files</summary><div class="wide">{table}</div></details>'
+
+
+def _fate(sheet: Sheet) -> str:
+    if sheet.handed.problem:
+        return f"unreadable: {sheet.handed.problem}"
+    return f"not graded: {sheet.broken}" if sheet.broken else f"graded as chapter {sheet.chapter}"
 
 
 def _analysis(graded: Graded) -> str:
@@ -131,38 +181,45 @@ def _share(item: ReportItem) -> str:
 
 
 def learner_page(graded: Graded, learner: str) -> str:
-    """Return one learner's page: the lines that a check in the notebook would print."""
+    """Return one learner's page: the lines that a check in the notebook would print, beside the learner's code."""
     waiting = graded.pending(learner)
     later = f" Texts still to be read: {', '.join(waiting)}." if waiting else ""
-    points = f"<p>{graded.points(learner):.2f} of {graded.most:g} points.{later}</p>"
+    bonus = f" {points_text(graded.bonus(learner))} of them are a bonus." if graded.bonus(learner) else ""
+    points = f"<p>{graded.points(learner):.2f} of {graded.most:g} points.{bonus}{later}</p>"
     sheets = {sheet.chapter: sheet for sheet in graded.of(learner)}
-    parts = [_chapter(graded, learner, number, sheets.get(number)) for number in graded.course]
+    parts = [_chapter(graded, learner, number_, sheets.get(number_)) for number_ in graded.course]
     lost = [f"<p>{_text(s.handed.file)}: {_text(s.handed.problem)}</p>" for s in graded.of(learner) if not s.chapter]
     return _page(f"Grades of {learner}", f"<h1>{_text(learner)}</h1>\n{points}\n" + "\n".join(parts + lost))
 
 
-def _chapter(graded: Graded, learner: str, number: int, sheet: Sheet | None) -> str:
-    chapter = graded.course[number]
+def _chapter(graded: Graded, learner: str, number_: int, sheet: Sheet | None) -> str:
+    chapter, late = graded.course[number_], graded.lateness(learner, number_)
     told = f"<p>{_text(sheet.handed.problem)}</p>" if sheet is not None and sheet.handed.problem else ""
-    answers = "".join(_answer(graded, learner, id_, q.title) for id_, q in chapter.questions.items())
-    return f"<h2>Chapter {number}: {escape(chapter.name[3:].replace('_', ' '))}</h2>{told}{answers}"
+    told += f"<p>{_text(late.sentence())}</p>" if late is not None else ""
+    answers = "".join(_answer(graded, learner, id_, q.title, sheet) for id_, q in chapter.questions.items())
+    return f"<h2>Chapter {number_}: {escape(chapter.name[3:].replace('_', ' '))}</h2>{told}{answers}"
 
 
-def _answer(graded: Graded, learner: str, id_: str, title: str) -> str:
-    verdict = graded.verdict(learner, id_)
-    credit = graded.credit(learner, id_)
+def _answer(graded: Graded, learner: str, id_: str, title: str, sheet: Sheet | None) -> str:
+    verdict, credit, mark = graded.verdict(learner, id_), graded.credit(learner, id_), graded.marks.get((learner, id_))
     points = "not marked yet" if credit is None else f"{credit * graded.weights[id_]:.2f} of {graded.weights[id_]:g}"
-    mark = graded.marks.get((learner, id_))
-    comment = f"<p>{_text(mark.comment)}</p>" if mark is not None and mark.comment else ""
-    kind = _KIND.get(verdict.status, "bad")
-    lines = _text("\n".join(verdict.lines()))
-    return f'<h3>{escape(id_)} {escape(title)}: {points}</h3><pre class="{kind}">{lines}</pre>{comment}'
+    said = []
+    if mark is not None and mark.credit is not None and verdict.status is not Status.NOTED:
+        said.append(f"A person has marked this: {mark.credit:.0%}, in place of what the check says.")
+    if mark is not None and mark.bonus:
+        said.append(f"Bonus: {points_text(mark.bonus)} points.")
+    if mark is not None and mark.comment:
+        said.append(mark.comment)
+    lines = f'<pre class="{_KIND.get(verdict.status, "bad")}">{_text(chr(10).join(verdict.lines()))}</pre>'
+    code = sheet.answers.get(id_, "") if sheet is not None else ""
+    shown = code if len(code) <= _SHOWN_CODE else f"{code[:_SHOWN_CODE]}\n..."
+    both = f'<div class="beside">{lines}<pre class="code">{_text(shown)}</pre></div>' if code else lines
+    return f"<h3>{escape(id_)} {escape(title)}: {points}</h3>{both}" + "".join(f"<p>{_text(one)}</p>" for one in said)
 
 
 def page_name(learner: str) -> str:
     """Return a file name for a learner's page; two learners never share one."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", learner)
-    return (plain if plain == learner else f"{plain}-{hashlib.sha256(learner.encode()).hexdigest()[:8]}") + ".html"
+    return f"{file_stem(learner)}.html"
 
 
 def _text(text: str) -> str:
@@ -187,6 +244,8 @@ def _style() -> str:
         "table{border-collapse:collapse}th,td{border:1px solid #767676;padding:.3rem .5rem;text-align:left}"
         "caption{text-align:left;padding:.3rem 0}.number{text-align:right;white-space:nowrap}"
         ".wide{overflow-x:auto}pre{padding:.6rem;white-space:pre-wrap;border-left:4px solid #767676}"
-        "a:focus{outline:3px solid #0072b2}"
+        ".beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 1rem}"
+        ".beside pre{margin:0;overflow-x:auto}.code{border-left-style:dotted}"
+        "a:focus,summary:focus{outline:3px solid #0072b2}"
     )
     return f"{layout}{rules(0)}@media(prefers-color-scheme:dark){{{rules(1)}}}"

@@ -20,6 +20,7 @@ class Sheet:
     texts: Mapping[str, str] = field(default_factory=dict)  # answers that a person reads
     notes: tuple[str, ...] = ()  # for the instructor
     broken: str = ""
+    answers: Mapping[str, str] = field(default_factory=dict)  # as handed in, if they differ from the given cell
 
     @property
     def learner(self) -> str:

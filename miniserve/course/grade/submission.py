@@ -1,4 +1,4 @@
-"""Reads submissions: a folder of folders, one per learner, or notebooks named LEARNER__anything.ipynb.
+"""Reads one file that was handed in as a learner's notebook for a chapter.
 
 Reads defensively: a file may be huge, broken, not a notebook, or a link to somewhere else. Such a file is `unreadable`,
 with a sentence for the instructor, and never raises. A notebook's cells say which chapter it is, so renaming the file
@@ -10,26 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from miniserve.course.grade.align import questions_checked
+from miniserve.course.grade.cells import Handed, names
+from miniserve.course.grade.find import Found
 from miniserve.course.grade.trusted import TrustedChapter
 from miniserve.course.notebook.source import chapter_number
-from miniserve.errors import SetupError
 
 FILE_LIMIT_BYTES = 100_000_000
-CELL_LIMIT_CHARACTERS = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """One code or text cell of a submission."""
-
-    id: str
-    is_code: bool
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,52 +34,35 @@ class Submission:
     sha256: str = ""
     problem: str = ""
     notes: tuple[str, ...] = ()
+    drawn_for: str = ""  # whose numbers its questions draw; the learner's, if empty
+    others: tuple[str, ...] = ()  # learner ids whose numbers a wrong answer may have been worked out for
+    handed_in_s: float = 0.0  # when the file was last written, in seconds since 1970
 
 
-def read_submissions(folder: Path, course: Mapping[int, TrustedChapter]) -> list[Submission]:
-    """Read the submissions in `folder`, one notebook per learner and chapter. Raises: SetupError if there are none."""
-    if not folder.is_dir():
-        raise SetupError(f"{folder} is not a folder")
-    found = [_read(learner, path, folder, course) for learner, path in _files(folder)]
-    if not found:
-        raise SetupError(f"{folder} holds no notebooks: it should be {folder.name}/<learner>/<chapter>.ipynb")
-    return sorted(_one_each(found), key=lambda one: (one.learner, one.chapter, one.file))
-
-
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            for file in sorted(path.rglob("*.ipynb")):
-                if not any(part.startswith(".") for part in file.relative_to(path).parts):
-                    yield path.name, file
-        elif path.suffix == ".ipynb" and "__" in path.stem:
-            yield path.stem.partition("__")[0], path
-
-
-def _read(learner: str, path: Path, folder: Path, course: Mapping[int, TrustedChapter]) -> Submission:
-    file = str(path.relative_to(folder))
-    by_name = chapter_number(path.stem.rpartition("__")[2])
+def read_submission(found: Found, course: Mapping[int, TrustedChapter]) -> Submission:
+    """Read one file."""
+    by_name = chapter_number(found.name)
 
     def unreadable(problem: str, sha256: str = "") -> Submission:
-        return Submission(learner, by_name if by_name in course else 0, file, sha256=sha256, problem=problem)
+        chapter = by_name if by_name in course else 0
+        when_s = found.handed_in_s
+        return Submission(found.learner, chapter, found.path, sha256=sha256, problem=problem, handed_in_s=when_s)
 
-    if path.is_symlink() or not path.is_file():
-        return unreadable("It is a link or no ordinary file, so it was not read.")
-    if (size := path.stat().st_size) > FILE_LIMIT_BYTES:
-        return unreadable(f"It has {size:,} bytes; the limit is {FILE_LIMIT_BYTES:,}. Its outputs may be huge.")
-    raw = path.read_bytes()
+    raw, problem = found.read(FILE_LIMIT_BYTES)
+    if problem:
+        return unreadable(problem)
     sha256 = hashlib.sha256(raw).hexdigest()
     try:
-        cells = _cells(json.loads(raw.decode("utf-8-sig")))
+        notebook = json.loads(raw.decode("utf-8-sig"))
+        cells = _cells(notebook)
     except (ValueError, RecursionError, MemoryError) as error:
         return unreadable(f"It is not a notebook: {type(error).__name__}: {str(error)[:120]}", sha256)
-    number = _recognise(cells, by_name, course)
+    number = _recognise(cells, _source(notebook), by_name, course)
     if number == 0:
         return unreadable("No chapter matches it, neither by its cells nor by its name.", sha256)
-    notes = [] if by_name == number else [f"The file is called {path.name}; its cells are from chapter {number}."]
-    return Submission(learner, number, file, cells, sha256, notes=tuple(notes))
+    renamed = f"The file is called {found.path.rpartition('/')[2]}; its cells are from chapter {number}."
+    notes = () if by_name == number else (renamed,)
+    return Submission(found.learner, number, found.path, cells, sha256, notes=notes, handed_in_s=found.handed_in_s)
 
 
 def _cells(notebook: Any) -> tuple[Handed, ...]:
@@ -98,9 +72,15 @@ def _cells(notebook: Any) -> tuple[Handed, ...]:
     found = []
     for cell in notebook["cells"]:
         if isinstance(cell, dict) and (text := _text(cell.get("source"))) is not None:
-            id_ = cell.get("id")
-            found.append(Handed(id_ if isinstance(id_, str) else "", cell.get("cell_type") == "code", text))
+            found.append(Handed(_id(cell), cell.get("cell_type") == "code", text))
     return tuple(found)
+
+
+def _id(cell: Mapping[str, Any]) -> str:
+    """Return a cell's id; Colab keeps it among the metadata."""
+    about = cell.get("metadata")
+    ids = (cell.get("id"), about.get("id") if isinstance(about, dict) else None)
+    return next((id_ for id_ in ids if isinstance(id_, str)), "")
 
 
 def _text(source: Any) -> str | None:
@@ -110,31 +90,40 @@ def _text(source: Any) -> str | None:
     return text.encode("utf-8", "replace").decode("utf-8")  # a file can't hold a lone surrogate
 
 
-def _recognise(cells: tuple[Handed, ...], by_name: int, course: Mapping[int, TrustedChapter]) -> int:
+def _source(notebook: Any) -> str:
+    """Return the chapter that a notebook says it was made from: 06_percentiles."""
+    about: Any = notebook
+    for key in ("metadata", "miniserve", "source"):
+        about = about.get(key) if isinstance(about, dict) else None
+    return about if isinstance(about, str) else ""
+
+
+def _recognise(cells: tuple[Handed, ...], source: str, by_name: int, course: Mapping[int, TrustedChapter]) -> int:
+    """Return the chapter of a notebook: by ids of cells, by what it was made from, by what it checks and answers."""
     ids = {cell.id for cell in cells}
-    shared = {number: len(ids & chapter.own_ids) for number, chapter in course.items()}
-    best = max(shared, key=lambda number: (shared[number], -number))
-    if shared[best]:
+    checked = {question for cell in cells if cell.is_code for question in questions_checked(cell.text)}
+    by_ids = {number: len(ids & chapter.own_ids) for number, chapter in course.items()}
+    by_checks = {number: len(checked & chapter.questions.keys()) for number, chapter in course.items()}
+    if best := _most(by_ids):
         return best
-    return by_name if by_name in course else 0
+    if (made_from := chapter_number(source)) in course:
+        return made_from
+    if best := _most(by_checks):
+        return best
+    if by_name in course:
+        return by_name
+    bound = frozenset[str]().union(*(names(cell.text).binds for cell in cells if cell.is_code))
+    answered = {n: len(bound & {q.name for q in chapter.questions.values()}) for n, chapter in course.items()}
+    best = _most(answered)
+    return best if answered.get(best, 0) > 1 else 0  # one name may be chance
 
 
-def _one_each(found: list[Submission]) -> Iterator[Submission]:
-    """Keep one file per learner and chapter: a readable one if any, then no copy, then the first by name."""
-    groups: dict[tuple[str, int], list[Submission]] = {}
-    for one in found:
-        groups.setdefault((one.learner, one.chapter), []).append(one)
-    for (_, chapter), group in groups.items():
-        if chapter == 0:
-            yield from group
-            continue
-        best = min(group, key=lambda one: (bool(one.problem), bool(_copy(one.file)), one.file))
-        others = tuple(f"{one.file} is the same chapter and was left out." for one in group if one is not best)
-        yield Submission(
-            best.learner, best.chapter, best.file, best.cells, best.sha256, best.problem, best.notes + others
-        )
+def _most(counts: Mapping[int, int]) -> int:
+    """Return the chapter with the highest count, the first of several; 0 if all counts are 0."""
+    best = max(counts, key=lambda number: (counts[number], -number), default=0)
+    return best if best and counts[best] else 0
 
 
-def _copy(file: str) -> bool:
+def is_copy(file: str) -> bool:
     """Return whether a name looks like a copy: `12 (1).ipynb`, `12-Copy1.ipynb`."""
     return re.search(r"(\(\d+\)|copy\s*\d*|\.old)\.ipynb$", file, re.IGNORECASE) is not None

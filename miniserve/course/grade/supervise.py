@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from miniserve.course.check.numbers import Number
 from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.judge import failed as failed_verdict
+from miniserve.course.grade.judge import lends
 from miniserve.course.grade.normalise import HandedCell, Normalised, normalise
 from miniserve.course.grade.sandbox import Room, kernel_command, kernel_environment, prepare
 from miniserve.course.grade.sheet import Sheet
@@ -60,13 +61,14 @@ class Grader:
         """End the running notebooks soon: their sheets then mean nothing."""
         self._stopped.set()
 
-    def grade(self, handed: Submission, chapter: TrustedChapter) -> Sheet:
-        """Return the sheet of one submission; whatever it contains, this never raises."""
+    def grade(self, handed: Submission, chapter: TrustedChapter, known: Mapping[str, Verdict] | None = None) -> Sheet:
+        """Return the sheet of one submission; whatever it contains, this never raises. `known` is not asked again."""
         if handed.problem:
             verdicts = {id_: Verdict(id_, Status.UNREADABLE) for id_ in chapter.questions}
             return Sheet(handed, chapter.number, verdicts, notes=(handed.problem, *handed.notes))
         normal = normalise(handed, chapter)
         judging = Judging(chapter, normal)
+        judging.verdicts |= known or {}
         until_s = time.monotonic() + MOST_RUNS_LONG * self._settings.limits_of(chapter).notebook_s
         while judging.open and judging.runs <= 2 * len(chapter.questions) + 2 and time.monotonic() < until_s:
             judging.take(self._run(handed, chapter, judging))
@@ -91,15 +93,20 @@ class Grader:
         cells = judging.cells()
         limits = self._settings.limits_of(chapter)
         (folder / "notebook.ipynb").write_text(dumps(_notebook(cells)), encoding="utf-8")
-        (room.home / "learner_id.txt").write_text(handed.learner, encoding="utf-8")
-        given = {id_: q.given(handed.learner) for id_, q in chapter.questions.items() if isinstance(q, Number)}
-        (room.home / "given.json").write_text(json.dumps(given), encoding="utf-8")
+        (room.home / "learner_id.txt").write_text(handed.drawn_for or handed.learner, encoding="utf-8")
+        given = {
+            id_: q.given(handed.drawn_for or handed.learner)
+            for id_, q in chapter.questions.items()
+            if isinstance(q, Number)
+        }
+        (room.package / "given.json").write_text(json.dumps(given), encoding="utf-8")
         return {
             "cell_ids": [cell.id for cell in cells],
             "questions": chapter.module,
-            "judge": sorted(judging.open),
+            "ask_after": {cell.id: [id_ for id_ in cell.asks if id_ in judging.next] for cell in cells},
+            "others": handed.others,
             "answer_cells": {id_: cell.id for id_, cell in chapter.answer_cells.items()},
-            "learner": handed.learner,
+            "learner": handed.drawn_for or handed.learner,
             "seed": self._settings.seed,
             "command": kernel_command(room, self._settings.sandbox, cpu_s=limits.notebook_s),
             "environment": kernel_environment(room),
@@ -134,12 +141,19 @@ class Judging:
     def open(self) -> set[str]:
         return self.chapter.questions.keys() - self.verdicts.keys()
 
+    @property
+    def next(self) -> set[str]:
+        """The questions that the next run asks. What some of them lend answers others, so those get a run before."""
+        first = {id_ for id_ in self.open if not lends(self.chapter.questions[id_])}
+        return first or self.open
+
     def cells(self) -> tuple[HandedCell, ...]:
         return self.normal.without(self.chapter, self.left_out)
 
     def take(self, run: NotebookRun) -> None:
         """Keep what a run reported; leave out what ended it."""
         self.runs += 1
+        asked = self.next
         if self.runs == 1 and self.given.intersection(run.late[:1]):
             return  # our own cell was late, so the machine is too busy: try once more, and then it counts
         self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
@@ -149,8 +163,8 @@ class Judging:
             self.broken = f"no kernel could be started: {run.log[-300:]}"
         elif run.blame:
             self._leave_out(run)
-        elif self.open:
-            self.broken = f"the worker ended without a verdict on {', '.join(sorted(self.open))}: {run.log[-300:]}"
+        elif lacking := self.open & asked:
+            self.broken = f"the worker ended without a verdict on {', '.join(sorted(lacking))}: {run.log[-300:]}"
 
     def _leave_out(self, run: NotebookRun) -> None:
         """Leave out the learner's first late cell, which may have spoilt the kernel; or else the cell to blame."""
@@ -159,6 +173,7 @@ class Judging:
             (late[0], run.failed[late[0]], Status.TIMEOUT) if late else (run.blame, run.why, run.status)
         )
         questions = {cell.id: id_ for id_, cell in self.chapter.answer_cells.items()}
+        blame = self._guilty(blame) if status is Status.CRASHED else blame
         question = questions.get(blame) or blame.removeprefix("q")
         cell = self.chapter.answer_cells[question].id if question in self.chapter.questions else blame
         if question in self.open:
@@ -170,6 +185,14 @@ class Judging:
             self.left_out_notes.append(f"Cell {blame} was left out: {why}.")
         self.left_out.add(cell)
 
+    def _guilty(self, blame: str) -> str:
+        """Return the cell to blame: a given one ends no kernel, so what the learner ran last before it has done so."""
+        ids = [cell.id for cell in self.cells()]
+        if blame not in self.given or blame not in ids:
+            return blame
+        before = [cell.id for cell in self.cells()[: ids.index(blame)] if cell.own]
+        return before[-1] if before else blame
+
     def sheet(self, handed: Submission) -> Sheet:
         for id_ in sorted(self.open):
             if self.broken:
@@ -179,11 +202,16 @@ class Judging:
                     id_, Status.TIMEOUT, "no-end", "the time for the whole notebook was up"
                 )
         verdicts = {id_: self.verdicts[id_] for id_ in self.chapter.questions}
-        answers = {cell.id for cell in self.chapter.answer_cells.values()}
-        failed = [
-            f"Cell {id_} ended with {error.rstrip('.')}."
-            for id_, error in self.failed.items()
-            if id_ not in answers and SIGN not in error  # an experiment with the reference cannot run here
-        ]
-        notes = (*self.normal.notes, *self.left_out_notes, *failed)
-        return Sheet(handed, self.chapter.number, verdicts, self.texts, notes, self.broken)
+        notes = (*self.normal.notes, *self.left_out_notes, *self._failures(verdicts))
+        return Sheet(handed, self.chapter.number, verdicts, self.texts, notes, self.broken, self.normal.answers)
+
+    def _failures(self, verdicts: Mapping[str, Verdict]) -> list[str]:
+        """Return how cells of the learner's own failed, if that may explain a lost question.
+
+        The chapter's cells are no news: some need what only a full run has, such as the reference or a measurement.
+        """
+        if all(verdict.status in (Status.CORRECT, Status.NOTED, Status.NOT_TRIED) for verdict in verdicts.values()):
+            return []
+        own = {cell.id for cell in self.normal.cells if cell.own and not cell.question}
+        failed = {id_: error for id_, error in self.failed.items() if id_ in own and SIGN not in error}
+        return [f"Cell {id_} ended with {error.rstrip('.')}." for id_, error in failed.items()]

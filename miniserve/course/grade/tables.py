@@ -1,17 +1,14 @@
 """The results as files for other programs: results.json, grades.csv, free_text.csv, junit.xml.
 
-Grading twice gives the same bytes, except for one line of results.json that says when.
+Grading twice gives the same bytes, except for one line of results.json that says when. `earlier.py` reads results.json.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -19,73 +16,37 @@ from xml.sax.saxutils import escape, quoteattr
 import miniserve
 from miniserve.course.check.kinds import FreeText
 from miniserve.course.check.verdict import Status, Verdict
-from miniserve.course.grade.marks import Marks, quoted
+from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.sheet import Sheet
-from miniserve.course.grade.trusted import TrustedChapter
+from miniserve.course.grade.similar import similar_answers
+from miniserve.course.grade.spreadsheet import quoted, write_spreadsheet
 
-SCHEMA = 1
+SCHEMA = 2
 _NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Graded:
-    """All of one grading: the sheets, in order, and what decides their marks."""
-
-    sheets: Sequence[Sheet]
-    course: dict[int, TrustedChapter]
-    weights: dict[str, float]
-    marks: Marks
-    sandbox: str
-    seed: int
-
-    @property
-    def learners(self) -> list[str]:
-        return sorted({sheet.learner for sheet in self.sheets})
-
-    @property
-    def questions(self) -> list[str]:
-        return [id_ for chapter in self.course.values() for id_ in chapter.questions]
-
-    def of(self, learner: str) -> list[Sheet]:
-        return [sheet for sheet in self.sheets if sheet.learner == learner]
-
-    def verdict(self, learner: str, question: str) -> Verdict:
-        """Return the verdict; MISSING for a chapter that was not handed in."""
-        found = [sheet.verdicts[question] for sheet in self.of(learner) if question in sheet.verdicts]
-        return found[0] if found else Verdict(question, Status.MISSING, note="not handed in")
-
-    def credit(self, learner: str, question: str) -> float | None:
-        """Return 0 to 1; None for a text that nobody has marked yet."""
-        verdict = self.verdict(learner, question)
-        if verdict.status is Status.NOTED:
-            mark = self.marks.get((learner, question))
-            return mark.credit if mark is not None else None
-        return verdict.credit
-
-    def points(self, learner: str) -> float:
-        return sum((self.credit(learner, id_) or 0.0) * self.weights[id_] for id_ in self.questions)
-
-    @property
-    def most(self) -> float:
-        return sum(self.weights[id_] for id_ in self.questions)
-
-    def pending(self, learner: str) -> list[str]:
-        """Return the questions whose texts wait for a person."""
-        return [id_ for id_ in self.questions if self.credit(learner, id_) is None]
+def versions() -> tuple[tuple[str, str], ...]:
+    """Return the programs that run the notebooks, with their versions."""
+    made_by = ((name, version(name)) for name in ("nbval", "pytest", "ipykernel"))
+    return (("miniserve", miniserve.__version__), ("python", platform.python_version()), *made_by)
 
 
 def results_json(graded: Graded, graded_at: str) -> str:
     """Return everything, with the versions that made it."""
-    made_by = {name: version(name) for name in ("nbval", "pytest", "ipykernel")}
     whole = {
         "schema": SCHEMA,
         "graded_at": graded_at,
-        "made_by": {"miniserve": miniserve.__version__, "python": platform.python_version(), **made_by},
+        "made_by": dict(graded.made_by or versions()),
         "sandbox": graded.sandbox,
         "seed": graded.seed,
         "chapters": {f"{n:02}": {"name": c.name, "sha256": c.sha256} for n, c in graded.course.items()},
         "weights": {id_: graded.weights[id_] for id_ in graded.questions},
+        "late_rule": graded.late.sentence() if graded.late is not None else "",
+        "notes": list(graded.notes),
+        "learners": graded.learners,
+        "files": [asdict(file) for file in graded.files],
         "submissions": [_submission(graded, sheet) for sheet in graded.sheets],
+        "similar": similar_answers(graded),
         "points": {learner: round(graded.points(learner), 4) for learner in graded.learners},
         "most": graded.most,
     }
@@ -93,61 +54,79 @@ def results_json(graded: Graded, graded_at: str) -> str:
 
 
 def _submission(graded: Graded, sheet: Sheet) -> dict[str, Any]:
+    late = graded.lateness(sheet.learner, sheet.chapter)
     return {
         "learner": sheet.learner,
         "chapter": sheet.chapter,
         "file": sheet.handed.file,
         "sha256": sheet.handed.sha256,
+        "handed_in_s": sheet.handed.handed_in_s,
+        "drawn_for": sheet.handed.drawn_for,
         "graded": sheet.graded,
-        "problem": sheet.handed.problem or sheet.broken,
+        "unreadable": sheet.handed.problem,
+        "broken": sheet.broken,
+        "late_days": late.days if late is not None else 0,
         "notes": list(sheet.notes),
         "questions": [
-            {**asdict(v), "credit": graded.credit(sheet.learner, id_), "lines": v.lines()}
-            for id_, v in sheet.verdicts.items()
+            {
+                **asdict(verdict),
+                "marked": graded.credit(sheet.learner, id_),
+                "lines": verdict.lines(),
+                "answer": sheet.answers.get(id_, ""),
+                "text": sheet.texts.get(id_),
+            }
+            for id_, verdict in sheet.verdicts.items()
         ],
     }
 
 
 def grades_csv(graded: Graded) -> str:
-    """Return a line per learner: points for each question, their sum, the maximum, and what is still to be marked."""
-    rows: list[list[object]] = [["learner", *graded.questions, "points", "of", "to be marked"]]
+    """Return a line per learner: points for each question, what changes their sum, and the state of every answer."""
+    sums = ["bonus", "late", "points", "of", "to be marked"]
+    states = [f"{id_} state" for id_ in graded.questions]
+    rows: list[list[object]] = [["learner", *graded.questions, *sums, *states]]
     for learner in graded.learners:
         credits = [graded.credit(learner, id_) for id_ in graded.questions]
         cells = [
-            "" if credit is None else _number(credit * graded.weights[id_])
+            "" if credit is None else points_text(credit * graded.weights[id_])
             for id_, credit in zip(graded.questions, credits, strict=True)
         ]
-        sums = [_number(graded.points(learner)), _number(graded.most), " ".join(graded.pending(learner))]
-        rows.append([quoted(learner), *cells, *sums])
-    return _csv(rows)
+        changes = [points_text(graded.bonus(learner)), points_text(-graded.lost_by_lateness(learner))]
+        whole = [points_text(graded.points(learner)), points_text(graded.most), " ".join(graded.pending(learner))]
+        found = [graded.state(learner, id_) for id_ in graded.questions]
+        rows.append([quoted(learner), *cells, *changes, *whole, *found])
+    return write_spreadsheet(rows)
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}".rstrip("0").rstrip(".")
+def points_text(value: float) -> str:
+    """Return a number of points as people write it: 2, 0.5, 1.3333."""
+    text = f"{value:.4f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 def free_text_csv(graded: Graded) -> str:
-    """Return the texts that a person reads, beside rubric and model answer, with the marks known so far."""
-    rows: list[list[object]] = [
-        ["learner", "question", "title", "answer", "rubric", "model answer", "mark", "comment"],
-    ]
+    """Return the texts that a person reads, beside rubric and model answer, with all marks known so far.
+
+    Answers that a check judged are in it only if a person has marked them, so that one file keeps all marks.
+    """
+    head = ["learner", "question", "title", "answer", "rubric", "model answer", "mark", "bonus", "comment"]
+    rows: list[list[object]] = [list(head)]
     for sheet in graded.sheets:
-        for id_, text in sheet.texts.items():
-            question = graded.course[sheet.chapter].questions[id_]
-            assert isinstance(question, FreeText), f"{id_} is read by a person"
-            mark = graded.marks.get((sheet.learner, id_))
-            marked = [_number(mark.credit), quoted(mark.comment)] if mark is not None else ["", ""]
-            rubric = "\n".join(question.rubric)
-            rows.append(
-                [quoted(sheet.learner), id_, question.title, quoted(text), rubric, question.model_answer, *marked]
-            )
-    return _csv(rows)
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+        for id_ in sheet.verdicts:
+            question, mark = graded.course[sheet.chapter].questions[id_], graded.marks.get((sheet.learner, id_))
+            if id_ not in sheet.texts and mark is None:
+                continue
+            text = sheet.texts.get(id_, sheet.answers.get(id_, ""))
+            rubric, model = "", ""
+            if isinstance(question, FreeText):
+                rubric, model = "\n".join(question.rubric), question.model_answer
+            marked = ["", "", ""]
+            if mark is not None:
+                bonus = points_text(mark.bonus) if mark.bonus else ""
+                marked = ["" if mark.credit is None else points_text(mark.credit), bonus, quoted(mark.comment)]
+            about = [quoted(sheet.learner), id_, quoted(question.title), quoted(text), quoted(rubric), quoted(model)]
+            rows.append([*about, *marked])
+    return write_spreadsheet(rows)
 
 
 def junit_xml(graded: Graded) -> str:

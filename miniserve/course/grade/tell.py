@@ -24,7 +24,7 @@ def tell(names, text):
         return json.dumps({"missing": True})
     answer = names[asked["name"]]
     if asked["drive"] is None:
-        return json.dumps(look(answer, asked["methods"]))
+        return json.dumps(look(answer, asked["kind"], asked["methods"]))
     from miniserve.course.check.ask import ask
     namespace = {"__name__": "drive"}
     exec(compile(asked["drive"], "<drive>", "exec"), namespace)
@@ -32,13 +32,13 @@ def tell(names, text):
     return json.dumps({"value": told.value, "error": told.error, "line": told.line})
 
 
-def look(answer, methods):
+def look(answer, kind, methods):
     from miniserve.course.check.ask import is_blank
-    from miniserve.course.check.code import comes_from_library, is_stub
-    from miniserve.course.check.numbers import is_placeholder
-    parts = [getattr(answer, name, None) for name in methods]
-    tried = not (is_blank(answer) or is_placeholder(answer) or is_stub(answer) or any(map(is_stub, parts)))
-    return {"tried": tried, "borrowed": bool(methods is not None and comes_from_library(answer))}
+    from miniserve.course.check.code import comes_from_library, not_written
+    from miniserve.course.check.numbers import is_blank_formula
+    blank = {"code": lambda: not_written(answer, methods), "F": lambda: is_blank_formula(answer)}
+    tried = not blank.get(kind, lambda: is_blank(answer))()
+    return {"tried": tried, "borrowed": kind == "code" and comes_from_library(answer, methods)}
 """
 
 
@@ -53,7 +53,8 @@ class Look:
 
 def look(kernel: GradedKernel, question: Question, timeout_s: float) -> Look:
     """Return whether the answer is there, tried, and the learner's own."""
-    told = _told(kernel, {"name": question.name, "drive": None, "methods": _methods(question)}, timeout_s)
+    request = {"name": question.name, "drive": None, "kind": question.kind, "methods": _methods(question)}
+    told = _told(kernel, request, timeout_s)
     if told.get("missing") is True:
         return Look(there=False)
     return Look(tried=told.get("tried") is not False, borrowed=told.get("borrowed") is True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from miniserve.course.chapters import folder
 from miniserve.course.check.question import Question
+from miniserve.course.notebook.consistency import check_calls
 from miniserve.course.notebook.notebooks import loads
 from miniserve.course.notebook.source import chapter_number
 from miniserve.errors import SetupError
@@ -62,6 +63,12 @@ class TrustedChapter:
     def answer_cells(self) -> dict[str, Given]:
         """The answer cells by question."""
         return {cell.question: cell for cell in self.cells if cell.question}
+
+    @property
+    def check_cells(self) -> dict[str, str]:
+        """The ids of the check cells by question."""
+        checks = [cell for cell in self.cells if "check" in cell.tags]
+        return {question: cell.id for cell in checks for question, _ in check_calls(cell.text)}
 
     @property
     def own_ids(self) -> frozenset[str]:

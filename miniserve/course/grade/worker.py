@@ -1,8 +1,9 @@
 """The process that runs one notebook and judges it: `pytest --nbval-lax -p miniserve.course.grade.worker`.
 
-nbval executes the cells in an untrusted kernel. After the last cell comes one item per question, which asks the kernel
-for JSON and judges here. This process reports each event to the supervisor as it happens, as a line of JSON through a
-pipe; so the supervisor knows what was running if this process is killed. pytest's own count of failures means nothing.
+nbval executes the cells in an untrusted kernel. Where a question's check stands comes an item that asks the kernel for
+JSON and judges here: what the learner saw counts, whatever later cells do to the name. This process reports each event
+to the supervisor as it happens, as a line of JSON through a pipe; so the supervisor knows what was running if this
+process is killed. pytest's own count of failures means nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile  # type: ignore[import-untyped]
 
 from miniserve import seeds
 from miniserve.course.check.question import Question
+from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.judge import End, judge
 from miniserve.course.grade.kernel import GradedKernel
 
@@ -50,7 +52,9 @@ class GradingJob:
         self.cell_ids: list[str] = job["cell_ids"]
         self.ends: dict[str, End] = {}  # cells that failed
         questions: tuple[Question, ...] = import_module(job["questions"]).QUESTIONS
-        self.questions = [question for question in questions if question.id in job["judge"]]
+        self.questions = {question.id: question for question in questions}
+        self.ask_after: dict[str, list[str]] = job["ask_after"]  # by cell: a question is asked where its check stands
+        self.best: dict[str, Verdict] = {}
         self._pipe: int = job["pipe"]
 
     def tell(self, **event: Any) -> None:
@@ -66,25 +70,28 @@ def _start_kernel(self: Any) -> None:
 
 
 def _collect_with_questions(self: Any) -> Iterator[pytest.Item]:
+    run = GradingJob.current
     for cell in _collect(self):
         cell.output_timeout = OUTPUT_S
         yield cell
-    for question in GradingJob.current.questions:
-        yield Asked.from_parent(self, name=f"q{question.id}", question=question)
+        for id_ in run.ask_after.get(run.cell_ids[cell.cell_num], ()):
+            yield Asked.from_parent(self, name=f"q{id_}", question=run.questions[id_])
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Report what begins and how it ended; stop at once when the kernel has gone."""
     run, at = GradingJob.current, _name(item)
-    run.tell(event="begin", at=at)
+    kernel: GradedKernel = item.parent.kernel  # type: ignore[union-attr]
+    if kernel.is_alive():  # if not, what came before has ended it, and keeps the blame
+        run.tell(event="begin", at=at)
     try:
         return (yield)
     finally:
-        kernel: GradedKernel = item.parent.kernel  # type: ignore[union-attr]
         if isinstance(item, IPyNbCell) and (end := _end(kernel)) is not None:
             run.ends[at] = end
             run.tell(event="failed", at=at, error=end.error, timeout=end.timeout)
+        kernel.end_if_leaving()
         if not kernel.is_alive():
             timeout = run.ends.get(at, End()).timeout
             run.tell(event="gone", at=at, why=kernel.gone or "the kernel died", timeout=timeout)
@@ -109,11 +116,22 @@ def _end(kernel: GradedKernel) -> End | None:
         return None
     name = str(kernel.reply.get("ename", "error"))[:60]
     message = " ".join(str(kernel.reply.get("evalue", "")).split())
+    if name == "StdinNotImplementedError":
+        message = "input() gets no answer while a notebook is graded"
     return End(f"{name}: {message}"[:300], hidden=not kernel.shown_error and name != "UsageError")
 
 
+def _worth(verdict: Verdict) -> tuple[float, bool]:
+    """Return what orders two verdicts on one question; at equal credit an answer is better than none."""
+    credit = 1.0 if verdict.status is Status.NOTED else verdict.credit
+    return credit, verdict.status not in (Status.NOT_TRIED, Status.MISSING)
+
+
 class Asked(pytest.Item):
-    """One question, asked of the kernel that the cells leave behind."""
+    """One question, asked of the kernel that the cells before it leave behind.
+
+    It may come up again after a later cell that gives the answer's name another value; the better verdict counts.
+    """
 
     def __init__(self, *, question: Question, **rest: Any) -> None:
         super().__init__(**rest)
@@ -121,14 +139,19 @@ class Asked(pytest.Item):
         self.obj = None
 
     def runtest(self) -> None:
-        """Judge, and report the verdict."""
+        """Judge, and report the verdict if it is better than an earlier one."""
         run = GradingJob.current
         id_, learner = self.question.id, run.job["learner"]
+        before = run.best.get(id_)
+        if before is not None and before.status in (Status.CORRECT, Status.NOTED):
+            return
         seed = seeds.bucket("grade", run.job["seed"], id_, learner, buckets=10_000)
         end = run.ends.get(run.job["answer_cells"][id_], End())
         kernel: GradedKernel = self.parent.kernel  # type: ignore[union-attr]
-        verdict, text = judge(self.question, kernel, end, seed, learner)
-        run.tell(event="verdict", verdict=asdict(verdict), text=text)
+        verdict, text = judge(self.question, kernel, end, seed, learner, run.job["others"])
+        if before is None or _worth(verdict) > _worth(before):
+            run.best[id_] = verdict
+            run.tell(event="verdict", verdict=asdict(verdict), text=text)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
         return str(excinfo.value)

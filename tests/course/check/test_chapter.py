@@ -154,6 +154,15 @@ def test_who_you_are_is_remembered_beside_the_notebooks(tmp_path, monkeypatch, c
     assert "You are ada.lovelace-1815" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "utf-16"])
+def test_who_you_are_does_not_hang_on_how_an_editor_saves_it(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    LEARNER_FILE.write_bytes("ada.lovelace\r\n".encode(code))
+
+    assert course.chapter(6).learner == "ada.lovelace"
+    assert course.chapter(6).given("6.6") == course.chapter(6, learner="ada.lovelace").given("6.6")
+
+
 @pytest.mark.parametrize("odd", ["", " ", "a b", "../x", "-rf", ".hidden", "a/b", "ada\n", "é" * 3, "x" * 65])
 def test_odd_names_are_refused(odd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import pytest
+
 from miniserve.course.check.ask import Told, ask, drive_call
-from miniserve.course.check.question import Case, Question, check, check_here
+from miniserve.course.check.question import Case, Question, check, check_here, count_later_layers
 from miniserve.course.check.verdict import Problem, Status
 
 
@@ -70,6 +72,47 @@ def test_layers_that_passed_are_credited_and_named():
 def test_while_grading_that_is_partly_right():
     verdict = check(QUESTION, lambda drive, asked: ask(drive, lambda values: values, asked), 1)
     assert verdict.status is Status.PARTIAL
+
+
+class Layered(Sorts):
+    """Five layers, each of which the answer passes if it knows the layer's name."""
+
+    def cases(self, seed, learner):
+        return [Case([{"values": [layer]}], layer) for layer in LAYERS]
+
+    def judge(self, case, told, learner):
+        return None if told[0] else Problem("fails", case.layer, "It fails.")
+
+
+LAYERS = ("contract", "examples", "properties", "differential", "cost")
+LAYERED = Layered(id="0.3", name="mine", title="", hints=())
+
+
+@pytest.mark.parametrize(
+    ("passes", "credit"),
+    [
+        ("examples properties differential cost", 0.8),  # right, but without the ValueError that the contract asks for
+        ("contract cost", 0.2),  # cheap and wrong: cost says nothing
+        ("cost", 0.0),
+        ("contract", 0.2),
+        ("contract examples", 0.4),
+        ("contract properties", 0.4),
+        ("contract examples differential", 0.6),
+        ("contract examples properties differential", 0.8),
+        ("", 0.0),
+    ],
+)
+def test_graded_all_layers_count_wherever_the_first_one_fails(passes, credit):
+    def ask_case(drive, asked):
+        return ask(drive, lambda values: values[0] in passes.split(), asked)
+
+    verdict = count_later_layers(LAYERED, check(LAYERED, ask_case, 1), ask_case)
+    first = next(layer for layer in LAYERS if layer not in passes.split())
+
+    assert verdict.credit == pytest.approx(credit)
+    assert verdict.status is (Status.PARTIAL if credit else Status.WRONG)
+    assert verdict.problem.what == first
+    assert not credit or verdict.note.startswith(f"{round(credit * 5)} of 5 layers pass: ")
 
 
 def test_the_counterexample_is_as_small_as_it_gets():

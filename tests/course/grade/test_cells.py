@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, parameters, same_code
+from miniserve.course.grade.cells import NBVAL_COMMENT, keeps_no_names, names, needed, parameters, same_code
 
 
 def test_names_are_bound_changed_and_loaded() -> None:
@@ -60,6 +60,33 @@ def test_what_nbval_obeys_is_found(line: str) -> None:
     assert not list(find_comment_markers(NBVAL_COMMENT.sub("#", f"x = 1\n{line}\ny = 2")))
 
 
-def test_odd_things_are_told_in_words() -> None:
-    assert odd("import os\nos.kill(os.getppid(), 9)") == ["'getppid': it asks who its parent process is"]
-    assert odd("x = 1") == []
+@pytest.mark.parametrize(
+    "magic", ["%%time", "%%capture", "%%capture out", "%%prun -l 5", "\n%%time", "%%capture\n%%time"]
+)
+def test_names_under_a_magic_that_runs_the_cell_in_place_are_seen(magic: str) -> None:
+    assert names(f"{magic}\nx = 1\ndef f(): ...").binds == {"x", "f"}
+    assert keeps_no_names(f"{magic}\nx = 1") == ""
+
+
+def test_a_line_that_is_timed_binds_its_names() -> None:
+    assert names("%time x = f(1)\n%time g()\n%timeit y = 1").binds == {"x"}
+
+
+@pytest.mark.parametrize(
+    "magic", ["%%timeit", "%%timeit -n 1 -r 1", "%%bash", "%%writefile a.py", "%%capture\n%%timeit"]
+)
+def test_a_magic_that_keeps_no_names_is_named(magic: str) -> None:
+    assert names(f"{magic}\nx = 1").binds == set()
+    assert keeps_no_names(f"{magic}\nx = 1") == magic.split("\n")[-1].split()[0]
+
+
+@pytest.mark.parametrize("text", ["x = 1", "# %%timeit\nx = 1", "%%timeit\nglobal x\nx = 1", "%timeit x = 1"])
+def test_other_cells_keep_theirs(text: str) -> None:
+    assert keeps_no_names(text) == ""
+
+
+def test_a_tree_too_deep_to_compare_is_compared_as_text() -> None:
+    deep = "x = lambda: a" + ".b" * 1_500
+
+    assert same_code(deep, deep + "\n")
+    assert not same_code(deep, "x = 1")

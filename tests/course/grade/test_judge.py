@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from queue import Empty
 from typing import Any
@@ -10,11 +11,14 @@ import pytest
 from course.grade import toy
 from course.grade.toy_course.ch90_toy.questions import QUESTIONS
 
-from miniserve.course.check.ask import NotPlain
-from miniserve.course.check.verdict import Status, Verdict
+from miniserve.course.check.ask import NotPlain, drive_call
+from miniserve.course.check.code import CheckLayer, Code
+from miniserve.course.check.question import Question
+from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade import kernel as kernels
 from miniserve.course.grade.judge import End, judge
 from miniserve.course.grade.kernel import KernelGone
+from miniserve.course.grade.tell import look
 
 BY_ID = {question.id: question for question in QUESTIONS}
 
@@ -168,3 +172,99 @@ def test_a_value_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kernels, "VALUE_CHARACTERS", 10)
     with pytest.raises(NotPlain, match="larger"):
         kernels._plain_value(replied(status="ok", data={"text/plain": "'[1, 2, 3, 4]'"}))
+
+
+def layered() -> Code:
+    names = ("contract", "examples", "properties", "differential", "cost")
+    return Code(
+        id="90.6",
+        name="knows",
+        title="",
+        hints=(),
+        target="miniserve/policies/routing/balancer.py::knows",
+        driver=drive_call,
+        layers=tuple(
+            CheckLayer(name, lambda seed, name=name: [[{"layer": name}]], lambda asked, told: _known(told))
+            for name in names
+        ),
+    )
+
+
+def _known(told: Any) -> Problem | None:
+    return None if told == [True] else Problem("unknown", repr(told), "It doesn't know this layer.")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "credit"),
+    [
+        ("return layer != 'contract'", Status.PARTIAL, 0.8),
+        ("return layer in ('contract', 'cost')", Status.PARTIAL, 0.2),
+        ("return layer == 'cost'", Status.WRONG, 0.0),
+        ("return layer == 'examples' or 1 / 0", Status.PARTIAL, 0.2),
+        ("return True", Status.CORRECT, 1.0),
+    ],
+)
+def test_part_marks_are_the_share_of_layers_that_pass(body: str, status: Status, credit: float) -> None:
+    kernel: Any = Namespace(f"def knows(layer):\n    {body}")
+    found = judge(layered(), kernel, End(), 5, "ann")[0]
+
+    assert (found.status, found.credit) == (status, pytest.approx(credit))
+
+
+def test_when_a_later_layer_ends_the_kernel_the_first_verdict_stands() -> None:
+    class Dies(Namespace):
+        def value(self, expression: str, timeout_s: float) -> Any:
+            if "differential" in expression:
+                raise KernelGone("the kernel died")
+            return super().value(expression, timeout_s)
+
+    kernel: Any = Dies("def knows(layer):\n    return layer == 'contract'")
+    found = judge(layered(), kernel, End(), 5, "ann")[0]
+
+    assert (found.status, found.credit) == (Status.PARTIAL, 0.2)
+
+
+def test_a_number_that_is_right_for_somebody_else_says_for_whom() -> None:
+    bob = BY_ID["90.1"].given("bob")  # type: ignore[attr-defined]
+    kernel: Any = Namespace(f"requests = {bob['rate'] * bob['time_s']}")
+    found = judge(BY_ID["90.1"], kernel, End(), 5, "ann", ("zoe", "bob"))[0]
+
+    assert (found.status, found.right_for) == (Status.WRONG, "bob")
+    assert "bob" not in "\n".join(found.lines())
+    assert judge(BY_ID["90.1"], kernel, End(), 5, "ann", ("zoe",))[0].right_for == ""
+    assert judge(BY_ID["90.1"], kernel, End(), 5, "bob", ("ann",))[0].right_for == ""
+
+
+def test_a_number_without_an_id_is_told_as_such() -> None:
+    nobody = BY_ID["90.1"].given("")  # type: ignore[attr-defined]
+    kernel: Any = Namespace(f"requests = {nobody['rate'] * nobody['time_s']}")
+
+    assert judge(BY_ID["90.1"], kernel, End(), 5, "ann", ("", "bob"))[0].right_for == "no learner id"
+
+
+ANSWERS = [
+    "...",
+    "(..., ...)",
+    "[...]",
+    "None",
+    "7",
+    "'...'",
+    "lambda *a, **k: ...",
+    "lambda *a, **k: None",
+    "lambda *a, **k: 1",
+    "type('C', (), {})",
+    "type('C', (), {'choose': lambda self, r, v: ...})",
+    "type('C', (), {'choose': lambda self, r, v: None, 'other': lambda self: ...})",
+    "type('C', (), {'choose': lambda self, r, v: v[0]})",
+    "type('C', (), {'other': lambda self: ...})",
+]
+TWO_METHODS = dataclasses.replace(layered(), target="miniserve/policies/routing/balancer.py::Two.choose+Two.gamma")
+HALF = "type('Two', (), {'choose': lambda self: ..., 'gamma': lambda self: 3})"
+
+
+@pytest.mark.parametrize("text", [*ANSWERS, HALF])
+@pytest.mark.parametrize("question", [*QUESTIONS, layered(), TWO_METHODS], ids=lambda one: f"{one.id}-{one.kind}")
+def test_not_tried_means_the_same_in_a_notebook_and_when_graded(question: Question, text: str) -> None:
+    kernel: Any = Namespace(f"{question.name} = {text}")
+
+    assert look(kernel, question, 5.0).tried is not question.not_tried(kernel.names[question.name])

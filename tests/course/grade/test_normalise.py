@@ -10,8 +10,8 @@ import pytest
 from course.grade import toy
 
 from miniserve.course.check.verdict import Status
+from miniserve.course.grade.handed_in import read_submissions
 from miniserve.course.grade.normalise import Normalised, normalise
-from miniserve.course.grade.submission import read_submissions
 from miniserve.course.grade.trusted import TrustedChapter, read_course
 
 

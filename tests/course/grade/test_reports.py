@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from course.grade import toy
 
 from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.folder import exit_code
+from miniserve.course.grade.handed_in import FileFate
 from miniserve.course.grade.marks import Mark
 from miniserve.course.grade.pages import COLOURS, items, learner_page, page_name, report_page
+from miniserve.course.grade.platforms import canvas_csv, moodle_csv
+from miniserve.course.grade.roster import Person, Roster
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.tables import Graded, free_text_csv, grades_csv, junit_xml, results_json
@@ -72,7 +77,7 @@ def test_results_hold_all_and_only_one_line_is_the_moment(graded: Graded) -> Non
     whole = json.loads(one)
 
     assert [a for a, b in zip(one.splitlines(), other.splitlines(), strict=True) if a != b] == [' "graded_at": "now",']
-    assert whole["schema"] == 1
+    assert whole["schema"] == 2
     assert len(whole["chapters"]["90"]["sha256"]) == 64
     assert whole["submissions"][0]["questions"][0]["lines"] == ["90.1  CORRECT"]
 
@@ -106,7 +111,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append((tag, dict(attrs)))
-        if tag != "meta":
+        if tag not in ("meta", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -177,3 +182,131 @@ def test_the_exit_code_says_what_was_graded_not_what_was_right(graded: Graded) -
     assert code(graded.sheets[1]) == 0
     assert code(*graded.sheets) == 2
     assert code(*graded.sheets, ours) == 3
+
+
+# --- what an instructor sees ------------------------------------------------------------------------------------------
+
+
+def with_more(graded: Graded, **changed: Any) -> Graded:
+    return dataclasses.replace(graded, **changed)
+
+
+def test_a_question_that_we_failed_to_grade_is_not_a_wrong_one(graded: Graded) -> None:
+    ids = list(graded.questions)
+    ours = Sheet(
+        Submission("eve", 90, "e.ipynb"), 90, {id_: Verdict(id_, Status.NOT_GRADED) for id_ in ids}, broken="x"
+    )
+    lost = Sheet(
+        Submission("fay", 90, "f.ipynb", problem="No."), 90, {id_: Verdict(id_, Status.UNREADABLE) for id_ in ids}
+    )
+    found = with_more(graded, sheets=[*graded.sheets, ours, lost], known=("gus",))
+    rows = {row["learner"]: row for row in csv.DictReader(io.StringIO(grades_csv(found)))}
+
+    assert (rows["eve"]["90.1"], rows["eve"]["90.1 state"]) == ("", "not graded")
+    assert (rows["fay"]["90.1"], rows["fay"]["90.1 state"]) == ("0", "unreadable")
+    assert (rows["gus"]["90.1"], rows["gus"]["90.1 state"]) == ("0", "not handed in")
+    assert (rows["cleo"]["90.5 state"], rows["ann"]["90.4 state"]) == ("partial", "noted")
+    assert rows["eve"]["to be marked"] == ""
+
+
+def test_every_cell_of_a_table_is_in_quotes_and_none_is_a_formula(graded: Graded) -> None:
+    for text in (grades_csv(graded), free_text_csv(graded)):
+        assert text.startswith('"learner"')
+        for row in csv.reader(io.StringIO(text)):
+            assert not any(cell[:1] in tuple("=+-@\t\r\n") for cell in row if cell)
+        assert all(line.startswith('"') for line in grades_csv(graded).splitlines())
+
+
+def test_the_code_stands_beside_the_verdict_and_cannot_act(graded: Graded) -> None:
+    sheet = dataclasses.replace(graded.sheets[2], answers={"90.5": f"class LeastQueue: pass  # {EVIL}\u202e"})
+    page = learner_page(with_more(graded, sheets=[*graded.sheets[:2], sheet]), "cleo")
+
+    assert '<div class="beside"><pre class="bad">90.5  PARTIAL' in page
+    assert "class LeastQueue: pass  # &lt;script&gt;" in page
+    assert "\u202e" not in page
+    assert page.count('class="code"') == 1
+
+
+def test_a_huge_answer_is_cut(graded: Graded) -> None:
+    sheet = dataclasses.replace(graded.sheets[2], answers={"90.5": "x = 1\n" * 100_000})
+
+    assert len(learner_page(with_more(graded, sheets=[sheet]), "cleo")) < 20_000
+
+
+def test_every_file_is_in_the_report(graded: Graded) -> None:
+    files = (
+        FileFate("cleo/copy.ipynb", "cleo", "left out: cleo/a.ipynb is the same chapter and counts"),
+        FileFate("x.ipynb", "", "not read: no learner", look=True),
+    )
+    page = report_page(with_more(graded, files=files))
+    shown = page.partition("<h2>Files</h2>")[2]
+
+    for text in (
+        "cleo/a.ipynb",
+        "graded as chapter 90",
+        "cleo/copy.ipynb",
+        "left out",
+        "unreadable: No chapter.",
+        "nobody",
+    ):
+        assert text in shown, text
+    assert "6 files" in shown
+    looks = page.partition("<h2>To look at</h2>")[2].partition("<h2>")[0]
+    assert "x.ipynb" in looks
+    assert "copy.ipynb" not in looks
+
+
+def test_what_a_person_should_look_at_is_in_one_place(graded: Graded) -> None:
+    wrong = Verdict("90.1", Status.WRONG, Problem("off", "3", "No."), right_for="bob")
+    sheet = dataclasses.replace(graded.sheets[2], verdicts={**graded.sheets[2].verdicts, "90.1": wrong})
+    found = with_more(
+        graded,
+        sheets=[sheet],
+        notes=("One level.",),
+        lost_marks=("m.csv, line 2: there is no learner '7'.",),
+        known=("gus",),
+    )
+    looks = report_page(found).partition("<h2>To look at</h2>")[2].partition("<h2>")[0]
+
+    for text in ("One level.", "there is no learner &#x27;7&#x27;", "gus</strong> has handed in no notebook"):
+        assert text in looks, text
+    assert "90.1 is wrong for cleo&#x27;s numbers, but right for those of bob." in looks
+    assert "bob" not in learner_page(found, "cleo")
+
+
+def test_of_perfect_learners_there_is_nothing_to_look_at(graded: Graded) -> None:
+    perfect = [
+        dataclasses.replace(graded.sheets[0], handed=Submission(name, 90, f"{name}.ipynb")) for name in ("a", "b")
+    ]
+    looks = report_page(with_more(graded, sheets=perfect)).partition("<h2>To look at</h2>")[2].partition("<h2>")[0]
+
+    assert looks.strip() == "<p>Nothing.</p>"
+
+
+def test_moodle_and_canvas_wait_for_marks(graded: Graded) -> None:
+    row = {"identifier": "Participant 7", "full name": "Ann A", "email address": "ann@example.org"}
+    roster = Roster((Person("ann", "Ann A", row), Person("cleo", "Cleo C", {"full name": "Cleo C"})))
+    found = with_more(graded, roster=roster, marks={("cleo", "90.5"): Mark(None, "=well done")})
+    moodle = list(csv.DictReader(io.StringIO(moodle_csv(found))))
+    canvas = list(csv.DictReader(io.StringIO(canvas_csv(found))))
+
+    assert [row["Grade"] for row in moodle] == ["", "9"]
+    assert [row["Identifier"] for row in moodle] == ["Participant 7", ""]
+    assert moodle[1]["Feedback comments"] == "90.5: =well done"
+    assert [row["Chapter 90: toy"] for row in canvas] == ["10", "", "9"]
+
+
+def test_a_learners_page_has_a_name_that_fits_a_disk() -> None:
+    names = ["a" * 300, "a" * 299 + "b", "é" * 200]
+
+    assert len({page_name(name) for name in names}) == 3
+    assert all(len(page_name(name)) < 120 for name in names)
+
+
+def test_what_was_lost_is_in_the_exit_code(graded: Graded) -> None:
+    fine = with_more(graded, sheets=graded.sheets[1:2])
+
+    assert exit_code(fine) == 0
+    assert exit_code(with_more(fine, files=(FileFate("a.pdf", "ann", "not read: not a notebook (.pdf)"),))) == 0
+    assert exit_code(with_more(fine, files=(FileFate("a.rar", "ann", "not read: an archive", look=True),))) == 2
+    assert exit_code(with_more(fine, lost_marks=("m.csv, line 2: no learner.",))) == 2

@@ -9,7 +9,8 @@ import pytest
 from course.grade import toy
 
 from miniserve.course.grade import submission
-from miniserve.course.grade.submission import Submission, read_submissions
+from miniserve.course.grade.handed_in import read_submissions
+from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.trusted import TrustedChapter, read_course
 from miniserve.errors import SetupError
 

@@ -9,9 +9,10 @@ import pytest
 from course.grade import toy
 
 from miniserve.course.check.verdict import Status, Verdict
-from miniserve.course.grade.folder import Order, grade
+from miniserve.course.grade.books import Order
+from miniserve.course.grade.folder import grade
+from miniserve.course.grade.handed_in import read_submissions
 from miniserve.course.grade.normalise import normalise
-from miniserve.course.grade.submission import read_submissions
 from miniserve.course.grade.supervise import Judging
 from miniserve.course.grade.trusted import Limits, read_course
 from miniserve.course.grade.watch import NotebookRun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ Notebook = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "course.grade.toy_course"  # its questions, for whoever finds modules in tests/
-PATH = str(ROOT / "tests")
+PATH = f"{ROOT / 'tests'}{os.pathsep}{ROOT}"  # this copy of the package, wherever another one is installed
 
 
 def write_chapter(folder: Path) -> Path:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from course.submissions import make
 
+from miniserve.course.grade.books import Order
 from miniserve.course.grade.cells import same_code
-from miniserve.course.grade.folder import ALL_GRADED, SOME_NOT, Order, grade
-from miniserve.course.grade.tables import Graded
+from miniserve.course.grade.folder import ALL_GRADED, SOME_NOT, grade
+from miniserve.course.grade.graded import Graded
 from miniserve.course.notebook.build import Course
 from miniserve.course.notebook.notebooks import dumps
 from miniserve.course.notebook.source import read_source
