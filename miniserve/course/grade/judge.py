@@ -6,7 +6,7 @@ cell failed and hid that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from queue import Empty
 
 from miniserve.course.check.ask import Drive, Json, NotPlain, TimeUp, Told, limited
@@ -14,10 +14,12 @@ from miniserve.course.check.code import Code
 from miniserve.course.check.question import Question, check
 from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.kernel import GradedKernel, KernelGone
+from miniserve.course.grade.sheet import MOST_CHARACTERS
 from miniserve.course.grade.tell import ask_there, look
 
 ASK_S = 15.0  # one case; the kernel's own limit of 10 s comes first
 QUESTION_S = 28.0  # a whole question, including judging
+TEXT_CHARACTERS = 20_000  # of an answer that a person reads: some ten pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,15 @@ def judge(question: Question, kernel: GradedKernel, end: End, seed: int, learner
     except Exception as error:  # a judge met something that its author didn't foresee
         verdict = failed(question.id, Status.WRONG, "unjudgeable", f"{type(error).__name__}: {error}"[:200])
     text = told_values[-1] if question.graded_by_hand and told_values and isinstance(told_values[-1], str) else None
-    return replace(_finished(question, verdict, end), seed=seed), text
+    return _cut(replace(_finished(question, verdict, end), seed=seed)), text[:TEXT_CHARACTERS] if text else text
+
+
+def _cut(verdict: Verdict) -> Verdict:
+    """Return a verdict whose texts are short, whatever a judge quoted from an answer."""
+    problem = verdict.problem and Problem(
+        **{name: text[:MOST_CHARACTERS] for name, text in asdict(verdict.problem).items()}
+    )
+    return replace(verdict, problem=problem, note=verdict.note[:MOST_CHARACTERS])
 
 
 def _before(question: Question, kernel: GradedKernel, end: End) -> Verdict | None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from miniserve.course.check.code import Code, forbidden_use
+from miniserve.course.check.code import Code
 from miniserve.course.check.verdict import Problem, Status, Verdict
-from miniserve.course.grade.cells import NBVAL_COMMENT, names, needed, odd, parameters, python, same_code
+from miniserve.course.grade.cells import NBVAL_COMMENT, forbidden, learn, names, needed, odd, parameters, same_code
 from miniserve.course.grade.submission import CELL_LIMIT_CHARACTERS, Handed, Submission
 from miniserve.course.grade.trusted import Given, TrustedChapter
 
@@ -47,6 +47,8 @@ class Normalised:
 
 def normalise(handed: Submission, chapter: TrustedChapter) -> Normalised:
     """Put the learner's answers into the chapter."""
+    code = [cell.text for cell in handed.cells if cell.is_code and len(cell.text) <= CELL_LIMIT_CHARACTERS]
+    learn([*code, *map(_unmarked, code), *(cell.text for cell in chapter.cells)])
     answers = {id_: _answer(handed.cells, chapter, id_) for id_ in chapter.questions}
     taken = {id(cell) for cell in answers.values() if cell is not None}
     extras = _extras(handed.cells, chapter, taken)
@@ -126,13 +128,13 @@ def _decided(chapter: TrustedChapter, id_: str, answer: Handed | None, cells: tu
 
 def _forbidden(question: Code, text: str, cells: tuple[HandedCell, ...]) -> str | None:
     """Return how an answer reaches for what it should build: in its own cell, or by a name from another cell."""
-    if use := forbidden_use(python(text), question.denied):
+    if use := forbidden(text, question.denied):
         return use
     own = names(text)
     from_elsewhere = own.loads - own.binds - parameters(text)
     for cell in cells:
         if cell.own and cell.question != question.id and names(cell.text).binds & from_elsewhere:
-            use = forbidden_use(python(cell.text), question.denied)
+            use = forbidden(cell.text, question.denied)
             if use and "(" not in use:  # reading the library's source in a cell of your own is learning
                 return use
     return None

@@ -6,7 +6,6 @@ Every text from a submission is escaped.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from html import escape
 from miniserve.course.check.question import Question
 from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.sheet import Sheet
+from miniserve.course.grade.spelling import file_stem, shown
 from miniserve.course.grade.tables import Graded
 
 # name: (light, dark), each text on background; a test holds every pair to a contrast of 4.5
@@ -27,7 +27,11 @@ COLOURS = {
 }
 _KIND = {Status.CORRECT: "good", Status.NOT_TRIED: "open", Status.NOTED: "open", Status.NOT_GRADED: "open"}
 _NOT_ANSWERED = (Status.NOT_TRIED, Status.MISSING, Status.UNREADABLE, Status.NOT_GRADED)
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# controls, marks that have no width, and those that turn the direction of what follows
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff]"
+)
 UNPROTECTED = (
     "No sandbox was used. The submissions ran with the rights of the person who graded them: such code can read and "
     "change files, and other submissions' results. Trust these marks as far as you trust the code."
@@ -161,12 +165,11 @@ def _answer(graded: Graded, learner: str, id_: str, title: str) -> str:
 
 def page_name(learner: str) -> str:
     """Return a file name for a learner's page; two learners never share one."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", learner)
-    return (plain if plain == learner else f"{plain}-{hashlib.sha256(learner.encode()).hexdigest()[:8]}") + ".html"
+    return file_stem(learner) + ".html"
 
 
 def _text(text: str) -> str:
-    return escape(_UNPRINTABLE.sub("?", text))
+    return escape(_UNPRINTABLE.sub(lambda found: shown(found[0]), text))
 
 
 def _page(title: str, body: str) -> str:

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from miniserve.course.grade.cells import too_much
+from miniserve.course.grade.reading import notebooks_below, read_bytes, too_heavy
+from miniserve.course.grade.spelling import readable
 from miniserve.course.grade.trusted import TrustedChapter
 from miniserve.course.notebook.source import chapter_number
 from miniserve.errors import SetupError
 
-FILE_LIMIT_BYTES = 100_000_000
 CELL_LIMIT_CHARACTERS = 200_000
 
 
@@ -60,30 +62,29 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
         if path.name.startswith("."):
             continue
         if path.is_dir() and not path.is_symlink():
-            for file in sorted(path.rglob("*.ipynb")):
-                if not any(part.startswith(".") for part in file.relative_to(path).parts):
-                    yield path.name, file
+            for file in notebooks_below(path):
+                yield readable(path.name), file
         elif path.suffix == ".ipynb" and "__" in path.stem:
-            yield path.stem.partition("__")[0], path
+            yield readable(path.stem.partition("__")[0]), path
 
 
 def _read(learner: str, path: Path, folder: Path, course: Mapping[int, TrustedChapter]) -> Submission:
-    file = str(path.relative_to(folder))
+    file = readable(path.relative_to(folder))
     by_name = chapter_number(path.stem.rpartition("__")[2])
 
     def unreadable(problem: str, sha256: str = "") -> Submission:
         return Submission(learner, by_name if by_name in course else 0, file, sha256=sha256, problem=problem)
 
-    if path.is_symlink() or not path.is_file():
-        return unreadable("It is a link or no ordinary file, so it was not read.")
-    if (size := path.stat().st_size) > FILE_LIMIT_BYTES:
-        return unreadable(f"It has {size:,} bytes; the limit is {FILE_LIMIT_BYTES:,}. Its outputs may be huge.")
-    raw = path.read_bytes()
-    sha256 = hashlib.sha256(raw).hexdigest()
+    raw, problem = read_bytes(path)
+    sha256 = "" if problem else hashlib.sha256(raw).hexdigest()
+    if problem := problem or too_heavy(raw):
+        return unreadable(problem, sha256)
     try:
         cells = _cells(json.loads(raw.decode("utf-8-sig")))
     except (ValueError, RecursionError, MemoryError) as error:
         return unreadable(f"It is not a notebook: {type(error).__name__}: {str(error)[:120]}", sha256)
+    if much := too_much([cell.text for cell in cells if cell.is_code]):
+        return unreadable(much, sha256)
     number = _recognise(cells, by_name, course)
     if number == 0:
         return unreadable("No chapter matches it, neither by its cells nor by its name.", sha256)
@@ -98,8 +99,8 @@ def _cells(notebook: Any) -> tuple[Handed, ...]:
     found = []
     for cell in notebook["cells"]:
         if isinstance(cell, dict) and (text := _text(cell.get("source"))) is not None:
-            id_ = cell.get("id")
-            found.append(Handed(id_ if isinstance(id_, str) else "", cell.get("cell_type") == "code", text))
+            id_, is_code = cell.get("id"), cell.get("cell_type") == "code"
+            found.append(Handed(id_ if isinstance(id_, str) else "", is_code, text if is_code else ""))
     return tuple(found)
 
 

@@ -19,7 +19,9 @@ import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile  # type: ignore[import-untyped]
 
 from miniserve import seeds
+from miniserve.course.check.code import Code
 from miniserve.course.check.question import Question
+from miniserve.course.grade import processes
 from miniserve.course.grade.judge import End, judge
 from miniserve.course.grade.kernel import GradedKernel
 
@@ -28,14 +30,15 @@ _collect = IPyNbFile.collect  # an internal of nbval 0.11.0; a test pins that ve
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that names the job: a JSON file from the supervisor."""
-    parser.addoption("--grade-job", required=True)
+    """Add the option that names the job: an open file with JSON from the supervisor."""
+    parser.addoption("--grade-job", type=int, required=True, metavar="FD")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Add the questions after the cells, and put our kernel in place of nbval's."""
-    job = json.loads(Path(config.getoption("--grade-job")).read_text(encoding="utf-8"))
-    GradingJob.current = GradingJob(job)
+    processes.seclude()
+    with open(config.getoption("--grade-job"), encoding="utf-8") as job:
+        GradingJob.current = GradingJob(json.load(job))
     IPyNbFile.collect = _collect_with_questions
     IPyNbFile.setup = _start_kernel
 
@@ -50,17 +53,32 @@ class GradingJob:
         self.cell_ids: list[str] = job["cell_ids"]
         self.ends: dict[str, End] = {}  # cells that failed
         questions: tuple[Question, ...] = import_module(job["questions"]).QUESTIONS
-        self.questions = [question for question in questions if question.id in job["judge"]]
+        asked = [question for question in questions if question.id in job["judge"]]
+        self.questions = sorted(asked, key=lends)  # what they lend answers others, which have their verdict by then
+        self.judged = False
         self._pipe: int = job["pipe"]
 
     def tell(self, **event: Any) -> None:
         """Send one event."""
         os.write(self._pipe, (json.dumps(event) + "\n").encode())
 
+    def given_up(self) -> bool:
+        """Return whether this run will be done again, since one of the chapter's own cells was the first to be late.
+
+        Then it must not ask: what a kernel was asked in one run, it could keep for the next.
+        """
+        late = next((id_ for id_, end in self.ends.items() if end.timeout), "")
+        return not self.judged and late in self.job["again_if_late"]
+
+
+def lends(question: Question) -> bool:
+    """Return whether a question brings the text of another one's answer into the kernel."""
+    return isinstance(question, Code) and bool(question.lends)
+
 
 def _start_kernel(self: Any) -> None:
     job = GradingJob.current.job
-    self.kernel = GradedKernel(job["command"], Path(job["home"]), job["environment"], job["cell_s"])
+    self.kernel = GradedKernel(job)
     self.setup_sanitize_files()
     GradingJob.current.tell(event="ready")
 
@@ -77,6 +95,10 @@ def _collect_with_questions(self: Any) -> Iterator[pytest.Item]:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Report what begins and how it ended; stop at once when the kernel has gone."""
     run, at = GradingJob.current, _name(item)
+    if isinstance(item, Asked) and run.given_up():
+        run.tell(event="again")
+        item.session.shouldstop = "this run is done again"
+        return (yield)
     run.tell(event="begin", at=at)
     try:
         return (yield)
@@ -123,6 +145,11 @@ class Asked(pytest.Item):
     def runtest(self) -> None:
         """Judge, and report the verdict."""
         run = GradingJob.current
+        if run.given_up():
+            return
+        run.judged = True
+        if lends(self.question):
+            run.tell(event="lent")
         id_, learner = self.question.id, run.job["learner"]
         seed = seeds.bucket("grade", run.job["seed"], id_, learner, buckets=10_000)
         end = run.ends.get(run.job["answer_cells"][id_], End())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from course.grade import toy
 
-from miniserve.course.grade import submission
+from miniserve.course.grade import reading
 from miniserve.course.grade.submission import Submission, read_submissions
 from miniserve.course.grade.trusted import TrustedChapter, read_course
 from miniserve.errors import SetupError
@@ -61,7 +61,7 @@ def test_a_link_is_not_followed(tmp_path: Path, chapters: Path, course: dict[int
 def test_a_huge_file_is_not_read(
     tmp_path: Path, course: dict[int, TrustedChapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "FILE_LIMIT_BYTES", 10)
+    monkeypatch.setattr(reading, "FILE_LIMIT_BYTES", 10)
     toy.hand_in(tmp_path / "in", "ann", '{"cells": []}')
 
     assert "13 bytes" in read(tmp_path, course)[0].problem

@@ -96,6 +96,7 @@ SKETCH = Code(
     weight=2.0,
     target="miniserve/observe/sketch.py::Sketch.add+merge+percentile",
     forbidden=("sketch_of", "percentiles_of_sorted"),
+    lends=sketches.LENDS,
     driver=sketches.drive_sketch,
     layers=tuple(
         CheckLayer(name, cases, sketches.judge_sketch, sketches.fewer_values, sketches.sketch_broke)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from miniserve.course.check.ask import Json, Told
-from miniserve.course.check.code import lend
 from miniserve.course.check.verdict import Problem
 from miniserve.observe.buckets import Buckets
 from miniserve.observe.percentiles import percentile, percentiles, rank
@@ -22,12 +21,11 @@ PS = (0, 1, 25, 50, 75, 90, 95, 99, 100)
 TAIL = (50, 95, 99, 99.9, 100)
 _ROUNDING = 1 + 1e-9
 _ALPHA = 0.01
-_LENT = lend(rank, Buckets.gamma, Buckets.key, Buckets.middle)  # what a sketch builds on
+LENDS = (rank, Buckets.gamma, Buckets.key, Buckets.middle)  # what a sketch builds on
 
 
 def drive_sketch(answer: Json, asked: Json) -> Json:
     """Fill a sketch with each part, merge some of them, and return what each says before and after."""
-    from miniserve.course.check.ask import lent
 
     def tried(call: Json, *arguments: Json) -> Json:
         try:
@@ -55,38 +53,34 @@ def drive_sketch(answer: Json, asked: Json) -> Json:
         inner = list(thing.values()) if hasattr(thing, "values") else list(thing)
         return len(inner) + (sum(held(item, depth - 1) - 1 for item in inner) if depth else 0)
 
-    def played() -> Json:
-        makes = asked.get("makes") or [{"alpha": asked["alpha"]}] * len(asked["parts"])
-        sketches = [answer(**make) for make in makes]
-        for sketch, values in zip(sketches, asked["parts"], strict=True):
-            for value in values:
-                sketch.add(value)
-        before = [seen(sketch) for sketch in sketches]
-        refused = []
-        for bad in asked.get("bad", ()):
-            try:
-                sketches[0].add(float(bad))
-                refused.append("nothing")
-            except Exception as error:
-                refused.append(type(error).__name__)
-        mixed = []
-        for one, other in asked["merges"]:
-            try:
-                sketches[one].merge(sketches[other])
-                mixed.append("")
-            except ValueError:
-                mixed.append("ValueError")
-        return {
-            "before": before,
-            "after": [seen(sketch) for sketch in sketches],
-            "refused": refused,
-            "mixed": mixed,
-            "buckets": getattr(sketches[0], "num_buckets", 0),
-            "held": sum(held(value) for value in vars(sketches[0]).values()),
-        }
-
-    with lent(asked["lent"]):
-        return played()
+    makes = asked.get("makes") or [{"alpha": asked["alpha"]}] * len(asked["parts"])
+    sketches = [answer(**make) for make in makes]
+    for sketch, values in zip(sketches, asked["parts"], strict=True):
+        for value in values:
+            sketch.add(value)
+    before = [seen(sketch) for sketch in sketches]
+    refused = []
+    for bad in asked.get("bad", ()):
+        try:
+            sketches[0].add(float(bad))
+            refused.append("nothing")
+        except Exception as error:
+            refused.append(type(error).__name__)
+    mixed = []
+    for one, other in asked["merges"]:
+        try:
+            sketches[one].merge(sketches[other])
+            mixed.append("")
+        except ValueError:
+            mixed.append("ValueError")
+    return {
+        "before": before,
+        "after": [seen(sketch) for sketch in sketches],
+        "refused": refused,
+        "mixed": mixed,
+        "buckets": getattr(sketches[0], "num_buckets", 0),
+        "held": sum(held(value) for value in vars(sketches[0]).values()),
+    }
 
 
 # --- what is asked -------------------------------------------------------------------------------------------------
@@ -104,7 +98,6 @@ def _of(parts: Sequence[Sequence[float]], merges: Sequence[tuple[int, int]] = ()
         "parts": [list(part) for part in parts],
         "merges": list(map(list, merges)),
         "ps": list(ps),
-        "lent": _LENT,
     }
 
 
