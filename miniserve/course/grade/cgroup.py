@@ -14,13 +14,14 @@ from functools import cache
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+_ENV = "/usr/bin/env"
 _TRIAL_S = 10.0
 
 
 def in_group(name: str, most_bytes: int, command: list[str]) -> list[str]:
     """Return `command` so that it runs in a group of its own; unchanged where that isn't possible."""
     if _systemd_works():
-        return [*_systemd(), f"--property=MemoryMax={most_bytes}", "--property=MemorySwapMax=0", "--", *command]
+        return _with_systemd(most_bytes, command)
     if (group := _made(name, most_bytes)) is not None:
         return ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group), *command]
     return command
@@ -33,21 +34,27 @@ def leave(name: str) -> None:
             (parent / name).rmdir()
 
 
-def _systemd() -> list[str]:
-    """Return the command that asks systemd for a group, which goes when its processes have gone."""
+def _with_systemd(most_bytes: int, command: list[str]) -> list[str]:
+    """Return a command that asks systemd for a group, which goes when its processes have gone."""
     user = [] if os.getuid() == 0 else ["--user"]
-    return ["systemd-run", *user, "--scope", "--quiet", "--collect"]
+    limits = [f"--property=MemoryMax={most_bytes}", "--property=MemorySwapMax=0"]
+    asked = [shutil.which("systemd-run") or "", *user, "--scope", "--quiet", "--collect", *limits, "--"]
+    # It finds the user's systemd by this variable, which nobody else needs to know.
+    at = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+    return [_ENV, f"XDG_RUNTIME_DIR={at}", *asked, _ENV, "-u", "XDG_RUNTIME_DIR", *command]
 
 
 @cache
 def _systemd_works() -> bool:
-    if shutil.which("systemd-run") is None:
+    if shutil.which("systemd-run") is None or not Path(_ENV).exists():
         return False
-    trial = [*_systemd(), "--property=MemoryMax=1G", "--property=MemorySwapMax=0", "--", "true"]
     try:
-        return subprocess.run(trial, capture_output=True, timeout=_TRIAL_S, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
+        trial = subprocess.run(
+            _with_systemd(2**30, ["true"]), capture_output=True, timeout=_TRIAL_S, env={}, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return False
+    return trial.returncode == 0
 
 
 def _made(name: str, most_bytes: int) -> Path | None:

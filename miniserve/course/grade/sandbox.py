@@ -167,7 +167,14 @@ def kernel_environment(room: Room) -> dict[str, str]:
 
 def _sandboxed(room: Room, drops: bool, inside: list[str]) -> list[str]:
     """Return `inside` as a command in the sandbox."""
-    command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    command = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--seccomp", str(_FILTER_FD)]
     command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if drops else _own_users()
     others = {f"/etc/{name}": room.folder / name for name in ("passwd", "group")}

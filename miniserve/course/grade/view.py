@@ -31,8 +31,11 @@ Mount = tuple[str, ...]
 def shown_folders() -> list[str]:
     """Return what a kernel can read: the system's programs and libraries, this environment, and its Python."""
     bases = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1]), "/usr", "/usr/local"}
-    parts = [str(Path(base) / name) for base in sorted(bases - {"/"}) for name in _PARTS]
-    return [path for path in dict.fromkeys((*_ALIASES, *parts)) if Path(path).exists()]
+    return [folder for folder in _ALIASES if Path(folder).exists()] + _parts(bases - {"/"})
+
+
+def _parts(bases: Iterable[str]) -> list[str]:
+    return [str(path) for base in sorted(bases) for name in _PARTS if (path := Path(base) / name).exists()]
 
 
 @cache

@@ -78,7 +78,11 @@ except NotImplementedError as error:
     print("kind:", error)
 """
     ran = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}, cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
 
     assert ran.stderr == ""

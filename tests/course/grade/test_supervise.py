@@ -66,7 +66,9 @@ def test_a_given_cell_that_is_late_gets_one_more_run(judging: Judging) -> None:
 
 
 def test_a_verdict_that_was_given_counts_even_if_a_given_cell_was_late(judging: Judging) -> None:
-    judging.take(NotebookRun(ready=True, blame="q90.2", verdicts=correct("90.1"), late=["given"], failed={"given": "x"}))
+    judging.take(
+        NotebookRun(ready=True, blame="q90.2", verdicts=correct("90.1"), late=["given"], failed={"given": "x"})
+    )
 
     assert judging.verdicts["90.1"].status is Status.CORRECT
 
