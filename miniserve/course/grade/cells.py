@@ -35,7 +35,7 @@ _ODD = (
 )
 
 CELLS, CHARACTERS = 2_000, 2_000_000  # of code, in one notebook; a chapter as given has some 60 cells and 30,000
-_READING_CPU_S, _READING_S, _READING_BYTES = 20, 120.0, 3 * 2**30
+_READING_CPU_S, _READING_S, _READING_BYTES = 20, 120.0, 3 * 2**30  # for one notebook
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-_TRANSFORMED_CHARACTERS = 20_000  # IPython reads a cell again for each of its magics
+_TRANSFORMED_CHARACTERS = 100_000  # read in all: IPython reads a cell again for each of its magics
 _READS_SOURCE = ("getsource", "import_module", "__import__")
 
 
@@ -50,8 +50,9 @@ def _parsed(text: str) -> ast.Module | None:
         return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
+    magics = sum(line.lstrip()[:1] in tuple("%!?,;/") or "?" in line or "!" in line for line in text.splitlines())
     try:
-        return ast.parse(python(text)) if len(text) <= _TRANSFORMED_CHARACTERS else None
+        return ast.parse(python(text)) if len(text) * (1 + magics) <= _TRANSFORMED_CHARACTERS else None
     except Exception:  # whatever IPython raises at what is neither Python nor a magic
         return None
 
