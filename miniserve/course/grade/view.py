@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -65,10 +66,9 @@ def _note(folder: Path, found: set[str]) -> None:
 
 def _find(folder: Path, depth: int, found: set[str]) -> None:
     """Look for copies in a folder, as it will be reached in the sandbox: symlinks inside it are not followed."""
-    try:
-        inner = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return
+    inner: list[os.DirEntry[str]] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        inner = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
     if any(entry.name == PACKAGE.name for entry in inner):
         _note(folder, found)
     for entry in inner:
