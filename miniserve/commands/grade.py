@@ -77,12 +77,12 @@ def _order(args: argparse.Namespace) -> Order:
 
 def _tell(sheet: Sheet) -> None:
     """Print one notebook's line, and what was not correct."""
-    from miniserve.course.grade.spelling import shown
+    from miniserve.course.grade.spelling import printable
 
     if sheet.handed.problem:
-        name, file, problem = map(shown, (sheet.learner, sheet.handed.file, sheet.handed.problem))
+        name, file, problem = map(printable, (sheet.learner, sheet.handed.file, sheet.handed.problem))
         print(f"{name}  {file}  unreadable: {problem}", flush=True)
         return
     states = [verdict.status.value for verdict in sheet.verdicts.values()]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    print(f"{shown(sheet.learner)}  {sheet.chapter:02}  {counts}", flush=True)
+    print(f"{printable(sheet.learner)}  {sheet.chapter:02}  {counts}", flush=True)

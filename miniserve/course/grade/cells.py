@@ -82,7 +82,7 @@ def _facts(text: str) -> Mapping[str, Any]:
     known: dict[str, Mapping[str, Any] | None] = _ours.__dict__.setdefault("facts", {})
     if text.strip() and text not in known:
         known |= _read([text])
-    return known.get(text) or ({} if text.strip() else facts.facts("") or {})
+    return known.get(text) or ({} if text.strip() else facts.cell_facts("") or {})
 
 
 def names(text: str) -> Names:

@@ -19,7 +19,7 @@ _TRANSFORMED_CHARACTERS = 100_000  # read in all: IPython reads a cell again for
 _READS_SOURCE = ("getsource", "import_module", "__import__")
 
 
-def facts(text: str) -> dict[str, Any] | None:
+def cell_facts(text: str) -> dict[str, Any] | None:
     """Return what one cell does, as JSON; None if it is no Python, even with its magics translated."""
     tree = _parsed(text)
     if tree is None:
@@ -126,5 +126,5 @@ def _unparsed(node: ast.Call) -> str:
 
 
 if __name__ == "__main__":
-    for found in map(facts, json.load(sys.stdin)):
+    for found in map(cell_facts, json.load(sys.stdin)):
         print(json.dumps(found), flush=True)

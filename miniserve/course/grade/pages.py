@@ -14,7 +14,7 @@ from html import escape
 from miniserve.course.check.question import Question
 from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.sheet import Sheet
-from miniserve.course.grade.spelling import file_stem, shown
+from miniserve.course.grade.spelling import file_stem, printable
 from miniserve.course.grade.tables import Graded
 
 # name: (light, dark), each text on background; a test holds every pair to a contrast of 4.5
@@ -169,7 +169,7 @@ def page_name(learner: str) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(_UNPRINTABLE.sub(lambda found: shown(found[0]), text))
+    return escape(_UNPRINTABLE.sub(lambda found: printable(found[0]), text))
 
 
 def _page(title: str, body: str) -> str:

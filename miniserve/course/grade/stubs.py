@@ -51,7 +51,7 @@ def _kept(package: Path) -> Iterator[Path]:
             yield path
 
 
-def write(files: Files, folder: Path) -> None:
+def write_package(files: Files, folder: Path) -> None:
     """Write a package into `folder`, an entry of the kernel's PYTHONPATH."""
     for name, content in files.items():
         path = folder / name

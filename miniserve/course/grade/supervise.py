@@ -23,7 +23,7 @@ from miniserve.course.grade.judge import failed as failed_verdict
 from miniserve.course.grade.normalise import HandedCell, Normalised, normalise
 from miniserve.course.grade.sandbox import Room, furnish, kernel_command, kernel_environment, kernel_user, prepare
 from miniserve.course.grade.sheet import Sheet, not_graded
-from miniserve.course.grade.stubs import SIGN, stubbed, write
+from miniserve.course.grade.stubs import SIGN, stubbed, write_package
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.trusted import Limits, TrustedChapter
 from miniserve.course.grade.watch import NotebookRun, watch
@@ -85,7 +85,7 @@ class Grader:
         folder = Path(tempfile.mkdtemp(prefix="ms-", dir=self._folder))
         room = Room(folder / "r")
         try:
-            write(self._packages[chapter.number], room.package)
+            write_package(self._packages[chapter.number], room.package)
             prepare(room, self._settings.sandbox)
             job = self._job(folder, room, handed, chapter, judging)
             limits = self._settings.limits_of(chapter)

@@ -95,7 +95,7 @@ def test_a_text_that_takes_too_long_is_unknown_and_the_others_are_read(
 known = runpy.run_path({cells.facts.__file__!r})
 for text in json.load(sys.stdin):
     while "without end" in text: pass
-    print(json.dumps(known["facts"](text)), flush=True)"""
+    print(json.dumps(known["cell_facts"](text)), flush=True)"""
     (tmp_path / "slow.py").write_text(slow)
     monkeypatch.setattr(cells.facts, "__file__", str(tmp_path / "slow.py"))
     monkeypatch.setattr(cells, "_READING_CPU_S", 2)

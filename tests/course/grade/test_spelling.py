@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from miniserve.course.grade.spelling import alike, file_stem, readable, shown
+from miniserve.course.grade.spelling import alike, file_stem, printable, readable
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from miniserve.course.grade.spelling import alike, file_stem, readable, shown
     ],
 )
 def test_what_is_invisible_or_moves_others_is_shown_as_an_escape(name: str, text: str) -> None:
-    assert shown(name) == text
+    assert printable(name) == text
 
 
 @pytest.mark.parametrize(

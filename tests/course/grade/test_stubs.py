@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from course.grade.toy_course.ch90_toy.questions import QUESTIONS
 
-from miniserve.course.grade.stubs import stub, stubbed, write
+from miniserve.course.grade.stubs import stub, stubbed, write_package
 
 TEXT = '''"""A module."""
 
@@ -63,7 +63,7 @@ def test_other_modules_are_untouched() -> None:
 
 
 def test_the_copy_has_no_questions_and_no_reference_and_opens_a_chapter(tmp_path: Path) -> None:
-    write(stubbed(QUESTIONS), tmp_path)
+    write_package(stubbed(QUESTIONS), tmp_path)
     program = """
 import miniserve.policies.routing.balancer as b
 from miniserve import course
