@@ -15,7 +15,9 @@ def remove(folder: Path) -> bool:
     however deep they were nested.
     """
     top, tag, count = os.fsencode(folder), secrets.token_hex(8).encode(), 0
-    folders = [top]
+    if os.path.islink(top):
+        os.unlink(top)
+    folders = [top] if os.path.isdir(top) else []
     for at in folders:  # grows while we go
         with suppress(OSError):
             os.chmod(at, 0o700)

@@ -48,6 +48,15 @@ def test_a_link_goes_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     assert (tmp_path / "ours" / "file").read_text() == "x"
 
 
+def test_a_link_in_place_of_the_folder_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "file").write_text("x")
+    (tmp_path / "top").symlink_to(tmp_path / "ours")
+
+    assert remove(tmp_path / "top")
+    assert (tmp_path / "ours" / "file").read_text() == "x"
+
+
 def test_folders_without_any_right_go(tmp_path: Path) -> None:
     inner = tmp_path / "top" / "a" / "b"
     inner.mkdir(parents=True)
