@@ -89,7 +89,8 @@ def names(text: str) -> Names:
     """Return what a cell binds, changes and loads."""
     if not (found := _facts(text)):
         return Names(known=False)
-    return Names(*(frozenset(found[name]) for name in ("binds", "changes", "loads", "imports")))
+    binds, changes, loads, imports = (frozenset(found[name]) for name in ("binds", "changes", "loads", "imports"))
+    return Names(binds, changes, loads, imports)
 
 
 def parameters(text: str) -> frozenset[str]:

@@ -113,8 +113,8 @@ def bwrap_fails() -> str:
 
 def kernel_command(room: Room, kind: str, cpu_s: float) -> list[str]:
     """Return the command of a kernel. Whoever starts it adds a PORT=FD for each of the sockets."""
-    for script in (launch, serve):
-        shutil.copyfile(script.__file__, room.package / Path(script.__file__).name)
+    for script in (launch.__file__, serve.__file__):
+        shutil.copyfile(script, room.package / Path(script).name)
     drops = kind == "bwrap" and drops_root(room)
     kernel = [sys.executable, str(room.package / "serve.py"), str(room.connection)]
     command = [sys.executable, "-E", str(room.package / "launch.py"), *_limits(cpu_s, kernel_user(room, kind))]
