@@ -7,6 +7,7 @@ itself failed.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from importlib.util import find_spec
@@ -41,11 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="where the reports go")
     add = parser.add_argument_group("what runs, and how").add_argument
     add("--chapters", type=int, nargs="+", default=[], metavar="NN", help="default: those handed in")
-    add("--sandbox", choices=("auto", "bwrap", "none"), default="auto", help="default %(default)s")
+    add("--sandbox", choices=("auto", "bwrap", "none"), default="auto", help="none: only for code you trust")
     add("--seed", type=int, default=1, help="seed for drawing test cases (default %(default)s)")
     add("--jobs", type=at_least_one, default=1, metavar="N", help="notebooks graded in parallel (default 1)")
     what = "learners, questions or learner/question: run these again, keep the rest"
     add("--regrade", nargs="+", default=[], metavar="WHAT", help=what)
+    add("--fresh", action="store_true", help="grade again what an earlier run into the same OUT has graded already")
     add("--no-run", action="store_true", help="make the reports again from OUT/results.json")
     add = parser.add_argument_group("files that you write").add_argument
     marks = "your marks, bonuses and comments, for any question; no notebook runs"
@@ -65,6 +67,10 @@ def run(args: argparse.Namespace) -> int:
         return 3
     from miniserve.course.grade.folder import NO_GRADING, grade
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what this terminal can't show
+    if args.sandbox == "none":
+        print("NO SANDBOX: these submissions can do whatever you can do on this machine", file=sys.stderr)
     try:
         graded, code = grade(_order(args), args.out)
     except SetupError as error:
@@ -90,6 +96,7 @@ def _order(args: argparse.Namespace) -> Order:
         late=args.late,
         regrade=args.regrade,
         no_run=args.no_run,
+        fresh=args.fresh,
         told=_progress(),
         **given,
     )
@@ -109,10 +116,10 @@ def _progress() -> OnSheet:
 
 def _states(sheet: Sheet) -> str:
     """Return how one notebook did, on a line."""
-    from miniserve.course.grade.spelling import shown
+    from miniserve.course.grade.spelling import printable
 
     if sheet.handed.problem:
-        return f"{sheet.handed.file}  unreadable: {shown(sheet.handed.problem)}"
+        return f"{sheet.handed.file}  unreadable: {printable(sheet.handed.problem)}"
     states = [verdict.status.value for verdict in sheet.verdicts.values()]
     return f"{sheet.chapter:02}  " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
@@ -125,11 +132,11 @@ def _duration(seconds: float) -> str:
 
 def _sum_up(graded: Graded, out: Path) -> None:
     """Print how much was graded, what must not be overlooked, and where the rest is."""
-    from miniserve.course.grade.spelling import shown
+    from miniserve.course.grade.spelling import printable
 
     protected = "the notebooks ran in bwrap" if graded.sandbox == "bwrap" else "NO SANDBOX: only for code you trust"
     print(f"\n{len(graded.learners)} learners, {len(graded.sheets)} notebooks; {protected}")
     lost = [f"{file.path}: {file.became}" for file in graded.files if file.look]
     for line in (*graded.lost_marks, *graded.notes, *lost):
-        print(f"look: {shown(line)}")
+        print(f"look: {printable(line)}")
     print(f"grades.csv, report.html and the rest are in {out}")

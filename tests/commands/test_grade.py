@@ -27,7 +27,7 @@ def run(*arguments: object) -> int:
 
 
 def of_the_toy(chapters: Path) -> list[object]:
-    return ["--course", chapters, "--questions", toy.PACKAGE]
+    return ["--course", chapters, "--questions", toy.PACKAGE, "--sandbox", toy.sandbox()]
 
 
 def test_untouched_and_broken_notebooks_need_no_kernel(
@@ -123,7 +123,7 @@ def test_pytest_shows_a_question_as_a_test_and_writes_the_same_reports(tmp_path:
     assert run(tmp_path / "in", "--out", tmp_path / "one", *of_the_toy(chapters)) == 2
     options = ["--nbval-lax", "-p", "miniserve.course.grade", "-p", "nbval.plugin", "-rA", "-c", "/dev/null"]
     where = ["--submissions", tmp_path / "in", "--report", tmp_path / "two"]
-    course = ["--grade-course", chapters, "--grade-questions", toy.PACKAGE]
+    course = ["--grade-course", chapters, "--grade-questions", toy.PACKAGE, "--grade-sandbox", toy.sandbox()]
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *map(str, [*where, *course])],
         env={"PYTHONPATH": toy.PATH, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},

@@ -59,6 +59,7 @@ class Code(Question):
     driver: Drive
     layers: tuple[CheckLayer, ...]
     forbidden: tuple[str, ...] = ()  # names in the library that do the work, besides the target itself
+    lends: tuple[Callable[..., object], ...] = ()  # other exercises' targets that an answer builds on; asked last
 
     def cases(self, seed: int, learner: str) -> Sequence[Case]:
         return [Case(asked, layer.name, layer.smaller) for layer in self.layers for asked in layer.cases(seed)]
@@ -126,7 +127,7 @@ class Code(Question):
 
 
 def lend(*functions: Callable[..., object]) -> Json:
-    """Return functions or methods of the library as texts that a driver can restore with `ask.lent`."""
+    """Return functions or methods of the library as texts that `ask.lent` restores in a kernel without them."""
     return [
         {"module": one.__module__, "name": one.__qualname__, "text": textwrap.dedent(inspect.getsource(one))}
         for one in functions
@@ -145,6 +146,9 @@ def is_stub(function: object) -> bool:
     return callable(function) and is_placeholder(inspect.unwrap(function))
 
 
+_READS_SOURCE = ("getsource", "import_module", "__import__")
+
+
 def forbidden_use(source: str, denied: frozenset[str], module: str = "miniserve") -> str | None:
     """Return how `source` reaches for a denied name of the library, as text; None if it doesn't.
 
@@ -152,7 +156,7 @@ def forbidden_use(source: str, denied: frozenset[str], module: str = "miniserve"
     """
     try:
         tree = ast.parse(textwrap.dedent(source))
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == module:
@@ -161,11 +165,7 @@ def forbidden_use(source: str, denied: frozenset[str], module: str = "miniserve"
                     return f"from {node.module} import {alias.name}"
         if isinstance(node, ast.Attribute) and node.attr in denied and isinstance(node.value, ast.Name | ast.Attribute):
             return ast.unparse(node)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
-            "getsource",
-            "import_module",
-            "__import__",
-        ):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in _READS_SOURCE:
             return ast.unparse(node)[:60]
     return None
 

@@ -74,7 +74,7 @@ class Folder(pytest.Directory):
         course = {"course_folder": option("--grade-course"), "package": option("--grade-questions")}
         chosen = {name: value for name, value in {**known, **course}.items() if value is not None}
         try:
-            grading = Grading(Order(self.path, **chosen))
+            grading = Grading(Order(self.path, **chosen), option("--report"))
         except SetupError as error:
             raise self.CollectError(str(error)) from None
         self.session.stash[_GRADING], self.session.stash[_SHEETS] = grading, []
@@ -138,6 +138,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = NO_GRADING
         return
     grading.close()
-    graded = grading.graded(sheets)
+    graded = grading.so_far(dict(enumerate(sheets)))
     write(graded, session.config.getoption("--report"))
     session.exitstatus = exit_code(graded)

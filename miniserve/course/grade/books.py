@@ -36,6 +36,7 @@ class Order:
     late: Path | None = None
     regrade: Sequence[str] = ()  # learners or questions; the rest comes from the earlier results
     no_run: bool = False  # everything comes from the earlier results
+    fresh: bool = False  # take over nothing from an earlier grading in the same place
     limits: Limits | None = None
     course_folder: Path = ROOT / "chapters"
     package: str = CHAPTERS

@@ -1,25 +1,28 @@
-"""Reads what a cell does without running it: which names it binds, changes and uses.
+"""Tells what cells do, from their text: which names they bind, change and use, and whether two are the same.
 
-A learner's cell may hold magics, or no Python at all. Then its names are unknown, and it is kept.
+A learner's cell may hold magics, or no Python at all. Then its names are unknown, and it is kept. `facts.py` reads the
+texts, in a process of its own with limits: no text can hold up or end the grading itself.
 """
 
 from __future__ import annotations
 
-import ast
+import json
 import re
-from collections.abc import Collection, Iterable
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
+
+from miniserve.course.grade import facts, launch, signs
 
 NBVAL_COMMENT = re.compile(r"^[ \t]*#+[ \t]*(?:NBVAL_\w+|PYTEST_VALIDATE_\w+)[ \t]*$", re.MULTILINE)
 
-# Magics that run the rest of the cell, or of the line, where the notebook's own names live
-_RUNS_CELL = re.compile(r"\A\s*%%(?:time|capture|prun)\b[^\n]*\n")
-_RUNS_LINE = re.compile(r"^([ \t]*)%time[ \t]+(?=\S)", re.MULTILINE)
-_CELL_MAGIC = re.compile(r"\A\s*(%%\w+)")
-
-
+CELLS, CHARACTERS = 2_000, 2_000_000  # of code, in one notebook; a chapter as given has some 60 cells and 30,000
 CELL_LIMIT_CHARACTERS = 200_000
+_CELL_MAGIC = re.compile(r"\A\s*(%%\w+)")
+_READING_CPU_S, _READING_S, _READING_BYTES = 20, 120.0, 3 * 2**30  # for one notebook
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,77 +45,59 @@ class Names:
     known: bool = True
 
 
-def python(text: str) -> str:
-    """Return a cell's text as Python, with its magics as IPython translates them; code under %%time stays code."""
-    from IPython.core.inputtransformer2 import TransformerManager
+_ours = threading.local()  # each thread reads one notebook at a time
 
-    while _RUNS_CELL.match(text):
-        text = _RUNS_CELL.sub("", text)
-    text = _RUNS_LINE.sub(r"\1", text)
+
+def learn(texts: Iterable[str]) -> None:
+    """Read many cells at once, and forget those of the notebook before."""
+    _ours.facts = {}
+    _ours.facts = _read(texts)
+
+
+def _read(texts: Iterable[str]) -> dict[str, Mapping[str, Any] | None]:
+    """Return the facts of each text; None if nothing is known. The shortest come first, in case time runs out."""
+    ordered = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
+    if not ordered:
+        return {}
+    limits = [f"CPU={_READING_CPU_S}", f"AS={_READING_BYTES}", "CORE=0"]
+    script = [sys.executable, "-P", facts.__file__]
+    reader = subprocess.Popen(
+        [sys.executable, "-P", launch.__file__, *limits, "--", *script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     try:
-        return str(TransformerManager().transform_cell(text))  # type: ignore[no-untyped-call]
-    except SyntaxError:
-        return text
+        told = reader.communicate(json.dumps(ordered).encode(), timeout=_READING_S)[0]
+    except subprocess.TimeoutExpired:
+        reader.kill()
+        told = reader.communicate()[0]
+    lines = told.split(b"\n")[:-1]  # the last may have been cut off
+    return dict.fromkeys(ordered) | {text: json.loads(line) for text, line in zip(ordered, lines, strict=False)}
 
 
 def keeps_no_names(text: str) -> str:
     """Return the cell magic whose code binds nothing in the notebook, such as %%timeit or %%bash; "" if none does."""
-    while _RUNS_CELL.match(text):
-        text = _RUNS_CELL.sub("", text)
-    found = _CELL_MAGIC.match(text)
+    found = _CELL_MAGIC.match(facts.without_timing(text))
     return found[1] if found and not re.search(r"^\s*global\s", text, re.MULTILINE) else ""
 
 
-def parse_cell(text: str) -> ast.Module | None:
-    """Return a cell's syntax tree; None if it isn't Python (or is nested too deep)."""
-    try:
-        return ast.parse(python(text))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+def _facts(text: str) -> Mapping[str, Any]:
+    known: dict[str, Mapping[str, Any] | None] = _ours.__dict__.setdefault("facts", {})
+    if text.strip() and text not in known:
+        known |= _read([text])
+    return known.get(text) or ({} if text.strip() else facts.cell_facts("") or {})
 
 
-@lru_cache(maxsize=4096)
 def names(text: str) -> Names:
     """Return what a cell binds, changes and loads."""
-    tree = parse_cell(text)
-    if tree is None:
+    if not (found := _facts(text)):
         return Names(known=False)
-    nodes = list(ast.walk(tree))
-    used = [node for node in nodes if isinstance(node, ast.Name)]
-    binds = {node.id for node in used if isinstance(node.ctx, ast.Store)}
-    binds |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    imports = {
-        (alias.asname or alias.name).partition(".")[0]
-        for node in nodes
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    loads = frozenset(node.id for node in used if isinstance(node.ctx, ast.Load))
-    return Names(frozenset(binds | imports), frozenset(_changed(nodes)), loads, frozenset(imports))
+    binds, changes, loads, imports = (frozenset(found[name]) for name in ("binds", "changes", "loads", "imports"))
+    return Names(binds, changes, loads, imports)
 
 
 def parameters(text: str) -> frozenset[str]:
     """Return the names of all parameters of functions in a cell."""
-    tree = parse_cell(text)
-    return frozenset(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)) if tree else frozenset()
-
-
-def _changed(nodes: Iterable[ast.AST]) -> set[str]:
-    """Return the names whose objects a cell changes in place: `xs[0] = 1`, `x.a = 1`, `xs.append(1)` on its own."""
-    changed = set()
-    for node in nodes:
-        if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
-            changed.add(_root(node))
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            changed.add(_root(node.value.func))
-    return changed - {""}
-
-
-def _root(node: ast.expr) -> str:
-    depth = 0
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node, depth = node.value, depth + 1
-    return node.id if isinstance(node, ast.Name) and depth else ""
+    return frozenset(_facts(text).get("parameters", ()))
 
 
 def needed(texts: list[str], always: Collection[int]) -> set[int]:
@@ -132,16 +117,38 @@ def needed(texts: list[str], always: Collection[int]) -> set[int]:
         keep |= more
 
 
-@lru_cache(maxsize=4096)
 def code_of(text: str) -> str:
     """Return what two cells share that are the same except for spaces, comments and quotes."""
-    tree = parse_cell(text)
-    try:
-        return text.strip() if tree is None else ast.dump(tree)
-    except RecursionError:
-        return text.strip()
+    return str(_facts(text).get("shape", "")) or text.strip()
 
 
 def same_code(one: str, other: str) -> bool:
     """Return whether two cells are the same except for spaces, comments and quotes."""
     return one.strip() == other.strip() or code_of(one) == code_of(other)
+
+
+def forbidden(text: str, denied: frozenset[str]) -> str | None:
+    """Return how a cell reaches for a denied name of the library, as text; None if it doesn't, or can't be read."""
+    for kind, name, shown in _facts(text).get("reaches", ()):
+        if kind == "call" or name in denied or (kind == "import" and name == "*"):
+            return str(shown)
+    return None
+
+
+def too_much(texts: Collection[str]) -> str:
+    """Return why a notebook has more code than is read, as a sentence; empty if it doesn't."""
+    if len(texts) > CELLS:
+        return f"It has {len(texts):,} code cells; the limit is {CELLS:,}."
+    if (size := sum(map(len, texts))) > CHARACTERS:
+        return f"Its code has {size:,} characters; the limit is {CHARACTERS:,}."
+    return ""
+
+
+def odd(text: str, imported: Collection[str] = ()) -> list[str]:
+    """Return sentences that tell an instructor what to look at (signs.py). `imported` are names that cells import."""
+    known = {*imported, *names(text).imports}
+    found = [*signs.shell_signs(text), *_facts(text).get("signs", signs.signs_in_words(text))]
+    return [
+        f"{sign!r}: it {what}"
+        for sign, what in dict.fromkeys((s, w) for root, s, w in found if not root or root in known)
+    ]

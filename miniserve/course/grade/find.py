@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from miniserve.course.grade.spelling import readable, shown
+from miniserve.course.grade.spelling import printable, readable
 
 FILE_LIMIT_BYTES = 100_000_000
 _DEEPEST = 20  # folders inside one another
@@ -101,7 +101,7 @@ def find_files(folder: Path) -> list[Found]:
             found += [replace(one, learner=who or _fit(stem), number=number) for one in _archive(path, (), stem)]
         else:
             found.append(_flat(path))
-    return [replace(one, path=shown(one.path)) for one in _apart(found)]
+    return [replace(one, path=printable(one.path)) for one in _apart(found)]
 
 
 def whose(name: str, is_folder: bool) -> tuple[str, str, str]:
@@ -115,7 +115,7 @@ def whose(name: str, is_folder: bool) -> tuple[str, str, str]:
 
 def _fit(name: str) -> str:
     """Return a learner's name as every report shows it: on one line, its accents spelt in one way."""
-    return shown(unicodedata.normalize("NFC", name).strip())
+    return printable(unicodedata.normalize("NFC", name).strip())
 
 
 def lower(found: list[Found], same: frozenset[str]) -> list[Found]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from miniserve.course.check.chapter import LEARNER_FILE, read_learner
 from miniserve.course.grade.align import answers_in
-from miniserve.course.grade.cells import code_of
+from miniserve.course.grade.cells import code_of, learn
 from miniserve.course.grade.find import Found, find_files, looks_like_an_attempt, lower
 from miniserve.course.grade.roster import NOBODY, Roster
 from miniserve.course.grade.spelling import alike
@@ -175,6 +175,8 @@ def _one_each(
         if chapter == 0 or len(group) == 1:
             kept += group
             continue
+        given = (cell.text for cell in course[chapter].cells)
+        learn([*given, *(cell.text for one in group for cell in one.cells if cell.is_code)])
         answers = {one.file: answers_in(one.cells, course[chapter]) for one in group}
         best = min(group, key=lambda one: (bool(one.problem), -len(answers[one.file]), is_copy(one.file), one.file))
         notes = []

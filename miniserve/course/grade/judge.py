@@ -7,7 +7,7 @@ cell failed and hid that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from queue import Empty
 
 from miniserve.course.check.ask import Drive, Json, NotPlain, TimeUp, Told, limited
@@ -16,11 +16,13 @@ from miniserve.course.check.numbers import Number
 from miniserve.course.check.question import Asker, Case, Question, check, count_later_layers
 from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.kernel import GradedKernel, KernelGone
+from miniserve.course.grade.sheet import MOST_CHARACTERS
 from miniserve.course.grade.tell import ask_there, look
 
 ASK_S = 15.0  # one case; the kernel's own limit of 10 s comes first
 QUESTION_S = 28.0  # a whole question, including judging
 LATER_S = 10.0  # the layers after the first that failed; the supervisor waits longer than both together
+TEXT_CHARACTERS = 20_000  # of an answer that a person reads: some ten pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,15 @@ def judge(
         verdict = replace(verdict, right_for=_right_for(question, told_values[:1], learner, others))
         verdict = _with_later_layers(question, kernel, verdict, ask_case, learner)
     text = told_values[-1] if question.graded_by_hand and told_values and isinstance(told_values[-1], str) else None
-    return replace(_finished(question, verdict, end), seed=seed), text
+    return _cut(replace(_finished(question, verdict, end), seed=seed)), text[:TEXT_CHARACTERS] if text else text
+
+
+def _cut(verdict: Verdict) -> Verdict:
+    """Return a verdict whose texts are short, whatever a judge quoted from an answer."""
+    problem = verdict.problem and Problem(
+        **{name: text[:MOST_CHARACTERS] for name, text in asdict(verdict.problem).items()}
+    )
+    return replace(verdict, problem=problem, note=verdict.note[:MOST_CHARACTERS])
 
 
 def _with_later_layers(
@@ -92,8 +102,7 @@ def _right_for(question: Question, told: list[Json], learner: str, others: Seque
 
 def lends(question: Question) -> bool:
     """Return whether asking the question brings the text of other answers into the kernel."""
-    asked = [case.asked for case in question.cases(1, "")] if isinstance(question, Code) else []
-    return any(isinstance(one, dict) and bool(one.get("lent")) for one in asked)
+    return isinstance(question, Code) and bool(question.lends)
 
 
 def _before(question: Question, kernel: GradedKernel, end: End) -> Verdict | None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import socket
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty
 from subprocess import DEVNULL
@@ -36,31 +39,43 @@ class KernelGone(Exception):
 
 
 class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
-    """A kernel started by `command`, in `home`. `reply` is its reply to the last cell."""
+    """A kernel that a job of the supervisor describes. `reply` is its reply to the last cell."""
 
-    def __init__(self, command: list[str], home: Path, environment: dict[str, str], limit_s: float) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         self.reply: dict[str, Any] = {}
         self.shown_error = False
         self.gone = ""  # why the kernel is gone
         self.died = False  # by itself
-        self.limit_s = limit_s
+        self.limit_s: float = job["cell_s"]
         self._until_s = time.monotonic() + START_S
         self._output = 0
-        self.km = KernelManager(
-            kernel_name="graded",
-            kernel_spec_manager=_OneSpec(command),
-            transport="ipc",
-            connection_file=str(home / "k.json"),
-            ip=str(home / "k"),
-        )
-        self.km.write_connection_file()
-        owner = os.stat(home)  # the kernel may run as another user
-        os.chown(home / "k.json", owner.st_uid, owner.st_gid)
-        self.km.start_kernel(cwd=str(home), env=environment, stdout=DEVNULL, stderr=DEVNULL)
+        self._start(list(job["command"]), Path(job["connection"]), job)
         self.kc = self.km.client()
         self.kc.start_channels()
         self.kc.wait_for_ready(timeout=START_S)
         self._ensure_iopub_up()
+
+    def _start(self, command: list[str], connection: Path, job: Mapping[str, Any]) -> None:
+        """Start the kernel, with sockets that we made: it needs no folder that both can write to."""
+        self.km = KernelManager(
+            kernel_name="graded",
+            kernel_spec_manager=_OneSpec(command),
+            transport="ipc",
+            connection_file=str(connection),
+            ip=str(connection),
+        )
+        self.km.write_connection_file()
+        os.chown(connection, job["user"], -1)
+        with ExitStack() as ours:
+            sockets = {port: ours.enter_context(_listening(f"{connection}-{port}")) for port in self.km.ports}
+            command += [f"{port}={one.fileno()}" for port, one in sockets.items()]
+            self.km.start_kernel(
+                cwd=job["cwd"],
+                env=job["environment"],
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+                pass_fds=[one.fileno() for one in sockets.values()],
+            )
 
     def execute_cell_input(self, cell_input: str, allow_stdin: bool | None = None) -> Any:
         """Send a cell, without stdin: there is nobody to answer `input()`."""
@@ -164,6 +179,13 @@ class GradedKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         """Kill it now."""
         if hasattr(self, "km"):
             self.stop()
+
+
+def _listening(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(path)
+    made.listen()
+    return made
 
 
 def _plain_value(content: dict[str, Any]) -> Json:

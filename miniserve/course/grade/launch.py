@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 
 def limit(name: str, number: int) -> None:
@@ -31,6 +32,8 @@ def main(argv: list[str]) -> None:
     user = settings.pop("USER", None)
     for name, number in settings.items():
         limit(name, number)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # if the machine runs out of memory, this goes first
     if user is not None:  # root is exempt from the limit on processes
         os.setgroups([])
         os.setgid(user)

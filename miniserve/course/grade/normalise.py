@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from miniserve.course.check.code import Code, forbidden_use
+from miniserve.course.check.code import Code
 from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.align import Aligned, align, questions_checked
 from miniserve.course.grade.cells import (
     CELL_LIMIT_CHARACTERS,
     NBVAL_COMMENT,
+    forbidden,
     keeps_no_names,
+    learn,
     names,
     needed,
+    odd,
     parameters,
-    python,
     same_code,
 )
-from miniserve.course.grade.signs import odd
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.trusted import TrustedChapter
 
@@ -70,6 +71,8 @@ def _dropped(cells: Iterable[HandedCell], drop: Callable[[HandedCell], bool]) ->
 
 def normalise(handed: Submission, chapter: TrustedChapter) -> Normalised:
     """Put the learner's answers into the chapter."""
+    code = [cell.text for cell in handed.cells if cell.is_code and len(cell.text) <= CELL_LIMIT_CHARACTERS]
+    learn([*code, *map(_unmarked, code), *(cell.text for cell in chapter.cells)])
     aligned = align(handed.cells, chapter)
     by_id = {one.id: one.cell.text for one in aligned if one.id}
     answers = {id_: by_id[given.id] for id_, given in chapter.answer_cells.items() if given.id in by_id}
@@ -159,13 +162,13 @@ def _decided(chapter: TrustedChapter, id_: str, answer: str | None, cells: tuple
 
 def _forbidden(question: Code, text: str, cells: tuple[HandedCell, ...]) -> str | None:
     """Return how an answer reaches for what it should build: in its own cell, or by a name from another cell."""
-    if use := forbidden_use(python(text), question.denied):
+    if use := forbidden(text, question.denied):
         return use
     own = names(text)
     from_elsewhere = own.loads - own.binds - parameters(text)
     for cell in cells:
         if cell.own and cell.question != question.id and names(cell.text).binds & from_elsewhere:
-            use = forbidden_use(python(cell.text), question.denied)
+            use = forbidden(cell.text, question.denied)
             if use and "(" not in use:  # reading the library's source in a cell of your own is learning
                 return use
     return None

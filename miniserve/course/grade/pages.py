@@ -16,7 +16,7 @@ from miniserve.course.check.verdict import Status
 from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.similar import similar_answers
-from miniserve.course.grade.spelling import file_stem
+from miniserve.course.grade.spelling import file_stem, printable
 from miniserve.course.grade.tables import points_text
 
 # name: (light, dark), each text on background; a test holds every pair to a contrast of 4.5
@@ -29,8 +29,11 @@ COLOURS = {
 }
 _KIND = {Status.CORRECT: "good", Status.NOT_TRIED: "open", Status.NOTED: "open", Status.NOT_GRADED: "open"}
 _NOT_ANSWERED = (Status.NOT_TRIED, Status.MISSING, Status.UNREADABLE, Status.NOT_GRADED)
-# Also what hides or turns round other characters
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+# controls, marks that have no width, and those that turn the direction of what follows
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff]"
+)
 _SHOWN_CODE = 8_000  # characters of one answer
 UNPROTECTED = (
     "No sandbox was used. The submissions ran with the rights of the person who graded them: such code can read and "
@@ -223,7 +226,7 @@ def page_name(learner: str) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(_UNPRINTABLE.sub("?", text))
+    return escape(_UNPRINTABLE.sub(lambda found: printable(found[0]), text))
 
 
 def _page(title: str, body: str) -> str:

@@ -1,14 +1,15 @@
 """Finds code in a learner's cell that an instructor should see: it reaches for more than an answer needs.
 
 A sign costs no marks; each may be innocent. It must be a real reach, though: a name that is used, a module that is
-imported, a text that is written, never a word inside another. What a right answer does is no sign.
+imported, a text that is written, never a word inside another. What a right answer does is no sign. `facts.py` runs this
+file beside itself, so it imports nothing from the package; `cells.odd` puts the sentences together.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 
 _MODULES = {
     "ctypes": "calls functions of the operating system",
@@ -47,77 +48,72 @@ _TEXTS = {
 _OTHER_PROGRAMS = {"%bash", "%sh", "%script", "%python", "%python3", "%system", "%sx", "%perl", "%ruby", "system", "sx"}
 _COMMAND = re.compile(r"\s*(?:[A-Za-z_][\w, ]*=\s*)?!+(.*)")  # also `files = !ls`
 _MAGIC = re.compile(r"\s*(?:[A-Za-z_][\w, ]*=\s*)?%(%?\w+)")
-_SHELL = re.compile(r"^([ \t]*)(?:[A-Za-z_][\w, ]*=\s*)?[!%?].*$", re.MULTILINE)  # a line that is no Python
-_TIMED = re.compile(r"^([ \t]*)%time[ \t]+(?=\S)", re.MULTILINE)
 _HARMLESS = re.compile(r"(?:python3? --version|pip|ls|pwd|date|free|df|nproc|lscpu|nvidia-smi|echo)\b[^|;&>`$]*")
 
 
-def odd(text: str, imported: Collection[str] = ()) -> list[str]:
-    """Return sentences that tell an instructor what to look at. `imported` are names that other cells import.
-
-    Whatever the text holds, this doesn't raise: of what can't be read, only the words are looked at.
-    """
-    found = list(_shell(text))
-    try:
-        tree = ast.parse(_SHELL.sub(r"\1pass", _TIMED.sub(r"\1", text)))
-        found += [sign for node in ast.walk(tree) for sign in _of(node, set(imported) | _imports(tree))]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        words = set(re.findall(r"[A-Za-z_]\w*", text))
-        found += [(word, what) for word, what in {**_MODULES, **_NAMES}.items() if word in words]
-    return [f"{sign!r}: it {what}" for sign, what in dict.fromkeys(found)]
+Sign = tuple[str, str, str]  # a name that must be imported, or ""; what was found; what it does
 
 
-def _shell(text: str) -> Iterator[tuple[str, str]]:
+def signs_in(nodes: Iterable[ast.AST]) -> list[Sign]:
+    """Return the signs in a cell's syntax tree."""
+    return list(dict.fromkeys(sign for node in nodes for sign in _of(node)))
+
+
+def signs_in_words(text: str) -> list[Sign]:
+    """Return the signs in a text that can't be read as Python."""
+    words = set(re.findall(r"[A-Za-z_]\w*", text))
+    return [("", word, what) for word, what in {**_MODULES, **_NAMES}.items() if word in words]
+
+
+def shell_signs(text: str) -> Iterator[Sign]:
     """Yield the commands of a cell that run outside Python: `!rm x`, `files = !ls`, `%%bash`."""
     for line in text.splitlines():
         command = _COMMAND.match(line)
         if command and not _HARMLESS.fullmatch(command[1].strip()):
-            yield f"!{command[1].strip()}"[:60], "runs a shell command"
+            yield "", f"!{command[1].strip()}"[:60], "runs a shell command"
         if (magic := _MAGIC.match(line)) and magic[1] in _OTHER_PROGRAMS:
-            yield f"%{magic[1]}", "starts processes"
+            yield "", f"%{magic[1]}", "starts processes"
 
 
-def _imports(tree: ast.Module) -> set[str]:
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return {(alias.asname or alias.name).partition(".")[0] for node in nodes for alias in node.names}
-
-
-def _of(node: ast.AST, imported: set[str]) -> Iterator[tuple[str, str]]:
+def _of(node: ast.AST) -> Iterator[Sign]:
     if isinstance(node, ast.Import | ast.ImportFrom):
         modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
         roots = [module.partition(".")[0] for module in modules]
-        yield from ((root, _MODULES[root]) for root in roots if root in _MODULES)
-        yield from ((a.asname, "hides a built-in function") for a in node.names if a.asname in _SHADOWED)
+        yield from (("", root, _MODULES[root]) for root in roots if root in _MODULES)
+        yield from (("", a.asname, "hides a built-in function") for a in node.names if a.asname in _SHADOWED)
     if isinstance(node, ast.ImportFrom):
-        yield from ((alias.name, _NAMES[alias.name]) for alias in node.names if alias.name in _NAMES)
+        yield from (("", alias.name, _NAMES[alias.name]) for alias in node.names if alias.name in _NAMES)
     if isinstance(node, ast.Attribute):
-        yield from _attribute(node, imported)
-    if isinstance(node, ast.Name) and node.id in _NAMES and isinstance(node.ctx, ast.Load) and node.id in imported:
-        yield node.id, _NAMES[node.id]
+        yield from _attribute(node)
+    if isinstance(node, ast.Name) and node.id in _NAMES and isinstance(node.ctx, ast.Load):
+        yield node.id, node.id, _NAMES[node.id]
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in _SHADOWED:
-        yield node.id, "hides a built-in function"
+        yield "", node.id, "hides a built-in function"
     if isinstance(node, ast.FunctionDef) and node.name in _SHADOWED:
-        yield node.name, "hides a built-in function"
+        yield "", node.name, "hides a built-in function"
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield from ((word, what) for word, what in _TEXTS.items() if word in node.value)
-    if isinstance(node, ast.Call):
-        yield from _call(node, imported)
+        yield from (("", word, what) for word, what in _TEXTS.items() if word in node.value)
+    if isinstance(node, ast.Call) and dotted(node.func) == "setattr" and node.args:
+        changed = dotted(node.args[0])
+        yield changed, f"setattr({changed}, ...)", "changes something that it imports"
 
 
-def _attribute(node: ast.Attribute, imported: set[str]) -> Iterator[tuple[str, str]]:
-    path = ast.unparse(node)
-    stored = isinstance(node.ctx, ast.Store | ast.Del) and path.partition(".")[0] in imported
+def _attribute(node: ast.Attribute) -> Iterator[Sign]:
+    path = dotted(node)
     if path == "sys.modules":
-        yield path, "changes or reads the table of loaded modules"
+        yield "", path, "changes or reads the table of loaded modules"
     elif path == "os.system":
-        yield path, "starts processes"
+        yield "", path, "starts processes"
     elif node.attr in _NAMES:
-        yield node.attr, _NAMES[node.attr]
-    elif stored:
-        yield path, "changes something that it imports"
+        yield "", node.attr, _NAMES[node.attr]
+    elif isinstance(node.ctx, ast.Store | ast.Del):
+        yield path.partition(".")[0], path, "changes something that it imports"
 
 
-def _call(node: ast.Call, imported: set[str]) -> Iterator[tuple[str, str]]:
-    called, arguments = ast.unparse(node.func), node.args
-    if called == "setattr" and arguments and isinstance(arguments[0], ast.Name) and arguments[0].id in imported:
-        yield f"setattr({arguments[0].id}, ...)", "changes something that it imports"
+def dotted(node: ast.expr) -> str:
+    """Return the last ten parts of `a.b.c`, whatever stands before them: a tree may be too deep to be written out."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute) and len(parts) < 10:
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id if isinstance(node, ast.Name) else "...", *reversed(parts)])[:100]

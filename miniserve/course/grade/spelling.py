@@ -24,7 +24,7 @@ def readable(name: str | os.PathLike[str]) -> str:
     return raw.decode("latin-1")
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text on one line, with everything in it that is invisible or moves other characters as an escape."""
     return "".join(_escaped(character) if _hides(character) else character for character in text)
 

@@ -7,8 +7,7 @@ imports, by whatever trick, the reference isn't there. Knows nothing of processe
 from __future__ import annotations
 
 import ast
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from miniserve.course.check.code import Code
@@ -22,28 +21,42 @@ _OF_A_CHAPTER = {"__init__.py", "lab.py"}  # all else in its folder knows answer
 SIGN = "it is not here while your notebook is graded"
 
 
-def write_stubbed(folder: Path, questions: Iterable[Question], package: Path = PACKAGE) -> None:
-    """Copy `package` into `folder`, an entry of the kernel's PYTHONPATH; `data/` is linked beside it."""
-    copy = folder / package.name
+Files = Mapping[str, bytes]  # by their place below a folder
 
-    def left_out(folder: str, names: list[str]) -> list[str]:
-        inside = Path(folder).relative_to(package)
-        if inside.parent == Path("course/chapters"):
-            return [name for name in names if name not in _OF_A_CHAPTER]
-        return [name for name in names if {name, (inside / name).as_posix()} & _LEFT_OUT]
 
-    shutil.copytree(package, copy, ignore=left_out)
+def stubbed(questions: Iterable[Question], package: Path = PACKAGE) -> dict[str, bytes]:
+    """Return the files of a stubbed `package`. They stay in memory: without a sandbox, no disk can be trusted."""
+    files = {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in _kept(package)}
     denied = {question.id: question for question in questions if isinstance(question, Code)}
-    for file in sorted(copy.rglob("*.py")):
-        text = file.read_text(encoding="utf-8")
-        relative = file.relative_to(folder).as_posix()
-        stubbed = text
+    for name in sorted(files):
+        if not name.endswith(".py"):
+            continue
+        text = files[name].decode("utf-8")
         for id_, question in denied.items():  # targets first, so that the message names the exercise that asks for them
-            stubbed = stub(stubbed, _methods(question, relative), frozenset(), id_)
+            text = stub(text, _methods(question, name), frozenset(), id_)
         for id_, question in denied.items():
-            stubbed = stub(stubbed, frozenset(), frozenset(question.forbidden), id_)
-        if stubbed != text:
-            file.write_text(stubbed, encoding="utf-8")
+            text = stub(text, frozenset(), frozenset(question.forbidden), id_)
+        files[name] = text.encode("utf-8")
+    return files
+
+
+def _kept(package: Path) -> Iterator[Path]:
+    """Yield the files that a learner's kernel may have."""
+    for path in sorted(package.rglob("*")):
+        inside = path.relative_to(package)
+        if any(part in _LEFT_OUT for part in inside.parts) or any(p.as_posix() in _LEFT_OUT for p in inside.parents):
+            continue
+        of_a_chapter = len(inside.parts) > 3 and inside.parts[:2] == ("course", "chapters")
+        if path.is_file() and (not of_a_chapter or (len(inside.parts) == 4 and inside.name in _OF_A_CHAPTER)):
+            yield path
+
+
+def write_package(files: Files, folder: Path) -> None:
+    """Write a package into `folder`, an entry of the kernel's PYTHONPATH."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _methods(question: Code, file: str) -> frozenset[str]:

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniserve.course.grade.align import questions_checked
-from miniserve.course.grade.cells import Handed, names
-from miniserve.course.grade.find import Found
+from miniserve.course.grade.cells import Handed, learn, names, too_much
+from miniserve.course.grade.find import FILE_LIMIT_BYTES, Found
+from miniserve.course.grade.reading import too_heavy
 from miniserve.course.grade.trusted import TrustedChapter
 from miniserve.course.notebook.source import chapter_number
-
-FILE_LIMIT_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +48,16 @@ def read_submission(found: Found, course: Mapping[int, TrustedChapter]) -> Submi
         return Submission(found.learner, chapter, found.path, sha256=sha256, problem=problem, handed_in_s=when_s)
 
     raw, problem = found.read(FILE_LIMIT_BYTES)
-    if problem:
-        return unreadable(problem)
-    sha256 = hashlib.sha256(raw).hexdigest()
+    sha256 = "" if problem else hashlib.sha256(raw).hexdigest()
+    if problem := problem or too_heavy(raw):
+        return unreadable(problem, sha256)
     try:
         notebook = json.loads(raw.decode("utf-8-sig"))
         cells = _cells(notebook)
     except (ValueError, RecursionError, MemoryError) as error:
         return unreadable(f"It is not a notebook: {type(error).__name__}: {str(error)[:120]}", sha256)
+    if much := too_much([cell.text for cell in cells if cell.is_code]):
+        return unreadable(much, sha256)
     number = _recognise(cells, _source(notebook), by_name, course)
     if number == 0:
         return unreadable("No chapter matches it, neither by its cells nor by its name.", sha256)
@@ -72,7 +73,8 @@ def _cells(notebook: Any) -> tuple[Handed, ...]:
     found = []
     for cell in notebook["cells"]:
         if isinstance(cell, dict) and (text := _text(cell.get("source"))) is not None:
-            found.append(Handed(_id(cell), cell.get("cell_type") == "code", text))
+            is_code = cell.get("cell_type") == "code"
+            found.append(Handed(_id(cell), is_code, text if is_code else ""))
     return tuple(found)
 
 
@@ -112,6 +114,7 @@ def _recognise(cells: tuple[Handed, ...], source: str, by_name: int, course: Map
         return best
     if by_name in course:
         return by_name
+    learn(cell.text for cell in cells if cell.is_code)
     bound = frozenset[str]().union(*(names(cell.text).binds for cell in cells if cell.is_code))
     answered = {n: len(bound & {q.name for q in chapter.questions.values()}) for n, chapter in course.items()}
     best = _most(answered)

@@ -7,7 +7,6 @@ package; when it is over, everything that it started is killed. Knows nothing of
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import threading
 import time
@@ -18,12 +17,14 @@ from typing import Any
 
 from miniserve.course.check.numbers import Number
 from miniserve.course.check.verdict import Status, Verdict
+from miniserve.course.grade.cgroup import leave
+from miniserve.course.grade.clean import remove
 from miniserve.course.grade.judge import failed as failed_verdict
 from miniserve.course.grade.judge import lends
 from miniserve.course.grade.normalise import HandedCell, Normalised, normalise
-from miniserve.course.grade.sandbox import Room, kernel_command, kernel_environment, prepare
-from miniserve.course.grade.sheet import Sheet
-from miniserve.course.grade.stubs import SIGN, write_stubbed
+from miniserve.course.grade.sandbox import Room, furnish, kernel_command, kernel_environment, kernel_user, prepare
+from miniserve.course.grade.sheet import Sheet, not_graded
+from miniserve.course.grade.stubs import SIGN, stubbed, write_package
 from miniserve.course.grade.submission import Submission
 from miniserve.course.grade.trusted import Limits, TrustedChapter
 from miniserve.course.grade.watch import NotebookRun, watch
@@ -46,29 +47,38 @@ class Settings:
 
 
 class Grader:
-    """Grades submissions of some chapters; makes each chapter's stubbed package once, below `folder`."""
+    """Grades submissions of some chapters. Each run gets folders of its own below `folder`, made from what we hold."""
 
     def __init__(self, folder: Path, settings: Settings, course: Iterable[TrustedChapter]) -> None:
         self._folder, self._settings = folder, settings
         self._stopped = threading.Event()
-        for chapter in course:
-            write_stubbed(self._package(chapter), chapter.questions.values())
-
-    def _package(self, chapter: TrustedChapter) -> Path:
-        return self._folder / f"package-{chapter.number:02}"
+        self._packages = {chapter.number: stubbed(chapter.questions.values()) for chapter in course}
 
     def stop(self) -> None:
         """End the running notebooks soon: their sheets then mean nothing."""
         self._stopped.set()
 
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
     def grade(self, handed: Submission, chapter: TrustedChapter, known: Mapping[str, Verdict] | None = None) -> Sheet:
-        """Return the sheet of one submission; whatever it contains, this never raises. `known` is not asked again."""
+        """Return the sheet of one submission; `known` is not asked again.
+
+        It stands alone: whatever it holds or fails at, this never raises.
+        """
+        try:
+            return self._graded(handed, chapter, known or {})
+        except Exception as error:  # RecursionError and MemoryError too
+            why = " ".join(f"the grader failed at it: {type(error).__name__}: {error}".split())[:300]
+            return not_graded(handed, chapter.questions, why)
+
+    def _graded(self, handed: Submission, chapter: TrustedChapter, known: Mapping[str, Verdict]) -> Sheet:
         if handed.problem:
             verdicts = {id_: Verdict(id_, Status.UNREADABLE) for id_ in chapter.questions}
             return Sheet(handed, chapter.number, verdicts, notes=(handed.problem, *handed.notes))
-        normal = normalise(handed, chapter)
-        judging = Judging(chapter, normal)
-        judging.verdicts |= known or {}
+        judging = Judging(chapter, normalise(handed, chapter))
+        judging.verdicts |= known
         until_s = time.monotonic() + MOST_RUNS_LONG * self._settings.limits_of(chapter).notebook_s
         while judging.open and judging.runs <= 2 * len(chapter.questions) + 2 and time.monotonic() < until_s:
             judging.take(self._run(handed, chapter, judging))
@@ -80,37 +90,40 @@ class Grader:
         folder = Path(tempfile.mkdtemp(prefix="ms-", dir=self._folder))
         room = Room(folder / "r")
         try:
-            shutil.copytree(self._package(chapter), room.package)
+            write_package(self._packages[chapter.number], room.package)
             prepare(room, self._settings.sandbox)
             job = self._job(folder, room, handed, chapter, judging)
-            return watch(job, folder, room, self._settings.limits_of(chapter), self._stopped)
+            limits = self._settings.limits_of(chapter)
+            return watch(job, folder, room, limits, chapter.questions, self._stopped)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            leave(room.name)
+            remove(folder)
 
     def _job(
         self, folder: Path, room: Room, handed: Submission, chapter: TrustedChapter, judging: Judging
     ) -> dict[str, Any]:
-        cells = judging.cells()
+        cells, kind = judging.cells(), self._settings.sandbox
         limits = self._settings.limits_of(chapter)
         (folder / "notebook.ipynb").write_text(dumps(_notebook(cells)), encoding="utf-8")
-        (room.home / "learner_id.txt").write_text(handed.drawn_for or handed.learner, encoding="utf-8")
-        given = {
-            id_: q.given(handed.drawn_for or handed.learner)
-            for id_, q in chapter.questions.items()
-            if isinstance(q, Number)
-        }
+        learner = handed.drawn_for or handed.learner
+        (room.given / "learner_id.txt").write_text(learner, encoding="utf-8")
+        given = {id_: q.given(learner) for id_, q in chapter.questions.items() if isinstance(q, Number)}
         (room.package / "given.json").write_text(json.dumps(given), encoding="utf-8")
+        furnish(room, kind)
         return {
             "cell_ids": [cell.id for cell in cells],
             "questions": chapter.module,
             "ask_after": {cell.id: [id_ for id_ in cell.asks if id_ in judging.next] for cell in cells},
+            "again_if_late": sorted(judging.given) if judging.runs == 0 else [],
             "others": handed.others,
             "answer_cells": {id_: cell.id for id_, cell in chapter.answer_cells.items()},
-            "learner": handed.drawn_for or handed.learner,
+            "learner": learner,
             "seed": self._settings.seed,
-            "command": kernel_command(room, self._settings.sandbox, cpu_s=limits.notebook_s),
+            "command": kernel_command(room, kind, cpu_s=limits.notebook_s),
             "environment": kernel_environment(room),
-            "home": str(room.home),
+            "user": kernel_user(room, kind),
+            "connection": str(room.connection),
+            "cwd": str(room.home if kind == "none" else room.folder),
             "cell_s": limits.cell_s,
         }
 
@@ -154,8 +167,9 @@ class Judging:
         """Keep what a run reported; leave out what ended it."""
         self.runs += 1
         asked = self.next
-        if self.runs == 1 and self.given.intersection(run.late[:1]):
-            return  # our own cell was late, so the machine is too busy: try once more, and then it counts
+        if run.again and self.runs == 1:
+            self._keep_right(run)  # our own cell was late, so the machine is too busy; the next run asks the rest
+            return
         self.verdicts |= {id_: verdict for id_, verdict in run.verdicts.items() if id_ in self.open}
         self.texts |= run.texts
         self.failed |= run.failed
@@ -163,8 +177,16 @@ class Judging:
             self.broken = f"no kernel could be started: {run.log[-300:]}"
         elif run.blame:
             self._leave_out(run)
+            if run.lent:  # such a run is the last: the kernel has seen what answers others
+                self.verdicts |= {id_: failed_verdict(id_, run.status, "no-end", run.why) for id_ in self.open}
         elif lacking := self.open & asked:
             self.broken = f"the worker ended without a verdict on {', '.join(sorted(lacking))}: {run.log[-300:]}"
+
+    def _keep_right(self, run: NotebookRun) -> None:
+        """Keep what can't get better: a kernel that is asked the same again might know the cases."""
+        final = {id_: one for id_, one in run.verdicts.items() if one.status in (Status.CORRECT, Status.NOTED)}
+        self.verdicts |= {id_: verdict for id_, verdict in final.items() if id_ in self.open}
+        self.texts |= run.texts
 
     def _leave_out(self, run: NotebookRun) -> None:
         """Leave out the learner's first late cell, which may have spoilt the kernel; or else the cell to blame."""

@@ -12,9 +12,11 @@ import textwrap
 from dataclasses import dataclass
 
 from miniserve.course.check.ask import LIMIT_S, Drive, Json, NotPlain, Told
-from miniserve.course.check.code import Code
+from miniserve.course.check.code import Code, lend
 from miniserve.course.check.question import Question
 from miniserve.course.grade.kernel import GradedKernel
+
+ERROR_CHARACTERS = LINE_CHARACTERS = 300  # what `ask` allows itself
 
 _TELL = """
 def tell(names, text):
@@ -25,10 +27,11 @@ def tell(names, text):
     answer = names[asked["name"]]
     if asked["drive"] is None:
         return json.dumps(look(answer, asked["kind"], asked["methods"]))
-    from miniserve.course.check.ask import ask
+    from miniserve.course.check.ask import ask, lent
     namespace = {"__name__": "drive"}
     exec(compile(asked["drive"], "<drive>", "exec"), namespace)
-    told = ask(namespace[asked["drive_name"]], answer, asked["asked"], asked["limit_s"])
+    with lent(asked["lent"]):
+        told = ask(namespace[asked["drive_name"]], answer, asked["asked"], asked["limit_s"])
     return json.dumps({"value": told.value, "error": told.error, "line": told.line})
 
 
@@ -71,14 +74,21 @@ def ask_there(kernel: GradedKernel, question: Question, drive: Drive, asked: Jso
         "drive": source_of(drive),
         "drive_name": drive.__name__,
         "asked": asked,
+        "lent": lend(*question.lends) if isinstance(question, Code) else [],
         "limit_s": LIMIT_S,
     }
     try:
         told = _told(kernel, request, timeout_s)
     except NotPlain as problem:
         return Told(error=f"NotPlain: {problem}")
-    error, line = told.get("error"), told.get("line")
-    return Told(told.get("value"), error if isinstance(error, str) else "", line if isinstance(line, str) else "")
+    return Told(
+        told.get("value"), _bounded(told.get("error"), ERROR_CHARACTERS), _bounded(told.get("line"), LINE_CHARACTERS)
+    )
+
+
+def _bounded(text: Json, most: int) -> str:
+    """Return a text from the kernel on one line and not too long: it goes into reports as it is."""
+    return " ".join(text[: 10 * most].split())[:most] if isinstance(text, str) else ""
 
 
 def source_of(drive: Drive) -> str:

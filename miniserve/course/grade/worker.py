@@ -22,7 +22,8 @@ from nbval.plugin import IPyNbCell, IPyNbFile  # type: ignore[import-untyped]
 from miniserve import seeds
 from miniserve.course.check.question import Question
 from miniserve.course.check.verdict import Status, Verdict
-from miniserve.course.grade.judge import End, judge
+from miniserve.course.grade import processes
+from miniserve.course.grade.judge import End, judge, lends
 from miniserve.course.grade.kernel import GradedKernel
 
 OUTPUT_S = 20.0  # outputs must follow a reply within this time; nbval's own 5 s is too short on a busy machine
@@ -30,14 +31,15 @@ _collect = IPyNbFile.collect  # an internal of nbval 0.11.0; a test pins that ve
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that names the job: a JSON file from the supervisor."""
-    parser.addoption("--grade-job", required=True)
+    """Add the option that names the job: an open file with JSON from the supervisor."""
+    parser.addoption("--grade-job", type=int, required=True, metavar="FD")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Add the questions after the cells, and put our kernel in place of nbval's."""
-    job = json.loads(Path(config.getoption("--grade-job")).read_text(encoding="utf-8"))
-    GradingJob.current = GradingJob(job)
+    processes.seclude()
+    with open(config.getoption("--grade-job"), encoding="utf-8") as job:
+        GradingJob.current = GradingJob(json.load(job))
     IPyNbFile.collect = _collect_with_questions
     IPyNbFile.setup = _start_kernel
 
@@ -55,16 +57,26 @@ class GradingJob:
         self.questions = {question.id: question for question in questions}
         self.ask_after: dict[str, list[str]] = job["ask_after"]  # by cell: a question is asked where its check stands
         self.best: dict[str, Verdict] = {}
+        self.lent = False
         self._pipe: int = job["pipe"]
 
     def tell(self, **event: Any) -> None:
         """Send one event."""
         os.write(self._pipe, (json.dumps(event) + "\n").encode())
 
+    def given_up(self) -> bool:
+        """Return whether this run will be done again, since one of the chapter's own cells was the first to be late.
+
+        Then it must not ask any more: what a kernel was asked in one run, it could keep for the next. What it has been
+        lent is never followed by another run.
+        """
+        late = next((id_ for id_, end in self.ends.items() if end.timeout), "")
+        return not self.lent and late in self.job["again_if_late"]
+
 
 def _start_kernel(self: Any) -> None:
     job = GradingJob.current.job
-    self.kernel = GradedKernel(job["command"], Path(job["home"]), job["environment"], job["cell_s"])
+    self.kernel = GradedKernel(job)
     self.setup_sanitize_files()
     GradingJob.current.tell(event="ready")
 
@@ -83,6 +95,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Report what begins and how it ended; stop at once when the kernel has gone."""
     run, at = GradingJob.current, _name(item)
     kernel: GradedKernel = item.parent.kernel  # type: ignore[union-attr]
+    if isinstance(item, Asked) and run.given_up():
+        run.tell(event="again")
+        item.session.shouldstop = "this run is done again"
+        return (yield)
     if kernel.is_alive():  # if not, what came before has ended it, and keeps the blame
         run.tell(event="begin", at=at)
     try:
@@ -141,10 +157,15 @@ class Asked(pytest.Item):
     def runtest(self) -> None:
         """Judge, and report the verdict if it is better than an earlier one."""
         run = GradingJob.current
+        if run.given_up():
+            return
         id_, learner = self.question.id, run.job["learner"]
         before = run.best.get(id_)
         if before is not None and before.status in (Status.CORRECT, Status.NOTED):
             return
+        if lends(self.question):
+            run.lent = True
+            run.tell(event="lent")
         seed = seeds.bucket("grade", run.job["seed"], id_, learner, buckets=10_000)
         end = run.ends.get(run.job["answer_cells"][id_], End())
         kernel: GradedKernel = self.parent.kernel  # type: ignore[union-attr]

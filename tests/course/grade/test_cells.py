@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from miniserve.course.grade.cells import NBVAL_COMMENT, keeps_no_names, names, needed, parameters, same_code
+from miniserve.course.check.code import forbidden_use
+from miniserve.course.grade.cells import (
+    NBVAL_COMMENT,
+    forbidden,
+    keeps_no_names,
+    learn,
+    names,
+    needed,
+    parameters,
+    same_code,
+)
 
 
 def test_names_are_bound_changed_and_loaded() -> None:
@@ -50,6 +60,33 @@ def test_comments_spaces_and_quotes_are_no_difference() -> None:
     assert same_code("x = 'a'  # one\n", 'x   =  "a"')
     assert not same_code("x = 1", "x = 2")
     assert same_code("x = = 1", "x = = 1\n")
+
+
+REACHES = [
+    "from miniserve.observe.percentiles import percentile",
+    "from miniserve.observe.percentiles import rank, percentile as p",
+    "from miniserve.observe.percentiles import *",
+    "import miniserve.observe.percentiles as m\nm.percentiles([1], (50,))",
+    "import miniserve as m\nm.observe.percentiles.percentile([1], 5)",
+    "import inspect\ninspect.getsource(x)",
+    "__import__('miniserve')",
+    "from importlib import import_module\nimport_module('miniserve')",
+    "from miniserve.observe.percentiles import rank",
+    "from statistics import quantiles as percentiles",
+    "def percentile(values, p):\n    return sorted(values)[0]",
+    "def broken(:",
+    "x().percentile",
+    "a[0].getsource(1); m.percentiles",
+    "'from miniserve.observe.percentiles import percentile'",
+]
+
+
+def test_a_notebook_and_the_grader_refuse_the_same() -> None:
+    denied = frozenset({"percentile", "percentiles"})
+    learn(REACHES)
+
+    assert [forbidden(text, denied) for text in REACHES] == [forbidden_use(text, denied) for text in REACHES]
+    assert {text for text in REACHES if forbidden(text, denied)} >= set(REACHES[:8])
 
 
 @pytest.mark.parametrize("line", ["# NBVAL_SKIP", "  #NBVAL_IGNORE_OUTPUT  ", "### PYTEST_VALIDATE_IGNORE_OUTPUT"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import asdict
 from queue import Empty
 from typing import Any
 
@@ -166,6 +167,35 @@ def test_a_kernel_that_lies_gains_nothing(patch: str, monkeypatch: pytest.Monkey
 def test_only_quoted_json_of_plain_values_is_read(answer: dict[str, Any]) -> None:
     with pytest.raises(NotPlain):
         kernels._plain_value(replied(**answer))
+
+
+@pytest.mark.parametrize("piece", ["error", "line"])
+def test_what_a_kernel_says_about_an_error_is_bounded(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "dumps", json.dumps)  # put back what the cell patches here
+    forged = {"tried": True, "value": None, "error": "ValueError: x", "line": ""} | {piece: "X\n\x1b y" * 200_000}
+    found = verdict("90.2", f"import json\njson.dumps = lambda *a, real=json.dumps, **k: real({forged!r})")
+
+    assert found.problem is not None
+    assert all(len(text) <= 2_000 for text in asdict(found.problem).values())
+    assert "\n" not in found.problem.what + found.problem.where
+
+
+def test_what_a_judge_quotes_is_bounded() -> None:
+    question = dataclasses.replace(
+        BY_ID["90.3"],
+        judge_value=lambda told: Problem("long", "x" * 9_999_999, "y" * 99_999),  # type: ignore[call-arg]
+    )
+    kernel: Any = Namespace(toy.RIGHT["90.3"])
+    found = judge(question, kernel, End(), 5, "ann")[0]
+
+    assert found.problem is not None
+    assert [len(text) for text in asdict(found.problem).values()] == [4, 2_000, 2_000, 0, 5]
+
+
+def test_a_text_for_a_person_has_a_limit() -> None:
+    kernel: Any = Namespace("reason = 'a word ' * 500_000")
+
+    assert judge(BY_ID["90.4"], kernel, End(), 5, "ann")[1] == ("a word " * 20_000)[:20_000]
 
 
 def test_a_value_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from course.grade import toy
 
 from miniserve.course.check.verdict import Problem, Status, Verdict
 from miniserve.course.grade.folder import exit_code
+from miniserve.course.grade.graded import Graded
 from miniserve.course.grade.handed_in import FileFate
 from miniserve.course.grade.marks import Mark
 from miniserve.course.grade.pages import COLOURS, items, learner_page, page_name, report_page
@@ -24,7 +25,7 @@ from miniserve.course.grade.platforms import canvas_csv, moodle_csv
 from miniserve.course.grade.roster import Person, Roster
 from miniserve.course.grade.sheet import Sheet
 from miniserve.course.grade.submission import Submission
-from miniserve.course.grade.tables import Graded, free_text_csv, grades_csv, junit_xml, results_json
+from miniserve.course.grade.tables import free_text_csv, grades_csv, junit_xml, results_json
 from miniserve.course.grade.trusted import read_course
 
 EVIL = "<script>alert(1)</script>\x00\x1b[31m & \"'"

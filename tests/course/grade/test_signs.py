@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from course.submissions import make
 
-from miniserve.course.grade.signs import odd
+from miniserve.course.grade.cells import odd
 from miniserve.course.notebook.build import Course
 from miniserve.course.notebook.source import read_source
 

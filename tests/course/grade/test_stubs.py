@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from course.grade.toy_course.ch90_toy.questions import QUESTIONS
 
-from miniserve.course.grade.stubs import stub, write_stubbed
+from miniserve.course.grade.stubs import stub, stubbed, write_package
 
 TEXT = '''"""A module."""
 
@@ -63,7 +63,7 @@ def test_other_modules_are_untouched() -> None:
 
 
 def test_the_copy_has_no_questions_and_no_reference_and_opens_a_chapter(tmp_path: Path) -> None:
-    write_stubbed(tmp_path, QUESTIONS)
+    write_package(stubbed(QUESTIONS), tmp_path)
     program = """
 import miniserve.policies.routing.balancer as b
 from miniserve import course
@@ -78,7 +78,11 @@ except NotImplementedError as error:
     print("kind:", error)
 """
     ran = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
 
     assert ran.stderr == ""

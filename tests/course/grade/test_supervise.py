@@ -59,11 +59,27 @@ def test_a_cell_of_the_learners_own_that_crashes_goes_and_costs_nothing(judging:
 
 def test_a_given_cell_that_is_late_gets_one_more_run(judging: Judging) -> None:
     wrong = {id_: Verdict(id_, Status.ERROR) for id_ in judging.open}
-    judging.take(NotebookRun(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late=["given"]))
+    judging.take(NotebookRun(ready=True, again=True, failed={"given": "late"}, late=["given"]))
     assert judging.open == wrong.keys()
 
     judging.take(NotebookRun(ready=True, done=True, verdicts=wrong, failed={"given": "late"}, late=["given"]))
     assert judging.open == set()
+
+
+def test_a_verdict_that_was_given_counts_even_if_a_given_cell_was_late(judging: Judging) -> None:
+    judging.take(
+        NotebookRun(ready=True, blame="q90.2", verdicts=correct("90.1"), late=["given"], failed={"given": "x"})
+    )
+
+    assert judging.verdicts["90.1"].status is Status.CORRECT
+
+
+def test_a_run_that_has_seen_what_answers_another_question_is_the_last(judging: Judging) -> None:
+    late = {"own-1": "it was still running after 8 s"}
+    judging.take(NotebookRun(ready=True, lent=True, blame="q90.5", why="the kernel died", failed=late, late=["own-1"]))
+
+    assert judging.open == set()
+    assert {verdict.status for verdict in judging.verdicts.values()} == {Status.CRASHED}
 
 
 def test_the_first_late_cell_goes_before_the_one_that_is_blamed(judging: Judging) -> None:
@@ -100,7 +116,8 @@ def test_a_loop_costs_one_question_and_at_most_35_seconds(tmp_path: Path, chapte
     toy.hand_in(tmp_path / "in", "loop", toy.answered(chapters, {**toy.RIGHT, "90.1": "while True:\n    pass"}))
     toy.hand_in(tmp_path / "in", "exit", toy.answered(chapters, {**toy.RIGHT, "90.3": "import os\nos._exit(1)"}))
     limits = Limits(5.0, 60.0)
-    graded, code = grade(Order(tmp_path / "in", limits=limits, course_folder=chapters, package=toy.PACKAGE), tmp_path)
+    order = Order(tmp_path / "in", sandbox=toy.sandbox(), limits=limits, course_folder=chapters, package=toy.PACKAGE)
+    graded, code = grade(order, tmp_path)
 
     assert code == 0
     assert [graded.verdict("loop", id_).status.value for id_ in graded.questions] == [

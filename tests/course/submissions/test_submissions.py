@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from course.grade import toy
 from course.submissions import make
 
 from miniserve.course.grade.books import Order
@@ -60,8 +61,8 @@ def test_the_samples_get_the_expected_table_twice_the_same(
     for path in HERE.glob("*/*.ipynb"):
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         (folder / path.parent.name / path.name).write_bytes(path.read_bytes())
-    one, code = grade(Order(folder), tmp_path / "one")
-    grade(Order(folder), tmp_path / "two")
+    one, code = grade(Order(folder, sandbox=toy.sandbox()), tmp_path / "one")
+    grade(Order(folder, sandbox=toy.sandbox()), tmp_path / "two")
     record_property("notebooks", 2 * len(one.sheets))
 
     by_hand = sum(q.graded_by_hand for chapter in one.course.values() for q in chapter.questions.values())
@@ -95,7 +96,7 @@ def test_ten_learners_who_hand_in_every_chapter_get_what_they_earned(
             handed = dumps(make.answered(empty, texts))
             (tmp_path / "in" / learner / f"{name}.ipynb").write_text(handed, encoding="utf-8")
     started_s = time.perf_counter()
-    graded, code = grade(Order(tmp_path / "in", jobs=2), tmp_path / "out")
+    graded, code = grade(Order(tmp_path / "in", sandbox=toy.sandbox(), jobs=2), tmp_path / "out")
     record_property("notebooks", len(graded.sheets))
     record_property("seconds", round(time.perf_counter() - started_s))
 

@@ -5,25 +5,24 @@ This module's text goes to where the answer is (`course/grade/tell.py`).
 
 from __future__ import annotations
 
-from miniserve.course.check.ask import Json, lent
+from miniserve.course.check.ask import Json
 
 
 def drive_sketch(answer: Json, asked: Json) -> Json:
     """Fill a sketch with each part, merge some of them, and return what each says before and after."""
-    with lent(asked["lent"]):
-        makes = asked.get("makes") or [{"alpha": asked["alpha"]}] * len(asked["parts"])
-        sketches = [answer(**make) for make in makes]
-        for sketch, values in zip(sketches, asked["parts"], strict=True):
-            for value in values:
-                sketch.add(value)
-        return {
-            "before": [_seen(sketch, asked["ps"]) for sketch in sketches],
-            "refused": [_refused(sketches[0], bad) for bad in asked.get("bad", ())],
-            "mixed": [_mixed(sketches[one], sketches[other]) for one, other in asked["merges"]],
-            "after": [_seen(sketch, asked["ps"]) for sketch in sketches],
-            "buckets": getattr(sketches[0], "num_buckets", 0),
-            "held": sum(_held(value) for value in vars(sketches[0]).values()),
-        }
+    makes = asked.get("makes") or [{"alpha": asked["alpha"]}] * len(asked["parts"])
+    sketches = [answer(**make) for make in makes]
+    for sketch, values in zip(sketches, asked["parts"], strict=True):
+        for value in values:
+            sketch.add(value)
+    return {
+        "before": [_seen(sketch, asked["ps"]) for sketch in sketches],
+        "refused": [_refused(sketches[0], bad) for bad in asked.get("bad", ())],
+        "mixed": [_mixed(sketches[one], sketches[other]) for one, other in asked["merges"]],
+        "after": [_seen(sketch, asked["ps"]) for sketch in sketches],
+        "buckets": getattr(sketches[0], "num_buckets", 0),
+        "held": sum(_held(value) for value in vars(sketches[0]).values()),
+    }
 
 
 def _tried(call: Json, *arguments: Json) -> Json:

@@ -85,6 +85,7 @@ SKETCH = Code(
     weight=2.0,
     target="miniserve/observe/sketch.py::Sketch.add+merge+percentile",
     forbidden=("sketch_of", "percentiles_of_sorted"),
+    lends=sketches.LENDS,
     driver=drive_sketch,
     layers=five_layers(sketches, "sketch", sketches.fewer_values),
     hints=(

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from miniserve.course.check.ask import Json, Told
-from miniserve.course.check.code import lend
 from miniserve.course.check.verdict import Problem
 from miniserve.observe.buckets import Buckets
 from miniserve.observe.percentiles import percentile, percentiles, rank
@@ -22,7 +21,7 @@ PS = (0, 1, 25, 50, 75, 90, 95, 99, 100)
 TAIL = (50, 95, 99, 99.9, 100)
 _ROUNDING = 1 + 1e-9
 _ALPHA = 0.01
-_LENT = lend(rank, Buckets.gamma, Buckets.key, Buckets.middle)  # what a sketch builds on
+LENDS = (rank, Buckets.gamma, Buckets.key, Buckets.middle)  # what a sketch builds on
 
 
 # --- what is asked -------------------------------------------------------------------------------------------------
@@ -40,7 +39,6 @@ def _of(parts: Sequence[Sequence[float]], merges: Sequence[tuple[int, int]] = ()
         "parts": [list(part) for part in parts],
         "merges": list(map(list, merges)),
         "ps": list(ps),
-        "lent": _LENT,
     }
 
 
