@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from course.grade import toy
 
-from miniserve.course.check.code import CheckLayer
 from miniserve.course.check.verdict import Status, Verdict
 from miniserve.course.grade.books import Order
 from miniserve.course.grade.folder import grade
@@ -329,7 +328,7 @@ def test_a_question_that_lends_the_answers_of_others_waits_for_a_run_of_its_own(
         chapter.questions["90.5"],
         id="90.3",
         name="waits",
-        layers=(CheckLayer("examples", lambda seed: [{"lent": ["text of 90.5"]}], lambda asked, told: None),),
+        lends=(sorted,),
     )
     chapter = dataclasses.replace(chapter, questions={**chapter.questions, "90.3": lending})
     judging = Judging(chapter, normal(tmp_path, chapter, toy.answered(chapters, toy.RIGHT)))

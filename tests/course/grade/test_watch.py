@@ -18,7 +18,7 @@ from course.grade import toy
 from course.grade.toy_course.ch90_toy.questions import QUESTIONS
 
 from miniserve.course.check.verdict import Status
-from miniserve.course.grade import processes, watch, worker
+from miniserve.course.grade import processes, watch
 from miniserve.course.grade.judge import End
 from miniserve.course.grade.processes import Use
 from miniserve.course.grade.sandbox import Room
@@ -38,6 +38,7 @@ def event(question: str, status: str, credit: float = 0.0, text: Any = None, **r
         "credit": credit,
         "seed": 1,
         "note": "",
+        "right_for": "",
     } | rest
     return json.dumps({"event": "verdict", "verdict": verdict, "text": text}).encode()
 
@@ -211,7 +212,7 @@ def test_a_secluded_process_cannot_be_looked_into() -> None:
 def job() -> GradingJob:
     reading, writing = os.pipe()
     os.close(reading)
-    told = {"cell_ids": [], "questions": f"{toy.PACKAGE}.ch90_toy.questions", "judge": list(BY_ID), "pipe": writing}
+    told = {"cell_ids": [], "questions": f"{toy.PACKAGE}.ch90_toy.questions", "ask_after": {}, "pipe": writing}
     job = GradingJob({**told, "again_if_late": ["given", "setup"]})
     os.close(writing)
     return job
@@ -235,17 +236,7 @@ def test_a_run_whose_first_late_cell_is_a_given_one_asks_nothing(
     assert job.given_up() is again
 
 
-def test_a_run_that_has_asked_is_not_done_again(job: GradingJob) -> None:
-    job.ends, job.judged = {"given": End("late", timeout=True)}, True
+def test_a_run_that_has_seen_a_lent_body_is_not_done_again(job: GradingJob) -> None:
+    job.ends, job.lent = {"given": End("late", timeout=True)}, True
 
     assert not job.given_up()
-
-
-def test_questions_that_lend_are_asked_last(monkeypatch: pytest.MonkeyPatch, job: GradingJob) -> None:
-    lender = next(question for question in QUESTIONS if question.id == "90.5")
-    assert [worker.lends(question) for question in job.questions] == [False] * 5
-    monkeypatch.setattr(worker, "lends", lambda question: question.id == "90.2")
-    monkeypatch.setattr(os, "write", lambda *_: 0)
-    again = GradingJob({**job.job, "judge": ["90.1", "90.2", "90.5"]})
-
-    assert [question.id for question in again.questions] == ["90.1", lender.id, "90.2"]
