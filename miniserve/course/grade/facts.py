@@ -125,7 +125,7 @@ def _reaches(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str, str]]:
             for alias in node.names:
                 yield "import", alias.name, f"from {node.module} import {alias.name}"[:100]
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
-            yield "attribute", node.attr, _SIGNS["dotted"](node)
+            yield "attribute", node.attr, _SIGNS["attribute_path"](node)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in _READS_SOURCE:
             yield "call", "", _unparsed(node)
 
@@ -134,7 +134,7 @@ def _unparsed(node: ast.Call) -> str:
     try:
         return ast.unparse(node)[:60]
     except (RecursionError, MemoryError):
-        return _SIGNS["dotted"](node.func)
+        return str(_SIGNS["attribute_path"](node.func))
 
 
 if __name__ == "__main__":

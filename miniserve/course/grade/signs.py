@@ -93,13 +93,13 @@ def _of(node: ast.AST) -> Iterator[Sign]:
         yield "", node.name, "hides a built-in function"
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield from (("", word, what) for word, what in _TEXTS.items() if word in node.value)
-    if isinstance(node, ast.Call) and dotted(node.func) == "setattr" and node.args:
-        changed = dotted(node.args[0])
+    if isinstance(node, ast.Call) and attribute_path(node.func) == "setattr" and node.args:
+        changed = attribute_path(node.args[0])
         yield changed, f"setattr({changed}, ...)", "changes something that it imports"
 
 
 def _attribute(node: ast.Attribute) -> Iterator[Sign]:
-    path = dotted(node)
+    path = attribute_path(node)
     if path == "sys.modules":
         yield "", path, "changes or reads the table of loaded modules"
     elif path == "os.system":
@@ -110,7 +110,7 @@ def _attribute(node: ast.Attribute) -> Iterator[Sign]:
         yield path.partition(".")[0], path, "changes something that it imports"
 
 
-def dotted(node: ast.expr) -> str:
+def attribute_path(node: ast.expr) -> str:
     """Return the last ten parts of `a.b.c`, whatever stands before them: a tree may be too deep to be written out."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute) and len(parts) < 10:
