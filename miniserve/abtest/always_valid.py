@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 
-from miniserve.abtest.checks import check_fraction, check_positive
+from miniserve.abtest.checks import check_finite, check_fraction, check_positive
 
 
 def mixture_ratio(n: float, difference: float, variance: float, tau2: float) -> float:
     """Return Lambda after `n` pairs: `difference` of means, `variance` of one pair (2 sigma^2 for two equal groups)."""
     spread = _spread(n, variance, tau2)
+    check_finite("difference", difference)
     exponent = n**2 * tau2 * difference**2 / (2 * variance * spread)
     return math.sqrt(variance / spread) * math.exp(min(exponent, 700.0))  # e^700 is close to the largest float
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from miniserve.abtest.checks import Floats, as_sample, check_fraction
+from miniserve.abtest.checks import Floats, as_sample, check_fraction, varies
 
 Statistic = Callable[[Floats], Floats]  # [..., n] -> [...]: of the last axis
 BootstrapMethod = Literal["percentile", "bca"]
@@ -97,6 +97,8 @@ def _difference(
     if method not in ("percentile", "bca"):
         raise ValueError(f"method ({method!r}) must be 'percentile' or 'bca'")
     a, b = as_sample("the first group", first), as_sample("the second group", second)
+    if not varies(a) and not varies(b):
+        raise ValueError("neither group varies: drawing again shows nothing new")
     seen = float(statistic(b) - statistic(a))
     drawn = _resampled(b, statistic, rng, resamples) - _resampled(a, statistic, rng, resamples)
     levels = np.array([alpha / 2, 1 - alpha / 2])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from miniserve.abtest.checks import Floats, as_sample
+from miniserve.abtest.checks import Floats, as_sample, varies
 from miniserve.abtest.effect import Estimate
 from miniserve.abtest.means import welch_t
 
@@ -25,8 +25,7 @@ def cuped_theta(y: Sequence[float] | Floats, x: Sequence[float] | Floats) -> flo
     outcome, before = as_sample("y", y), as_sample("x", x)
     if len(outcome) != len(before):
         raise ValueError(f"each of the {len(outcome)} outcomes needs its own earlier value, not {len(before)}")
-    variance = float(before.var(ddof=1))
-    return float(np.cov(outcome, before)[0, 1]) / variance if variance > 0 else 0.0
+    return float(np.cov(outcome, before)[0, 1]) / float(before.var(ddof=1)) if varies(before) else 0.0
 
 
 def cuped_t(

@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from miniserve.abtest.checks import Floats, as_sample, check_fraction
+from miniserve.abtest.checks import Floats, as_sample, check_finite, check_fraction, spread_beyond_rounding
 from miniserve.abtest.effect import Estimate
 
 
@@ -34,7 +35,11 @@ class SampleSummary:
 def summarize(values: Sequence[float] | Floats) -> SampleSummary:
     """Return mean, standard deviation and size of one group."""
     array = as_sample("a group", values)
-    return SampleSummary(float(array.mean()), float(array.std(ddof=1)), len(array))
+    # Squares of values beyond 1e154 overflow and below 1e-162 vanish; a power of two moves them without rounding.
+    exponent = int(np.frexp(np.abs(array).max())[1])
+    scaled = np.ldexp(array, -exponent)
+    mean, sd = (math.ldexp(float(value), exponent) for value in (scaled.mean(), scaled.std(ddof=1)))
+    return SampleSummary(mean, spread_beyond_rounding(sd, abs(mean)), len(array))
 
 
 def welch_t(first: Sequence[float] | Floats, second: Sequence[float] | Floats, *, alpha: float = 0.05) -> Estimate:
@@ -45,15 +50,18 @@ def welch_t(first: Sequence[float] | Floats, second: Sequence[float] | Floats, *
 def welch_t_of(first: SampleSummary, second: SampleSummary, *, alpha: float = 0.05) -> Estimate:
     """Compare two means, given only the groups' summaries.
 
-    Raises: ValueError if neither group varies, or alpha is not inside (0, 1).
+    Raises: ValueError if neither group varies by more than rounding, or alpha is not inside (0, 1).
     """
     check_fraction("alpha", alpha)
-    parts = [group.sd**2 / group.n for group in (first, second)]
-    se2 = sum(parts)
-    if se2 == 0:
+    spreads = [spread_beyond_rounding(group.sd, abs(group.mean)) for group in (first, second)]
+    unit = max(spreads)  # the test does not depend on it, and squares of what is divided by it stay in range
+    if unit == 0:
         raise ValueError("neither group varies: there is nothing to test")
-    df = se2**2 / (parts[0] ** 2 / (first.n - 1) + parts[1] ** 2 / (second.n - 1))
+    parts = [(sd / unit) ** 2 / group.n for sd, group in zip(spreads, (first, second), strict=True)]
+    df = sum(parts) ** 2 / (parts[0] ** 2 / (first.n - 1) + parts[1] ** 2 / (second.n - 1))
+    se = math.sqrt(sum(parts)) * unit
     difference = second.mean - first.mean
-    t = difference / math.sqrt(se2)
-    half = float(stdtrit(df, 1 - alpha / 2)) * math.sqrt(se2)
+    check_finite("the difference of means", difference)
+    t = difference / se
+    half = float(stdtrit(df, 1 - alpha / 2)) * se
     return Estimate(difference, difference - half, difference + half, t, 2 * float(stdtr(df, -abs(t))), df)

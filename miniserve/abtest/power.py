@@ -12,9 +12,11 @@ from typing import Literal
 from scipy.optimize import brentq
 from scipy.special import nctdtr, ndtr, ndtri, stdtrit
 
-from miniserve.abtest.checks import check_fraction, check_positive
+from miniserve.abtest.checks import check_finite, check_fraction, check_positive
 
 SizeFormula = Literal["pooled", "unpooled", "arcsine", "baseline"]
+
+_LEAST_PER_GROUP = 2.0
 
 
 def _z(alpha: float, power: float, sides: int) -> tuple[float, float]:
@@ -46,13 +48,21 @@ def sample_size_proportions(
         raise ValueError(f"no number of users can tell {p1} from itself")
     za, zb = _z(alpha, power, sides)
     if formula == "arcsine":
-        return ((za + zb) / cohens_h(p1, p2)) ** 2
+        return _squared_ratio(za + zb, cohens_h(p1, p2))
     own = p1 * (1 - p1) + p2 * (1 - p2)
     mean = (p1 + p2) / 2
     if formula not in ("pooled", "unpooled", "baseline"):
         raise ValueError(f"formula ({formula!r}) must be pooled, unpooled, arcsine or baseline")
     under_null = {"pooled": 2 * mean * (1 - mean), "unpooled": own, "baseline": 2 * p1 * (1 - p1)}[formula]
-    return ((za * math.sqrt(under_null) + zb * math.sqrt(own)) / (p1 - p2)) ** 2
+    return _squared_ratio(za * math.sqrt(under_null) + zb * math.sqrt(own), p1 - p2)
+
+
+def _squared_ratio(spread: float, effect: float) -> float:
+    """Return (spread / effect)^2, the form of every size. Raises: ValueError if no number can hold it."""
+    ratio = spread / effect if effect else math.inf
+    if not ratio * ratio < math.inf:
+        raise ValueError(f"the effect ({effect:g}) is too small for any number of users")
+    return ratio * ratio
 
 
 def cohens_h(p1: float, p2: float) -> float:
@@ -66,6 +76,7 @@ def cohens_h(p1: float, p2: float) -> float:
 def normal_power(d: float, n: float, *, alpha: float = 0.05) -> float:
     """Return the power of a z test with `n` per group for a difference of `d` standard deviations."""
     _check_size(n)
+    check_finite("d", d)
     za, shift = _z(alpha, 0.5 + alpha / 2, 2)[0], abs(d) * math.sqrt(n / 2)
     return float(ndtr(shift - za) + ndtr(-shift - za))
 
@@ -74,17 +85,31 @@ def t_power(d: float, n: float, *, alpha: float = 0.05) -> float:
     """Return the power of a t test with `n` per group: the noncentral t distribution."""
     check_fraction("alpha", alpha)
     _check_size(n)
+    check_finite("d", d)
     df, shift = 2 * n - 2, abs(d) * math.sqrt(n / 2)
     border = float(stdtrit(df, 1 - alpha / 2))
-    return float(1 - nctdtr(df, shift, border) + nctdtr(df, shift, -border))
+    return 1 - _nct_below(df, shift, border) + _nct_below(df, shift, -border)
+
+
+def _nct_below(df: float, shift: float, border: float) -> float:
+    """Return the noncentral t distribution up to `border`; the normal one where scipy has no number (large shifts)."""
+    below = float(nctdtr(df, shift, border))
+    return float(ndtr(border - shift)) if math.isnan(below) else below
 
 
 def sample_size_means(d: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the users per group a t test needs to detect `d` standard deviations; the rule of thumb is 16 / d^2."""
+    """Return the users per group a t test needs to detect `d` standard deviations; the rule of thumb is 16 / d^2.
+
+    2 is the least: one value per group shows no variance.
+    """
     check_positive("|d|", abs(d))
     za, zb = _z(alpha, power, 2)
-    normal = 2 * ((za + zb) / d) ** 2
-    return float(brentq(lambda n: t_power(d, n, alpha=alpha) - power, 1.5, normal + 10, xtol=1e-9))
+    if t_power(d, _LEAST_PER_GROUP, alpha=alpha) >= power:
+        return _LEAST_PER_GROUP
+    enough = 2 * _squared_ratio(za + zb, d) + 10
+    while t_power(d, enough, alpha=alpha) < power:  # the t distribution's tails, at a tiny alpha
+        enough *= 2
+    return float(brentq(lambda n: t_power(d, n, alpha=alpha) - power, _LEAST_PER_GROUP, enough, xtol=1e-9))
 
 
 def minimum_detectable_effect(sd: float, n: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -95,5 +120,6 @@ def minimum_detectable_effect(sd: float, n: float, *, alpha: float = 0.05, power
 
 
 def _check_size(n: float) -> None:
+    check_finite("n", n)
     if not n >= 1.5:
         raise ValueError(f"n ({n}) must be at least 2 per group")

@@ -17,18 +17,29 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from miniserve.abtest.checks import check_fraction, check_positive
+from miniserve.abtest.checks import Floats, check_fraction, check_positive
 from miniserve.abtest.effect import z_quantile
 
 Spending = Callable[[float, float], float]  # (information fraction t, alpha) -> alpha spent by then
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(160)
+_STEPS_PER_PANEL = 120  # standard deviations of a step that this many nodes can see
+_MOST_PANELS = 24  # about 15 million pairs of nodes for one step: a second
 
 
 class _Walk:
-    """The density of walks that have not crossed yet, on Gauss-Legendre nodes."""
+    """The density of walks that have not crossed yet, on Gauss-Legendre nodes.
 
-    def __init__(self) -> None:
+    Close to a border the density is as narrow as the narrowest step between two looks, before or after it, so the nodes
+    are set that densely: in panels side by side.
+    """
+
+    def __init__(self, times: Sequence[float]) -> None:
+        """`times`: all the looks. Raises: ValueError if they do not rise within (0, 1], or are too close together."""
+        steps = np.diff(np.asarray([0.0, *times], dtype=np.float64)) if len(times) else np.zeros(1)
+        if not (steps > 0).all() or times[-1] > 1 + 1e-12:
+            raise ValueError(f"information fractions must be rising numbers within (0, 1], not {list(times)}")
+        self._narrowest = math.sqrt(float(steps.min()))
         self._at, self._mass, self._time = np.zeros(1), np.ones(1), 0.0
 
     def crossing(self, border: float, time: float) -> float:
@@ -40,9 +51,21 @@ class _Walk:
     def go_on(self, border: float, time: float) -> None:
         """Keep what lies within the border."""
         edge, sd = border * math.sqrt(time), math.sqrt(time - self._time)
-        at = edge * _NODES
+        at, weights = self._nodes(edge)
         step = np.exp(-0.5 * ((at[:, None] - self._at) / sd) ** 2) / (sd * math.sqrt(2 * math.pi))
-        self._mass, self._at, self._time = (step @ self._mass) * _WEIGHTS * edge, at, time
+        self._mass, self._at, self._time = (step @ self._mass) * weights, at, time
+
+    def _nodes(self, edge: float) -> tuple[Floats, Floats]:
+        """Return nodes between the borders, and their weights."""
+        panels = max(1, math.ceil(2 * edge / (self._narrowest * _STEPS_PER_PANEL)))
+        if panels > _MOST_PANELS:
+            raise ValueError(
+                f"two looks are only {self._narrowest**2:.1g} of the information apart: too close to compute; "
+                "leave one of them out"
+            )
+        half = edge / panels
+        centres = half * (2 * np.arange(panels) + 1) - edge
+        return (centres[:, None] + half * _NODES).ravel(), np.tile(half * _WEIGHTS, panels)
 
 
 def crossing_probabilities(borders: Sequence[float], times: Sequence[float] | None = None) -> list[float]:
@@ -51,8 +74,9 @@ def crossing_probabilities(borders: Sequence[float], times: Sequence[float] | No
     `times` are the information fractions of the looks (default: equal steps).
     """
     times = equal_looks(len(borders)) if times is None else times
-    _check_times(times, len(borders))
-    walk, result = _Walk(), []
+    if len(times) != len(borders):
+        raise ValueError(f"{len(borders)} borders need as many information fractions, not {len(times)}")
+    walk, result = _Walk(times), []
     for border, time in zip(borders, times, strict=True):
         check_positive("a border", border)
         result.append(walk.crossing(border, time))
@@ -124,11 +148,10 @@ def lan_demets(
     Raises: ValueError if the times do not rise within (0, 1], or the spending falls.
     """
     check_fraction("alpha", alpha)
-    _check_times(times, len(times))
-    walk, spent, borders = _Walk(), 0.0, []
+    walk, spent, borders = _Walk(times), 0.0, []
     for time in times:
         now = spending(time, alpha)
-        if not spent < now <= alpha * (1 + 1e-12):
+        if not spent <= now <= alpha * (1 + 1e-12):
             raise ValueError(f"spending must rise up to alpha ({alpha}), not go from {spent} to {now} at {time}")
         borders.append(_border(walk, time, now - spent))
         walk.go_on(borders[-1], time)
@@ -137,7 +160,7 @@ def lan_demets(
 
 
 def _border(walk: _Walk, time: float, amount: float) -> float:
-    """Return the border that is first crossed with probability `amount`."""
+    """Return the border that is first crossed with probability `amount`; a look may spend nothing."""
     if amount < 1e-15:
         return 8.0  # spends 1e-15
     return float(brentq(lambda c: walk.crossing(c, time) - amount, 1e-3, 9.0, xtol=1e-10))
@@ -163,9 +186,3 @@ def _looks(looks: int) -> int:
     if looks < 1:
         raise ValueError(f"a test has at least 1 look, not {looks}")
     return looks
-
-
-def _check_times(times: Sequence[float], looks: int) -> None:
-    steps = np.diff(np.asarray([0.0, *times], dtype=np.float64)) if len(times) else np.zeros(1)
-    if len(times) != looks or not (steps > 0).all() or times[-1] > 1 + 1e-12:
-        raise ValueError(f"information fractions must be {looks} rising numbers within (0, 1], not {list(times)}")

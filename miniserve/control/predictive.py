@@ -22,6 +22,8 @@ from miniserve.control.forecast import Band, Forecast, Holt
 from miniserve.errors import SetupError
 from miniserve.types import FleetView, ScaleTo
 
+_MOST_STEPS = 10_000  # of the forecast: it looks at each at every tick
+
 
 class Predictive:
     """`replica_per_s`: the rate that one replica serves within the SLO (measure it: `simulate` a fixed fleet).
@@ -44,6 +46,10 @@ class Predictive:
             raise SetupError(f"replica_per_s ({replica_per_s:g}) and interval_s ({interval_s:g}) must be above 0")
         if not horizon_s >= interval_s:
             raise SetupError(f"horizon_s ({horizon_s:g}) must be at least one step, interval_s ({interval_s:g})")
+        if not horizon_s / interval_s <= _MOST_STEPS:
+            raise SetupError(
+                f"horizon_s ({horizon_s:g}) must be at most {_MOST_STEPS} steps, interval_s ({interval_s:g})"
+            )
         self.horizon_s = horizon_s
         self._replica_per_s = replica_per_s
         self._interval_s = interval_s

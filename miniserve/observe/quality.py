@@ -26,7 +26,7 @@ import numpy as np
 from miniserve.abtest.checks import check_fraction
 from miniserve.abtest.means import welch_t
 from miniserve.abtest.power import sample_size_proportions
-from miniserve.abtest.proportions import two_proportion_z
+from miniserve.abtest.proportions import LEAST_EXPECTED, least_expected, two_proportion_z
 
 # How refusals begin in English; a service needs its own list for its model and languages.
 _REFUSAL = re.compile(
@@ -94,7 +94,6 @@ class Shift:
 
 
 METRICS = ("refused", "looped", "liked", "length")
-_LEAST = 10  # successes or failures (both sides together) below which the z test is unreliable
 
 
 def answers_needed(
@@ -177,10 +176,10 @@ def _flags(answers: Sequence[ServedAnswer], metric: str) -> list[bool]:
 
 
 def _rate_shift(metric: str, before: list[bool], after: list[bool], alpha: float) -> Shift | None:
-    yes, total = sum(before) + sum(after), len(before) + len(after)
-    if not before or not after or min(yes, total - yes) < _LEAST:
+    yes, answers = (sum(before), sum(after)), (len(before), len(after))
+    if not before or not after or least_expected(yes, answers) < LEAST_EXPECTED:
         return None
-    effect = two_proportion_z((sum(before), sum(after)), (len(before), len(after)))
+    effect = two_proportion_z(yes, answers)
     return Shift(metric, sum(before) / len(before), sum(after) / len(after), effect.p_value, alpha)
 
 

@@ -155,7 +155,8 @@ class _Dispatch:
         progress = self._policies.progress
         if progress is None or not self._some_hang or not (others := self._untried(candidates)):
             return None
-        left_out = [view for view in self._untried(self._routed()) if view not in others]
+        offered = {view.replica_id for view in others}  # comparing whole views would cost the square of the fleet
+        left_out = [view for view in self._untried(self._routed()) if view.replica_id not in offered]
         suspect = progress.trial(left_out, now_s)
         if suspect is None:
             return None

@@ -24,6 +24,10 @@ from miniserve.workload.replay import RecordedTrace
 
 __all__ = ["Scenario", "load", "variants"]
 
+MOST_REQUESTS = 1e9
+MOST_S = 1e8  # three years
+LEAST_PROBE_S = 0.001
+
 
 def variants(path: Path) -> tuple[str, ...]:
     """Return the names of the variants that a scenario file describes. Raises: SetupError if it cannot be read."""
@@ -56,6 +60,7 @@ def from_source(source: TomlSource, folder: Path) -> Scenario:
     assert isinstance(scenario, Scenario)
     _check_run(scenario, source)
     if scenario.fleet is not None:
+        _check_probes(scenario, source)
         _check_groups(scenario, source, load_price_list())
         _check_regions(scenario, source)
         _check_room(scenario, source)
@@ -68,6 +73,21 @@ def _check_run(scenario: Scenario, source: TomlSource) -> None:
     ends = isinstance(scenario.workload.arrivals, RecordedTrace)
     if scenario.run.requests is None and scenario.run.duration_s is None and not ends:
         raise source.error(("run",), "`requests` or `duration_s` is missing: one of them must say when to stop")
+    if scenario.expected_requests > MOST_REQUESTS:
+        raise source.error(
+            ("run",),
+            f"about {scenario.expected_requests:.2g} requests would come; at most {MOST_REQUESTS:g} can be run",
+        )
+    if scenario.expected_s > MOST_S:
+        raise source.error(("run",), f"would take {scenario.expected_s:.2g} s of simulated time; at most {MOST_S:g}")
+
+
+def _check_probes(scenario: Scenario, source: TomlSource) -> None:
+    assert scenario.fleet is not None
+    interval_s = scenario.fleet.probe_interval_s
+    if 0 < interval_s < LEAST_PROBE_S:
+        wanted = f"0 (views are always fresh) or at least {LEAST_PROBE_S:g}"
+        raise source.error(("fleet", "probe_interval_s"), f"{interval_s:g} is not allowed; it must be {wanted}")
 
 
 def _check_groups(scenario: Scenario, source: TomlSource, prices: PriceList) -> None:

@@ -38,6 +38,11 @@ from miniserve.toml.reader import Count, Fraction, NotNegative, Positive, Range,
 from miniserve.workload.replay import RecordedTrace
 from miniserve.workload.requests import Workload
 
+MOST_REPLICAS = 100_000
+ReplicaCount = Annotated[int, Range(at_least=1, at_most=MOST_REPLICAS)]
+BlockCount = Annotated[int, Range(at_least=1, at_most=100_000_000)]
+Period = Annotated[float, Range(at_least=0.001)]  # of a loop: a shorter one would do nothing else
+
 
 @dataclass(frozen=True, slots=True)
 class RunSection:
@@ -52,7 +57,7 @@ class RunSection:
 class Cache:
     """The KV pool. `num_blocks` is what the hardware has room for, unless said."""
 
-    num_blocks: Count | None = None
+    num_blocks: BlockCount | None = None
     block_size: Count = 16
     prefix_caching: bool = True
 
@@ -73,7 +78,7 @@ class ReplicaGroup:
     """`count` equal replicas, called NAME-0, NAME-1, ... Either `hardware` or `step_time` says how fast they are."""
 
     name: str
-    count: Count = 1
+    count: ReplicaCount = 1
     hardware: str | None = None  # a name of data/hardware.toml
     model: str | None = None  # instead of the fleet's
     step_time: StepTimeModel | None = None
@@ -133,7 +138,7 @@ class PolicySection:
     same_replica: bool | None = None
 
 
-WholeNumber = Annotated[int, Range(at_least=0)]
+WholeNumber = Annotated[int, Range(at_least=0, at_most=MOST_REPLICAS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +147,9 @@ class Autoscaling:
 
     policy: Recipe[Autoscaler]
     group: str | None = None  # which one; need not be said where there is only one
-    period_s: Positive = 15.0  # between two ticks, as Kubernetes has it
+    period_s: Period = 15.0  # between two ticks, as Kubernetes has it
     min_replicas: WholeNumber = 1
-    max_replicas: Count = 100
+    max_replicas: ReplicaCount = 100
     warm_pool: WholeNumber = 0
     down_after_s: NotNegative = 300.0
     up_after_s: NotNegative = 0.0

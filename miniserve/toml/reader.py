@@ -18,12 +18,13 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from miniserve.errors import SetupError
+from miniserve.toml.numbers import endless_keys, size_problem
 from miniserve.toml.source import Place, TomlSource
 
 Role = TypeVar("Role")
@@ -86,6 +87,7 @@ class Reader:
     kinds: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
     load: Mapping[Any, Loader] = field(default_factory=dict)
     makers: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
+    endless: bool = False  # whether infinity means something here: never, or no end
 
     def read(self, wanted: Any, value: Any, place: Place = ()) -> Any:
         """Return `value` as the type or role `wanted`. Raises: SetupError."""
@@ -133,7 +135,8 @@ class Reader:
         for key, (wanted, required) in parameters.items():
             if required and key not in table:
                 raise self.source.error(place, f"`{key}` is missing; it must be {describe(wanted, self.kinds)}")
-        return {key: self.read(parameters[key][0], value, (*place, key)) for key, value in table.items()}
+        readers = {key: replace(self, endless=key in endless_keys(make)) for key in table}
+        return {key: readers[key].read(parameters[key][0], value, (*place, key)) for key, value in table.items()}
 
     def _constructor_error(self, error: Exception, table: Mapping[str, Any], place: Place) -> SetupError:
         """Say where: at the first of the table's keys that the message speaks of."""
@@ -151,6 +154,8 @@ class Reader:
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and wanted is not bool) or value != value:
             raise self._wrong_type(value, wanted, place)
+        if wanted in (int, float) and (problem := size_problem(value, whole=wanted is int, endless=self.endless)):
+            raise self.source.error(place, f"{shown(value)} {problem}")
         return float(value) if wanted is float else value
 
     def _in_range(self, inner: tuple[Any, ...], value: Any, place: Place) -> Any:

@@ -16,6 +16,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
+MOST_TOKENS = (
+    1 << 24
+)  # of one prompt or answer, on average: counts are 32-bit numbers, and the longest is 36 times that
+
 
 class Lengths(Protocol):
     """A distribution of token counts, all at least 1."""
@@ -35,8 +39,8 @@ class Constant:
     tokens: int
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens ({self.tokens}) must be at least 1")
+        if not 1 <= self.tokens <= MOST_TOKENS:
+            raise ValueError(f"tokens ({self.tokens}) must be at least 1 and at most {MOST_TOKENS}")
 
     @property
     def mean_tokens(self) -> float:
@@ -53,8 +57,8 @@ class Geometric:
     mean_tokens: float
 
     def __post_init__(self) -> None:
-        if not self.mean_tokens >= 1:
-            raise ValueError(f"mean_tokens ({self.mean_tokens:g}) must be at least 1")
+        if not 1 <= self.mean_tokens <= MOST_TOKENS:
+            raise ValueError(f"mean_tokens ({self.mean_tokens:g}) must be at least 1 and at most {MOST_TOKENS}")
 
     def at(self, u: float) -> int:
         if self.mean_tokens == 1:
@@ -81,6 +85,8 @@ class Quantiles:
             raise ValueError(f"the shares of quantile knots must increase from 0 to 1, not {list(shares)}")
         if values[0] <= 0 or any(a > b for a, b in pairwise(values)) or not self.scale > 0:
             raise ValueError(f"the values of quantile knots must be above 0 and never decrease, not {list(values)}")
+        if not values[-1] * self.scale <= MOST_TOKENS:
+            raise ValueError(f"the largest value times scale ({self.scale:g}) must be at most {MOST_TOKENS}")
         object.__setattr__(self, "_shares", shares)
         object.__setattr__(self, "_logs", tuple(math.log(value * self.scale) for value in values))
 

@@ -15,9 +15,9 @@ from typing import overload
 
 from miniserve.errors import SetupError
 from miniserve.types import TokenIds
-from miniserve.workload.traces import TraceRow, read_trace
+from miniserve.workload.traces import MOST_TOKENS, TraceRow, read_trace
 
-_TOKENS_PER_ROW = 1 << 20
+_TOKENS_PER_ROW = MOST_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from typing import Any
 
 from miniserve.errors import SetupError
 
+MOST_TOKENS = 1 << 20  # of a row's prompt or answer; `replay` numbers the tokens of rows without overlap
 _LARGEST_ID = 1 << 50  # of a block: its tokens' numbers must fit in 63 bits
 
 
@@ -140,6 +141,8 @@ class _Line:
         if number != int(number) or number < 1:
             hint = " (0 stands for a request that failed: use the file without failures)" if number == 0 else ""
             raise self.error(f"{key}: {self.fields[key]!r} is not allowed; it must be a whole number above 0{hint}")
+        if number > MOST_TOKENS:
+            raise self.error(f"{key}: {self.fields[key]!r} is not allowed; it must be at most {MOST_TOKENS}")
         return int(number)
 
     def moment_s(self, key: str) -> float:

@@ -431,6 +431,20 @@ def test_a_suspect_is_left_alone_but_for_one_trial_beside_which_an_ordinary_atte
     assert all(isinstance(effect, Send) and effect.replica_id == "b" for effect in others)
 
 
+def test_a_suspect_in_a_large_fleet_costs_no_comparison_of_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two views are nine fields; each of 200 against each of 199 would be most of what a request costs."""
+    compared = []
+    monkeypatch.setattr(ReplicaView, "__eq__", lambda view, other: compared.append(view) or view is other)
+    progress = ProgressWatch(trial_interval_s=0.0)
+    hang(progress, "r7")
+    fleet = fleet_of(*(f"r{i}" for i in range(200)))
+    world = World()
+    for i in range(3):
+        world.tell(Policies(LeastOutstanding(), progress=progress), fleet, replace(REQUEST, request_id=f"q{i}"))
+    assert any(isinstance(effect, Hedge) for effect in world.asked)
+    assert compared == []
+
+
 def test_a_suspect_proves_itself_by_a_token() -> None:
     progress = ProgressWatch()
     hang(progress, "a")

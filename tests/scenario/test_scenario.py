@@ -103,6 +103,46 @@ def test_shipped_scenarios_are_valid_in_all_their_variants(path: Path) -> None:
         resilience(scenario, seed=0)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "run.duration_s=inf",
+        "run.requests=100000000000000000000",
+        "run.requests=100000000000",
+        "workload.prompt.mean_tokens=1e300",
+        "workload.prompt.mean_tokens=inf",
+        "workload.prompt.mean_tokens=1e12",
+        'workload.output={kind="code-output", scale=inf}',
+        'workload.output={kind="code-output", scale=1e14}',
+        "workload.priorities.batch=inf",
+        "workload.regions.eu=inf",
+        "workload.features={chat=inf}",
+        "workload.arrivals.rate_per_s=inf",
+        "workload.arrivals.rate_per_s=1e-308",
+        "workload.arrivals.rate_per_s=1e-9",
+        'workload.arrivals={kind="bursts", rate_per_s=1, peak_per_s=2, calm_s=inf}',
+        "fleet.replicas.0.count=1000000000",
+        "fleet.probe_interval_s=1e-9",
+        "fleet.probe_interval_s=inf",
+        "engine.cache.num_blocks=1000000000000",
+        'policies.budget={kind="finagle", ratio=inf}',
+        'policies.budget={kind="finagle", floor_per_s=inf}',
+        'autoscaler={group="cpu", policy={kind="reactive", target=2.0}, period_s=1e-308}',
+        'autoscaler={group="cpu", policy={kind="reactive", target=2.0}, max_replicas=1000000000}',
+        'autoscaler={group="cpu", policy={kind="predictive", replica_per_s=1, horizon_s=inf}}',
+        'autoscaler={group="cpu", policy={kind="predictive", replica_per_s=1, horizon_s=1e14}}',
+    ],
+)
+def test_values_that_no_run_could_use_are_refused_with_their_key(file: Path, setting: str) -> None:
+    """Infinite, too large to hold, or so small that a loop would do nothing else."""
+    key = setting.partition("=")[0].split(".")[-1]
+    with pytest.raises(SetupError) as refused:
+        load(file, settings=[Setting.parse(setting)])
+    message = str(refused.value)
+    assert key in message or "[run]" in message or "run:" in message
+    assert re.search(r"too (large|close to 0)|at most|at least|requests would come|simulated time", message), message
+
+
 def test_there_are_scenarios_to_start_with() -> None:
     assert {"quickstart", "bursty", "hetero", "retry_storm", "regions"} <= {path.stem for path in SHIPPED}
 

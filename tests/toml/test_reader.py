@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,7 +13,7 @@ import pytest
 
 from miniserve.errors import SetupError
 from miniserve.toml.reader import Count, Fraction, Positive, Range, Reader, Recipe, split_unit, suggestion
-from miniserve.toml.source import parse
+from miniserve.toml.source import Setting, parse
 
 
 class Colour(Enum):
@@ -172,6 +174,47 @@ def test_a_recipe_makes_a_fresh_object_each_time_and_passes_the_seed() -> None:
 def test_refusals_say_where_what_and_what_is_allowed(text: str, problem: str) -> None:
     with pytest.raises(SetupError, match=problem):
         read(text)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "1e999", "1e300", "1e-300", str(10**400)])
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("rate_per_s = V", "rate_per_s"),
+        ("maybe_s = V", "maybe_s"),
+        ("pair = [V, 1]", r"pair\[0\]"),
+        ("shares = { a = V }", r"shares\.a"),
+        ('role = { kind = "eager", patience_s = V }', r"role\.patience_s"),
+        ('recipe = { kind = "eager", patience_s = V }', r"recipe\.patience_s"),
+        ("inner = { size = 1, share = V }", r"inner\.share"),
+    ],
+)
+def test_numbers_without_a_use_are_refused_wherever_a_number_is_read(key: str, place: str, value: str) -> None:
+    text = key.replace("V", value)
+    for source, where in (
+        (parse("name = 'x'\n" + text, "f.toml"), r"f\.toml:2"),
+        (parse("", "f.toml").with_setting(Setting.parse(text.replace(" = ", "=", 1))), "--set "),
+    ):
+        with pytest.raises(SetupError, match=where) as refused:
+            Reader(source, KINDS).construct(Everything, {"rate_per_s": 1.0, **source.values})
+        assert re.search(f"{place}: .* is too (large; at most|close to 0; write 0)", str(refused.value))
+
+
+@pytest.mark.parametrize("value", [str(10**20), str(-(10**400))])
+def test_counts_beyond_64_bits_are_refused(value: str) -> None:
+    with pytest.raises(SetupError, match=r"f\.toml:2: either: |f\.toml:2: inner\.size: .* is too large; at most 9"):
+        read(f"inner = {{ size = {value} }}")
+
+
+def test_infinity_is_read_where_it_is_the_default() -> None:
+    def make(until_s: float = math.inf, at: tuple[float, float] = (math.inf, 1.0), rate: float = 1.0) -> object:
+        return until_s, at, rate
+
+    source = parse("until_s = inf\nat = [inf, 2.0]", "f.toml")
+    assert Reader(source).construct(make, source.values) == (math.inf, (math.inf, 2.0), 1.0)
+    source = parse("rate = inf", "f.toml")
+    with pytest.raises(SetupError, match=r"f\.toml:1: rate: inf is too large"):
+        Reader(source).construct(make, source.values)
 
 
 def test_a_missing_top_level_key_is_named_with_the_file() -> None:
