@@ -100,6 +100,8 @@ def parse(text: str, name: str) -> TomlSource:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SetupError(f"{name} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise SetupError(f"{name} has lists or tables that are nested too deeply to be read") from None
     return TomlSource(name, values, text)
 
 
@@ -127,7 +129,7 @@ def _places(value: object, place: Place) -> list[Place]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

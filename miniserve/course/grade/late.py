@@ -87,7 +87,7 @@ def read_late_rule(path: Path | None) -> LateRule | None:
         told = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("late")
     except FileNotFoundError:
         raise SetupError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SetupError(f"{path}: {error}") from None
     if not isinstance(told, dict) or "due" not in told or "percent_per_day" not in told:
         raise SetupError(f"{path}: it needs a table [late] with due and percent_per_day")

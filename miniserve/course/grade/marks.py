@@ -55,7 +55,7 @@ def _toml(path: Path) -> dict[str, object]:
         weights = tomllib.loads(path.read_text(encoding="utf-8")).get("weights", {})
     except FileNotFoundError:
         raise SetupError(f"{path} does not exist") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SetupError(f"{path}: {error}") from None
     if not isinstance(weights, dict):
         raise SetupError(f"{path}: [weights] should be a table of questions and numbers")
