@@ -253,7 +253,8 @@ class Scheduler:
         seq.append(token)
         seq.turn_tokens += 1
         self.counters.generated_tokens += 1
-        if token in self.eos_ids and not seq.request.sampling.ignore_eos:
+        sampling = seq.request.sampling
+        if token in sampling.stop_token_ids or (token in self.eos_ids and not sampling.ignore_eos):
             self._finish(seq, FinishReason.STOP)
         elif seq.num_tokens >= seq.num_prompt + seq.max_output_tokens:
             self._finish(seq, FinishReason.LENGTH)
