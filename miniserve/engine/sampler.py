@@ -34,7 +34,8 @@ class Sampled:
     """One sampled token.
 
     `margin` says how close the decision was: the gap between the two best (of logits, or of logits with their noise),
-    or the distance of the cut of min-p, top-k or top-p from falling elsewhere. Rounding below it cannot change the token.
+    or the distance of the cut of min-p, top-k or top-p from falling elsewhere. Rounding below it cannot change the
+    token.
     """
 
     token_id: int

@@ -71,7 +71,7 @@ def test_bad_words_are_banned_where_transformers_bans_them(
     row = logits(seed).double()
     output = [token % 5 for token in output]
     processor = NoBadWordsLogitsProcessor(words)
-    reference = processor(torch.tensor([[7] + output]), row[None].clone())[0]  # the prompt's token is in no bad word
+    reference = processor(torch.tensor([[7, *output]]), row[None].clone())[0]  # the prompt's token is in no bad word
     got = changed(row, [7], output, bad_words=tuple(map(tuple, words)))
     assert torch.equal(got < -1e8, reference == -torch.inf)
     assert torch.equal(got[got > -1e8], row[got > -1e8])
