@@ -12,14 +12,14 @@ from miniserve.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncodin
 
 _GZIP = 16 + zlib.MAX_WBITS  # what zlib calls a gzip header
 _MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark; PowerShell writes it
-_WIDE = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{")  # how an object begins in UTF-16
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def plain_utf8(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
     """Return the UTF-8 that `body` holds, without a byte order mark.
 
-    Raises: UnsupportedEncoding if it is packed in another way than gzip; PayloadTooLarge if more than `limit_bytes` come
-        out; InvalidRequest if it is no gzip, or not UTF-8.
+    Raises: UnsupportedEncoding if it is packed in another way than gzip; PayloadTooLarge if more than `limit_bytes`
+        come out; InvalidRequest if it is no gzip, or not UTF-8.
     """
     for name in content_encoding.lower().split(",")[::-1]:  # the last was applied last
         if name.strip() in ("gzip", "x-gzip"):
@@ -31,7 +31,7 @@ def plain_utf8(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
         body.decode()
     except UnicodeDecodeError as error:
         raise _not_utf8(body, f"byte {error.start} is none; Latin-1 has such bytes") from None
-    if body[:2] in _WIDE:
+    if b"\0" in body[:4]:  # UTF-8 to the letter, but no JSON begins so
         raise _not_utf8(body)
     return body
 
@@ -54,5 +54,6 @@ def _unzipped(body: bytes, limit_bytes: int) -> bytes:
 
 
 def _not_utf8(body: bytes, otherwise: str = "") -> InvalidRequest:
-    seen = "this looks like UTF-16" if body[:2] in _WIDE else otherwise
+    wide = body[:2] in _WIDE_MARKS or b"\0" in body[:4]
+    seen = "this looks like UTF-16 or UTF-32" if wide else otherwise
     return InvalidRequest(f"the body is not valid JSON: it must be encoded in UTF-8, and {seen}")
