@@ -72,3 +72,6 @@ class ApiConfig:
     send_timeout_s: float = 30.0  # a client that reads nothing for this long is gone
     default_max_tokens: int = 256  # if the client does not set it
     max_stop_strings: int = 4  # the OpenAI API's own limit
+    cors_origins: tuple[
+        str, ...
+    ] = ()  # whose pages may call the API from a browser; none, since nobody is asked for a key

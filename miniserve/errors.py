@@ -10,6 +10,7 @@
         ├── NotFound                    404      no
         ├── RequestTimeout              408      no    the client did not send its body in time
         ├── PayloadTooLarge             413      no
+        ├── UnsupportedEncoding         415      no    the body is packed in a way that we do not read
         ├── RateLimited                 429      yes   `retry_after_s`
         ├── InternalError               500      no    our bug: the message says nothing about the inside
         ├── UpstreamError               502      yes   a replica broke off
@@ -95,6 +96,11 @@ class PayloadTooLarge(RequestError):
     type = "invalid_request_error"
 
 
+class UnsupportedEncoding(RequestError):
+    status = 415
+    type = "invalid_request_error"
+
+
 class RateLimited(RequestError):
     status = 429
     retryable = True
@@ -129,6 +135,23 @@ class Overloaded(RequestError):
 class DeadlineExceeded(RequestError):
     status = 504
     type = "timeout_error"
+
+
+# --- what both the edge and an engine refuse ------------------------------------------------------------------------
+
+
+def prompt_too_long(prompt_tokens: int, context: int, param: str = "prompt") -> InvalidRequest:
+    """The prompt leaves no room for an answer.
+
+    OpenAI and vLLM say "maximum context length is" too, and tools look for these words: LiteLLM then tries a model with
+    a longer context.
+    """
+    return InvalidRequest(
+        f"This model's maximum context length is {context} tokens. However, the prompt has {prompt_tokens} tokens, and "
+        "at least one must be left for the answer; shorten the prompt.",
+        param,
+        "context_length_exceeded",
+    )
 
 
 # --- what goes wrong between a gateway and a replica, in both worlds ------------------------------------------------

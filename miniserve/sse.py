@@ -9,12 +9,22 @@ from __future__ import annotations
 import re
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_LINE_ENDS_OF_OTHERS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 _BOM = b"\xef\xbb\xbf"
 
 
 def encode_event(data: str) -> bytes:
     """Return the bytes of one event; each line of `data` becomes a `data:` line (line ends are read back as LF)."""
     return "".join(f"data: {line}\n" for line in _LINE_END.split(data)).encode() + b"\n"
+
+
+def one_line(json_text: str) -> str:
+    """Return the same JSON with U+0085, U+2028 and U+2029 escaped.
+
+    They may stand in a JSON text as they are, but Python's `splitlines`, and so many a client, takes them for line ends
+    and cuts the event in two. (All other line ends are control characters, which JSON escapes anyway.)
+    """
+    return json_text if json_text.isascii() else json_text.translate(_LINE_ENDS_OF_OTHERS)
 
 
 def encode_comment(text: str) -> bytes:

@@ -57,8 +57,10 @@ class Detokenizer:
     string. `stopped` becomes true with the token that completes it; further tokens give nothing.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes], stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, token_bytes: Callable[[int], bytes], stop: tuple[str, ...] = (), min_tokens: int = 0) -> None:
+        """What the first `min_tokens` tokens say is not searched for stop strings."""
         self._token_bytes = token_bytes
+        self._unsearched = min_tokens
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._filter = StopFilter(stop)
 
@@ -69,7 +71,11 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """Take the next token; return the text that can be shown now, often one token's, sometimes none."""
-        return self._filter.push(self._utf8.decode(self._token_bytes(token_id)))
+        text = self._utf8.decode(self._token_bytes(token_id))
+        if self._unsearched:
+            self._unsearched -= 1
+            return text
+        return self._filter.push(text)
 
     def push_text(self, text: str) -> str:
         """Take text of a backend that speaks text instead of token ids; stop strings apply to it all the same."""

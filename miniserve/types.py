@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+GREEDY_UP_TO = 1e-5  # a temperature; vLLM draws the line there too
 TokenIds = Sequence[int]  # a tuple of real tokens; a `range` if a simulation only needs distinct ones
 
 
@@ -35,7 +36,8 @@ class SamplingParams:
     """How to turn logits into tokens. `temperature=0` is greedy.
 
     A draw is keyed by (seed, index of the token in the output), never by time or batch, so the same request gives the
-    same tokens on any replica, in any batch, and after a restart.
+    same tokens on any replica, in any batch, and after a restart. The penalties and bans see this request's own tokens
+    only, so the same holds with them.
     """
 
     max_tokens: int = 16
@@ -46,6 +48,33 @@ class SamplingParams:
     stop: tuple[str, ...] = ()  # applied to text, so by the detokenizer (`text.py`), not by the engine
     ignore_eos: bool = False
     logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely
+    min_p: float = 0.0  # leave out tokens below this share of the most likely one's probability
+    frequency_penalty: float = 0.0  # off a token's logit for each time it stands in the output
+    presence_penalty: float = 0.0  # off its logit if it stands there at all
+    repetition_penalty: float = (
+        1.0  # divides the logit of what stands in prompt or output (a negative one is multiplied)
+    )
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, added to its logit)
+    bad_words: tuple[tuple[int, ...], ...] = ()  # runs of tokens that must not come to stand in the output
+    stop_token_ids: tuple[int, ...] = ()  # end the output as the end-of-sequence token does, and always
+    min_tokens: int = 0  # before so many there is no end: no end token, no stop string
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is taken: near 0, dividing by the temperature would overflow."""
+        return self.temperature <= GREEDY_UP_TO or self.top_p == 0
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether anything is to be done to the logits before a token is drawn (see `engine/penalties.py`)."""
+        return bool(
+            self.frequency_penalty
+            or self.presence_penalty
+            or self.repetition_penalty != 1
+            or self.logit_bias
+            or self.bad_words
+            or self.min_tokens
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The HTTP application: routes, and the stations that every exchange passes on its way to them.
 
-    AccessLog (id, log line, last resort) -> BodyLimits (413, 408) -> routing and error handlers -> route
+    (CORS, if on) -> AccessLog (id, log line, last resort) -> BodyLimits (413, 408) -> routing, error handlers -> route
 
 The gateway serves it over a fleet, each replica over its own engine.
 """
@@ -8,12 +8,14 @@ The gateway serves it over a fleet, each replica over its own engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random, SystemRandom
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,7 +28,7 @@ from miniserve.api.completions import answer_completion
 from miniserve.api.errors import add_error_handlers
 from miniserve.api.limits import BodyLimits
 from miniserve.api.openapi import describe_api, errors, generation_responses, request_body
-from miniserve.api.parts import Parts
+from miniserve.api.parts import SEED_HEADER, Parts
 from miniserve.api.requests import ChatCompletionRequest, CompletionRequest
 from miniserve.api.translate import check_model
 from miniserve.clock import monotonic
@@ -34,6 +36,8 @@ from miniserve.config import ApiConfig
 from miniserve.errors import Overloaded
 from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock
+
+Route = TypeVar("Route", bound=Callable[..., Any])
 
 
 def create_app(
@@ -63,8 +67,19 @@ def create_app(
     _add_operation_routes(app, backend, registry)
     describe_api(app, model)
     app.add_middleware(BodyLimits, config=config)
-    app.add_middleware(AccessLog, metrics=metrics, clock=clock)  # added last: outermost
+    app.add_middleware(AccessLog, metrics=metrics, clock=clock)
+    if config.cors_origins:  # added last: outermost, so that a browser may read every error too
+        _open_to_browsers(app, config.cors_origins)
     return app
+
+
+def _open_to_browsers(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let pages of these origins (`*` for all) call the API; a preflight is answered here, and not logged."""
+    readable = [SEED_HEADER, "x-request-id", "x-should-retry", "retry-after"]
+    methods = ["GET", "HEAD", "POST"]
+    app.add_middleware(
+        CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=["*"], expose_headers=readable
+    )
 
 
 def _add_generation_routes(app: FastAPI, parts: Parts) -> None:
@@ -89,16 +104,26 @@ def _add_generation_routes(app: FastAPI, parts: Parts) -> None:
         return await answer_completion(parts, request)
 
 
+def _get(app: FastAPI, path: str, **documented: Any) -> Callable[[Route], Route]:
+    """Serve GET, as documented, and HEAD, with which balancers probe: the same answer without its body."""
+
+    def add(route: Route) -> Route:
+        app.get(path, **documented)(route)
+        return app.head(path, include_in_schema=False)(route)
+
+    return add
+
+
 def _add_model_routes(app: FastAPI, parts: Parts) -> None:
     model = parts.model
     card = ModelCard(id=model.name, created=model.created, max_model_len=model.max_model_len)
 
-    @app.get("/v1/models", responses=errors(413))
+    @_get(app, "/v1/models", responses=errors(413))
     async def list_models() -> ModelList:
         """List the served models."""
         return ModelList(data=[card])
 
-    @app.get("/v1/models/{model_id:path}", responses=errors(404, 413))
+    @_get(app, "/v1/models/{model_id:path}", responses=errors(404, 413))
     async def get_model(model_id: str) -> ModelCard:
         """Describe one model."""
         check_model(parts, model_id)
@@ -106,14 +131,14 @@ def _add_model_routes(app: FastAPI, parts: Parts) -> None:
 
 
 def _add_operation_routes(app: FastAPI, backend: Backend, registry: CollectorRegistry) -> None:
-    @app.get("/health", response_class=Response, responses=errors(413, 503))
+    @_get(app, "/health", response_class=Response, responses=errors(413, 503))
     async def health() -> Response:
         """200 without a body when new requests would be served."""
         if not backend.ready():
             raise Overloaded("not ready to serve")
         return Response(status_code=200)
 
-    @app.get("/version", responses=errors(413))
+    @_get(app, "/version", responses=errors(413))
     async def version() -> Version:
         """Tell the version of the server."""
         return Version(version=__version__)
@@ -123,7 +148,7 @@ def _add_operation_routes(app: FastAPI, backend: Backend, registry: CollectorReg
         "application/openmetrics-text": {"schema": {"type": "string"}},
     }
 
-    @app.get("/metrics", response_class=Response, responses={200: {"content": text}, **errors(413)})
+    @_get(app, "/metrics", response_class=Response, responses={200: {"content": text}, **errors(413)})
     async def prometheus_metrics(request: Request) -> Response:
         """Metrics in Prometheus' text format, or OpenMetrics where asked for."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -16,83 +16,91 @@ from miniserve.api.answers import (
     ChatCompletionChunk,
     ChatLogprobs,
     Delta,
+    Usage,
 )
 from miniserve.api.bodies import read_body
+from miniserve.api.choices import all_pieces
 from miniserve.api.exchange import Exchange, exchange_of
 from miniserve.api.flow import while_connected
-from miniserve.api.generation import Generation, TextPiece
+from miniserve.api.generation import TextPiece
 from miniserve.api.logprobs import chat_logprobs
 from miniserve.api.parts import Parts, json_answer, usage
 from miniserve.api.requests import ChatCompletionRequest
-from miniserve.api.translate import chat_request
+from miniserve.api.translate import chat_requests
+from miniserve.sse import one_line
 from miniserve.types import Request, TokenLogprob
 
 
 async def answer_chat(parts: Parts, http: HttpRequest) -> Response:
     """Serve one chat completion."""
-    body = await read_body(http, ChatCompletionRequest)
+    body = await read_body(http, ChatCompletionRequest, parts.config.max_body_bytes)
     exchange = exchange_of(http.scope)
-    request = await chat_request(parts, body, exchange)
-    answer = ChatAnswer(parts, body, request, exchange)
+    requests = await chat_requests(parts, body, exchange)
+    answer = ChatAnswer(parts, body, requests, exchange)
     if body.stream:
-        return parts.event_stream(answer.events(), [request])
+        return parts.event_stream(answer.events(), requests)
     completion = await while_connected(answer.whole(), http.receive)
-    return json_answer(completion.model_dump_json(), [request])
+    return json_answer(completion.model_dump_json(), requests)
 
 
 class ChatAnswer:
-    """One chat answer; use either `whole` or `events`, once."""
+    """One chat answer with its choices; use either `whole` or `events`, once."""
 
-    def __init__(self, parts: Parts, body: ChatCompletionRequest, request: Request, exchange: Exchange) -> None:
-        self._token_bytes = parts.model.tokenizer.token_bytes
-        self._pieces = Generation(parts, request, exchange).pieces()
+    def __init__(self, parts: Parts, body: ChatCompletionRequest, requests: list[Request], exchange: Exchange) -> None:
+        self._tokenizer = parts.model.tokenizer
+        self._choices = len(requests)
+        self._pieces = all_pieces(parts, requests, exchange, copies=self._choices)
         self._head = parts.head("chatcmpl", exchange)
         self._exchange = exchange
         self._wants_logprobs = bool(body.logprobs)
         self._wants_usage = bool(body.stream_options and body.stream_options.include_usage)
 
     async def whole(self) -> ChatCompletion:
-        """Wait for the end and return everything."""
+        """Wait for the end of all choices and return everything."""
+        taken: list[list[TextPiece]] = [[] for _ in range(self._choices)]
         async with aclosing(self._pieces) as pieces:
-            taken = [piece async for piece in pieces]
+            async for piece in pieces:
+                taken[piece.index].append(piece)
+        choices = [self._choice(one) for one in taken]
+        return ChatCompletion(**self._head, choices=choices, usage=usage(self._exchange))
+
+    def _choice(self, taken: list[TextPiece]) -> ChatChoice:
         finish_reason = taken[-1].finish_reason
         assert finish_reason is not None
-        choice = ChatChoice(
-            index=0,
+        return ChatChoice(
+            index=taken[-1].index,
             message=AssistantMessage(content="".join(piece.text for piece in taken)),
             logprobs=self._logprobs([entry for piece in taken for entry in piece.logprobs]),
             finish_reason=finish_reason,
         )
-        return ChatCompletion(**self._head, choices=[choice], usage=usage(self._exchange))
 
     async def events(self) -> AsyncGenerator[str, None]:
         """Yield the data of each server-sent event: role, text as it comes, usage if asked for, `[DONE]`."""
-        held: list[TokenLogprob] = []  # of tokens whose text is still held back
-        begun = False
+        held: dict[int, list[TokenLogprob]] = {}  # of tokens whose text is still held back, for each choice begun
         async with aclosing(self._pieces) as pieces:
             async for piece in pieces:
-                if not begun:
-                    yield self._chunk(Delta(role="assistant", content=""), None)
-                    begun = True
-                held += piece.logprobs
+                if piece.index not in held:
+                    yield self._chunk(piece.index, Delta(role="assistant", content=""), None)
+                    held[piece.index] = []
+                held[piece.index] += piece.logprobs
                 if piece.text or piece.finish_reason:
-                    yield self._piece_chunk(piece, held)
-                    held = []
+                    yield self._piece_chunk(piece, held[piece.index])
+                    held[piece.index] = []
         if self._wants_usage:
-            yield self._json([], usage=usage(self._exchange))
+            yield self._json([], usage(self._exchange))
         yield "[DONE]"
 
     def _piece_chunk(self, piece: TextPiece, held: list[TokenLogprob]) -> str:
-        return self._chunk(Delta(content=piece.text), self._logprobs(held), piece)
+        return self._chunk(piece.index, Delta(content=piece.text), self._logprobs(held), piece)
 
-    def _chunk(self, delta: Delta, logprobs: ChatLogprobs | None, piece: TextPiece | None = None) -> str:
+    def _chunk(self, index: int, delta: Delta, logprobs: ChatLogprobs | None, piece: TextPiece | None = None) -> str:
         finish_reason = piece.finish_reason if piece else None
-        return self._json([ChatChunkChoice(index=0, delta=delta, logprobs=logprobs, finish_reason=finish_reason)])
+        return self._json([ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=finish_reason)])
 
-    def _json(self, choices: list[ChatChunkChoice], **more: object) -> str:
-        fields = {**self._head, **more}
+    def _json(self, choices: list[ChatChunkChoice], counts: Usage | None = None) -> str:
+        fields = {**self._head, "usage": counts} if self._wants_usage else self._head
         chunk = ChatCompletionChunk(object="chat.completion.chunk", choices=choices, **fields)
-        return chunk.model_dump_json(exclude_unset=True)
+        return one_line(chunk.model_dump_json(exclude_unset=True))
 
     def _logprobs(self, entries: list[TokenLogprob]) -> ChatLogprobs | None:
-        return chat_logprobs(self._token_bytes, entries) if self._wants_logprobs else None
+        return chat_logprobs(self._tokenizer, entries) if self._wants_logprobs else None

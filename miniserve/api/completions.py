@@ -8,21 +8,23 @@ from contextlib import aclosing
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from miniserve.api.answers import Completion, CompletionChoice
+from miniserve.api.answers import Completion, CompletionChoice, Usage
 from miniserve.api.bodies import read_body
+from miniserve.api.choices import all_pieces
 from miniserve.api.exchange import Exchange, exchange_of
-from miniserve.api.flow import merge_streams, while_connected
-from miniserve.api.generation import Generation, TextPiece
+from miniserve.api.flow import while_connected
+from miniserve.api.generation import TextPiece
 from miniserve.api.logprobs import CompletionLogprobLists
 from miniserve.api.parts import Parts, json_answer, usage
 from miniserve.api.requests import CompletionRequest
 from miniserve.api.translate import completion_requests
+from miniserve.sse import one_line
 from miniserve.types import Request, TokenLogprob
 
 
 async def answer_completion(parts: Parts, http: HttpRequest) -> Response:
     """Serve one call with one or several prompts."""
-    body = await read_body(http, CompletionRequest)
+    body = await read_body(http, CompletionRequest, parts.config.max_body_bytes)
     exchange = exchange_of(http.scope)
     requests = await completion_requests(parts, body, exchange)
     answer = CompletionAnswer(parts, body, requests, exchange)
@@ -57,12 +59,11 @@ class CompletionAnswer:
     """The answer to one call; use either `whole` or `events`, once."""
 
     def __init__(self, parts: Parts, body: CompletionRequest, requests: list[Request], exchange: Exchange) -> None:
-        generations = [Generation(parts, request, exchange, index) for index, request in enumerate(requests)]
-        self._pieces = merge_streams([generation.pieces() for generation in generations])
-        token_bytes = parts.model.tokenizer.token_bytes
+        self._pieces = all_pieces(parts, requests, exchange, copies=body.n or 1)
+        tokenizer = parts.model.tokenizer
         wants_logprobs = body.logprobs is not None
         self._choices = [
-            _Choice(index, CompletionLogprobLists(token_bytes) if wants_logprobs else None)
+            _Choice(index, CompletionLogprobLists(tokenizer) if wants_logprobs else None)
             for index in range(len(requests))
         ]
         self._head = parts.head("cmpl", exchange)
@@ -89,11 +90,12 @@ class CompletionAnswer:
                 if piece.text or piece.finish_reason:
                     yield self._json([choice.give(piece)])
         if self._wants_usage:
-            yield self._json([], usage=usage(self._exchange))
+            yield self._json([], usage(self._exchange))
         yield "[DONE]"
 
-    def _json(self, choices: list[CompletionChoice], **more: object) -> str:
-        return self._completion(choices, **more).model_dump_json(exclude_unset=True)
+    def _json(self, choices: list[CompletionChoice], counts: Usage | None = None) -> str:
+        more = {"usage": counts} if self._wants_usage else {}
+        return one_line(self._completion(choices, **more).model_dump_json(exclude_unset=True))
 
     def _completion(self, choices: list[CompletionChoice], **more: object) -> Completion:
         fields = {**self._head, **more}

@@ -21,6 +21,7 @@ from starlette.types import Scope
 from miniserve.api.answers import ErrorDetail, ErrorResponse
 from miniserve.api.exchange import exchange_of
 from miniserve.errors import InternalError, InvalidRequest, NotFound, Overloaded, RateLimited, RequestError
+from miniserve.sse import one_line
 
 _DEFAULT_RETRY_AFTER_S = 1.0
 _log = logging.getLogger("miniserve.gateway")
@@ -29,7 +30,7 @@ _log = logging.getLogger("miniserve.gateway")
 def error_json(error: RequestError) -> str:
     """Return the error object as JSON text."""
     detail = ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code)
-    return ErrorResponse(error=detail).model_dump_json()
+    return one_line(ErrorResponse(error=detail).model_dump_json())
 
 
 def note_error(scope: Scope, error: RequestError) -> None:

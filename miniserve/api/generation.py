@@ -33,12 +33,17 @@ class TextPiece:
 class Generation:
     """One choice of an answer on its way. Iterate `pieces` once."""
 
-    def __init__(self, parts: Parts, request: Request, exchange: Exchange, index: int = 0) -> None:
+    def __init__(
+        self, parts: Parts, request: Request, exchange: Exchange, index: int = 0, *, is_copy: bool = False
+    ) -> None:
+        """A copy answers a prompt that another choice answers too, and which is counted there."""
         self._parts = parts
         self._request = request
         self._exchange = exchange
         self._index = index
-        self._text = Detokenizer(parts.model.tokenizer.token_bytes, request.sampling.stop)
+        self._is_copy = is_copy
+        sampling = request.sampling
+        self._text = Detokenizer(parts.model.tokenizer.token_bytes, sampling.stop, sampling.min_tokens)
         self._last_s: float | None = None
         self._cached_tokens = 0
         self._finished = False
@@ -71,7 +76,7 @@ class Generation:
 
     def _count_prompt(self) -> None:
         count = len(self._request.prompt_ids)
-        self._exchange.prompt_tokens += count
+        self._exchange.prompt_tokens += 0 if self._is_copy else count
         self._parts.metrics.begin_generation(count)
 
     def _take(self, event: TokenEvent) -> TextPiece:
@@ -94,6 +99,8 @@ class Generation:
             return self._text.push_text(event.text), len(event.token_ids) or bool(event.text)
         text = ""
         for used, token_id in enumerate(event.token_ids, start=1):
+            if token_id in self._request.sampling.stop_token_ids:
+                continue  # it ends the text, and is none of it
             text += self._text.push(token_id)
             if self._text.stopped:
                 return text, used
@@ -112,8 +119,9 @@ class Generation:
 
     def _measure(self, event: TokenEvent, used: int) -> None:
         exchange, metrics = self._exchange, self._parts.metrics
-        exchange.cached_tokens += max(0, event.cached_tokens - self._cached_tokens)
-        self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
+        if not self._is_copy:
+            exchange.cached_tokens += max(0, event.cached_tokens - self._cached_tokens)
+            self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
         if not used:
             return
         now_s = self._parts.clock()

@@ -1,7 +1,7 @@
 """The description of the API, as honest as the code: bodies are validated by hand, so they are described by hand.
 
 FastAPI writes the paths and the answers. Added here are the request bodies and chunks, the served model's own limits
-(its name, context and vocabulary), and the errors each route can give.
+(its name and vocabulary), and the errors each route can give.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _WHEN = {
     404: "The model does not exist.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
+    415: "The body is packed in a way that is not read here.",
     500: "A bug of this server.",
     502: "A replica broke off.",
     503: "Overloaded or not ready; see `retry-after`.",
@@ -87,10 +88,22 @@ def _schemas(model: ServedModel) -> dict[str, Any]:
     for body in bodies:
         properties = schemas[body.__name__]["properties"]
         properties["model"]["enum"] = [model.name]
-        for name in ("max_tokens", "max_completion_tokens"):
-            _limit(properties.get(name), "minimum", "maximum", model.max_model_len)
-    _limit(schemas["CompletionRequest"]["properties"]["prompt"], "minimum", "maximum", model.tokenizer.vocab_size - 1)
+        largest = model.tokenizer.vocab_size - 1
+        for name in ("prompt", "stop_token_ids"):
+            _limit(properties.get(name), "minimum", "maximum", largest)
+        (biases,) = [option for option in properties["logit_bias"]["anyOf"] if "patternProperties" in option]
+        biases["patternProperties"] = {numbers_up_to(largest): one for one in biases["patternProperties"].values()}
     return schemas
+
+
+def numbers_up_to(largest: int) -> str:
+    """Return a regular expression for the whole numbers up to `largest`: a schema cannot bound a key otherwise."""
+    text = str(largest)
+    smaller = [
+        f"{text[:i]}[0-{int(digit) - 1}][0-9]{{{len(text) - i - 1}}}" for i, digit in enumerate(text) if digit != "0"
+    ]
+    shorter = [f"[0-9]{{1,{len(text) - 1}}}"] if len(text) > 1 else []
+    return f"^({'|'.join([text, *smaller, *shorter])})$"
 
 
 def _limit(schema: Any, beside: str, key: str, value: int) -> None:

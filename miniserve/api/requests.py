@@ -1,38 +1,25 @@
 """What a request of OpenAI's API may say (`answers.py` has what comes back).
 
-Requests are strict (a string is no number; an integer is a fine float) and refuse NaN. Fields that we do not know are
-ignored, since clients send many; fields whose meaning we would have to betray (tools, several choices, audio) are
-refused unless they ask for nothing. Knows no tokenizer and no limit of the served model (see `translate.py`).
-Source: OpenAI API reference, "Chat completions" and "Completions (legacy)"; vLLM for top_k, ignore_eos and priority.
+Requests are strict (a string is no number; an integer is a fine float) and refuse NaN. Fields that nobody knows are
+ignored, since clients send many; those whose meaning we would have to betray are refused unless they ask for nothing
+(see `not_served.py`). Knows no tokenizer and no limit of the served model (see `translate.py`).
+Source: OpenAI API reference, "Chat completions" and "Completions (legacy)"; vLLM for what it has beyond them.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from miniserve.api.not_served import Always, EmptyList, EmptyObject, Never, NotServed, RequestPart, whole
 
 MAX_LOGPROBS = 20  # OpenAI's own limit
-MAX_PROMPTS = 64  # choices of one /v1/completions call; each is a request of its own to the engine
+MAX_PROMPTS = 64  # of one /v1/completions call; each is a request of its own to the engine
+MAX_CHOICES = 16  # for each prompt
+MAX_TOKEN_RULES = 1024  # entries of logit_bias, and tokens of stop_token_ids
+MAX_BAD_WORDS = 64
 _INT64 = 1 << 63
-
-UNSUPPORTED = {
-    "n": "ask for several answers with several requests",
-    "best_of": "ask for several answers with several requests",
-    "tools": "this server has no tool calls",
-    "functions": "this server has no tool calls",
-    "tool_choice": "this server has no tool calls",
-    "function_call": "this server has no tool calls",
-    "response_format": "answers are plain text",
-    "modalities": "answers are plain text",
-    "audio": "answers are plain text",
-    "echo": "the prompt is not repeated in the answer",
-    "suffix": "text is only continued, not filled in",
-}
-
-
-class _RequestPart(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
 def _kind(value: Any) -> str | None:
@@ -45,33 +32,31 @@ def _kind(value: Any) -> str | None:
     return kinds.get(type(value[0]))
 
 
-def _whole(value: Any) -> Any:
-    """JSON has one kind of number: to a client 3.0 may be the same as 3, as JSON Schema says too."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _refuse_true(value: bool) -> bool:
-    if value:
-        raise ValueError("must be false")
-    return value
-
-
-_WHOLE = BeforeValidator(_whole)
-TokenCount = Annotated[int, Field(ge=1), _WHOLE]
+_WHOLE = BeforeValidator(whole)
+TokenCount = Annotated[int, Field(ge=1, le=_INT64 - 1), _WHOLE]
+MinTokens = Annotated[int, Field(ge=0, le=_INT64 - 1), _WHOLE]
 TokenId = Annotated[int, Field(ge=0), _WHOLE]
 TopK = Annotated[int, Field(ge=-1, le=_INT64 - 1), _WHOLE]
 Seed = Annotated[int, Field(ge=-_INT64, le=_INT64 - 1), _WHOLE]
 LogprobCount = Annotated[int, Field(ge=0, le=MAX_LOGPROBS), _WHOLE]
 PriorityNumber = Annotated[int, Field(ge=0, le=2), _WHOLE]
-One = Annotated[int, Field(ge=1, le=1), _WHOLE]
-Never = Annotated[bool, AfterValidator(_refuse_true), Field(json_schema_extra={"const": False})]
+ChoiceCount = Annotated[int, Field(ge=1, le=MAX_CHOICES), _WHOLE]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenKey = Annotated[str, Field(pattern="^[0-9]{1,9}$")]  # JSON's keys are texts
+LogitBias = Annotated[
+    dict[TokenKey, Bias], Field(max_length=MAX_TOKEN_RULES, json_schema_extra={"additionalProperties": False})
+]
+StopTokenIds = Annotated[list[TokenId], Field(max_length=MAX_TOKEN_RULES)]
+BadWord = Annotated[str, Field(min_length=1, max_length=200)]
+BadWords = Annotated[list[BadWord], Field(max_length=MAX_BAD_WORDS)]
 
 
 def _content_kind(value: Any) -> str | None:
     return "<text>" if isinstance(value, str) else "<parts>" if isinstance(value, list) else None
 
 
-class TextPart(_RequestPart):
+class TextPart(RequestPart):
     type: Literal["text"]
     text: str
 
@@ -86,21 +71,41 @@ Content = Annotated[
 ]
 
 
-class Message(_RequestPart):
-    role: Literal["system", "developer", "user", "assistant"]
+class SaidMessage(RequestPart):
+    """What somebody told the model."""
+
+    role: Literal["system", "developer", "user"]
     content: Content
 
-    def text(self) -> str:
-        """Return the content as one string."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+class AnswerMessage(RequestPart):
+    """What the model has answered before. Without content it is empty; with tool calls it is none of ours."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: EmptyList | None = None
+    function_call: None = None
+    audio: None = None
 
 
-class StreamOptions(_RequestPart):
-    include_usage: bool | None = Field(None, description="Send a last chunk without choices that carries `usage`.")
+def _message_kind(value: Any) -> str:
+    return "<answer>" if isinstance(value, dict) and value.get("role") == "assistant" else "<said>"
 
 
-class ResponseFormat(_RequestPart):
-    type: Literal["text"]
+def content_text(content: str | list[TextPart] | None) -> str:
+    """Return a message's content as one string."""
+    return "".join(part.text for part in content) if isinstance(content, list) else content or ""
+
+
+Message = Annotated[
+    Annotated[SaidMessage, Tag("<said>")] | Annotated[AnswerMessage, Tag("<answer>")], Discriminator(_message_kind)
+]
+
+
+class StreamOptions(RequestPart):
+    include_usage: bool | None = Field(
+        None, description="Send a last chunk without choices that carries `usage`; in those before it that is null."
+    )
 
 
 StopString = Annotated[str, Field(min_length=1)]
@@ -114,33 +119,45 @@ Stop = Annotated[
 ]
 
 
-class GenerationBody(_RequestPart):
+class GenerationBody(NotServed):
     """What both kinds of completion share."""
 
     model: str = Field(description="Name of the served model, as /v1/models lists it.")
     max_tokens: TokenCount | None = Field(None, description="Cut to what the context leaves beside the prompt.")
-    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; 1 where absent.")
-    top_p: float | None = Field(None, gt=0, le=1)
+    temperature: float | None = Field(None, ge=0, le=2, description="0, or almost, is greedy; 1 where absent.")
+    top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy.")
     top_k: TopK | None = Field(None, description="0 or -1: all tokens.")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Leave out what is less likely than this share of the best."
+    )
+    frequency_penalty: Penalty | None = Field(None, description="For each time that a token stands in the answer.")
+    presence_penalty: Penalty | None = Field(None, description="If a token stands in the answer.")
+    repetition_penalty: float | None = Field(
+        None, ge=0.01, le=100, description="Divides the logits of what stands in prompt or answer; 1: none."
+    )
+    logit_bias: LogitBias | None = Field(None, description="From token ids, written as texts, to what is added.")
+    bad_words: BadWords | None = Field(None, description="Texts whose tokens do not come in the answer.")
+    stop_token_ids: StopTokenIds | None = Field(None, description="Tokens that end the answer; their text is cut.")
+    min_tokens: MinTokens | None = Field(None, description="Before so many tokens nothing but the context ends it.")
     stop: Stop | None = Field(None, description="Up to 4 strings; the text ends before the first to be complete.")
     seed: Seed | None = Field(
         None,
         description="Same seed, same text. Where absent one is drawn, and told in the header `x-miniserve-seed`.",
     )
     stream: bool | None = Field(None, description="Answer with server-sent events.")
-    stream_options: StreamOptions | None = None
+    stream_options: StreamOptions | None = Field(None, description="Without `stream` of no effect.")
     ignore_eos: bool | None = Field(None, description="Go on past the end-of-sequence token (for benchmarks).")
     user: str | None = Field(None, description="Who asks; requests of one user may be kept on one replica.")
     priority: PriorityNumber | None = Field(None, description="0 interactive, 1 standard, 2 batch.")
-    n: One | None = None
+    n: ChoiceCount | None = Field(None, description="How many answers to each prompt; seeds count up from the first.")
 
     def stop_strings(self) -> tuple[str, ...]:
         """Return the stop strings as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    def token_limit(self) -> tuple[str, int | None]:
-        """Return the name and the value of the field that limits the answer's tokens."""
-        return "max_tokens", self.max_tokens
+    def token_limit(self) -> int | None:
+        """Return the most tokens that the answer may have, None where nothing is said."""
+        return self.max_tokens
 
     def logprob_count(self) -> int | None:
         """Return how many alternatives to report for each token, None for no log-probabilities at all."""
@@ -152,18 +169,15 @@ class ChatCompletionRequest(GenerationBody):
     max_completion_tokens: TokenCount | None = Field(None, description="The newer name of max_tokens; wins over it.")
     logprobs: bool | None = None
     top_logprobs: LogprobCount | None = Field(None, description="Used where `logprobs` is true.")
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
-    functions: Annotated[list[Any], Field(max_length=0)] | None = None
-    tool_choice: Literal["none"] | None = None
-    function_call: Literal["none"] | None = None
-    response_format: ResponseFormat | None = None
-    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
-    audio: None = None
+    add_generation_prompt: Always | None = None
+    continue_final_message: Never | None = None
+    add_special_tokens: Never | None = None
+    chat_template: None = None
+    chat_template_kwargs: EmptyObject | None = None
+    documents: EmptyList | None = None
 
-    def token_limit(self) -> tuple[str, int | None]:
-        if self.max_completion_tokens is not None:
-            return "max_completion_tokens", self.max_completion_tokens
-        return super().token_limit()
+    def token_limit(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     def logprob_count(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
@@ -188,9 +202,6 @@ Prompt = Annotated[
 class CompletionRequest(GenerationBody):
     prompt: Prompt = Field(description="Several prompts give several choices, in the same order.")
     logprobs: LogprobCount | None = None
-    echo: Never | None = None
-    best_of: One | None = None
-    suffix: Literal[""] | None = None
 
     def prompts(self) -> list[str | list[int]]:
         """Return one entry per choice."""

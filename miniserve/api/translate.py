@@ -7,35 +7,39 @@ is drawn here, so that everything behind the edge is deterministic.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
+from miniserve.api.backend import TextTokenizer
 from miniserve.api.exchange import Exchange
+from miniserve.api.not_served import UNSUPPORTED
 from miniserve.api.parts import Parts
-from miniserve.api.requests import ChatCompletionRequest, CompletionRequest, GenerationBody
-from miniserve.errors import InvalidRequest, NotFound
+from miniserve.api.requests import ChatCompletionRequest, CompletionRequest, GenerationBody, content_text
+from miniserve.errors import InvalidRequest, NotFound, prompt_too_long
 from miniserve.types import Priority, Request, SamplingParams
 
 _LONG_TEXT = 20_000  # characters; tokenizing more than this takes long enough to be felt by other streams
 _SEED_BITS = 32
+_INT64 = 1 << 63
 A = TypeVar("A")
 
 
-async def chat_request(parts: Parts, body: ChatCompletionRequest, exchange: Exchange) -> Request:
-    """Return the one request that a chat completion asks for.
+async def chat_requests(parts: Parts, body: ChatCompletionRequest, exchange: Exchange) -> list[Request]:
+    """Return the requests that a chat completion asks for: one for each choice.
 
     Raises: NotFound for an unknown model; InvalidRequest for what does not fit the model.
     """
     check_model(parts, body.model)
     roles = {"developer": "system"}  # OpenAI's newer name for it, which no chat template here knows
-    messages = [{"role": roles.get(m.role, m.role), "content": m.text()} for m in body.messages]
+    messages = [{"role": roles.get(m.role, m.role), "content": content_text(m.content)} for m in body.messages]
     length = sum(len(message["content"]) for message in messages)
     ids = await _aside(length, parts.model.tokenizer.encode_chat, messages)
-    return _request(parts, body, exchange, ids, "messages", 0)
+    return _requests(parts, body, exchange, ids, "messages", 0)
 
 
 async def completion_requests(parts: Parts, body: CompletionRequest, exchange: Exchange) -> list[Request]:
-    """Return one request per prompt, in order.
+    """Return the requests for each prompt in turn, one for each of its choices.
 
     Raises: as `chat_request`.
     """
@@ -45,7 +49,7 @@ async def completion_requests(parts: Parts, body: CompletionRequest, exchange: E
     for index, prompt in enumerate(prompts):
         param = "prompt" if len(prompts) == 1 else f"prompt[{index}]"
         ids = await _prompt_ids(parts, prompt, param)
-        requests.append(_request(parts, body, exchange, ids, param, index))
+        requests += _requests(parts, body, exchange, ids, param, len(requests))
     return requests
 
 
@@ -59,10 +63,14 @@ def check_model(parts: Parts, name: str) -> None:
 async def _prompt_ids(parts: Parts, prompt: str | list[int], param: str) -> list[int]:
     if isinstance(prompt, str):
         return await _aside(len(prompt), parts.model.tokenizer.encode, prompt)
-    largest, size = max(prompt), parts.model.tokenizer.vocab_size
+    _check_vocabulary(parts, prompt, param)
+    return prompt
+
+
+def _check_vocabulary(parts: Parts, ids: Iterable[int], param: str) -> None:
+    largest, size = max(ids, default=0), parts.model.tokenizer.vocab_size
     if largest >= size:
         raise InvalidRequest(f"{param}: token id {largest} is not in the vocabulary (0 to {size - 1})", param=param)
-    return prompt
 
 
 async def _aside(length: int, encode: Callable[[A], list[int]], text: A) -> list[int]:
@@ -70,39 +78,49 @@ async def _aside(length: int, encode: Callable[[A], list[int]], text: A) -> list
     return encode(text) if length < _LONG_TEXT else await asyncio.to_thread(encode, text)
 
 
-def _request(parts: Parts, body: GenerationBody, exchange: Exchange, ids: list[int], param: str, index: int) -> Request:
-    max_tokens = _max_tokens(parts, body, len(ids), param)
-    return Request(
-        request_id=exchange.request_id if index == 0 else f"{exchange.request_id}-{index}",
+def _requests(
+    parts: Parts, body: GenerationBody, exchange: Exchange, ids: list[int], param: str, first: int
+) -> list[Request]:
+    """Return the requests for one prompt, the call's choices from number `first` on. They differ in id and seed."""
+    copies = body.n or 1
+    if body.best_of not in (None, 1, copies):
+        raise InvalidRequest(f"best_of={body.best_of} is not supported here: {UNSUPPORTED['best_of']}", param="best_of")
+    sampling = _sampling(parts, body, _max_tokens(parts, body, len(ids), param))
+    request = Request(
+        request_id=exchange.request_id,  # of the call's first choice
         model=parts.model.name,
         prompt_ids=tuple(ids),
-        sampling=_sampling(parts, body, max_tokens),
+        sampling=sampling,
         arrived_s=exchange.started_s,
         priority=Priority.STANDARD if body.priority is None else Priority(body.priority),
         session_key=body.user,
     )
+    return [_choice(request, first + i, _after(sampling.seed, i)) for i in range(copies)]
+
+
+def _choice(request: Request, number: int, seed: int) -> Request:
+    request_id = f"{request.request_id}-{number}" if number else request.request_id
+    return replace(request, request_id=request_id, sampling=replace(request.sampling, seed=seed))
+
+
+def _after(seed: int, steps: int) -> int:
+    """Return the seed `steps` further on, which a client may name as well: past the largest comes the smallest."""
+    return (seed + steps + _INT64) % (2 * _INT64) - _INT64
 
 
 def _max_tokens(parts: Parts, body: GenerationBody, prompt_tokens: int, param: str) -> int:
     """Return the limit of the answer: what was asked for, cut to what the context leaves."""
-    context = parts.model.max_model_len
-    field, asked = body.token_limit()
-    if asked is not None and asked > context:
-        raise InvalidRequest(
-            f"{field}={asked} cannot be greater than the context of {context} tokens; ask for fewer", param=field
-        )
-    room = context - prompt_tokens
+    room = parts.model.max_model_len - prompt_tokens
     if room < 1:
-        raise InvalidRequest(
-            f"the prompt has {prompt_tokens} tokens, but the context holds {context} with at least one for the answer; "
-            "shorten the prompt",
-            param=param,
-            code="context_length_exceeded",
-        )
-    return min(asked if asked is not None else parts.config.default_max_tokens, room)
+        raise prompt_too_long(prompt_tokens, parts.model.max_model_len, param)
+    asked = body.token_limit()
+    return min(parts.config.default_max_tokens if asked is None else asked, room)
 
 
 def _sampling(parts: Parts, body: GenerationBody, max_tokens: int) -> SamplingParams:
+    biases = {int(token): bias for token, bias in (body.logit_bias or {}).items()}
+    _check_vocabulary(parts, biases, "logit_bias")
+    _check_vocabulary(parts, body.stop_token_ids or (), "stop_token_ids")
     return SamplingParams(
         max_tokens=max_tokens,
         temperature=1.0 if body.temperature is None else body.temperature,
@@ -112,4 +130,28 @@ def _sampling(parts: Parts, body: GenerationBody, max_tokens: int) -> SamplingPa
         stop=body.stop_strings(),
         ignore_eos=bool(body.ignore_eos),
         logprobs=body.logprob_count(),
+        min_p=body.min_p or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        repetition_penalty=body.repetition_penalty or 1.0,
+        logit_bias=tuple((token, bias) for token, bias in biases.items() if bias),
+        bad_words=_bad_words(parts.model.tokenizer, body.bad_words or []),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
+        min_tokens=min(body.min_tokens or 0, max_tokens),
     )
+
+
+def _bad_words(tokenizer: TextTokenizer, texts: list[str]) -> tuple[tuple[int, ...], ...]:
+    """Return the runs of tokens that each text may be, at the start of a line and behind a space.
+
+    As in vLLM: the second is left out where it is the first with a token for the space before it, since then the ban of
+    the first is enough.
+    """
+    runs: list[tuple[int, ...]] = []
+    for text in texts:
+        plain = tuple(tokenizer.encode(text.lstrip() or text))
+        spaced = tuple(tokenizer.encode(" " + text.lstrip()))
+        runs.append(plain)
+        if len(spaced) == len(plain) and spaced[0] != plain[0]:
+            runs.append(spaced)
+    return tuple(run for run in runs if run)

@@ -20,6 +20,7 @@ from miniserve.clock import monotonic
 from miniserve.commands.options import (
     DEFAULT_MODEL,
     add_balancer_option,
+    add_cors_option,
     add_drain_option,
     add_engine_options,
     add_model_options,
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(model=None)  # to tell "not given", where we may fall back, from an explicit "smollm2"
     add_engine_options(parser)
     add_balancer_option(parser)
+    add_cors_option(parser)
     parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
     parser.add_argument(
         "--port", type=port, help=f"the gateway's, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
@@ -136,10 +138,12 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 
 async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, balancer: Balancer) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
+    from miniserve.config import ApiConfig
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout, balancer=balancer)
+    api = ApiConfig(cors_origins=tuple(args.cors))
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout, api, balancer)
     up = asyncio.Event()
     with StopSignals().caught() as stop:
         job = _serve(args, options, sock, stop, up) if args.once is None else _answer_once(args, options, sock)

@@ -70,6 +70,17 @@ def add_balancer_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cors_option(parser: argparse.ArgumentParser) -> None:
+    """Add --cors."""
+    parser.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin (http://localhost:5173, or * for all) call the API; repeat for each one",
+    )
+
+
 def make_balancer(args: argparse.Namespace) -> Balancer:
     """Return the balancer that --balancer names. Raises: SetupError if it is unknown or the user's file is wrong."""
     from miniserve.plugins.load import is_plugin, load_object

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
+    add_cors_option,
     add_drain_option,
     add_engine_options,
     add_log_option,
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
     add_engine_options(parser)
+    add_cors_option(parser)
     add_log_option(parser)
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
@@ -123,7 +125,8 @@ async def serve_replica(
     stop = StopSignals(at_once=lambda: os._exit(130))
     replica = LocalReplica(engine, on_broken=stop.first.set)
     model = served_model(served_name(args), folder, engine.max_model_len)
-    app = api_app(replica, model, config=ApiConfig(), engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
+    config = ApiConfig(cors_origins=tuple(args.cors))
+    app = api_app(replica, model, config=config, engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
     report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
     add_internal_routes(app, replica, report)
     replica.start()

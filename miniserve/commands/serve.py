@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
     add_balancer_option,
+    add_cors_option,
     add_drain_option,
     add_log_option,
     add_model_options,
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
     add_balancer_option(parser)
+    add_cors_option(parser)
     add_log_option(parser)
     parser.add_argument(
         "--replica",
@@ -56,13 +58,15 @@ def run(args: argparse.Namespace) -> int:
 
 async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balancer) -> int:
     """Connect the fleet, open the gateway, drain at the first signal."""
+    from miniserve.config import ApiConfig
     from miniserve.gateway.fleet import Fleet
     from miniserve.models.store import resolve_model
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, connect, running_gateway
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=say)
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout, balancer=balancer)
+    api = ApiConfig(cors_origins=tuple(args.cors))
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout, api, balancer)
     stop = StopSignals(at_once=lambda: os._exit(130))
     with stop.caught():
         async with Fleet(monotonic) as fleet:

@@ -15,7 +15,9 @@ from miniserve.engine import cpu_attention
 from miniserve.engine.attention import make_pool, plan_attention
 from miniserve.engine.batch import Batch
 from miniserve.engine.model import Llama
+from miniserve.engine.penalties import changed_logits
 from miniserve.engine.sampler import Sampled, sample
+from miniserve.engine.sequence import Sequence
 
 
 class ModelRunner:
@@ -50,13 +52,13 @@ class ModelRunner:
         ids: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
-        sampling = []
+        sampling: list[Sequence] = []
         for work in batch.works:
             ids.extend(work.seq.tokens[work.start : work.end])
             positions.extend(range(work.start, work.end))
             if work.samples:
                 rows.append(len(ids) - 1)
-                sampling.append((work.seq.request.sampling, work.seq.num_output))
+                sampling.append(work.seq)
         plan = plan_attention(batch, self.block_size, device)
         logits = self.model.forward(
             torch.tensor(ids, device=device),
@@ -67,7 +69,12 @@ class ModelRunner:
         )
         if logits.dtype == torch.float16 or device != "cpu":
             logits = logits.to("cpu", torch.float32)
-        return sample(logits, sampling, self.margins)
+        changed = {
+            i: changed_logits(logits[i], seq, self.model.config.eos_ids)
+            for i, seq in enumerate(sampling)
+            if seq.request.sampling.changes_logits
+        }
+        return sample(logits, [(seq.request.sampling, seq.num_output) for seq in sampling], self.margins, changed)
 
     def _bind_threads(self) -> None:
         if self.threads is not None and threading.get_ident() != self._bound_thread:

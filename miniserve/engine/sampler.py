@@ -1,4 +1,4 @@
-"""From logits to tokens: greedy, temperature, top-k, top-p; the same draw wherever and whenever it is made.
+"""From logits to tokens: greedy, temperature, min-p, top-k, top-p; the same draw wherever and whenever it is made.
 
 Each token gets a number of its own, keyed by (seed, index of the token in the output, token id); added to the logits
 as Gumbel noise, the largest sum wins, and wins with exactly the softmax's probabilities. Nothing else enters: not the
@@ -14,8 +14,10 @@ always holds the whole nucleus. The full sort remains for when it does not.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from miniserve.seeds import number
 from miniserve.types import SamplingParams, TokenLogprob
 
 _SHORT_LIST = 64  # candidates tried before sorting everything
+_NONE: Mapping[int, torch.Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Sampled:
     """One sampled token.
 
     `margin` says how close the decision was: the gap between the two best (of logits, or of logits with their noise),
-    or the distance of the cut of top-k or top-p from falling elsewhere. Rounding below it cannot change the token.
+    or the distance of the cut of min-p, top-k or top-p from falling elsewhere. Rounding below it cannot change the
+    token.
     """
 
     token_id: int
@@ -39,18 +43,35 @@ class Sampled:
     margin: float | None = None
 
 
-def sample(logits: torch.Tensor, requests: Seq[tuple[SamplingParams, int]], margins: bool = False) -> list[Sampled]:
-    """Choose one token per row of `logits` [R, vocab]; `requests[i]` = (parameters, index of the token to come)."""
-    best = logits.argmax(-1).tolist() if any(p.temperature == 0 for p, _ in requests) else [0] * len(requests)
+def sample(
+    logits: torch.Tensor,
+    requests: Seq[tuple[SamplingParams, int]],
+    margins: bool = False,
+    changed: Mapping[int, torch.Tensor] = _NONE,
+) -> list[Sampled]:
+    """Choose one token per row of `logits` [R, vocab]; `requests[i]` = (parameters, index of the token to come).
+
+    Row `i` is drawn from `changed[i]` where that is given (see `penalties.py`); log-probabilities are the model's own.
+    """
+    best = logits.argmax(-1).tolist() if any(p.is_greedy for p, _ in requests) else [0] * len(requests)
     out: list[Sampled] = []
-    for row, greedy, (params, index) in zip(logits, best, requests, strict=True):
-        token, margin = (greedy, None) if params.temperature == 0 else _draw(row, params, index)
-        if margins and params.temperature == 0:
-            top = row.topk(2).values
-            margin = float(top[0] - top[1])
+    for i, (row, greedy, (params, index)) in enumerate(zip(logits, best, requests, strict=True)):
+        if params.is_greedy:
+            token, margin = _largest(changed.get(i), row, greedy, margins)
+        else:
+            token, margin = _draw(changed.get(i, row), params, index)
         logprob = _logprob(row, token, params.logprobs) if params.logprobs is not None else None
         out.append(Sampled(token, logprob, margin if margins else None))
     return out
+
+
+def _largest(changed: torch.Tensor | None, row: torch.Tensor, best: int, margins: bool) -> tuple[int, float | None]:
+    """Return the most likely token, `best` if the row is unchanged, and on demand its lead."""
+    token = best if changed is None else int(changed.argmax())
+    if not margins:
+        return token, None
+    top = (row if changed is None else changed).topk(2).values
+    return token, float(top[0] - top[1])
 
 
 def _draw(row: torch.Tensor, params: SamplingParams, index: int) -> tuple[int, float]:
@@ -70,7 +91,12 @@ def _gumbel(seed: int, index: int, count: int) -> torch.Tensor:
 
 
 def _candidates(scaled: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, float]:
-    """Return the token ids that top-k and top-p leave, and the margin of the cut."""
+    """Return the token ids that min-p, top-k and top-p leave, in this order, and the margin of the cut."""
+    if params.min_p:
+        share = (scaled - scaled.max()).exp()  # of the most likely one's probability
+        ids = (share >= params.min_p).nonzero().flatten()
+        kept, margin = _candidates(scaled[ids], replace(params, min_p=0.0))
+        return ids[kept], min(margin, float((share - params.min_p).abs().min()))
     vocab = scaled.shape[0]
     top_k = params.top_k if 0 < params.top_k < vocab else vocab
     if top_k == vocab and params.top_p >= 1.0:

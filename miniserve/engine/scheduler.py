@@ -38,7 +38,7 @@ from miniserve.config import SchedulerConfig
 from miniserve.engine.batch import Batch, Work
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.sequence import Sequence, SequenceStatus
-from miniserve.errors import InvalidRequest, Overloaded
+from miniserve.errors import InvalidRequest, Overloaded, prompt_too_long
 from miniserve.types import FinishReason
 
 
@@ -117,12 +117,7 @@ class Scheduler:
         if prompt == 0:
             raise InvalidRequest("the prompt is empty: send at least one token", "prompt")
         if prompt >= limit:
-            raise InvalidRequest(
-                f"the prompt has {prompt} tokens, but the context is {limit} tokens and at least one must be left "
-                "for the answer: shorten the prompt",
-                "prompt",
-                "context_length_exceeded",
-            )
+            raise prompt_too_long(prompt, limit)
         if prompt + resumed >= limit:
             raise InvalidRequest(
                 f"the prompt has {prompt} tokens and {resumed} to resume after, but the context is {limit}",
@@ -253,7 +248,8 @@ class Scheduler:
         seq.append(token)
         seq.turn_tokens += 1
         self.counters.generated_tokens += 1
-        if token in self.eos_ids and not seq.request.sampling.ignore_eos:
+        sampling = seq.request.sampling
+        if token in sampling.stop_token_ids or (token in self.eos_ids and not sampling.ignore_eos):
             self._finish(seq, FinishReason.STOP)
         elif seq.num_tokens >= seq.num_prompt + seq.max_output_tokens:
             self._finish(seq, FinishReason.LENGTH)

@@ -55,6 +55,7 @@ class Tokenizer:
         self._byte_level = "ByteLevel" in repr(fast.decoder)
         added = fast.get_added_tokens_decoder()
         self._special = {token.content: id_ for id_, token in added.items() if token.special}
+        self._control = {id_: text for text, id_ in self._special.items()}
         self._added = {id_: b"" if token.special else token.content.encode() for id_, token in added.items()}
         self._shields = {text: chr(_FIRST_SHIELD + i) for i, text in enumerate(self._special)}
         if len(self._shields) > _SHIELDS:
@@ -122,6 +123,10 @@ class Tokenizer:
             return b"".join(_BYTE_OF_CHAR.get(char) or char.encode() for char in token)
         byte = _BYTE_TOKEN.fullmatch(token)
         return bytes.fromhex(byte[1]) if byte else token.replace(_METASPACE, " ").encode()
+
+    def control_token(self, token_id: int) -> str | None:
+        """Return how a control token is spelled, such as `<|im_end|>`; None for all others."""
+        return self._control.get(token_id)
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""

@@ -48,6 +48,9 @@ class ByteTokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id < 256 else b""
 
+    def control_token(self, token_id: int) -> str | None:
+        return {EOS: "<eos>", START: "<start>", END: "<end>"}.get(token_id)
+
     def decode(self, ids: list[int]) -> str:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_every_generating_route_documents_its_errors(edge: Edge) -> None:
     reference = {"$ref": "#/components/schemas/ErrorResponse"}
     for path in ("/v1/chat/completions", "/v1/completions"):
         responses = document["paths"][path]["post"]["responses"]
-        assert set(responses) == {"200", "400", "404", "408", "413", "500", "502", "503"}
+        assert set(responses) == {"200", "400", "404", "408", "413", "415", "500", "502", "503"}
         for status in set(responses) - {"200"}:
             assert responses[status]["content"]["application/json"]["schema"] == reference
     assert "422" not in str([operation for path in document["paths"].values() for operation in path.values()])
@@ -55,7 +56,9 @@ def test_the_description_tells_the_limits_of_the_model(edge: Edge) -> None:
     schemas = edge.get("/openapi.json").json()["components"]["schemas"]
     chat = schemas["ChatCompletionRequest"]["properties"]
     assert chat["model"]["enum"] == ["tiny"]
-    assert chat["max_tokens"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 1024}
+    assert chat["stop_token_ids"]["anyOf"][0]["items"] == {"type": "integer", "minimum": 0, "maximum": 258}
+    (key,) = chat["logit_bias"]["anyOf"][0]["patternProperties"]
+    assert [number for number in range(2000) if re.search(key, str(number))] == list(range(259))
     assert '"maximum": 258' in str(schemas["CompletionRequest"]["properties"]["prompt"]).replace("'", '"')
     assert {"ChatCompletionChunk", "ChatCompletion", "Completion", "ErrorResponse"} <= set(schemas)
 

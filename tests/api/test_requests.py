@@ -56,7 +56,9 @@ def test_the_newer_name_of_max_tokens_wins(edge: Edge) -> None:
 
 def test_max_tokens_is_cut_to_what_the_context_leaves(edge: Edge) -> None:
     room = 1024 - 10
-    assert asked(edge, max_tokens=1024).max_tokens == room
+    for tokens in (room, room + 1, 1024, 5000, 2**63 - 1):
+        assert asked(edge, max_tokens=tokens).max_tokens == room
+        assert asked(edge, max_completion_tokens=tokens).max_tokens == room
     assert asked(edge, "/v1/completions", prompt="x" * 1000).max_tokens == 24
     assert asked(edge, "/v1/completions", prompt="x" * 1000, max_tokens=20).max_tokens == 20
 

@@ -26,7 +26,7 @@ TAIL = '"system_fingerprint":"miniserve-0.1.0"'
 
 def chunk(delta: str, finish: str = "null") -> str:
     choice = f'{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish}}}'
-    return f'data: {{{HEAD},"choices":[{choice}],{TAIL}}}\n\n'
+    return f'data: {{{HEAD},"choices":[{choice}],"usage":null,{TAIL}}}\n\n'
 
 
 def test_a_chat_stream_byte_by_byte(start_edge: StartEdge) -> None:
@@ -50,6 +50,44 @@ def test_a_chat_stream_byte_by_byte(start_edge: StartEdge) -> None:
     assert answer.headers["x-request-id"] == "abc-1"
     assert answer.headers["x-miniserve-seed"] == "5"
     assert "content-length" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_usage_is_null_until_the_end_where_asked_for_and_absent_elsewhere(start_edge: StartEdge, path: str) -> None:
+    edge = start_edge(says("abc"))
+    prompt = {"messages": CHAT["messages"]} if "chat" in path else {"prompt": ["a", "b"]}
+    body = {"model": "tiny", "stream": True, **prompt}
+    *chunks, last, done = events(edge.post(path, json={**body, "stream_options": {"include_usage": True}}))
+    assert len(chunks) > 2
+    assert all(chunk["usage"] is None and chunk["choices"] for chunk in chunks)
+    assert (last["choices"], done) == ([], "[DONE]")
+    assert last["usage"]["completion_tokens"] == (3 if "chat" in path else 6)
+    for options in (None, {}, {"include_usage": False}):
+        *chunks, done = events(edge.post(path, json={**body, "stream_options": options}))
+        assert all("usage" not in chunk for chunk in chunks)
+
+
+def test_stream_options_without_a_stream_have_no_effect(start_edge: StartEdge) -> None:
+    answer = start_edge().chat(stream_options={"include_usage": True})
+    assert answer.json()["usage"]["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_an_event_is_one_line_for_every_reader_of_lines(start_edge: StartEdge, path: str) -> None:
+    """httpx's `iter_lines` cuts wherever `str.splitlines` does, and would cut an event in two."""
+    hostile = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\x1dh\x1ei\rj\nk"
+    edge = start_edge(says(hostile, size=len(hostile.encode())))
+    body = {"model": "tiny", "stream": True, "prompt": "a", "messages": CHAT["messages"]}
+    lines = [line for line in edge.post(path, json=body).text.splitlines() if line]
+    assert [line[:6] for line in lines] == ["data: "] * len(lines)
+    choices = [json.loads(line[6:])["choices"][0] for line in lines[:-1]]
+    assert "".join(choice.get("text", choice.get("delta", {}).get("content")) for choice in choices) == hostile
+
+
+def test_an_error_inside_a_stream_is_one_line_too(start_edge: StartEdge) -> None:
+    edge = start_edge(steps(event("a"), UpstreamError("x\u2028y")))
+    *_, last = [line for line in edge.chat(stream=True).text.splitlines() if line]
+    assert json.loads(last[6:])["error"]["message"] == "x\u2028y"
 
 
 def test_a_completion_stream_has_one_chunk_per_event(start_edge: StartEdge) -> None:

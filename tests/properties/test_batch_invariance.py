@@ -47,6 +47,14 @@ sampling = st.builds(
     top_k=st.sampled_from([0, 1, 5, 100]),
     top_p=st.sampled_from([1.0, 0.9, 0.3]),
     seed=st.integers(0, 5),
+    min_p=st.sampled_from([0.0, 0.0, 0.05]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 0.5, -2.0]),
+    presence_penalty=st.sampled_from([0.0, 0.0, 1.5]),
+    repetition_penalty=st.sampled_from([1.0, 1.0, 1.3]),
+    logit_bias=st.sampled_from([(), (), ((7, 3.0), (14, -100.0))]),
+    bad_words=st.sampled_from([(), ((21,), (28, 35))]),
+    stop_token_ids=st.sampled_from([(), tuple(range(0, 250, 9))]),
+    min_tokens=st.integers(0, 3),
 )
 
 
@@ -125,9 +133,13 @@ def test_any_neighbourhood_gives_the_tokens_of_running_alone(
             assert got == expected
 
 
+PENALTIES = {"frequency_penalty": 1.0, "presence_penalty": 0.5, "repetition_penalty": 1.2, "min_p": 0.01}
+
+
+@pytest.mark.parametrize("more", [{}, PENALTIES], ids=["plain", "penalties"])
 @pytest.mark.parametrize("cut", range(9))
-def test_a_resumed_request_continues_token_for_token(tiny_folder: Path, cut: int) -> None:
-    request = Request("r", "tiny", STEM[:20], SamplingParams(max_tokens=9, temperature=1.5, seed=3))
+def test_a_resumed_request_continues_token_for_token(tiny_folder: Path, cut: int, more: dict[str, float]) -> None:
+    request = Request("r", "tiny", STEM[:20], SamplingParams(max_tokens=9, temperature=1.5, seed=3, **more))
     whole = alone(tiny_folder, request)
     assert len(whole) == 9
     rest = alone(tiny_folder, Request("r", "tiny", STEM[:20], request.sampling, resume_ids=tuple(whole[:cut])))
@@ -137,8 +149,8 @@ def test_a_resumed_request_continues_token_for_token(tiny_folder: Path, cut: int
 def test_preemption_recomputes_and_changes_nothing(tiny_folder: Path) -> None:
     """The property above forces preemption only sometimes; here it is certain."""
     wanted = [
-        Request(f"r{i}", "tiny", STEM[i : 20 + i], SamplingParams(max_tokens=40, temperature=1.0, seed=i))
-        for i in range(4)
+        Request(f"r{i}", "tiny", STEM[i : 20 + i], SamplingParams(max_tokens=40, temperature=1.0, seed=i, **more))
+        for i, more in enumerate([{}, PENALTIES, {}, PENALTIES])
     ]
     busy = engine(tiny_folder, CacheConfig(12, 8, prefix_caching=False), SchedulerConfig(max_batch_tokens=64))
     outputs = busy.run(wanted)
