@@ -27,8 +27,6 @@ def send(edge: Edge, body: bytes, **headers: str) -> object:
         (gzip.compress(PLAIN), "gzip"),
         (gzip.compress(PLAIN), "x-gzip"),
         (gzip.compress(PLAIN), "GZIP"),
-        (gzip.compress(PLAIN[:9]) + gzip.compress(PLAIN[9:]), "gzip"),
-        (gzip.compress(gzip.compress(PLAIN)), "gzip, gzip"),
         (gzip.compress(b"\xef\xbb\xbf" + PLAIN), "gzip"),
         (PLAIN, "identity"),
         (PLAIN, ""),
@@ -39,7 +37,7 @@ def test_a_gzipped_body_is_read(edge: Edge, body: bytes, encoding: str) -> None:
     assert len(edge.backend.requests[-1].prompt_ids) == 10
 
 
-@pytest.mark.parametrize("encoding", ["zstd", "br", "deflate", "gzip, br", "nonsense" * 9])
+@pytest.mark.parametrize("encoding", ["zstd", "br", "deflate", "gzip, br", "gzip, gzip", "nonsense" * 9])
 def test_other_content_encodings_are_named(edge: Edge, encoding: str) -> None:
     check_error(send(edge, zlib.compress(PLAIN), content_encoding=encoding), 415, None, "content-encoding", "gzip")
 
@@ -52,14 +50,13 @@ def test_the_limit_is_on_what_comes_out(start_edge: StartEdge) -> None:
         packed = gzip.compress(bomb)
         assert len(packed) < 1000
         check_error(send(edge, packed, content_encoding="gzip"), 413, None, "unpacked", "1000 bytes")
-    two = gzip.compress(b" " * 600) * 2
-    check_error(send(edge, two, content_encoding="gzip"), 413, None, "unpacked")
 
 
 def test_a_body_that_is_no_gzip_says_so(edge: Edge) -> None:
     check_error(send(edge, PLAIN, content_encoding="gzip"), 400, None, "content-encoding is gzip")
     check_error(send(edge, gzip.compress(PLAIN)[:-9], content_encoding="gzip"), 400, None, "too early")
-    check_error(send(edge, gzip.compress(PLAIN) + b"rest", content_encoding="gzip"), 400, None, "gzip")
+    for more in (b"rest", gzip.compress(b"")):
+        check_error(send(edge, gzip.compress(PLAIN) + more, content_encoding="gzip"), 400, None, "behind it")
     check_error(send(edge, gzip.compress(PLAIN)), 400, None, "UTF-8")
 
 
