@@ -191,7 +191,8 @@ def _show(experiment: PolicyComparison, console: Console, description: str) -> N
     if description:
         console.print(description, markup=False, style="bold")
     if experiment.stopped is not None:
-        console.print(f"stopped: {experiment.stopped}", markup=False, style="red")
+        word = "" if experiment.complete_seeds == len(experiment.seeds) else "stopped: "
+        console.print(f"{word}{experiment.stopped}", markup=False, style="red")
     if not experiment.has_outcomes:
         console.print("nothing had been answered by then")
         return
