@@ -11,6 +11,7 @@ neither group.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from miniserve.errors import SetupError
@@ -31,8 +32,14 @@ class SplitExperiment:
     ) -> None:
         if not name:
             raise SetupError("an experiment needs a name: its users are shuffled by it")
-        if not shares or min(shares.values()) < 0 or not 0 < sum(shares.values()) <= 1 + 1e-9:
+        finite = all(math.isfinite(share) for share in shares.values())
+        if not shares or not finite or min(shares.values()) < 0 or not 0 < sum(shares.values()) <= 1 + 1e-9:
             raise SetupError(f"shares of experiment {name!r} must be >= 0 and add up to at most 1, not {dict(shares)}")
+        if too_small := [variant for variant, share in shares.items() if 0 < share < (1 - 1e-9) / BUCKETS]:
+            raise SetupError(
+                f"experiment {name!r} would show {too_small[0]!r} ({shares[too_small[0]]:g}) to nobody: "
+                f"the smallest share is {1 / BUCKETS:g}"
+            )
         self.name = name
         self.shares = dict(shares)
         self._salt = name if salt is None else salt
@@ -50,7 +57,8 @@ class SplitExperiment:
         edge = 0.0
         for variant, share in self.shares.items():
             edge += share
-            if place < round(edge * BUCKETS):  # rounding edges, not shares, loses no bucket between two variants
+            # Rounding edges, not shares, loses no bucket between two variants; halves up, or two edges could meet.
+            if place < math.floor(edge * BUCKETS + 0.5 + 1e-9):
                 return variant
         return None
 

@@ -190,8 +190,12 @@ def _ctrl_c_stops(experiment: PolicyComparison) -> Iterator[None]:
 def _show(experiment: PolicyComparison, console: Console, description: str) -> None:
     if description:
         console.print(description, markup=False, style="bold")
+    arrivals = next(iter(experiment.cases.values())).workload.arrivals
+    if unused := getattr(arrivals, "unused", ()):
+        console.print(f"not used of the trace: {', '.join(unused)}", markup=False)
     if experiment.stopped is not None:
-        console.print(f"stopped: {experiment.stopped}", markup=False, style="red")
+        word = "" if experiment.complete_seeds == len(experiment.seeds) else "stopped: "
+        console.print(f"{word}{experiment.stopped}", markup=False, style="red")
     if not experiment.has_outcomes:
         console.print("nothing had been answered by then")
         return

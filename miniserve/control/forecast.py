@@ -38,6 +38,7 @@ class Naive:
         self._last = 0.0
 
     def observe(self, value: float) -> None:
+        _check_finite(value)
         self._last = value
 
     def ahead(self, steps: int) -> float:
@@ -53,6 +54,7 @@ class Ewma:
         self._level = start
 
     def observe(self, value: float) -> None:
+        _check_finite(value)
         level = value if self._level is None else self._level
         self._level = level + self._weight * (value - level)
 
@@ -70,6 +72,7 @@ class Holt:
         self._seen = 0
 
     def observe(self, value: float) -> None:
+        _check_finite(value)
         self._seen += 1
         if self._seen == 1:
             self._level = value
@@ -110,6 +113,7 @@ class HoltWinters:
         self._season: deque[float] = deque()  # the next step's part first
 
     def observe(self, value: float) -> None:
+        _check_finite(value)
         if self._season:
             self._correct(value)
             return
@@ -152,6 +156,7 @@ class Band:
         self._mean_square = 0.0
 
     def observe(self, value: float) -> None:
+        _check_finite(value)
         if len(self._said) == self._steps:
             self._errors += 1
             error = value - self._said.popleft()
@@ -177,3 +182,9 @@ def _check_weights(**weights: float) -> None:
     for name, weight in weights.items():
         if not 0 < weight <= 1:
             raise SetupError(f"{name} ({weight:g}) must be above 0 and at most 1")
+
+
+def _check_finite(value: float) -> None:
+    """Raises: ValueError for nan or infinity, which every later forecast would inherit."""
+    if not math.isfinite(value):
+        raise ValueError(f"a forecast learns from finite numbers, not {value}")

@@ -24,13 +24,16 @@ class Ordered(Protocol):
 def percentile(values: Iterable[float], p: float) -> float:
     """Return the p-th percentile (p in 0..100; 0 is the minimum).
 
-    Raises: ValueError if there are no values or p is out of range.
+    Raises: ValueError if there are no values, one is nan, or p is out of range.
     """
     return percentiles(values, (p,))[0]
 
 
 def percentiles(values: Iterable[float], ps: Sequence[float]) -> tuple[float, ...]:
     """Return several percentiles, sorting the values once."""
+    values = list(values)
+    if any(value != value for value in values):
+        raise ValueError("a percentile of values that are not all numbers (nan) does not exist")
     return percentiles_of_sorted(sorted(values), ps)
 
 
@@ -38,6 +41,8 @@ def percentiles_of_sorted(ordered: Ordered, ps: Sequence[float]) -> tuple[float,
     """Return several percentiles of values already sorted: a list, or a numpy array after `np.sort`."""
     if len(ordered) == 0:
         raise ValueError("a percentile of no values does not exist")
+    if ordered[-1] != ordered[-1]:  # sorting puts nan last, in numpy
+        raise ValueError("a percentile of values that are not all numbers (nan) does not exist")
     return tuple(ordered[rank(p, len(ordered)) - 1] for p in ps)
 
 
@@ -61,7 +66,9 @@ class Window:
         return len(self._values)
 
     def add(self, value: float) -> None:
-        """Add a value; when the window is full, the oldest is dropped."""
+        """Add a value; when the window is full, the oldest is dropped. Raises: ValueError if it is nan."""
+        if value != value:
+            raise ValueError("a window holds numbers, not nan")
         self._values.append(value)
 
     def percentiles(self, *ps: float) -> tuple[float, ...] | None:

@@ -37,11 +37,12 @@ class Account:
         self.until_s = now_s
 
     def line(self, now_s: float) -> BillLine:
-        """Return this account as of `now_s`."""
-        until_s = now_s if self.until_s is None else self.until_s
+        """Return this account as of `now_s`, which may be earlier than what it has seen since."""
+        until_s = max(self.since_s, now_s if self.until_s is None else min(self.until_s, now_s))
         paid_s = until_s - self.since_s
-        starting_s = (until_s if self.ready_s is None else self.ready_s) - self.since_s
-        busy_s = self.busy_s + (0.0 if self._busy_since_s is None else now_s - self._busy_since_s)
+        starting_s = (until_s if self.ready_s is None else min(self.ready_s, until_s)) - self.since_s
+        busy_s = self.busy_s + (0.0 if self._busy_since_s is None else max(0.0, now_s - self._busy_since_s))
+        busy_s = min(busy_s, paid_s)
         return BillLine(self.hardware, self.spot, 1, paid_s, starting_s, busy_s, paid_s / 3600 * self.usd_per_hour)
 
 

@@ -72,7 +72,7 @@ class PolicyComparison:
     should_stop: bool = False  # set it, for example from a signal handler, to end the run at its next event
 
     def run(self, on_progress: OnCaseProgress | None = None) -> PolicyComparison:
-        """Run every case on every seed, seed by seed; stop at the first run that ends early, keeping what is done."""
+        """Run every case on every seed, seed by seed; stop at the first run that breaks off, keeping what is done."""
         for seed in self.seeds:
             for name, scenario in self.cases.items():
                 tell = None if on_progress is None else _telling(on_progress, name, seed)
@@ -81,14 +81,15 @@ class PolicyComparison:
                 self._add(name, scenario, result)
                 if result.stopped is not None:
                     where = f"{name}, seed {seed}: " if len(self.cases) > 1 else ""
-                    self.stopped = where + result.stopped
+                    self.stopped = "; ".join(filter(None, (self.stopped, where + result.stopped)))
                     self.interrupted = result.stopped.startswith(INTERRUPTED)
+                if not result.is_whole:
                     return self
         return self
 
     def _add(self, name: str, scenario: Scenario, result: SimResult) -> None:
         self.first.setdefault(name, result)
-        if result.stopped is None:
+        if result.is_whole:
             self.figures.setdefault(name, []).append(result.figures())
             self.shares.setdefault(name, []).append(
                 {

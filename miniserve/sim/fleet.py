@@ -159,17 +159,17 @@ class SimFleet:
     def any_ready(self) -> bool:
         return any(member.state is ReplicaState.READY for member in self._members.values())
 
-    def bill(self) -> Bill:
-        """Return what all replicas have cost so far, including those that have left."""
-        return bill(self._accounts, self.env.now)
+    def bill(self, until_s: float | None = None) -> Bill:
+        """Return what all replicas have cost until `until_s` (default: now), including those that have left."""
+        return bill(self._accounts, until_s or self.env.now)
 
-    def ledger(self) -> Ledger | None:
-        """Return who has caused the bill so far; None without a meter."""
+    def ledger(self, until_s: float | None = None) -> Ledger | None:
+        """Return who has caused that bill; None without a meter. Nothing may have been computed after `until_s`."""
         if self._meter is None:
             return None
         for member in self._members.values():
             member.replica.read_meter()
-        return self._meter.ledger(self._accounts, self.env.now)
+        return self._meter.ledger(self._accounts, until_s or self.env.now)
 
     def every(self, period_s: float, tick: Callable[[float], object]) -> Callable[[], None]:
         """Run a control loop: call `tick(now_s)` after each period, before the probes and arrivals of that instant."""

@@ -295,6 +295,11 @@ class SimReplica:
             self._batch = self._scheduler.advance_steady(self._batch, ended)
             del self._ends_s[:ended]
 
+    @property
+    def worked_until_s(self) -> float:
+        """Return when the last step ended; now, while one is running."""
+        return self._begun_s if self._batch is None else min(self.env.now, self._ends_s[-1])
+
     def read_meter(self) -> None:
         """Tell `on_step` all that was computed until now; of the step in progress, the part that has passed."""
         self.settle()

@@ -48,6 +48,12 @@ class SimResult:
     stopped: str | None = None  # why the run ended early; the outcomes are those so far
     totals: Mapping[str, float] = field(default_factory=dict)  # more figures: what an autoscaler paid and missed
     ledger: Ledger | None = None  # who caused the bill, if requested
+    unanswered: int = 0  # requests of a whole run that never got an answer; they are outcomes like all others
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether every request came and is counted, so that the figures can be compared."""
+        return self.stopped is None or self.unanswered > 0
 
     def summary(self) -> Summary:
         return self.outcomes.summary()

@@ -3,18 +3,20 @@
     workload ──> clients ──> dispatch (admission, router, balancer, retries, ...) ──> sim.drive ──> fleet ──> outcomes
 
 A run is a function of (scenario, seed). It ends when every request has its answer, or `PATIENCE_S` after the last
-arrival (without deadlines, a hung replica would keep it going forever). A policy that breaks its contract, or Ctrl-C,
-ends it early: the result then holds what happened so far, and says why it stopped.
+arrival (without deadlines, a hung replica would keep it going forever): requests that are still open have failed then,
+and the time in which nothing was asked, computed or answered any more is neither shown nor billed. A policy that breaks
+its contract, or Ctrl-C, ends it early: the result then holds what happened so far, and says why it stopped.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import simpy
 
-from miniserve.errors import PolicyError, SetupError
+from miniserve.errors import DeadlineExceeded, PolicyError, SetupError
 from miniserve.observe.goodput import kept
 from miniserve.observe.outcomes import OutcomeLog, Outcomes, status_of
 from miniserve.policies.dispatch import dispatch
@@ -89,7 +91,9 @@ class _Run:
         self._policies = resilience(scenario, seed)
         self._clients = _clients(scenario, seed)
         self._came = 0
-        self._in_flight = 0
+        self._open: dict[int, Request] = {}  # by index; not answered yet
+        self._last_arrival_s = self._last_end_s = 0.0
+        self._ended_s: float | None = None  # if the run went on for longer than there was anything to see
         self._all_came = False
         self._over = self.env.event()
         self._samples: dict[str, list[float]] = {}
@@ -128,9 +132,27 @@ class _Run:
         """Run the clock. Return why the run ended early, if it did."""
         self.env.process(self._arrivals())
         self.env.run(self._over)
-        if self._in_flight:
-            return f"{self._in_flight} requests had no answer {PATIENCE_S:,.0f} s after the last arrival"
-        return None
+        if not self._open:
+            return None
+        unanswered = len(self._open)
+        self._give_up()
+        return f"{unanswered} requests had no answer {PATIENCE_S:,.0f} s after the last arrival: counted as failed"
+
+    def _give_up(self) -> None:
+        """Count what is still open as failed, at the moment after which nothing happened any more."""
+        self._ended_s = max(
+            self._last_end_s, self._last_arrival_s, *(m.replica.worked_until_s for m in self._fleet.members())
+        )
+        for index, request in self._open.items():
+            self._log.record(
+                index,
+                request.arrived_s,
+                self._ended_s,
+                deadline_s=request.deadline_s,
+                prompt_tokens=len(request.prompt_ids),
+                status=DeadlineExceeded.status,
+                tenant=request.tenant,
+            )
 
     # --- requests --------------------------------------------------------------------------------------------------
 
@@ -146,10 +168,11 @@ class _Run:
             if wait_s > 0:
                 yield env.timeout(wait_s)
             self._came += 1
-            self._in_flight += 1
+            self._last_arrival_s = env.now
+            self._open[index] = request
             env.process(self._serve(index, request))
         self._all_came = True
-        if self._in_flight:
+        if self._open:
             yield env.timeout(PATIENCE_S)
         self._end()
 
@@ -162,10 +185,11 @@ class _Run:
         else:
             outcome, attempts = yield from self._clients.ask(self.env, request, self._ask)
             self._record_tries(index, request, outcome, attempts)
-        self._in_flight -= 1
+        del self._open[index]
+        self._last_end_s = self.env.now
         if self._on_progress is not None and len(self._log) % _REPORT_EVERY == 0:
             self._on_progress(len(self._log), self.env.now)
-        if self._all_came and self._in_flight == 0:
+        if self._all_came and not self._open:
             self._end()
 
     def _is_cached(self, request: Request) -> bool:
@@ -246,23 +270,26 @@ class _Run:
 
     def result(self, stopped: str | None) -> SimResult:
         times = self._samples.pop("time_s", [])
+        if self._ended_s is not None:
+            del times[bisect_right(times, self._ended_s) :]
         told = {name: values for name, values in self._samples.items() if name not in _STEADY or len(set(values)) > 1}
         outcomes = self._log.outcomes()
         return SimResult(
             outcomes,
-            {name: (times, values) for name, values in told.items()} | self._sizes(),
+            {name: (times, values[: len(times)]) for name, values in told.items()} | self._sizes(),
             {"seed": self._seed, "balancer": self._scenario.policies.balancer.name, **self._cost()},
             self._scenario.slo,
             stopped,
             self._scaled(outcomes),
-            self._fleet.ledger(),
+            self._fleet.ledger(self._ended_s),
+            unanswered=0 if self._ended_s is None else len(self._open),
         )
 
     def _sizes(self) -> dict[str, Series]:
         """Return the exact size of the scaled group over time; samples could miss a cold start."""
         if self._scaling is None:
             return {}
-        sizes = self._scaling.sizes
+        sizes = [size for size in self._scaling.sizes if self._ended_s is None or size.at_s <= self._ended_s]
         times = [size.at_s for size in sizes]
         return {
             "replicas": (times, [float(size.ready) for size in sizes]),
@@ -275,7 +302,7 @@ class _Run:
         """Return the totals of an autoscaled run."""
         if self._scaling is None:
             return {}
-        total = self._fleet.bill().total
+        total = self._fleet.bill(self._ended_s).total
         late = ~kept(outcomes, self._scenario.slo)
         return {
             "replica_hours": total.paid_s / 3600,
@@ -285,7 +312,7 @@ class _Run:
         }
 
     def _cost(self) -> dict[str, object]:
-        usd = self._fleet.bill().total.usd
+        usd = self._fleet.bill(self._ended_s).total.usd
         return {"cost_usd": round(usd, 4)} if usd else {}
 
 

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, g
 
 from miniserve.errors import SetupError
 from miniserve.toml.numbers import endless_keys, size_problem
-from miniserve.toml.source import Place, TomlSource
+from miniserve.toml.source import Place, TomlSource, first_named
 
 Role = TypeVar("Role")
 
@@ -140,9 +140,8 @@ class Reader:
 
     def _constructor_error(self, error: Exception, table: Mapping[str, Any], place: Place) -> SetupError:
         """Say where: at the first of the table's keys that the message speaks of."""
-        message = str(error)
-        named = sorted((message.index(key), key) for key in table if key in message)
-        return self.source.error((*place, named[0][1]) if named else place, message)
+        key = first_named(str(error), table)
+        return self.source.error(place if key is None else (*place, key), str(error))
 
     def _is_data(self, wanted: Any) -> bool:
         """Say whether a file could give it: a function that has no register of names cannot come from one."""

@@ -9,9 +9,10 @@ A place is a path: ("fleet", "groups", 0, "count"). What was laid over the file 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,10 +87,13 @@ class Setting:
 def read_source_file(path: Path) -> TomlSource:
     """Read a TOML file. Raises: SetupError if there is none, or it is not TOML."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
     except FileNotFoundError:
         raise SetupError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        encoding = "UTF-16" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        raise SetupError(f"{path} cannot be read: it is {encoding} text; save it as UTF-8") from None
+    except OSError as error:
         raise SetupError(f"{path} cannot be read: {error}") from None
     return parse(text, str(path))
 
@@ -109,6 +113,16 @@ def dotted(place: Place) -> str:
     """Return `a.b[0].c`, as people write it."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".")
+
+
+def first_named(message: str, keys: Iterable[str]) -> str | None:
+    """Return the first of `keys` that a message speaks of.
+
+    A key that is also a word ("file", "format") is meant only at the beginning, or before its value in brackets.
+    """
+    patterns = {key: rf"\b{re.escape(key)}\b" if "_" in key else rf"^{key}\b|\b{key} \(|`{key}`" for key in keys}
+    found = {key: re.search(pattern, message) for key, pattern in patterns.items()}
+    return min(((match.start(), key) for key, match in found.items() if match), default=(0, None))[1]
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

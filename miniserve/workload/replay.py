@@ -29,16 +29,18 @@ class RecordedTrace:
     rows: int
     duration_s: float  # of the file, from the first row to the last
     speed: float = 1.0
+    unused: tuple[str, ...] = ()  # keys of the file that say nothing here
 
     @classmethod
     def open(cls, path: Path, format: str, speed: float = 1.0) -> RecordedTrace:
         """Check every row of a file. Raises: SetupError with file, line and reason."""
         rows, last_s = 0, 0.0
-        for row in read_trace(path, format):
+        unused: set[str] = set()
+        for row in read_trace(path, format, unused):
             rows, last_s = rows + 1, row.time_s
         if rows == 0:
             raise SetupError(f"{path} has no rows")
-        return cls(path, format, rows, last_s, speed)
+        return cls(path, format, rows, last_s, speed, tuple(sorted(unused)))
 
     @property
     def rate_per_s(self) -> float:

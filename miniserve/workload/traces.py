@@ -1,7 +1,8 @@
 """Readers for four public trace formats: when each request came, how long it was, which blocks it shared.
 
     azure         LLM inference traces of AzurePublicDataset, 2023: TIMESTAMP,ContextTokens,GeneratedTokens
-    mooncake      JSON lines, 2024: timestamp (ms), input_length, output_length, hash_ids (512-token blocks)
+    mooncake      JSON lines, 2024: timestamp (ms), input_length, output_length, hash_ids (512-token blocks; without
+                  them a row shares nothing). Benchmark tools write more keys, which are named but not used
     burstgpt      2024: Timestamp (s), in some files Session ID and Elapsed time, Model, Request tokens,
                   Response tokens, Total tokens, Log Type
     qwen-bailian  JSON lines, 2025: chat_id, parent_chat_id, timestamp (s), input_length, output_length, type, turn,
@@ -14,6 +15,7 @@ skipped: a trace with silent gaps would be a lighter load than it seems. Times c
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,12 +42,15 @@ class TraceRow:
     block_tokens: int = 0
 
 
-def read_trace(path: Path, format: str) -> Iterator[TraceRow]:
-    """Yield the rows of a file. Raises: SetupError with file, line and reason, when the bad row is reached."""
+def read_trace(path: Path, format: str, unused: set[str] | None = None) -> Iterator[TraceRow]:
+    """Yield the rows of a file; collect the names of keys that are not used in `unused`.
+
+    Raises: SetupError with file, line and reason, when the bad row is reached.
+    """
     reader, first_s, before_s = FORMATS[format], None, -math.inf
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for line, row in reader(str(path), file):
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a byte order mark first
+            for line, row in reader(str(path), file, set() if unused is None else unused):
                 if row.time_s < before_s:
                     raise line.error(f"time goes backwards, by {before_s - row.time_s:g} s")
                 before_s = row.time_s
@@ -53,7 +58,10 @@ def read_trace(path: Path, format: str) -> Iterator[TraceRow]:
                 yield replace(row, time_s=row.time_s - first_s)
     except FileNotFoundError:
         raise SetupError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        encoding = "UTF-16" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        raise SetupError(f"{path} cannot be read: it is {encoding} text; save it as UTF-8") from None
+    except OSError as error:
         raise SetupError(f"{path} cannot be read: {error}") from None
 
 
@@ -62,22 +70,23 @@ def read_trace(path: Path, format: str) -> Iterator[TraceRow]:
 _Rows = Iterator[tuple["_Line", TraceRow]]
 
 
-def _azure(name: str, file: Iterator[str]) -> _Rows:
+def _azure(name: str, file: Iterator[str], unused: set[str]) -> _Rows:
     for line in _csv(name, file, ("TIMESTAMP", "ContextTokens", "GeneratedTokens")):
         yield line, TraceRow(line.moment_s("TIMESTAMP"), line.tokens("ContextTokens"), line.tokens("GeneratedTokens"))
 
 
-def _mooncake(name: str, file: Iterator[str]) -> _Rows:
-    for line in _json_lines(name, file, ("timestamp", "input_length", "output_length", "hash_ids")):
+def _mooncake(name: str, file: Iterator[str], unused: set[str]) -> _Rows:
+    needed = ("timestamp", "input_length", "output_length")
+    for line in _json_lines(name, file, needed, ("hash_ids",), unused):
         prompt_tokens = line.tokens("input_length")
-        ids = line.ids("hash_ids", prompt_tokens, 512)
+        ids = line.ids("hash_ids", prompt_tokens, 512) if "hash_ids" in line.fields else ()
         yield (
             line,
             TraceRow(line.number("timestamp") / 1000, prompt_tokens, line.tokens("output_length"), None, ids, 512),
         )
 
 
-def _burstgpt(name: str, file: Iterator[str]) -> _Rows:
+def _burstgpt(name: str, file: Iterator[str], unused: set[str]) -> _Rows:
     needed = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tokens", "Log Type")
     for line in _csv(name, file, needed, ("Session ID", "Elapsed time")):
         session = line.fields.get("Session ID") or None
@@ -85,7 +94,7 @@ def _burstgpt(name: str, file: Iterator[str]) -> _Rows:
         yield line, TraceRow(line.number("Timestamp"), prompt_tokens, output_tokens, session)
 
 
-def _qwen_bailian(name: str, file: Iterator[str]) -> _Rows:
+def _qwen_bailian(name: str, file: Iterator[str], unused: set[str]) -> _Rows:
     keys = ("chat_id", "parent_chat_id", "timestamp", "input_length", "output_length", "type", "turn", "hash_ids")
     chat_of: dict[int, int] = {}  # request -> the first request of its chat; small numbers, kept for the whole file
     for line in _json_lines(name, file, keys):
@@ -97,7 +106,7 @@ def _qwen_bailian(name: str, file: Iterator[str]) -> _Rows:
         yield line, TraceRow(line.number("timestamp"), prompt_tokens, output_tokens, str(chat), ids, 16)
 
 
-FORMATS: Mapping[str, Callable[[str, Iterator[str]], _Rows]] = {
+FORMATS: Mapping[str, Callable[[str, Iterator[str], set[str]], _Rows]] = {
     "azure": _azure,
     "mooncake": _mooncake,
     "burstgpt": _burstgpt,
@@ -157,7 +166,7 @@ class _Line:
         if not isinstance(ids, list) or not all(type(each) is int and 0 <= each < _LARGEST_ID for each in ids):
             raise self.error(f"{key}: must be a list of whole numbers >= 0")
         if len(ids) > blocks:
-            filled = f"the {blocks} blocks of {block_tokens} that {prompt_tokens} tokens fill"
+            filled = f"the {blocks} block{'s' * (blocks > 1)} of {block_tokens} that {prompt_tokens} tokens fill"
             raise self.error(f"{key}: {len(ids)} ids are more than {filled}")
         return tuple(ids)
 
@@ -165,16 +174,37 @@ class _Line:
 def _csv(name: str, file: Iterator[str], needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[_Line]:
     rows = csv.reader(file)
     header = next(rows, [])
+    _check_header(_Line(name, 1, {}), header)
     _check_names(_Line(name, 1, {}), header, needed, optional, "column")
     for row in rows:
+        if not row:
+            continue  # an empty line is no row
         line = _Line(name, rows.line_num, dict(zip(header, row, strict=False)))
         if len(row) != len(header):
             raise line.error(f"has {len(row)} fields; the header names {len(header)}: {', '.join(header)}")
         yield line
 
 
-def _json_lines(name: str, file: Iterator[str], needed: Sequence[str]) -> Iterator[_Line]:
+def _check_header(line: _Line, header: list[str]) -> None:
+    """Name what a spreadsheet may have done to the first line."""
+    for separator, shown in ((";", "semicolon"), ("\t", "tab")):
+        if len(header) == 1 and separator in header[0]:
+            raise line.error(f"the columns are separated by {shown}s; write commas")
+    if "" in header:
+        raise line.error(f"column {header.index('') + 1} has no name: is there a comma too many in each line?")
+
+
+def _json_lines(
+    name: str,
+    file: Iterator[str],
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    unused: set[str] | None = None,
+) -> Iterator[_Line]:
+    """Yield one line per object. With `unused`, other keys are collected there, unless they look misspelt."""
     for number, text in enumerate(file, 1):
+        if not text.strip():
+            continue
         line = _Line(name, number, {})
         try:
             fields = json.loads(text)
@@ -182,7 +212,11 @@ def _json_lines(name: str, file: Iterator[str], needed: Sequence[str]) -> Iterat
             raise line.error(f"is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise line.error(f"must be a JSON object, not {text.strip()[:40]}")
-        _check_names(line, list(fields), needed, (), "key")
+        known = [*needed, *optional]
+        others = set() if unused is None else {key for key in fields if not difflib.get_close_matches(key, known, 1)}
+        if unused is not None:
+            unused |= others
+        _check_names(line, [key for key in fields if key not in others], needed, optional, "key")
         yield replace(line, fields=fields)
 
 

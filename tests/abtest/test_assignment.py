@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -30,6 +31,34 @@ def test_variants_get_their_shares(shares: dict[str, float]) -> None:
     experiment = SplitExperiment("tone", shares)
     counts = Counter(experiment.variant_of(user) for user in USERS)
     assert srm_p_value([counts[name] for name in shares], list(shares.values())) > 0.0005
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"canary": 0.0001, "base": 0.9999},
+        {"base": 0.9999, "canary": 0.0001},
+        {"a": 0.00015, "b": 0.0001, "c": 0.99975},  # both edges lie half-way between two buckets
+        {f"v{i}": 0.1 for i in range(10)},
+        {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3},
+    ],
+)
+def test_every_share_that_is_accepted_has_users(shares: dict[str, float]) -> None:
+    experiment = SplitExperiment("x", shares)
+    users = (f"u{i}" for i in range(10**9))
+    seen: set[str | None] = set()
+    while seen != set(shares):
+        seen.add(experiment.variant_of(next(users)))
+    assert None not in {experiment.variant_of(user) for user in USERS} or sum(shares.values()) < 1
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [{"canary": 0.00004, "base": 0.99996}, {"a": 0.5, "b": math.inf}, {"a": math.nan, "b": 0.5}, {"a": math.inf}],
+)
+def test_shares_that_would_reach_nobody_or_are_no_numbers_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(SetupError, match=r"to nobody: the smallest share is 0\.0001|add up to at most 1"):
+        SplitExperiment("x", shares)
 
 
 def test_what_the_shares_leave_stays_outside() -> None:

@@ -90,6 +90,18 @@ def test_a_constant_is_forecast_as_it_is_and_nothing_as_zero(name: str) -> None:
     assert after(FORECASTS[name](), (7.0,) * 400).ahead(3) == pytest.approx(7.0)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", FORECASTS)
+def test_a_value_that_is_no_number_is_refused_and_forgotten(name: str, value: float) -> None:
+    forecast = FORECASTS[name]()
+    for learner in (forecast, Band(forecast, steps=1)):
+        learner.observe(1.0)
+        with pytest.raises(ValueError, match="finite numbers"):
+            learner.observe(value)
+        learner.observe(1.0)
+    assert math.isfinite(forecast.ahead(1))
+
+
 def test_the_last_value_is_hard_to_beat_on_a_random_walk() -> None:
     """Where the future owes nothing to a season, looking for one costs: why every comparison has `Naive` in it."""
     luck = random.Random(3)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.observe.percentiles import Window, percentile, percentiles
+from miniserve.observe.percentiles import Window, percentile, percentiles, percentiles_of_sorted
 
 numbers = st.lists(st.integers(-50, 50).map(float), min_size=1, max_size=60)
 
@@ -18,6 +20,18 @@ def test_it_is_the_smallest_value_with_enough_values_up_to_it(values: list[float
     share = Fraction(tenths, 1000)
     enough = [v for v in values if sum(w <= v for w in values) >= share * len(values)]
     assert percentile(values, tenths / 10) == min(enough)
+
+
+@pytest.mark.parametrize("values", [[3, math.nan, 1], [math.nan], [1, 3, math.nan], [math.nan, 1, 3]])
+@pytest.mark.parametrize("p", [0, 50, 100])
+def test_values_with_nan_have_no_percentile_in_any_order(values: list[float], p: float) -> None:
+    with pytest.raises(ValueError, match="nan"):
+        percentile(values, p)
+    with pytest.raises(ValueError, match="nan"):
+        percentiles_of_sorted(np.sort(values), (p,))
+    window = Window(5)
+    with pytest.raises(ValueError, match="nan"):
+        window.add(math.nan)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from miniserve.observe.goodput import attainment
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.scenario import Scenario, load
 from miniserve.sim import run
+from miniserve.sim.comparison import PolicyComparison
+from miniserve.sim.meter import Meter
 from miniserve.sim.result import SimResult
 from miniserve.sim.run import simulate
 from miniserve.toml.reader import Recipe
@@ -144,7 +146,39 @@ def test_a_fleet_that_hangs_for_ever_does_not_hang_the_run(small: Callable[..., 
     result = simulate(hung)
     assert result.stopped is not None
     assert "requests had no answer 3,600 s after the last arrival" in result.stopped
-    assert 0 < len(result.outcomes) < 300
+    assert result.unanswered == result.outcomes.by_status()[504] > 0
+    assert len(result.outcomes) == 300, "they are counted, as failed"
+
+
+HUNG_FOR_EVER = ('faults.events=[{at_s=30, kind="hang", replicas=["r-0"]}]', "policies.first_token_s=off")
+
+
+def test_a_run_with_unanswered_requests_is_billed_for_the_time_it_shows(tmp_path: Path) -> None:
+    path = tmp_path / "paid.toml"
+    step_time = "step_time = { base_s = 0.02, per_prefill_token_s = 0.001 }"
+    path.write_text(SMALL.replace(step_time, 'hardware = "cpu-2core"').replace("count = 2", "count = 4"))
+    settings = [Setting.parse(text) for text in (*HUNG_FOR_EVER, "policies.progress=off")]
+    result = simulate(load(path, settings=settings), meter=Meter())
+    assert result.unanswered > 0
+    assert result.outcomes.duration_s < 300
+    ledger = result.ledger
+    assert ledger is not None
+    shown_s = float(result.outcomes.ended_s.max())
+    assert ledger.billed_s == pytest.approx(4 * shown_s)
+    assert ledger.seconds == pytest.approx(ledger.billed_s)
+    assert result.meta["cost_usd"] == pytest.approx(ledger.billed_usd, abs=1e-4)
+    assert all(max(times) <= shown_s for times, _ in result.series.values())
+
+
+def test_runs_with_unanswered_requests_are_compared(small: Callable[..., Scenario]) -> None:
+    hung = small(*HUNG_FOR_EVER, "policies.progress=off")
+    cases = {"one": hung, "other": replace(hung, policies=replace(hung.policies, hedge_after_s=1.0))}
+    experiment = PolicyComparison(cases, range(2)).run()
+    assert experiment.complete_seeds == 2
+    assert experiment.stopped is not None
+    assert "one, seed 0: " in experiment.stopped
+    assert all(run["failed_fraction"] > 0 for run in experiment.figures["one"])
+    assert experiment.comparison() is not None
 
 
 def test_progress_is_told(small: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from miniserve.sim.run import simulate
 from miniserve.sim.sequence import make_sequence
 from miniserve.types import Request
 from miniserve.workload import Mix, Workload
-from miniserve.workload.replay import BlockTokens, RecordedTrace
+from miniserve.workload.replay import BlockTokens, RecordedTrace, prompt_of
 from miniserve.workload.traces import FORMATS, read_trace
 
 TRACES = Path(__file__).parent / "traces"
@@ -137,7 +137,7 @@ BAD = {
     "no object": ("qwen-bailian", 2, None, "[1, 2]", r"must be a JSON object, not \[1, 2\]"),
     "true": ("qwen-bailian", 1, '"input_length": 40', '"input_length": true', "input_length: True is not allowed"),
     "ids": ("mooncake", 3, "[7]", '["a"]', "hash_ids: must be a list of whole numbers >= 0"),
-    "too many ids": ("mooncake", 3, "[7]", "[7, 8]", "2 ids are more than the 1 blocks of 512 that 400 tokens fill"),
+    "too many ids": ("mooncake", 3, "[7]", "[7, 8]", "2 ids are more than the 1 block of 512 that 400 tokens fill"),
     "chat": ("qwen-bailian", 1, '"chat_id": 10', '"chat_id": "ten"', "chat_id: 'ten' is not a whole number"),
 }
 
@@ -164,6 +164,73 @@ def test_a_file_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(SetupError, match=r"empty\.csv:1: the column 'TIMESTAMP' is missing"):
         RecordedTrace.open(tmp_path / "empty.csv", "azure")
+
+
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
+ROWS = ("2023-11-16 18:15:46.6805900,374,44", "2023-11-16 18:15:50.9951690,396,109")
+JSON_ROW = '{"timestamp": %d, "input_length": 6, "output_length": 5, "hash_ids": []}'
+
+
+@pytest.mark.parametrize(
+    ("format", "content"),
+    [
+        ("azure", "\ufeff" + "\n".join((HEADER, *ROWS)) + "\n"),
+        ("azure", "\r\n".join((HEADER, *ROWS)) + "\r\n\r\n"),
+        ("azure", "\n".join((HEADER, "", *ROWS)) + "\n\n\n"),
+        ("azure", "\n".join((HEADER, *ROWS))),
+        ("azure", "\n".join('"' + line.replace(",", '","') + '"' for line in (HEADER, *ROWS))),
+        ("mooncake", f"{JSON_ROW % 0}\n\n{JSON_ROW % 9}\n\n"),
+        ("mooncake", f"\ufeff{JSON_ROW % 0}\r\n{JSON_ROW % 9}\r\n"),
+    ],
+)
+def test_what_spreadsheets_and_editors_add_is_no_obstacle(tmp_path: Path, format: str, content: str) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(content.encode("utf-8"))
+    assert RecordedTrace.open(path, format).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "reason"),
+    [
+        (HEADER.replace(",", ";"), "utf-8", "the columns are separated by semicolons; write commas"),
+        (HEADER.replace(",", "\t"), "utf-8", "the columns are separated by tabs; write commas"),
+        (HEADER, "utf-16", "is UTF-16 text; save it as UTF-8"),
+        ("TIMESTAMP,\u00e4", "latin-1", "is not UTF-8 text; save it as UTF-8"),
+        (HEADER + ",", "utf-8", "column 4 has no name: is there a comma too many"),
+    ],
+)
+def test_what_a_spreadsheet_has_changed_is_named(tmp_path: Path, content: str, encoding: str, reason: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"{content}\n".encode(encoding))
+    with pytest.raises(SetupError, match=reason):
+        RecordedTrace.open(path, "azure")
+
+
+def test_mooncake_rows_as_benchmark_tools_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(
+        '{"timestamp": 0, "input_length": 655, "output_length": 52}\n'
+        '{"timestamp": 500, "input_length": 655, "output_length": 52, "session_id": "s1"}\n'
+        '{"timestamp": 700.5, "input_length": 900, "output_length": 40, "hash_ids": [1, 2], "delay": 200}\n'
+    )
+    trace = RecordedTrace.open(path, "mooncake")
+    assert (trace.rows, trace.unused) == (3, ("delay", "session_id"))
+    prompts = [list(prompt_of(row, i)) for i, row in enumerate(trace.read())]
+    assert not set(prompts[0]) & set(prompts[1]), "rows without ids share nothing"
+
+
+def test_one_block_is_singular(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"timestamp": 0, "input_length": 300, "output_length": 10, "hash_ids": [123, 456]}')
+    with pytest.raises(SetupError, match="2 ids are more than the 1 block of 512 that 300 tokens fill"):
+        RecordedTrace.open(path, "mooncake")
+
+
+def test_a_row_longer_than_any_context_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"timestamp": 0, "input_length": 6000000000000, "output_length": 10}')
+    with pytest.raises(SetupError, match=r"m\.jsonl:1: input_length: 6000000000000 is not allowed; it must be at most"):
+        RecordedTrace.open(path, "mooncake")
 
 
 # --- in a scenario -------------------------------------------------------------------------------------------------
@@ -221,6 +288,22 @@ def test_a_trace_lies_beside_the_scenario(tmp_path: Path) -> None:
 def test_a_bad_trace_in_a_scenario_is_refused_by_line_and_key(tmp_path: Path, workload: str, problem: str) -> None:
     with pytest.raises(SetupError, match=problem):
         scenario(tmp_path, workload)
+
+
+def test_the_words_of_a_bad_row_are_not_taken_for_keys(tmp_path: Path) -> None:
+    (tmp_path / "bom.csv").write_text("file\n")
+    with pytest.raises(SetupError, match=r"trace\.toml:2: workload\.trace: .*bom\.csv:1: .*the format has"):
+        scenario(tmp_path, 'trace = { file = "bom.csv", format = "azure" }')
+
+
+def test_a_scenario_may_begin_with_a_byte_order_mark_but_not_be_utf_16(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    text = f"[workload]\n{table('azure')}\n{FLEET}"
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    assert load(path).expected_requests > 0
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(SetupError, match="is UTF-16 text; save it as UTF-8"):
+        load(path)
 
 
 def test_a_bad_row_stops_a_scenario_before_it_runs(tmp_path: Path) -> None:
