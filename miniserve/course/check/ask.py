@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import sys
 import sysconfig
 import threading
 import traceback
@@ -22,7 +23,8 @@ from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 Json = Any  # None, bool, int, float, str, list, dict of these
 Drive = Callable[[Any, Json], Json]
@@ -53,8 +55,9 @@ class NotPlain(Exception):
 
 
 def is_blank(answer: Any) -> bool:
-    """Return whether an answer is still the placeholder `...`, or a list of nothing else."""
-    return answer is ... or (isinstance(answer, tuple | list) and bool(answer) and all(item is ... for item in answer))
+    """Return whether an answer is still the placeholder `...`, or a list or dictionary of nothing else."""
+    inside = list(answer.values()) if isinstance(answer, dict) else answer
+    return answer is ... or (isinstance(inside, tuple | list) and bool(inside) and all(item is ... for item in inside))
 
 
 def plain(value: Any) -> Json:
@@ -65,7 +68,7 @@ def plain(value: Any) -> Json:
     return _plain(value, 20)
 
 
-def _plain(value: Any, depth: int) -> Json:
+def _plain(value: Any, depth: int, place: str = "") -> Json:
     if depth == 0:
         raise NotPlain("it is nested more than 20 levels deep")
     if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
@@ -81,11 +84,14 @@ def _plain(value: Any, depth: int) -> Json:
             raise NotPlain(f"it holds {value}, which no check can compare")
         return value
     if type(value) in (list, tuple):
-        return [_plain(item, depth - 1) for item in value]
+        what = ", place" if place else "row" if any(type(item) in (list, tuple) for item in value) else "place"
+        return [_plain(item, depth - 1, f"{place}{what} {i}") for i, item in enumerate(value, 1)]
     if type(value) is dict:
-        return {_key(key): _plain(item, depth - 1) for key, item in value.items()}
+        return {
+            _key(key): _plain(item, depth - 1, f"{place or 'item'} {str(key)[:40]!r}") for key, item in value.items()
+        }
     if value is ...:
-        raise NotPlain("it holds `...`, a place not filled in yet")
+        raise NotPlain(f"it holds `...`, a place not filled in yet{f' ({place})' if place else ''}")
     raise NotPlain(f"it holds a {type(value).__name__}; a check takes numbers, strings, lists and dictionaries")
 
 
@@ -103,8 +109,8 @@ def ask(drive: Drive, answer: Any, asked: Json, limit_s: float = LIMIT_S) -> Tol
             return Told(plain(drive(answer, asked)))
     except NotPlain as error:
         return Told(error=f"NotPlain: {error}")
-    except TimeUp:
-        return Told(error=f"TimeUp: it was still running after {limit_s:g} s")
+    except TimeUp as up:
+        return Told(error=f"TimeUp: it was still running after {limit_s:g} s{up}")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, CancelledError, the answer's own
@@ -121,7 +127,7 @@ def _message(error: BaseException) -> str:
 def _line(error: BaseException) -> str:
     """Return the last line of the learner's own code that an exception passed through: not numpy's, not ours."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_LEARNERS)]
+    own = [frame for frame in frames if _is_learners(frame.filename)]
     return (own[-1].line or "") if own else ""
 
 
@@ -129,23 +135,77 @@ class TimeUp(BaseException):
     """The answer's time is over; a BaseException, so that `except Exception` does not swallow it."""
 
 
+SWALLOWED = ", and caught the signal that should have stopped it"
+_LAST_WORDS = """
+Your code catches every exception, even the one that ends it when its time is over.
+Choose Kernel > Restart, then write `except Exception:` in place of a bare `except:`.
+"""
+
+
 @contextmanager
 def limited(limit_s: float) -> Iterator[None]:
-    """Raise TimeUp in this thread after `limit_s`; do nothing where there is no alarm (Windows, other threads)."""
+    """Raise TimeUp in this thread after `limit_s`; do nothing where there is no alarm (Windows, other threads).
+
+    A bare `except:` in a loop swallows that. From the second ring on we therefore ring in quick succession, and raise
+    at a line that the learner's code is about to run as well: in the handler, where no `try` protects the loop.
+    """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
+    outside, traced_by, rings, skip = sys._getframe(2), sys.gettrace(), 0, 0
 
-    def ring(*_: object) -> None:
-        raise TimeUp
+    def ring(_: int, frame: FrameType | None) -> None:
+        nonlocal rings, skip
+        rings += 1
+        own = _own_frames(frame, outside) if rings > 1 else []
+        if rings == 1:
+            raise TimeUp
+        if rings == 1000:
+            print(_LAST_WORDS, file=sys.__stderr__)
+        if own:
+            skip = rings % 3  # the next lines may still belong to a `finally:`
+            sys.settrace(at_a_line)
+            for one in own:
+                one.f_trace = at_a_line
+            again()
+
+    def at_a_line(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal skip
+        if not _is_learners(frame.f_code.co_filename):
+            return None
+        if event == "line":
+            skip -= 1
+            if skip < 0:
+                again()  # which ends the tracing
+        return at_a_line
+
+    def again() -> NoReturn:
+        signal.setitimer(signal.ITIMER_REAL, 1e-5 * 2 ** (rings % 10), 0.2)  # an outer `except:` may swallow this one
+        raise TimeUp(SWALLOWED)
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, limit_s, 1.0)  # again every second: `except:` may swallow one
+    signal.setitimer(signal.ITIMER_REAL, limit_s, 0.2)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if rings > 1:
+            sys.settrace(traced_by)
+
+
+def _own_frames(frame: FrameType | None, outside: FrameType) -> list[FrameType]:
+    """Return the frames of the learner's code that are running, from `frame` out to where our own call stands."""
+    own = []
+    while frame is not None and frame is not outside:
+        if _is_learners(frame.f_code.co_filename):
+            own.append(frame)
+        frame = frame.f_back
+    return own
+
+
+def _is_learners(filename: str) -> bool:
+    return not filename.startswith(_NOT_THE_LEARNERS)
 
 
 @contextmanager

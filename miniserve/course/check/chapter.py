@@ -28,6 +28,19 @@ GRADER = Path(__file__).resolve().parents[1] / "grade"  # absent from the copy o
 GIVEN_FILE = Path(__file__).resolve().parents[3] / "given.json"  # beside the package in a graded kernel
 
 
+class Misused(KeyError):
+    """A call of the notebook's that can't be answered; one line in place of a traceback through this package."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+_NO_ANSWER = object()
+
+
 class Chapter:
     """One chapter's questions, for one learner."""
 
@@ -41,35 +54,39 @@ class Chapter:
     def __repr__(self) -> str:
         return f"chapter {self.number}: {len(self._questions)} questions"
 
-    def question(self, id_: str) -> Question:
-        """Return a question. Raises: KeyError naming the chapter's questions."""
-        if id_ not in self._questions:
-            raise KeyError(f"chapter {self.number} has no question {id_!r}; it has {', '.join(self._questions)}")
-        return self._questions[id_]
+    def question(self, id_: str | float) -> Question:
+        """Return a question; 5.1 will do for "5.1". Raises: Misused, naming the chapter's questions."""
+        if str(id_) not in self._questions:
+            raise Misused(f"Chapter {self.number} has no question {id_!r}; it has {', '.join(self._questions)}.")
+        return self._questions[str(id_)]
 
-    def given(self, id_: str) -> Params:
+    def given(self, id_: str | float) -> Params:
         """Return the parameters of a question: the same for every learner, or drawn for this one."""
         question = self.question(id_)
         return question.given(self.learner) if isinstance(question, Number) else {}
 
-    def check(self, id_: str, answer: object, *, seed: int | None = None) -> None:
+    def check(self, id_: str | float, answer: object = _NO_ANSWER, *, seed: int | None = None) -> None:
         """Print the verdict. `seed` repeats an earlier check with the numbers that it drew.
 
-        Raises: NotCorrect if the answer is wrong.
+        Raises: NotCorrect if the answer is wrong; Misused without a question or an answer.
         """
+        question = self.question(id_)
+        if answer is _NO_ANSWER:
+            raise Misused(f'The answer is missing. Write ch.check("{question.id}", {question.name}).')
         verdict = self.verdict(id_, answer, seed=seed)
         if verdict.status is not Status.NOT_TRIED:
-            self._tried.add(id_)
+            self._tried.add(question.id)
         if verdict.status is Status.WRONG:
             raise NotCorrect(verdict)
         print("\n".join(verdict.lines()))
 
-    def verdict(self, id_: str, answer: object, *, seed: int | None = None) -> Verdict:
+    def verdict(self, id_: str | float, answer: object, *, seed: int | None = None) -> Verdict:
         """Return the verdict without printing or raising."""
         question = self.question(id_)
+        id_ = question.id
         seed = seeds.bucket("check", id_, self.learner, buckets=10_000) if seed is None else seed
         if question.not_tried(answer):
-            return Verdict(id_, Status.NOT_TRIED, seed=seed)
+            return Verdict(id_, Status.NOT_TRIED, seed=seed, note=f"fill in {question.name}, and run its cell first")
         if isinstance(question, Code) and (problem := reaches_for_library(question, answer)) is not None:
             return Verdict(id_, Status.WRONG, placed(question, problem), seed=seed)
         verdict = check_here(question, answer, seed, self.learner)
@@ -77,7 +94,7 @@ class Chapter:
             return Verdict(id_, Status.NOTED, note="a person will read it", seed=seed)
         return verdict
 
-    def yours(self, id_: str, answer: T) -> T | None:
+    def yours(self, id_: str | float, answer: T) -> T | None:
         """Return the learner's piece for a run or a plot; None, with a sentence, until it is right."""
         status = self.verdict(id_, answer).status
         if status is Status.CORRECT:
@@ -85,16 +102,17 @@ class Chapter:
         print(f"{id_} is {status.value}{' yet' if status is Status.NOT_TRIED else ''}: shown without your version.")
         return None
 
-    def hint(self, id_: str) -> None:
+    def hint(self, id_: str | float) -> None:
         """Print the next hint of a question: concept, then formula, then a worked example with other numbers."""
         hints = self.question(id_).hints
+        id_ = str(id_)
         self._hints[id_] = min(self._hints[id_] + 1, len(hints))
         number = self._hints[id_]
         print(f"Hint {number} of {len(hints)} for {id_}: {hints[number - 1]}")
 
-    def solution(self, id_: str) -> None:
+    def solution(self, id_: str | float) -> None:
         """Print the solved answer of a question and its place, once the learner has made an attempt."""
-        self.question(id_)
+        id_ = self.question(id_).id
         if id_ not in self._tried:
             print(f'{id_}: try it first, and check it; a failed attempt is enough. ch.hint("{id_}") helps.')
         elif (found := solution_of(self.number, id_)) is None:
@@ -136,19 +154,19 @@ class CheckedElsewhere(Chapter):
     def __repr__(self) -> str:
         return f"chapter {self.number}, checked elsewhere"
 
-    def given(self, id_: str) -> Params:
+    def given(self, id_: str | float) -> Params:
         """Return the parameters of a question, from the file that the grader put where a notebook can't delete it."""
         given: dict[str, Params] = json.loads(GIVEN_FILE.read_text(encoding="utf-8")) if GIVEN_FILE.is_file() else {}
-        return given.get(id_, {})
+        return given.get(str(id_), {})
 
-    def check(self, id_: str, answer: object, *, seed: int | None = None) -> None:
+    def check(self, id_: str | float, answer: object = _NO_ANSWER, *, seed: int | None = None) -> None:
         print(f"{id_}  is checked outside this notebook")
 
-    def verdict(self, id_: str, answer: object, *, seed: int | None = None) -> Verdict:
-        return Verdict(id_, Status.NOT_TRIED, note="checked outside this notebook")
+    def verdict(self, id_: str | float, answer: object, *, seed: int | None = None) -> Verdict:
+        return Verdict(str(id_), Status.NOT_TRIED, note="checked outside this notebook")
 
-    def hint(self, id_: str) -> None:
+    def hint(self, id_: str | float) -> None:
         print(f"{id_}: no hints while grading")
 
-    def solution(self, id_: str) -> None:
+    def solution(self, id_: str | float) -> None:
         print(f"{id_}: no solutions while grading")

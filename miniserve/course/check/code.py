@@ -12,7 +12,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import ClassVar
 
@@ -71,6 +71,21 @@ class Code(Question):
     def not_tried(self, answer: object) -> bool:
         """Return whether every method to write is a stub, which does nothing but raise NotImplementedError."""
         return not_written(answer, self.methods)
+
+    @property
+    def in_parts(self) -> bool:
+        return len(self.methods) > 1
+
+    def explain_here(self, answer: object, problem: Problem) -> Problem:
+        if problem.id != "not-written" or not self.in_parts:
+            return problem
+        left = [name for name in self.methods if is_stub(getattr(answer, name, None))]
+        done = [name for name in self.methods if name not in left]
+        if not left or not done:
+            return problem
+        what = f"{', '.join(done)}: nothing wrong so far; {', '.join(left)}: not written"
+        why = f"The check asks everything of {self.symbol} only when all its methods are written."
+        return replace(problem, what=what, why=why, next=f"Go on with `{left[0]}`.", where=f"{self.symbol}.{left[0]}")
 
     def judge(self, case: Case, told: Json, learner: str) -> Problem | None:
         return self._layer(case).judge(case.asked, told)

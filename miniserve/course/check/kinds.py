@@ -45,6 +45,8 @@ class Trace(Question):
                 why = f"A row has {len(right)} columns: {', '.join(self.columns)}."
                 return Problem("columns", repr(told[i])[:80], why, "Give one value for each.", f"row {i + 1}")
             for column, seen, wanted in zip(self.columns, told[i], right, strict=True):
+                if isinstance(wanted, int | float) and type(seen) not in (int, float):
+                    return _no_number_in(f"{column} = {seen!r}", f"row {i + 1}, {column}")
                 if not _same(seen, wanted):
                     id_, why = self.explain(i, column, seen, wanted)
                     next_ = f"{'The rows before are right; r' if i else 'R'}eplay this one step by step."
@@ -55,6 +57,12 @@ class Trace(Question):
         if len(told) > len(rows):
             return Problem("rows-extra", f"{len(told)} rows", f"Only {len(rows)} things happen.", "Drop the last rows.")
         return None
+
+
+def _no_number_in(seen: str, where: str) -> Problem:
+    """Return the problem of a cell that should hold a number and holds text, say, or nothing."""
+    why = "This column holds numbers: 2 is one, '2' is a text."
+    return Problem("no-number", seen[:80], why, "Write the number alone, without quotation marks.", where)
 
 
 def _same(seen: Json, right: Json) -> bool:
@@ -105,7 +113,7 @@ class Classify(Question):
             return None
         key = wrong[0]
         seen = f"{key}: {told[key]!r}; {len(self.items) - len(wrong)} of {len(self.items)} are right"
-        return Problem(f"item-{key}", seen, self.because[key], "Look at this item again.", self.items[key])
+        return Problem(f"item-{key}", seen, self.because[key], self.hints[0], self.items[key])
 
     def _next_to(self, choice: Json) -> str:
         """Return what to do about a choice that is not an option: a typo, or another word."""
@@ -129,7 +137,7 @@ class Predict(Question):
     """P: an interval [low, high] for the result of an experiment that runs afterwards.
 
     It is right if it covers the result and high / low is at most `widest`. `experiment` must be repeatable: a
-    simulation, or a recorded measurement.
+    simulation, or a recorded measurement. A wrong prediction is not told the result, or nothing is left to predict.
     """
 
     kind: ClassVar[str] = "P"
@@ -153,13 +161,12 @@ class Predict(Question):
             why = f"It spans a factor of {high / low:.3g}; a prediction spans at most {self.widest:g}."
             return Problem("too-wide", seen, why, "Which number in the text narrows it down?", "low and high together")
         result = self.experiment()
-        gave = f"The experiment gave {result:.4g} {self.unit}".strip()
-        next_ = f"{_unit_slip(low, high, result)}Predict again, and run it."
+        next_ = f"{_unit_slip(low, high, result)}Which factor did you take otherwise? Predict again, then run it."
         if low <= result <= high or close(low, result, 1e-3) or close(high, result, 1e-3):
             return None
         if high < result:
-            return Problem("too-low", seen, f"{gave}. {self.too_low}", next_, "the upper end")
-        return Problem("too-high", seen, f"{gave}. {self.too_high}", next_, "the lower end")
+            return Problem("too-low", seen, f"The result is larger. {self.too_low}", next_, "the upper end")
+        return Problem("too-high", seen, f"The result is smaller. {self.too_high}", next_, "the lower end")
 
 
 def _unit_slip(low: float, high: float, result: float) -> str:
@@ -218,4 +225,8 @@ class FreeText(Question):
             seen = f"{words} word{'s' * (words != 1)}"
             why = f"At least {self.at_least_words} are needed to make a point."
             return Problem("too-short", seen, why, "Say what follows, and from which numbers.")
+        if (different := len({word.lower() for word in told.split()})) < min(10, (self.at_least_words + 1) // 2):
+            why = "The same few words over and over make no point."
+            seen = f"{words} words, {different} different ones"
+            return Problem("repeats", seen, why, "Say what follows, and from which numbers.")
         return None

@@ -16,6 +16,7 @@ from types import CodeType
 from typing import Any, ClassVar
 
 from miniserve.course.check.ask import Drive, Json, Told, drive_call
+from miniserve.course.check.printed import returned_nothing
 from miniserve.course.check.question import Case, Question
 from miniserve.course.check.verdict import Problem
 
@@ -100,6 +101,20 @@ def _how_far(value: float, right: float, nearly: str = "give three digits") -> s
         times = max(ratio, 1 / ratio)
         return f"It is {times:.0e} times too {size}: something divides that should multiply, or vice versa."
     return f"It is too {size} by more than a factor of two: a whole term is missing or extra."
+
+
+def _ratio(value: float, right: float) -> float:
+    """Return how many times too large or too small a value is; for a wrong sign or zero, 1."""
+    return max(value / right, right / value) if value * right > 0 else 1.0
+
+
+def round_between(rng: Random, low: float, high: float) -> float:
+    """Return a random number with two digits, so that a counterexample can be worked out on paper."""
+    return two_digits(rng.uniform(low, high))
+
+
+def two_digits(value: float) -> float:
+    return float(f"{value:.1e}")
 
 
 def close(value: float, right: float, rtol: float) -> bool:
@@ -188,10 +203,10 @@ class Formula(Question):
         if not isinstance(told, list) or len(told) != len(case.asked):  # only from a kernel that was tampered with
             return Problem("no-number", repr(told)[:80], "The answer is one number for each set.", "Return a number.")
         for given, value in zip(case.asked, told, strict=True):
+            if value is None:
+                return returned_nothing(_where(given))
             if type(value) not in (int, float):
-                text = f"{value!r} ({type(value).__name__})"
-                next_ = "Does every way through it end with a return?" if value is None else "Call it once."
-                return Problem("no-number", text[:80], "The function must return a number.", next_, _where(given))
+                return _no_number(value, _where(given))
         wrong = [
             (given, value)
             for given, value in zip(case.asked, told, strict=True)
@@ -199,7 +214,7 @@ class Formula(Question):
         ]
         if not wrong:
             return None
-        given, value = wrong[0]
+        given, value = max(wrong, key=lambda pair: _ratio(pair[1], self.truth(**pair[0])))  # shows the mistake best
         for mistake in self.misconceptions:
             if all(close(v, mistake.value(**g), self.rtol) for g, v in zip(case.asked, told, strict=True)):
                 return Problem(
@@ -212,6 +227,17 @@ class Formula(Question):
         sometimes = f"It is right for {64 - len(wrong)} of 64 sets of parameters. " if len(wrong) < 64 else ""
         why = sometimes + _how_far(value, self.truth(**given), nearly="round nothing")
         return Problem("off", _shown(value), why, "Work this case with pen and paper, factor by factor.", _where(given))
+
+
+def _no_number(value: Json, where: str) -> Problem:
+    text = f"{value!r} ({type(value).__name__})"[:80]
+    nexts = {
+        str: "Return the number itself, without str(), quotation marks or a unit.",
+        bool: "Return the number itself, not whether something holds.",
+        list: "Return one number, not a list or tuple of them.",
+        dict: "Return one number, not a dictionary.",
+    }
+    return Problem("no-number", text, "The function must return a number.", nexts[type(value)], where)
 
 
 def _no_function(error: str) -> str:
@@ -242,5 +268,8 @@ _IDLE = {"RESUME", "NOP", "CACHE", "POP_TOP", "RETURN_VALUE", "COPY_FREE_VARS", 
 
 def _where(given: Mapping[str, object]) -> str:
     return ", ".join(
-        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in given.items()
+        f"{name}={f'{value:.6g}'.replace('e+0', 'e').replace('e+', 'e')}"
+        if isinstance(value, float)
+        else f"{name}={value}"
+        for name, value in given.items()
     )

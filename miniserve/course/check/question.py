@@ -11,13 +11,15 @@ formula, a simulation or the library; it contains no answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import ClassVar
 
 from miniserve import seeds
-from miniserve.course.check.ask import Drive, Json, Told, ask, drive_value, is_blank
+from miniserve.course.check.ask import SWALLOWED, Drive, Json, Told, ask, drive_value, is_blank
+from miniserve.course.check.printed import first_line_only, with_print
 from miniserve.course.check.verdict import Problem, Status, Verdict
 
 Asker = Callable[[Drive, Json], Told]  # how one case reaches the answer: in this process, or in a learner's kernel
@@ -68,33 +70,76 @@ class Question:
         """Return what went wrong when asking the answer failed."""
         kind, _, message = told.error.partition(": ")
         if kind == "NotPlain":
-            return Problem("not-plain", message, "The answer must be a plain value.", "Convert it, or recompute it.")
+            return _not_plain(message)
         if kind == "TimeUp":
-            return Problem("never-ends", message, "A loop in your code doesn't end.", "Which condition is never met?")
+            return _out_of_time(message)
         next_ = (
             "Run this line alone, with values of your own." if told.line else "Run your code alone, outside the check."
         )
         return Problem("raises", told.error, "Your code raised this error.", next_, told.line)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the answer has parts that can be written, and judged, one after the other."""
+        return False
+
+    def explain_here(self, answer: object, problem: Problem) -> Problem:
+        """Return the problem with what only a look at the answer itself can tell; `answer` lives in this process."""
+        return problem
 
     def rng(self, *key: object) -> Random:
         """Return a random generator of this question and `key`."""
         return Random(seeds.number("question", self.id, *key))
 
 
+def _not_plain(message: str) -> Problem:
+    found = re.fullmatch(r"it holds `\.\.\.`, a place not filled in yet(.*)", message)
+    if found is not None:
+        where, next_ = found[1].strip(" ()"), "Replace the `...`."
+        if where.startswith("row"):
+            next_ = "Fill it in, or end the list before it: the rows above are checked then."
+        return Problem("not-filled", "`...`, not filled in yet", "This place isn't filled in yet.", next_, where)
+    if re.search(r"holds a \w*(function|method)", message):
+        next_ = "Call it, with parentheses: `clock()` is a time, `clock` only a function."
+        return Problem("not-plain", message, "A function stands where its result should be.", next_)
+    return Problem("not-plain", message, "The answer must be a plain value.", "Convert it, or recompute it.")
+
+
+def _out_of_time(message: str) -> Problem:
+    if SWALLOWED in message:
+        why = "The loop doesn't end, and its `except:` catches everything, even time limits and Kernel > Interrupt."
+        next_ = "Write `except Exception:`, or name the error that you expect. And which condition ends the loop?"
+        return Problem("swallows-all", message, why, next_)
+    why = "A loop in your code doesn't end, or the code is only too slow, or it sleeps or waits for input."
+    return Problem("never-ends", message, why, "Which condition is never met? Try it alone with a small case.")
+
+
 def check(question: Question, ask_case: Asker, seed: int, learner: str = "") -> Verdict:
-    """Ask every case, layer by layer, until something is wrong."""
+    """Ask every case, layer by layer, until something is wrong.
+
+    A part that isn't written yet comes last: what is written is judged before that is said.
+    """
     cases = question.cases(seed, learner)
     layers = list(dict.fromkeys(case.layer for case in cases))
+    found: tuple[Case, Problem] | None = None
+    passed = len(layers)
     for case in cases:
         problem = _problem(question, ask_case, case, learner)
-        if problem is not None:
-            case, problem = _shrunk(question, ask_case, case, problem, learner)
-            problem = placed(question, problem)
-            passed = layers.index(case.layer)
-            status = Status.PARTIAL if passed else Status.WRONG
-            note = f"layer {passed + 1} of {len(layers)}, {case.layer}; seed {seed}" if len(layers) > 1 else ""
-            return Verdict(question.id, status, problem, passed / len(layers), seed, note)
-    return Verdict(question.id, Status.CORRECT, None, 1.0, seed, f"{len(layers)} layers" if len(layers) > 1 else "")
+        if problem is None:
+            continue
+        passed = min(passed, layers.index(case.layer))
+        unwritten = question.in_parts and problem.id == "not-written"
+        if not unwritten or found is None:
+            found = case, problem
+        if not unwritten:
+            break
+    if found is None:
+        return Verdict(question.id, Status.CORRECT, None, 1.0, seed, f"{len(layers)} layers" if len(layers) > 1 else "")
+    case, problem = _shrunk(question, ask_case, *found, learner)
+    status = Status.PARTIAL if passed else Status.WRONG
+    place = layers.index(case.layer) + 1
+    note = f"layer {place} of {len(layers)}, {case.layer}; seed {seed}" if len(layers) > 1 else ""
+    return Verdict(question.id, status, placed(question, problem), passed / len(layers), seed, note)
 
 
 def count_later_layers(question: Question, verdict: Verdict, ask_case: Asker, learner: str = "") -> Verdict:
@@ -128,9 +173,11 @@ def check_here(question: Question, answer: object, seed: int, learner: str = "")
     """Check an answer that lives in this process. Partly right counts as wrong here: only grading gives part marks."""
     if question.not_tried(answer):
         return Verdict(question.id, Status.NOT_TRIED, seed=seed)
-    verdict = check(question, lambda drive, asked: ask(drive, answer, asked), seed, learner)
-    if verdict.status is Status.PARTIAL:
-        return Verdict(question.id, Status.WRONG, verdict.problem, verdict.credit, seed, verdict.note)
+    with first_line_only() as printed:
+        verdict = check(question, lambda drive, asked: ask(drive, answer, asked), seed, learner)
+    if verdict.problem is not None:
+        problem = with_print(question.explain_here(answer, verdict.problem), printed.first)
+        return Verdict(question.id, Status.WRONG, problem, verdict.credit, seed, verdict.note)
     return verdict
 
 
@@ -142,7 +189,7 @@ def _problem(question: Question, ask_case: Asker, case: Case, learner: str) -> P
 def _shrunk(question: Question, ask_case: Asker, case: Case, problem: Problem, learner: str) -> tuple[Case, Problem]:
     """Return the smallest case found that fails in the same way."""
     tries = 0
-    progress = case.smaller is not None and problem.id != "never-ends"
+    progress = case.smaller is not None and problem.id not in ("never-ends", "swallows-all")
     while progress and case.smaller is not None:
         progress = False
         for asked in case.smaller(case.asked):

@@ -1,17 +1,20 @@
 """Only plain values pass from an answer to a judge, and nothing that an answer does raises here."""
 
 import asyncio
+import contextlib
 import json
 import math
 import signal
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniserve.course.check.ask import NotPlain, ask, drive_call, drive_value, lent, plain
+from miniserve.course.check.ask import SWALLOWED, NotPlain, ask, drive_call, drive_value, lent, plain
 from miniserve.course.check.code import lend
 from miniserve.observe.buckets import Buckets
 
@@ -156,6 +159,56 @@ def test_a_loop_that_swallows_exceptions_is_stopped():
     assert ask(drive_call, answer, [{}], limit_s=0.05).error.startswith("TimeUp")
 
 
+def bare():
+    while True:
+        try:
+            time.sleep(0.001)
+        except:  # noqa: E722 - the very mistake
+            pass
+
+
+def base():
+    while True:
+        try:
+            _sleeps_and_tidies_up()
+        except BaseException:
+            continue
+
+
+def _sleeps_and_tidies_up():
+    try:
+        time.sleep(100)
+    finally:
+        len("tidy")
+
+
+def nested():
+    while True:
+        try:
+            try:
+                time.sleep(0.001)
+            except:  # noqa: E722
+                len("a handler that does something")
+        except:  # noqa: E722
+            pass
+
+
+def suppressed():
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(100)
+
+
+@pytest.mark.parametrize("answer", [bare, base, nested, suppressed])
+def test_a_loop_that_swallows_even_the_time_limit_is_stopped(answer):
+    traced_by = sys.gettrace()
+    told = ask(drive_call, answer, [{}], limit_s=0.05)
+    assert told.error.startswith("TimeUp")
+    assert told.error.endswith(SWALLOWED)
+    assert sys.gettrace() is traced_by
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_the_alarm_is_off_afterwards_and_belongs_to_whom_it_did():
     before = signal.getsignal(signal.SIGALRM)
     assert ask(drive_value, 3, None, limit_s=5).value == 3
@@ -169,6 +222,21 @@ def test_another_thread_can_ask_without_a_limit():
     thread.start()
     thread.join(10)
     assert told[0].value == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "place"),
+    [
+        ([(2, 3), ...], "row 2"),
+        ([(2, 3), (4, ...)], "row 2, place 2"),
+        ((3, ...), "place 2"),
+        ({"a": "up", "h": ...}, "item 'h'"),
+        (..., ""),
+    ],
+)
+def test_a_gap_is_told_with_its_place(answer, place):
+    where = f" ({place})" if place else ""
+    assert ask(drive_value, answer, None).error == f"NotPlain: it holds `...`, a place not filled in yet{where}"
 
 
 def test_an_answer_that_is_no_plain_value_is_told_as_that():

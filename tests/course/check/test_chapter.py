@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from miniserve import course
-from miniserve.course.check.chapter import LEARNER_FILE, Chapter
+from miniserve.course.check.chapter import LEARNER_FILE, Chapter, Misused
 from miniserve.course.check.kinds import FreeText
 from miniserve.course.check.numbers import Misconception, Number
 from miniserve.course.check.verdict import NotCorrect, Status
@@ -44,7 +44,9 @@ def test_a_wrong_answer_raises_the_words(ch, capsys):
 def test_what_is_not_tried_prints_and_does_not_raise(ch, capsys):
     ch.check("7.1", ...)
     ch.check("7.2", ...)
-    assert capsys.readouterr().out == "7.1  NOT TRIED\n7.2  NOT TRIED\n"
+    assert capsys.readouterr().out == (
+        "7.1  NOT TRIED  fill in wait_s, and run its cell first\n7.2  NOT TRIED  fill in why, and run its cell first\n"
+    )
 
 
 def test_a_text_is_noted_for_a_person_to_read(ch, capsys):
@@ -72,6 +74,26 @@ def test_a_question_that_does_not_exist_is_named_with_those_that_do(ch):
     for ask in (ch.hint, ch.given, ch.solution):
         with pytest.raises(KeyError, match="it has"):
             ask("7.3")
+
+
+def test_the_id_of_a_question_may_be_a_number(ch, capsys):
+    ch.check(7.1, 2 * ch.given(7.1)["n"])
+    ch.hint(7.1)
+    assert [line[:14] for line in capsys.readouterr().out.splitlines()] == ["7.1  CORRECT", "Hint 1 of 3 fo"]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda ch: ch.check("7.1"), 'The answer is missing. Write ch.check("7.1", wait_s).'),
+        (lambda ch: ch.check("7.10", 1), "Chapter 7 has no question '7.10'; it has 7.1, 7.2."),
+        (lambda ch: ch.hint(7.3), "Chapter 7 has no question 7.3; it has 7.1, 7.2."),
+    ],
+)
+def test_a_misused_call_gets_one_line_and_no_traceback(ch, call, said):
+    with pytest.raises(Misused) as raised:
+        call(ch)
+    assert raised.value._render_traceback_() == [said]
 
 
 def test_your_piece_is_given_only_when_it_is_right(ch, capsys):

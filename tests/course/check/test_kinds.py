@@ -1,10 +1,12 @@
 """The kinds of questions: right answers pass, each mistake is named, and no value that comes along breaks a judge."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miniserve.course.check.ask import Told, ask, plain
+from miniserve.course.check.ask import SWALLOWED, Told, ask, plain
 from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked
 from miniserve.course.check.numbers import Formula, Misconception, Number, in_unit, is_placeholder
 from miniserve.course.check.question import Case, check_here
@@ -114,12 +116,13 @@ WRONG = [
     (FORMULA, lambda p, n: 1 - (1 - p) ** n, "signature"),
     (FORMULA, 0.5, "signature"),
     (FORMULA, lambda p, k: 1 / 0, "raises"),
+    (TRACE, [["a", 2, 0.5], ["b", 2, 0.25]], "wrong-count"),
     (TRACE, [["a", 1, 0.5]], "rows-missing"),
-    (TRACE, [["a", 1, 0.5], ...], "not-plain"),
+    (TRACE, [["a", 1, 0.5], ...], "not-filled"),
     (TRACE, [["a", 1, 0.5], ["b", 2]], "columns"),
     (TRACE, [["a", 1, 0.5], ["b", 2, 0.3]], "wrong-share"),
-    (TRACE, [["a", True, 0.5], ["b", 2, 0.25]], "wrong-count"),
-    (TRACE, [["a", "1", 0.5], ["b", 2, 0.25]], "wrong-count"),
+    (TRACE, [["a", True, 0.5], ["b", 2, 0.25]], "no-number"),
+    (TRACE, [["a", "1", 0.5], ["b", 2, 0.25]], "no-number"),
     (TRACE, [["a", 1, 0.5], ["b", 2, 0.25], ["c", 3, 0]], "rows-extra"),
     (TRACE, "a", "no-table"),
     (CLASSIFY, {"x": "up"}, "items-missing"),
@@ -144,6 +147,8 @@ WRONG = [
     (KILL, [], "no-input"),
     (TEXT, "too short", "too-short"),
     (TEXT, 5, "no-text"),
+    (TEXT, "word " * 300, "repeats"),
+    (FORMULA, lambda p, k: print(p), "returns-nothing"),
 ]
 
 
@@ -171,6 +176,61 @@ def test_a_prediction_in_another_unit_is_told_so(interval, said):
     told = check_here(PREDICT, interval, 1).problem.next
     assert said in told
     assert bool(said) == ("is that the unit?" in told)
+
+
+@pytest.mark.parametrize("interval", [(1, 2), (20, 30)])
+def test_a_wrong_prediction_does_not_learn_the_result(interval):
+    said = " ".join(check_here(PREDICT, interval, 1).lines()[1:])
+    assert f"{PREDICT.experiment():g}" not in said.replace(f"({interval[0]}, {interval[1]})", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda p, k: "0.5", "without str()"),
+        (lambda p, k: [0.5], "not a list"),
+        (lambda p, k: {"p": 0.5}, "not a dictionary"),
+        (lambda p, k: True, "not whether"),
+    ],
+)
+def test_what_is_no_number_is_told_how_it_becomes_one(answer, said):
+    assert said in check_here(FORMULA, answer, 1).problem.next
+
+
+def test_a_function_that_prints_its_result_is_told_so_and_not_all_of_it_is_shown(capsys):
+    told = check_here(FORMULA, lambda p, k: print(f"p is {p}", "\nand more"), 1).problem
+    shown = capsys.readouterr().out.splitlines()
+    assert (told.id, told.what[:16]) == ("returns-nothing", "it printed 'p is")
+    assert "`return`" in told.next
+    assert len(shown) == 2, "one line of 64 calls, and how many there were"
+    assert "127 more lines" in shown[1]
+
+
+def test_what_an_answer_prints_does_not_make_it_wrong(capsys):
+    assert check_here(FORMULA, lambda p, k: print(p) or 1 - (1 - p) ** k, 1).status is Status.CORRECT
+    assert "more lines" in capsys.readouterr().out
+
+
+def test_the_case_shown_is_the_one_that_shows_the_mistake_best():
+    question = replace(FORMULA, truth=lambda p, k: k, misconceptions=())
+    sets = [{"p": 0.5, "k": k} for k in (9, 1, 2)]
+    judged = question.judge(Case(sets), [given["k"] + 1 for given in sets], "")
+    assert judged.where == "p=0.5, k=1", "twice too large, not a ninth"
+
+
+def test_loops_that_swallow_everything_are_told_what_does():
+    told = FORMULA.failed(FORMULA.cases(1, "")[0], Told(error=f"TimeUp: it was still running after 10 s{SWALLOWED}"))
+    assert told.id == "swallows-all"
+    assert "except Exception:" in told.next
+    slow = FORMULA.failed(FORMULA.cases(1, "")[0], Told(error="TimeUp: it was still running after 10 s"))
+    assert "slow" in slow.why
+    assert "input" in slow.why
+
+
+def test_a_function_in_place_of_its_result_is_told_about_parentheses():
+    told = check_here(WITNESS, [len, max.__call__], 1).problem
+    assert told.id == "not-plain"
+    assert "parentheses" in told.next
 
 
 def test_a_place_is_named_where_there_is_one():

@@ -7,7 +7,7 @@ from random import Random
 from miniserve.course.chapters.ch01_systems_problem import lab
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Predict, Witness, locked_all
-from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params, round_between
 from miniserve.course.check.verdict import Problem
 
 # --- 1.1 a formula -------------------------------------------------------------------------------------------------
@@ -16,8 +16,8 @@ from miniserve.course.check.verdict import Problem
 def _draw_stay(rng: Random) -> Params:
     return {
         "per_hour": rng.randrange(60, 20_000),
-        "waits_s": rng.uniform(0.1, 20),
-        "answers_s": rng.uniform(2, 60),
+        "waits_s": round_between(rng, 0.1, 20),
+        "answers_s": round_between(rng, 2, 60),
     }
 
 
@@ -187,10 +187,10 @@ FINE_MEAN = Witness(
 def _draw_update(rng: Random) -> Params:
     return {
         "per_hour": rng.randrange(500, 20_000),
-        "exposure": rng.uniform(0.01, 0.4),
-        "hours": rng.uniform(0.1, 6),
-        "bad_before": rng.uniform(0.001, 0.02),
-        "bad_after": rng.uniform(0.05, 0.5),
+        "exposure": round_between(rng, 0.01, 0.4),
+        "hours": round_between(rng, 0.1, 6),
+        "bad_before": round_between(rng, 0.001, 0.02),
+        "bad_after": round_between(rng, 0.05, 0.5),
     }
 
 

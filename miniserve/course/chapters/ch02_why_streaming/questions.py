@@ -7,7 +7,7 @@ from random import Random
 from miniserve.course.chapters.ch02_why_streaming import lab
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked_all
-from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params, round_between
 from miniserve.course.check.verdict import Problem
 from miniserve.observe.reading import READ_S, perceived_wait_s, read_pieces
 from miniserve.text import StopFilter
@@ -90,8 +90,6 @@ def _explain_timeline(row: int, column: str, seen: Json, right: Json) -> tuple[s
     arrived, free = lab.ARRIVE_MS[place], _timeline()[place - 1][2]
     if column == "piece":
         return "piece", f"The rows go from piece {_GIVEN_ROWS + 1} to piece {len(lab.ARRIVE_MS)}, one each."
-    if type(seen) not in (int, float):
-        return "no-number", "Give milliseconds, as plain numbers."
     if seen and seen * 1000 == right:
         return "in-seconds", "This is in seconds; the table is in milliseconds."
     piece = f"Piece {place + 1}"
@@ -134,10 +132,10 @@ TIMELINE = Trace(
 
 def _draw_answer(rng: Random) -> Params:
     return {
-        "ttft_s": rng.uniform(0.1, 5.0),
-        "tpot_s": rng.uniform(0.01, 0.5),
+        "ttft_s": round_between(rng, 0.1, 5.0),
+        "tpot_s": round_between(rng, 0.01, 0.5),
         "tokens": rng.randrange(2, 400),
-        "read_s": rng.uniform(0.05, 0.4),
+        "read_s": round_between(rng, 0.05, 0.4),
     }
 
 

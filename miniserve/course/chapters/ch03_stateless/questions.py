@@ -173,8 +173,6 @@ def _explain_chat(row: int, column: str, seen: Json, right: Json) -> tuple[str, 
         return "prompt", "A prompt is the previous prompt, the previous answer and the new message."
     if column == "computed":
         return "computed", "What is not found in the cache is computed: prompt minus found."
-    if type(seen) not in (int, float):
-        return "no-number", "Give the number of tokens: a plain number, without quotes."
     if seen % lab.BLOCK_TOKENS:
         return "half-block", f"Only whole blocks of {lab.BLOCK_TOKENS} tokens are found."
     if seen < right:

@@ -8,7 +8,7 @@ from random import Random
 from miniserve.course.chapters.ch04_round_robin import lab
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked_all
-from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params, round_between, two_digits
 from miniserve.course.check.verdict import Problem
 from miniserve.planning.queueing import mg1_waiting_s
 
@@ -46,8 +46,6 @@ def _explain_eight(row: int, column: str, seen: Json, right: Json) -> tuple[str,
         return "request", f"The rows go from request {1 + _GIVEN_ROWS} to {len(lab.PAPER)}, in order of arrival."
     if column.endswith("replica") and seen not in ("A", "B"):
         return "no-letter", 'Write a replica as "A" or "B", a capital letter in quotes.'
-    if column.endswith("wait (s)") and type(seen) not in (int, float):
-        return "no-seconds", "A wait is a number of seconds, without quotes or unit."
     if column == "turns: replica":
         return (
             "not-in-turn",
@@ -105,9 +103,14 @@ EIGHT = Trace(
 
 
 def _draw_two_sizes(rng: Random) -> Params:
-    share, short_s, long_s = rng.uniform(0.02, 0.3), rng.uniform(0.2, 2), rng.uniform(5, 40)
+    share, short_s, long_s = round_between(rng, 0.02, 0.3), round_between(rng, 0.2, 2), round_between(rng, 5, 40)
     load = rng.uniform(0.3, 0.9)
-    return {"per_s": load / _mean(share, short_s, long_s), "long_share": share, "short_s": short_s, "long_s": long_s}
+    return {
+        "per_s": two_digits(load / _mean(share, short_s, long_s)),
+        "long_share": share,
+        "short_s": short_s,
+        "long_s": long_s,
+    }
 
 
 def _mean(share: float, short_s: float, long_s: float) -> float:

@@ -10,7 +10,7 @@ from random import Random
 from miniserve.course.chapters.ch05_cold_starts import lab
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Predict, Trace, Witness, locked_all
-from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params, round_between
 from miniserve.course.check.verdict import Problem
 
 # --- 5.1 a formula -------------------------------------------------------------------------------------------------
@@ -18,11 +18,11 @@ from miniserve.course.check.verdict import Problem
 
 def _draw_start(rng: Random) -> Params:
     return {
-        "provision_s": rng.uniform(20, 120),
-        "parameters": rng.uniform(1e9, 70e9),
+        "provision_s": round_between(rng, 20, 120),
+        "parameters": round_between(rng, 1e9, 70e9),
         "bytes_per_weight": rng.choice((0.5, 2.0, 4.0)),
-        "bytes_per_s": rng.uniform(0.2e9, 5e9),
-        "warm_up_s": rng.uniform(5, 60),
+        "bytes_per_s": round_between(rng, 0.2e9, 5e9),
+        "warm_up_s": round_between(rng, 5, 60),
     }
 
 
@@ -79,6 +79,22 @@ COLD_START = Formula(
                 parameters * bytes_per_weight / bytes_per_s + warm_up_s
             ),
             "Three stages follow one another.",
+        ),
+        Misconception(
+            "overlap",
+            "You let the weights load while the machine is still being provided. There is nothing yet to load them.",
+            lambda provision_s, parameters, bytes_per_weight, bytes_per_s, warm_up_s: (
+                max(provision_s, parameters * bytes_per_weight / bytes_per_s) + warm_up_s
+            ),
+            "Three stages follow one another.",
+        ),
+        Misconception(
+            "upside-down",
+            "You divided the speed by the amount of data. The more bytes there are, the longer loading takes.",
+            lambda provision_s, parameters, bytes_per_weight, bytes_per_s, warm_up_s: (
+                provision_s + bytes_per_s / (parameters * bytes_per_weight) + warm_up_s
+            ),
+            "Bytes divided by bytes per second are seconds.",
         ),
         Misconception(
             "at-the-same-time",
@@ -166,11 +182,31 @@ BACKLOG = Number(
 
 
 def _draw_growth(rng: Random) -> Params:
-    return {
-        "growth_per_min": rng.uniform(0.3, 3),
-        "each_per_s": rng.uniform(0.2, 0.9),
-        "cold_start_s": rng.uniform(80, 400),
-    }
+    """Return a set in which the division clearly leaves something over, or, in every fourth one, comes out whole.
+
+    The numbers of whole ones are sums of few powers of two: in any order of the factors nothing is lost to rounding.
+    """
+    if rng.random() < 0.25:
+        names = ("growth_per_min", "each_per_s", "cold_start_s")
+        return dict(zip(names, rng.choice(((3.75, 0.5, 240.0), (3.75, 0.25, 120.0), (1.875, 0.5, 240.0))), strict=True))
+    while True:
+        given = {
+            "growth_per_min": round_between(rng, 0.3, 3),
+            "each_per_s": round_between(rng, 0.2, 0.9),
+            "cold_start_s": round_between(rng, 80, 400),
+        }
+        if all(0.01 < share % 1 < 0.99 for share in _before_rounding(**given)):
+            return given
+
+
+def _before_rounding(growth_per_min: float, each_per_s: float, cold_start_s: float) -> tuple[float, ...]:
+    """Return what right and wrong answers round."""
+    return (
+        growth_per_min * cold_start_s / 60 / each_per_s,
+        growth_per_min * cold_start_s / each_per_s,
+        growth_per_min * cold_start_s / 60,
+        growth_per_min / each_per_s,
+    )
 
 
 def _exact_spares(growth_per_min: float, each_per_s: float, cold_start_s: float) -> float:
@@ -197,6 +233,12 @@ SPARES = Formula(
             "You rounded to the nearest number, so in half of all cases part of the growth has no replica.",
             lambda **given: round(_exact_spares(**given)),
             "Which whole number is at least as large?",
+        ),
+        Misconception(
+            "one-too-many",
+            "You always add one, even where the division comes out whole, and rent a replica that nobody needs.",
+            lambda **given: math.floor(_exact_spares(**given)) + 1,
+            "Which whole number is at least as large, and which is the least of these?",
         ),
         Misconception(
             "not-whole",

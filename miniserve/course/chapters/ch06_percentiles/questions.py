@@ -9,7 +9,7 @@ from miniserve.course.chapters.ch06_percentiles.lab import COUNTS, OPTIONS, UPPE
 from miniserve.course.chapters.ch06_percentiles.lab import PROMISES as TEXTS
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked_all
-from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params, round_between
 from miniserve.course.check.verdict import Problem
 from miniserve.observe.percentiles import percentile, rank
 
@@ -144,7 +144,7 @@ TAIL = Predict(
 
 
 def _draw_session(rng: Random) -> Params:
-    return {"p": rng.uniform(0.005, 0.2), "k": rng.randrange(2, 41)}
+    return {"p": round_between(rng, 0.005, 0.2), "k": rng.randrange(2, 41)}
 
 
 SESSION = Formula(
@@ -218,8 +218,6 @@ def _merged_rows() -> list[tuple[float, int, int, str]]:
 
 def _explain_merging(row: int, column: str, seen: Json, right: Json) -> tuple[str, str]:
     _, merged, cumulative, _ = _merged_rows()[row + 2]
-    if type(seen) is str and column != "holds":
-        return "text", "This should be a number, but it's a text: leave out the quotes."
     if column == "upper_s":
         return "bound", "The bounds are those of the buckets, in order; yours begin with 2.0."
     if column == "merged" and type(seen) in (int, float) and abs(seen - merged / len(COUNTS)) < 1:

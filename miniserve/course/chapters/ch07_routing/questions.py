@@ -10,7 +10,7 @@ from typing import Any
 from miniserve.course.chapters.ch07_routing import lab
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Predict, Trace, Witness, locked_all
-from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params, round_between, two_digits
 from miniserve.course.check.verdict import Problem
 from miniserve.planning.levers import recorded_scores, small_shares
 from miniserve.policies.routing.affinity import PrefixAffinity
@@ -19,13 +19,16 @@ from miniserve.policies.routing.affinity import PrefixAffinity
 
 
 def _draw_prompt(rng: Random) -> Params:
-    prompt_tokens = rng.randrange(200, 4000)
+    prompt_tokens, block_tokens = rng.randrange(200, 4000), rng.choice((16, 32, 64, 128))
+    shared_tokens = rng.randrange(0, prompt_tokens)
+    if rng.random() < 0.25:
+        shared_tokens -= shared_tokens % block_tokens  # whole blocks, which some count as one fewer or one more
     return {
         "prompt_tokens": prompt_tokens,
-        "shared_tokens": rng.randrange(0, prompt_tokens),
-        "block_tokens": rng.choice((16, 32, 64, 128)),
-        "base_s": rng.uniform(0.005, 0.1),
-        "per_token_s": rng.uniform(5e-5, 5e-4),
+        "shared_tokens": shared_tokens,
+        "block_tokens": block_tokens,
+        "base_s": round_between(rng, 0.005, 0.1),
+        "per_token_s": round_between(rng, 5e-5, 5e-4),
     }
 
 
@@ -54,6 +57,14 @@ HIT = Formula(
                 base_s + (prompt_tokens - math.ceil(shared_tokens / block_tokens) * block_tokens) * per_token_s
             ),
             "Sharing fewer tokens than one block holds is no hit at all.",
+        ),
+        Misconception(
+            "whole-block-lost",
+            "Where the shared tokens fill whole blocks, you lose the last one; otherwise it's right.",
+            lambda prompt_tokens, shared_tokens, block_tokens, base_s, per_token_s: (
+                base_s + (prompt_tokens - (math.ceil(shared_tokens / block_tokens) - 1) * block_tokens) * per_token_s
+            ),
+            "Work out a case in which the division leaves nothing over.",
         ),
         Misconception(
             "blocks-not-tokens",
@@ -278,12 +289,12 @@ TOO_POPULAR = Witness(
 
 
 def _draw_cascade(rng: Random) -> Params:
-    small_usd = rng.uniform(0.01, 0.2)
+    small_usd = round_between(rng, 0.01, 0.2)
     return {
-        "kept_share": rng.uniform(0.1, 0.95),
+        "kept_share": round_between(rng, 0.1, 0.95),
         "small_usd": small_usd,
-        "large_usd": small_usd * rng.uniform(2, 20),
-        "check_usd": small_usd * rng.uniform(0.05, 0.5),
+        "large_usd": two_digits(small_usd * rng.uniform(2, 20)),
+        "check_usd": two_digits(small_usd * rng.uniform(0.05, 0.5)),
     }
 
 

@@ -7,7 +7,7 @@ from random import Random
 from miniserve.course.chapters.ch10_retry_storms import lab
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Trace, Witness, locked_all
-from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.numbers import Formula, Misconception, Number, Params, round_between
 from miniserve.course.check.verdict import Problem
 from miniserve.errors import Overloaded
 from miniserve.policies.recovery.retry import Backoff, NaiveRetry, NeverRetry, expected_attempts
@@ -17,7 +17,7 @@ from miniserve.policies.recovery.waits import no_jitter
 
 
 def _draw_tries(rng: Random) -> Params:
-    return {"p": rng.uniform(0.05, 0.95), "n": rng.randrange(2, 9)}
+    return {"p": round_between(rng, 0.05, 0.95), "n": rng.randrange(2, 9)}
 
 
 AMPLIFICATION = Formula(

@@ -29,16 +29,19 @@ def drive_backoff(answer: Json, asked: Json) -> Json:
         draws += 1
         return float(asked["share"] * min(waits.cap_s, waits.base_s * 2.0 ** min(failures - 1, 60)))
 
-    waits, drawn = [], []
+    waits, drawn, changed = [], [], []
     policy = answer(**asked["makes"], jitter=jitter)
     for row in asked["rows"]:
         kind = getattr(errors, row["error"], None)
         error = RuntimeError("a bug") if kind is None else kind("failed", None, None, row["retry_after_s"])
         draws = 0
+        before, held = dict(vars(error)), {name: value for name, value in vars(policy).items() if type(value) is int}
         wait_s = policy.delay_s(row["attempt"], error, row["now_s"], row["deadline_s"])
         waits.append(wait_s if wait_s is None or type(wait_s) in (int, float) else {"type": type(wait_s).__name__})
         drawn.append(draws)
-    return {"waits": waits, "drawn": drawn}
+        changed += [f"error.{name}" for name, value in vars(error).items() if before.get(name, error) is not value]
+        changed += [f"self.{name}" for name, value in held.items() if vars(policy).get(name) != value]
+    return {"waits": waits, "drawn": drawn, "changed": changed[:1]}
 
 
 # --- what is asked -------------------------------------------------------------------------------------------------
@@ -349,6 +352,12 @@ def judge_backoff(asked: Json, told: Json) -> Problem | None:
         if isinstance(wait_s, dict):
             why = "A wait is a number of seconds; None gives up."
             return Problem("no-number", f"a {wait_s['type']}", why, "Return one of the two.", _where(makes, row))
+    changed = next(iter(told["changed"]), "")
+    if changed.startswith("error."):
+        why = "The error belongs to the caller, who may log it, or ask another policy about it."
+        return Problem(
+            "changes-error", f"it gave {changed} another value", why, "Use a variable of your own.", "delay_s"
+        )
     wrong = [(row, wait_s) for row, wait_s in pairs if not _same(wait_s, _right(makes, row))]
     if wrong:
         row, wait_s = wrong[0]
@@ -356,6 +365,10 @@ def judge_backoff(asked: Json, told: Json) -> Problem | None:
         for id_, why, next_, rule in _RULES:
             if all(_same(value, rule(makes, one)) for one, value in pairs):
                 return Problem(id_, seen, why, next_, _where(makes, row))
+        if changed:
+            seen = f"{seen}; and each call changes {changed}"
+            why = "One policy serves many requests, so a call must leave it as it was. `attempt` is the count you need."
+            return Problem("remembers", seen, why, f"Compare with {changed} and leave it alone.", _where(makes, row))
         drawn = told["drawn"][pairs.index(wrong[0])]
         if None not in (wait_s, _right(makes, row)) and _told(row) is None and drawn != row["attempt"]:
             why = f"The policy's own wait is `_draw` of `attempt` itself, here {row['attempt']}."

@@ -19,7 +19,13 @@ def drive_persist(answer: Json, asked: Json) -> Json:
     script = Script(asked)
     settings = {key: asked[key] for key in ("deadline_s", "resume") if key in asked}
     running = answer(script.send, script.sleep, lambda: script.now_s, script, script, **settings)
-    return {"log": script.log, "result": _result(running)}
+    result = _result(running)
+    return {"log": script.log, "result": result, "changed_later": script.changed_later()}
+
+
+def _number(value: Json) -> Json:
+    """Return a number as it is; of anything else, its type."""
+    return value if value is None or type(value) in (int, float) else {"type": type(value).__name__}
 
 
 def _result(running: Json) -> Json:
@@ -43,11 +49,13 @@ class Script:
     def __init__(self, asked: Json) -> None:
         self.log: list[Json] = []
         self.now_s = asked["starts_s"]
+        self._sent: list[tuple[Json, list[str]]] = []  # what each try got, and what that held at the time
         self._try_s = asked["try_s"]
         self._tries, self._waits, self._grants = (iter(asked[name]) for name in ("tries", "waits", "grants"))
 
     def send(self, words: Json) -> Done:
         def act() -> Json:
+            self._sent.append((words, list(words)))
             self.log.append(["send", list(words)])
             self.now_s += self._try_s
             one = next(self._tries, None)
@@ -59,24 +67,29 @@ class Script:
 
     def sleep(self, seconds: Json) -> Done:
         def act() -> None:
-            self.log.append(["sleep", seconds])
-            self.now_s += seconds
+            self.log.append(["sleep", _number(seconds)])
+            self.now_s += seconds if type(seconds) in (int, float) else 0.0
 
         return Done(act)
 
     def delay_s(self, attempt: int, error: Json, now_s: float, deadline_s: Json) -> Json:
-        self.log.append(["delay", attempt, type(error).__name__, now_s, deadline_s])
+        name = type(error).__name__
+        self.log.append(["delay", _number(attempt), name, _number(now_s), _number(deadline_s)])
         return next(self._waits, None)
 
     def deposit(self, now_s: float) -> None:
-        self.log.append(["deposit", now_s])
+        self.log.append(["deposit", _number(now_s)])
 
     def withdraw(self, now_s: float) -> bool:
-        self.log.append(["withdraw", now_s])
+        self.log.append(["withdraw", _number(now_s)])
         return bool(next(self._grants, False))
 
     def record(self, ok: bool, now_s: float) -> None:
-        self.log.append(["record", bool(ok), now_s])
+        self.log.append(["record", bool(ok), _number(now_s)])
+
+    def changed_later(self) -> bool:
+        """Return whether the loop changed an object that it had already handed to `send`."""
+        return any(list(words) != then for words, then in self._sent)
 
 
 class Done:

@@ -164,6 +164,8 @@ def _story(log: Sequence[Event]) -> str:
 
 
 def _short(part: Json) -> str:
+    if isinstance(part, dict):
+        return f"a {part['type']}"
     return f"{part:g}" if isinstance(part, float) else f"{part}"
 
 
@@ -183,6 +185,10 @@ def judge_persist(asked: Json, told: Json) -> Problem | None:
         if found is not None:
             id_, seen, why, next_ = found
             return Problem(id_, seen, why, next_, where)
+    if told["changed_later"]:
+        why = "`send` may still hold the words of an earlier try: what it was given must stay as it was."
+        next_ = "Hand it a tuple, and make a new one with `words + last.words`."
+        return Problem("hands-out-list", "the words given to `send` changed after it had them", why, next_, where)
     if "type" in result:
         why = "Return a `Try`: all words that came, and the last error (None if the answer is complete)."
         return Problem("no-try", f"it returned a {result['type']}", why, "Try(words, error)", where)
@@ -311,21 +317,70 @@ def _judge_budget(asked: Json, log: list[Event], right: list[Event]) -> tuple[st
     return _judge_times(log, right)
 
 
+def _judge_arguments(asked: Json, log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
+    """Check that each call got arguments of the right types, in the right order."""
+    for event in log:
+        kind, last = event[0], event[-1]
+        if kind in ("deposit", "withdraw", "record") and type(last) not in (int, float):
+            return _no_time(f"budget.{kind}", last)
+        if kind == "delay" and (type(event[1]) is not int or event[2] not in ("Overloaded", "InvalidRequest")):
+            seen = f"policy.delay_s got {_kind(event[1])} as its attempt, and {_a(event[2])} as its error"
+            why = "Its arguments are attempt, error, now_s and deadline_s, in this order."
+            return "arguments", seen, why, "Hand over the count of failures first, then the last try's error."
+        if kind == "delay" and type(event[3]) not in (int, float):
+            return _no_time("policy.delay_s", event[3])
+        if kind == "sleep" and type(last) not in (int, float):
+            seen, why = f"sleep got {_kind(last)}", "It takes a number of seconds."
+            return "arguments", seen, why, "Hand over the wait that `delay_s` returned."
+    return None
+
+
+def _kind(value: Json) -> str:
+    return _a(value["type"]) if isinstance(value, dict) else "None" if value is None else f"the number {value:g}"
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiouAEIOU" else f"a {noun}"
+
+
+def _no_time(call: str, got: Json) -> tuple[str, str, str, str]:
+    seen = f"{call} got {_kind(got)} where the time belongs"
+    if got in ({"type": "function"}, {"type": "method"}):
+        return "no-time", seen, "`clock` is a function; `clock()` calls it and gives the time.", "Write `clock()`."
+    return "no-time", seen, "It takes the present time, in seconds, as its last argument.", "Hand over `clock()`."
+
+
+def _judge_clock(asked: Json, log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
+    """Check that every time in the log is one that the clock has shown: no computer's clock, and no sum."""
+    shown, now_s = [asked["starts_s"]], asked["starts_s"]
+    for event in log:
+        if event[0] in ("send", "sleep"):
+            now_s += asked["try_s"] if event[0] == "send" else event[1]
+            shown.append(now_s)
+        told_s = {"deposit": event[-1], "withdraw": event[-1], "record": event[-1], "delay": event[-2]}.get(event[0])
+        if told_s is not None and all(abs(told_s - one) > 1e-9 for one in shown):
+            call = {"delay": "policy.delay_s"}.get(event[0], f"budget.{event[0]}")
+            seen = f"{call} got the time {told_s:,.{0 if told_s > 1e6 else 2}f} s; the clock says {now_s:,.6g} s"
+            why = "Time is simulated here, and only `clock` knows it: the computer's clock shows another time."
+            return "other-clock", seen, why, "Ask `clock()`, and hand over what it says."
+    return None
+
+
 def _judge_times(log: list[Event], right: list[Event]) -> tuple[str, str, str, str] | None:
     """Check that each call of the budget carries the current time."""
     for kind in ("deposit", "record", "withdraw"):
         for found, due in zip(_of(log, kind), _of(right, kind), strict=True):
-            if found[-1] > due[-1] + 1e-9:
+            if kind == "withdraw" and found[-1] > due[-1] + 1e-9:
                 why = "It slept before it asked the budget: if the budget refuses, it waited for nothing."
                 return "sleeps-for-nothing", _story(log), why, "Decide first, then sleep."
-            if found[-1] < due[-1] - 1e-9:
+            if abs(found[-1] - due[-1]) > 1e-9:
                 text = f"{kind} got the time {found[-1]:g} s; the clock says {due[-1]:g} s"
                 why = "A try takes time, and a budget forgets what is old."
                 return "old-time", text, why, "Ask `clock()` again."
     return None
 
 
-_CHECKS: Sequence[_Check] = (_judge_order, _judge_policy, _judge_budget)
+_CHECKS: Sequence[_Check] = (_judge_arguments, _judge_clock, _judge_order, _judge_policy, _judge_budget)
 
 
 def persist_broke(asked: Json, told: Told) -> Problem | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from miniserve.course.check.ask import Json, Told
+from miniserve.course.check.printed import returned_nothing
 from miniserve.course.check.verdict import Problem
 from miniserve.seeds import generator
 
@@ -70,7 +71,7 @@ WAYS = ("bare", "full", "equal", "decorrelated")
 def waits_contract(seed: int) -> Sequence[Json]:
     """Ask every way for a number, and test that `rng` alone makes it random."""
     luck = [[_row(way, 4, 3.0, draws=20, seed=number) for number in (seed, seed, seed + 1)] for way in WAYS[1:]]
-    return [{"rows": [_row(way, 1, 0.7) for way in WAYS]}, *({"rows": rows, "about": "luck"} for rows in luck)]
+    return [*({"rows": [_row(way, 1, 0.7)]} for way in WAYS), *({"rows": rows, "about": "luck"} for rows in luck)]
 
 
 def waits_examples(seed: int) -> Sequence[Json]:
@@ -246,6 +247,8 @@ def judge_waits(asked: Json, told: Json) -> Problem | None:
     pairs: list[tuple[Row, list[Json]]] = list(zip(asked["rows"], told["drawn"], strict=True))
     for row, drawn in pairs:
         wrong = next((value for value in drawn if isinstance(value, dict)), None)
+        if wrong == {"type": "NoneType"}:
+            return returned_nothing(_where(row))
         if wrong is not None:
             why = "A wait is a number of seconds."
             return Problem("no-number", f"a {wrong['type']}", why, "Return it.", _where(row))

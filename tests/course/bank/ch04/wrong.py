@@ -43,7 +43,7 @@ WRONG = [
     ("4.1", changed(2, 2, 35), "wait"),
     ("4.1", changed(0, 1, "a"), "no-letter"),
     ("4.1", changed(4, 3, 0), "no-letter"),
-    ("4.1", changed(0, 2, "38"), "no-seconds"),
+    ("4.1", changed(0, 2, "38"), "no-number"),
     ("4.1", changed(0, 2, 39), "with-answer"),
     ("4.1", changed(1, 2, 2), "with-answer"),
     ("4.1", changed(1, 2, 4), "clock-time"),

@@ -28,6 +28,11 @@ def without_bytes(provision_s, parameters, bytes_per_weight, bytes_per_s, warm_u
     return provision_s + parameters / bytes_per_s + warm_up_s
 
 
+def upside_down(**given):
+    first, load, last = start(**given)
+    return first + 1 / load + last
+
+
 def in_bits(**given):
     first, load, last = start(**given)
     return first + 8 * load + last
@@ -44,6 +49,9 @@ WRONG = [
     ("5.1", lambda **given: sum(start(**given)[:2]), "no-warm-up"),
     ("5.1", lambda **given: sum(start(**given)[1:]), "no-provision"),
     ("5.1", lambda **given: max(start(**given)), "at-the-same-time"),
+    ("5.1", lambda **given: max(start(**given)[:2]) + start(**given)[2], "overlap"),
+    ("5.1", upside_down, "upside-down"),
+    ("5.1", lambda **given: print(sum(start(**given))), "returns-nothing"),
     ("5.1", lambda **given: sum(start(**given)) / 60, "off"),
     ("5.1", lambda provision_s: provision_s, "signature"),
     ("5.1", 112, "signature"),
@@ -71,6 +79,7 @@ WRONG = [
         lambda growth_per_min, each_per_s, cold_start_s: math.ceil(growth_per_min / 60 * cold_start_s),
         "requests-for-replicas",
     ),
+    ("5.3", lambda **given: math.floor(exact(**given)) + 1, "one-too-many"),
     ("5.3", lambda **given: math.ceil(exact(**given)) + 1, "off"),
     ("5.3", 4, "signature"),
     ("5.3", lambda **given: str(exact(**given)), "no-number"),
@@ -84,7 +93,7 @@ WRONG = [
     ("5.4", changed(2, 4, 7), "starting-forgotten"),
     ("5.4", changed(0, 4, 1), "waiting-ignored"),
     ("5.4", changed(0, 4, 3), "asked"),
-    ("5.4", changed(1, 3, "90"), "waiting"),
+    ("5.4", changed(1, 3, "90"), "no-number"),
     ("5.4", changed(4, 4, -1), "negative"),
     ("5.4", changed(5, 4, -5.0), "negative"),
     ("5.4", ROWS[:3], "rows-missing"),

@@ -75,7 +75,7 @@ WRONG = [
     ("6.5", changed(3, 3, "-"), "bucket-not-seen"),
     ("6.5", changed(0, 3, "P95"), "no-mark"),
     ("6.5", changed(1, 3, None), "no-mark"),
-    ("6.5", changed(0, 1, "188"), "text"),
+    ("6.5", changed(0, 1, "188"), "no-number"),
     ("6.5", ROWS[:3], "rows-missing"),
     ("6.5", [(0.5, 280, 280, "-"), (1, 485, 765, "p50"), *ROWS], "bound"),
     ("6.5", {"p99": 16}, "no-table"),

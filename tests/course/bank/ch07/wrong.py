@@ -40,6 +40,7 @@ def cascade(formula):
 WRONG = [
     ("7.1", hit(lambda p, s, b, base, t: base + (p - s) * t), "parts-of-blocks"),
     ("7.1", hit(lambda p, s, b, base, t: base + (p - math.ceil(s / b) * b) * t), "blocks-rounded-up"),
+    ("7.1", hit(lambda p, s, b, base, t: base + (p - (math.ceil(s / b) - 1) * b) * t), "whole-block-lost"),
     ("7.1", hit(lambda p, s, b, base, t: base + (p - s // b) * t), "blocks-not-tokens"),
     ("7.1", hit(lambda p, s, b, base, t: base + s // b * b * t), "reads-what-is-known"),
     ("7.1", hit(lambda p, s, b, base, t: s // b * b * t), "time-saved"),
