@@ -149,8 +149,10 @@ class Send:
     replica_id: str
     request: Request
     attempt: int
-    first_token_within_s: float | None = None  # passed: NoFirstToken
+    first_token_within_s: float | None = None  # passed: `wait_on` is asked, and without it or more time, NoFirstToken
     within_s: float | None = None  # passed: DeadlineExceeded (what is left of the request's own deadline)
+    wait_on: Callable[[], float | None] | None = field(default=None, compare=False, repr=False)
+    """Says at the moment of asking how many seconds more the first token may take; None: no longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
+from miniserve.policies.recovery.retry import was_too_busy
 from miniserve.types import (
     AttemptResult,
     Clock,
@@ -204,9 +205,17 @@ class _Dispatch:
         """Begin an attempt. Its wait for a first token is limited only if `others` could be asked instead."""
         left_s = self._left_s(now_s)
         within_s = self._policies.first_token_within_s(left_s) if others else None
-        send = Send(replica_id, self._rest_of_request(), self._attempts.sent, within_s, left_s)
+        wait_on = None if within_s is None else self._wait_on(replica_id, now_s, within_s)
+        send = Send(replica_id, self._rest_of_request(), self._attempts.sent, within_s, left_s, wait_on)
         self._attempts.begin(replica_id, now_s)
         return send
+
+    def _wait_on(self, replica_id: str, started_s: float, patience_s: float) -> Callable[[], float | None] | None:
+        """Return what decides, once `patience_s` have passed, whether the attempt waits in a queue that moves."""
+        progress = self._policies.progress
+        if progress is None:
+            return None
+        return lambda: progress.wait_on_s(replica_id, started_s, patience_s, self._clock())
 
     def _choose(self, candidates: tuple[ReplicaView, ...]) -> str | None:
         balancer, request = self._policies.balancer, self._request
@@ -236,10 +245,18 @@ class _Dispatch:
             return None
         if isinstance(error, InternalError):
             return 0.0 if self._may_ask_another(now_s) else None
+        if was_too_busy(error) and self._untried(self._candidates(now_s)):
+            return self._asked_next_s(error, now_s)
         wait_s = self._backoff_s(error, now_s)
         if wait_s is None or not self._pays(now_s):
             return None
         return wait_s
+
+    def _asked_next_s(self, error: Exception, now_s: float) -> float | None:
+        """Return 0, or None to give up: a refusal has cost nothing, so the next replica is asked at once and free."""
+        retry, failures = self._policies.retry, len(self._attempts.results)
+        may = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, None)) is not None
+        return 0.0 if may else None
 
     def _backoff_s(self, error: Exception, now_s: float) -> float | None:
         retry, failures, deadline_s = self._policies.retry, len(self._attempts.results), self._request.deadline_s
@@ -273,9 +290,10 @@ class _Dispatch:
         return len(self._request.prompt_ids) + len(attempts.tokens) if attempts.sent else None
 
     def _error(self) -> Exception:
-        results, left_s = self._attempts.results, self._left_s(self._clock())
+        now_s = self._clock()
+        results, left_s = self._attempts.results, self._left_s(now_s)
         if results and (error := results[-1].error) is not None:
-            return error
+            return self._policies.queue_cost.told(error, self._fleet(), now_s)
         if left_s is not None and left_s <= 0:
             return DeadlineExceeded("the request's deadline had passed before it could be sent to a replica")
         view = self._fleet()

@@ -19,6 +19,7 @@ from miniserve.errors import (
     NoFirstToken,
     Overloaded,
     PolicyError,
+    RateLimited,
     RequestError,
     Unreachable,
     UpstreamError,
@@ -332,11 +333,66 @@ def test_a_deadline_that_has_passed_is_no_reason_to_send() -> None:
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
-    error = Overloaded("full", retry_after_s=5.0)
+    error = UpstreamError("broke", retry_after_s=5.0)
     for deadline_s, sends in ((4.0, 1), (6.0, 2)):
         world, outcome = tell(fleet_of("a", "b"), failing(error), due(deadline_s), retry=Backoff(max_attempts=2))
         assert len(world.sends) == sends
         assert outcome.error is error
+
+
+# --- overload ------------------------------------------------------------------------------------------------------
+
+
+def full_queues(*replicas: str, waiting: int = 30) -> Callable[[], FleetView]:
+    view = FleetView(tuple(ReplicaView(name, queue_depth=waiting, running=16) for name in replicas))
+    return lambda: view
+
+
+@pytest.mark.parametrize("error", [Overloaded("full", retry_after_s=5.0), RateLimited("later", retry_after_s=5.0)])
+def test_a_replica_that_refuses_is_left_for_the_next_at_once_and_free(error: RequestError) -> None:
+    broke = RetryBudget(floor_per_s=0.0, ratio=0.0)
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(error), succeeding), due(4.0), budget=broke)
+    assert [type(effect) for effect in world.asked] == [Send, Send]
+    assert outcome.ok
+
+
+def test_refusals_do_not_close_the_throttle_for_retries_that_help() -> None:
+    throttle = TokenThrottle(max_tokens=4)
+    policies = Policies(LeastOutstanding(), budget=throttle)
+    for i in range(20):
+        World(failing(Overloaded("full"))).tell(policies, fleet_of("a", "b"), replace(REQUEST, request_id=f"q{i}"))
+    assert throttle.withdraw(0.0)
+
+
+def test_when_all_queues_are_full_the_client_is_told_how_long_the_shortest_takes_to_empty() -> None:
+    policies = Policies(LeastOutstanding())
+    for at_s in range(30):
+        policies.queue_cost.answered("a", float(at_s))
+    world = World(failing(Overloaded("full", retry_after_s=1.0)), ManualClock(30.0))
+    outcome = world.tell(policies, full_queues("a", "b"))
+    assert len(world.sends) == 2
+    assert isinstance(outcome.error, Overloaded)
+    assert outcome.error.retry_after_s == pytest.approx(30.0)
+
+
+def test_an_attempt_that_waits_in_a_moving_queue_may_go_on_waiting() -> None:
+    policies, clock = Policies(LeastOutstanding()), ManualClock()
+    story = dispatch(REQUEST, fleet_of("a", "b"), clock, policies)
+    effect = next(story)
+    assert isinstance(effect, Send)
+    assert effect.wait_on is not None
+    assert policies.progress is not None
+    clock.advance(30.0)
+    policies.progress.observe([ReplicaView(effect.replica_id, steps=9, as_of_s=29.5)])
+    assert effect.wait_on() == 29.5
+    clock.advance(29.5)
+    assert effect.wait_on() is None, "no step since"
+    cancel(story)
+
+
+def test_with_nobody_to_ask_about_progress_the_limit_is_the_limit() -> None:
+    world, _ = tell(fleet_of("a", "b"), succeeding, progress=None)
+    assert (world.sends[0].first_token_within_s, world.sends[0].wait_on) == (30.0, None)
 
 
 # --- continuing ----------------------------------------------------------------------------------------------------
