@@ -64,6 +64,8 @@ class Request:
     region: str | None = None
     resume_ids: TokenIds = ()  # tokens an earlier attempt already sent to the client: continue after them
     feature: str = ""  # what asked: a part of a product, a kind of question; a label for routers and for the bill
+    seen: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
+    """Says whether anything of the answer has gone out to the client by now; None: every token does, as it comes."""
 
 
 @dataclass(frozen=True, slots=True)

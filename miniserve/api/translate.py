@@ -80,6 +80,7 @@ def _request(parts: Parts, body: GenerationBody, exchange: Exchange, ids: list[i
         arrived_s=exchange.started_s,
         priority=Priority.STANDARD if body.priority is None else Priority(body.priority),
         session_key=body.user,
+        seen=lambda: exchange.begun,
     )
 
 

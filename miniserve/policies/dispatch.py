@@ -10,8 +10,10 @@ effect and sends back an `AttemptResult`. So the same story runs under asyncio a
 replicas, results of attempts, and the time; it asks the policies in its `Policies` bundle and tells them what happened.
 It never sees tokens in flight (the driver passes those straight to the client) or sockets.
 
-**Before the first token** the client has seen nothing, so a failed attempt can be repeated elsewhere. **Afterwards**
-the client holds part of an answer, which can only be continued, by sending along what it already has (`resume_ids`).
+**While the client has seen nothing** a failed attempt can be repeated elsewhere: before the first token, and as long as
+tokens have been made but nothing of them has gone out (`Request.seen`), as in an answer without streaming. The tokens
+that are there are sent along (`resume_ids`), so that nobody computes them twice. **Afterwards** the client holds part
+of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`).
 
 **Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third. A 500
 is tried on one other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
@@ -270,12 +272,20 @@ class _Dispatch:
     def _can_go_on(self) -> bool:
         """Return whether a new attempt could give the client what it lacks without repeating anything."""
         tokens = self._attempts.tokens
-        return not tokens or (self._policies.resume and len(tokens) < self._request.sampling.max_tokens)
+        if not tokens:
+            return True
+        return (self._policies.resume or self._is_unseen()) and len(tokens) < self._request.sampling.max_tokens
+
+    def _is_unseen(self) -> bool:
+        """Return whether the client has nothing yet of what was generated: a plain answer leaves in one piece."""
+        seen = self._request.seen
+        return seen is not None and not seen()
 
     def _may_ask_another(self, now_s: float) -> bool:
         """Return whether to try another replica after a 500, which is usually the request's own fault."""
         opinions = self._policies.second_opinions
-        if opinions is None or self._attempts.tokens or not self._untried(self._candidates(now_s)):
+        is_seen = self._attempts.tokens and not self._is_unseen()
+        if opinions is None or is_seen or not self._untried(self._candidates(now_s)):
             return False
         return opinions.withdraw(now_s) and self._pays(now_s)
 

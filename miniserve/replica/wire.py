@@ -46,7 +46,7 @@ _BY_TYPE = {kind.type: kind for kind in reversed(_KINDS)}  # the first class of 
 
 
 def encode_request(request: Request) -> bytes:
-    return _request.dump_json(request)
+    return _request.dump_json(request, exclude={"seen"})  # a matter of the gateway's
 
 
 def decode_request(data: bytes) -> Request:

@@ -408,6 +408,30 @@ def test_a_failure_after_the_first_token_ends_the_request_with_its_error() -> No
     assert outcome.error is error
 
 
+@pytest.mark.parametrize("error", [UpstreamError("cut"), Unreachable("gone"), InternalError("bug")])
+def test_tokens_that_no_client_has_seen_are_no_reason_to_give_up(error: RequestError) -> None:
+    """An answer without streaming: what the engine has made is not what has gone out."""
+    unseen = replace(LONG, seen=lambda: False)
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(error, (7, 8)), succeeding), unseen)
+    assert outcome.ok
+    assert [send.request.resume_ids for send in world.sends] == [(), (7, 8)]
+
+
+@pytest.mark.parametrize("error", [UpstreamError("cut"), Unreachable("gone"), InternalError("bug")])
+def test_tokens_that_were_seen_in_the_meantime_are(error: RequestError) -> None:
+    seen = iter([True, True, True])
+    world, outcome = tell(fleet_of("a", "b"), failing(error, (7, 8)), replace(LONG, seen=lambda: next(seen)))
+    assert outcome.error is error
+    assert len(world.sends) == 1
+
+
+def test_unseen_poison_breaks_two_replicas_and_no_third() -> None:
+    unseen = replace(LONG, seen=lambda: False)
+    answer = in_turn(failing(UpstreamError("cut"), (7,)), failing(UpstreamError("cut")))
+    world, _ = tell(fleet_of("a", "b", "c", "d"), answer, unseen, retry=NaiveRetry(max_attempts=9))
+    assert len(world.sends) == 2
+
+
 def test_where_the_bundle_says_so_a_broken_answer_is_continued_elsewhere() -> None:
     cut = UpstreamError("cut")
     answer = in_turn(failing(cut, (7, 8)), failing(cut, (9,)), succeeding)
