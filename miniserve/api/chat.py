@@ -30,7 +30,7 @@ from miniserve.types import Request, TokenLogprob
 
 async def answer_chat(parts: Parts, http: HttpRequest) -> Response:
     """Serve one chat completion."""
-    body = await read_body(http, ChatCompletionRequest)
+    body = await read_body(http, ChatCompletionRequest, parts.model.max_model_len)
     exchange = exchange_of(http.scope)
     request = await chat_request(parts, body, exchange)
     answer = ChatAnswer(parts, body, request, exchange)

@@ -7,18 +7,23 @@ is drawn here, so that everything behind the edge is deterministic.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
+from miniserve.api.backend import TextTokenizer
+from miniserve.api.bodies import too_long
 from miniserve.api.exchange import Exchange
 from miniserve.api.parts import Parts
 from miniserve.api.requests import ChatCompletionRequest, CompletionRequest, GenerationBody
 from miniserve.errors import InvalidRequest, NotFound
 from miniserve.types import Priority, Request, SamplingParams
 
-_LONG_TEXT = 20_000  # characters; tokenizing more than this takes long enough to be felt by other streams
+_LONG_TEXT = 4_000  # characters of a whole request; tokenizing more takes long enough to be felt by other streams
+_TEMPLATE = 20  # characters that a chat template adds to a message, more or less
 _SEED_BITS = 32
 A = TypeVar("A")
+B = TypeVar("B")
 
 
 async def chat_request(parts: Parts, body: ChatCompletionRequest, exchange: Exchange) -> Request:
@@ -29,7 +34,11 @@ async def chat_request(parts: Parts, body: ChatCompletionRequest, exchange: Exch
     check_model(parts, body.model)
     roles = {"developer": "system"}  # OpenAI's newer name for it, which no chat template here knows
     messages = [{"role": roles.get(m.role, m.role), "content": m.text()} for m in body.messages]
+    if len(messages) > parts.model.max_model_len:
+        raise too_long(f"there are {len(messages)} messages", parts.model.max_model_len, "messages")
     length = sum(len(message["content"]) for message in messages)
+    _check_length(parts, length, "messages")
+    length += _TEMPLATE * len(messages)
     ids = await _aside(length, parts.model.tokenizer.encode_chat, messages)
     return _request(parts, body, exchange, ids, "messages", 0)
 
@@ -41,12 +50,17 @@ async def completion_requests(parts: Parts, body: CompletionRequest, exchange: E
     """
     check_model(parts, body.model)
     prompts = body.prompts()
-    requests = []
-    for index, prompt in enumerate(prompts):
-        param = "prompt" if len(prompts) == 1 else f"prompt[{index}]"
-        ids = await _prompt_ids(parts, prompt, param)
-        requests.append(_request(parts, body, exchange, ids, param, index))
-    return requests
+    params = ["prompt"] if len(prompts) == 1 else [f"prompt[{index}]" for index in range(len(prompts))]
+    named = list(zip(prompts, params, strict=True))
+    for prompt, param in named:
+        if isinstance(prompt, str):
+            _check_length(parts, len(prompt), param)
+    encode = partial(_ids_of_all, parts.model.tokenizer)
+    ids = await _aside(sum(len(prompt) for prompt in prompts), encode, named)
+    return [
+        _request(parts, body, exchange, one, param, index)
+        for index, (one, param) in enumerate(zip(ids, params, strict=True))
+    ]
 
 
 def check_model(parts: Parts, name: str) -> None:
@@ -56,17 +70,32 @@ def check_model(parts: Parts, name: str) -> None:
         raise NotFound(message, param="model", code="model_not_found")
 
 
-async def _prompt_ids(parts: Parts, prompt: str | list[int], param: str) -> list[int]:
+def _check_length(parts: Parts, characters: int, param: str) -> None:
+    """Refuse at once a text that cannot fit, however its tokens fall: each is of so many bytes at most.
+
+    Raises: InvalidRequest.
+    """
+    longest, context = parts.model.longest_token_bytes, parts.model.max_model_len
+    if longest is not None and characters > longest * context:  # a character is a byte or more
+        raise too_long(f"the text has {characters} characters", context, param)
+
+
+def _ids_of_all(tokenizer: TextTokenizer, prompts: Sequence[tuple[str | list[int], str]]) -> list[list[int]]:
+    """Return the token ids of each (prompt, its name)."""
+    return [_prompt_ids(tokenizer, prompt, param) for prompt, param in prompts]
+
+
+def _prompt_ids(tokenizer: TextTokenizer, prompt: str | list[int], param: str) -> list[int]:
     if isinstance(prompt, str):
-        return await _aside(len(prompt), parts.model.tokenizer.encode, prompt)
-    largest, size = max(prompt), parts.model.tokenizer.vocab_size
+        return tokenizer.encode(prompt)
+    largest, size = max(prompt), tokenizer.vocab_size
     if largest >= size:
         raise InvalidRequest(f"{param}: token id {largest} is not in the vocabulary (0 to {size - 1})", param=param)
     return prompt
 
 
-async def _aside(length: int, encode: Callable[[A], list[int]], text: A) -> list[int]:
-    """Encode short text at once; a long one in a thread, so that the event loop goes on serving."""
+async def _aside(length: int, encode: Callable[[A], B], text: A) -> B:
+    """Encode what is short at once; what is long in a thread, so that the event loop goes on serving."""
     return encode(text) if length < _LONG_TEXT else await asyncio.to_thread(encode, text)
 
 

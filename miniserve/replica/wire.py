@@ -4,7 +4,8 @@ Knows the shapes and checks them; does not know HTTP or SSE. Text never crosses 
 talks to the client turns them into text, once.
 
 **No number of another program's is believed unread.** What decides a wait or a route must be finite, not negative and
-of a size that arithmetic survives. A report that breaks this is none, and its replica counts as one that did not answer.
+of a size that arithmetic survives. A report that breaks this is none, and its replica counts as one that did not
+answer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from miniserve import errors
 from miniserve.engine.stats import EngineStats
@@ -61,11 +63,24 @@ def encode_request(request: Request) -> bytes:
 
 def decode_request(data: bytes) -> Request:
     """Raises: InvalidRequest, naming the first field that is wrong."""
+    _check_ids(data)
     try:
         request = _request.validate_json(data)
     except ValidationError as error:
         raise InvalidRequest(f"not a request: {_first(error)}") from None
     return replace(request, prompt_ids=tuple(request.prompt_ids), resume_ids=tuple(request.resume_ids))
+
+
+def _check_ids(data: bytes) -> None:
+    """Find wrong token ids before the full check, which would write a record about each of them."""
+    try:
+        fields = from_json(data)
+    except ValueError:
+        return  # the full check says what is wrong
+    for name in ("prompt_ids", "resume_ids") if isinstance(fields, dict) else ():
+        ids = fields.get(name, [])
+        if not isinstance(ids, list) or not all(type(one) is int for one in ids):
+            raise InvalidRequest(f"not a request: {name}: must be a list of integers")
 
 
 def encode_token_event(event: TokenEvent) -> str:
