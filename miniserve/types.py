@@ -153,8 +153,8 @@ class Send:
     attempt: int
     first_token_within_s: float | None = None  # passed: `wait_on` is asked, and without it or more time, NoFirstToken
     within_s: float | None = None  # passed: DeadlineExceeded (what is left of the request's own deadline)
-    wait_on: Callable[[], float | None] | None = field(default=None, compare=False, repr=False)
-    """Says at the moment of asking how many seconds more the first token may take; None: no longer."""
+    wait_on: Callable[[float], float | None] | None = field(default=None, compare=False, repr=False)
+    """Told the time, says how many seconds more the first token may take; None: no longer."""
 
 
 @dataclass(frozen=True, slots=True)

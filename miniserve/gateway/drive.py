@@ -17,6 +17,7 @@ from contextlib import aclosing, contextmanager
 
 from miniserve.errors import InternalError, PolicyError, RequestError, deadline_passed, no_first_token
 from miniserve.gateway.fleet import Fleet
+from miniserve.gateway.queue_cost import QueueCost
 from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import OnDecision, logged
 from miniserve.policies.dispatch import advance, cancel, dispatch
@@ -36,6 +37,7 @@ class FleetBackend:
         self.policies = policies if isinstance(policies, Policies) else Policies(policies)
         self._fleet = fleet
         self._on_decision = on_decision
+        self._queue_cost = QueueCost()
         fleet.add_tick(HealthTick(self.policies))
 
     def ready(self) -> bool:
@@ -69,7 +71,9 @@ class FleetBackend:
             finally:
                 cancel(story, () if performance is None else performance.tokens_sent())
             if asked.error is not None:
-                raise asked.error
+                raise self._queue_cost.told(asked.error, self._fleet.view(), self._fleet.clock())
+            for attempt in asked.attempts[-1:]:
+                self._queue_cost.answered(attempt.replica_id, self._fleet.clock())
 
     def _story(self, request: Request) -> Story:
         story = dispatch(request, self._fleet.view, self._fleet.clock, self.policies)
@@ -145,7 +149,7 @@ class _Attempt:
             self._asking.cancel()
 
     def _lose_patience(self, limit: asyncio.Timeout) -> None:
-        more_s = None if self._send.wait_on is None else self._send.wait_on()
+        more_s = None if self._send.wait_on is None else self._send.wait_on(self._fleet.clock())
         if more_s is not None:
             self._asking = self._loop.call_later(more_s, self._lose_patience, limit)
         elif not limit.expired():

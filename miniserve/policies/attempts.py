@@ -63,8 +63,6 @@ class Attempts:
         # failures that the ejector has blamed on a replica.
         for attempt in (*result.losers, result):
             self._end(attempt, now_s)
-        if result.ok:
-            self._policies.queue_cost.answered(result.replica_id, now_s)
         self._tell_budgets(result, now_s)
         blamed = self._blamed(result, now_s)
         if self._policies.breakers is not None:

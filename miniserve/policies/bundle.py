@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from miniserve.errors import SetupError
 from miniserve.policies.admission.admission import Admission
-from miniserve.policies.admission.queue_cost import QueueCost
 from miniserve.policies.recovery.breaker import Breaker
 from miniserve.policies.recovery.ejection import Ejector
 from miniserve.policies.recovery.progress import ProgressWatch
@@ -46,7 +45,6 @@ class Policies:
     second_opinions: Budget | None = field(default_factory=TokenThrottle)
     ejector: Ejector | None = field(default_factory=Ejector)
     progress: ProgressWatch | None = field(default_factory=ProgressWatch)
-    queue_cost: QueueCost = field(default_factory=QueueCost)  # what a refused client is told to wait
     breakers: Breakers | None = None  # off: the ejector does their job, and sees all replicas at once
     hedge_after_s: float | None = None  # off: hedging adds load; the usual value is the p95 of the time to first token
     first_token_s: float | None = 30.0  # wait this long for a first token if another replica could be asked instead ...

@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from miniserve.errors import DeadlineExceeded, InternalError, Overloaded
 from miniserve.policies.admission.admission import Admission, Reject
@@ -207,17 +208,12 @@ class _Dispatch:
         """Begin an attempt. Its wait for a first token is limited only if `others` could be asked instead."""
         left_s = self._left_s(now_s)
         within_s = self._policies.first_token_within_s(left_s) if others else None
-        wait_on = None if within_s is None else self._wait_on(replica_id, now_s, within_s)
+        progress, wait_on = self._policies.progress, None
+        if progress is not None and within_s is not None:
+            wait_on = partial(progress.wait_on_s, replica_id, now_s, within_s)
         send = Send(replica_id, self._rest_of_request(), self._attempts.sent, within_s, left_s, wait_on)
         self._attempts.begin(replica_id, now_s)
         return send
-
-    def _wait_on(self, replica_id: str, started_s: float, patience_s: float) -> Callable[[], float | None] | None:
-        """Return what decides, once `patience_s` have passed, whether the attempt waits in a queue that moves."""
-        progress = self._policies.progress
-        if progress is None:
-            return None
-        return lambda: progress.wait_on_s(replica_id, started_s, patience_s, self._clock())
 
     def _choose(self, candidates: tuple[ReplicaView, ...]) -> str | None:
         balancer, request = self._policies.balancer, self._request
@@ -257,8 +253,8 @@ class _Dispatch:
     def _asked_next_s(self, error: Exception, now_s: float) -> float | None:
         """Return 0, or None to give up: a refusal has cost nothing, so the next replica is asked at once and free."""
         retry, failures = self._policies.retry, len(self._attempts.results)
-        may = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, None)) is not None
-        return 0.0 if may else None
+        wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, None))
+        return None if wait_s is None else 0.0
 
     def _backoff_s(self, error: Exception, now_s: float) -> float | None:
         retry, failures, deadline_s = self._policies.retry, len(self._attempts.results), self._request.deadline_s
@@ -300,10 +296,9 @@ class _Dispatch:
         return len(self._request.prompt_ids) + len(attempts.tokens) if attempts.sent else None
 
     def _error(self) -> Exception:
-        now_s = self._clock()
-        results, left_s = self._attempts.results, self._left_s(now_s)
+        results, left_s = self._attempts.results, self._left_s(self._clock())
         if results and (error := results[-1].error) is not None:
-            return self._policies.queue_cost.told(error, self._fleet(), now_s)
+            return error
         if left_s is not None and left_s <= 0:
             return DeadlineExceeded("the request's deadline had passed before it could be sent to a replica")
         view = self._fleet()

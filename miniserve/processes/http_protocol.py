@@ -36,7 +36,7 @@ class HttpProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.app = _Sorted(self.app)  # type: ignore[assignment]
+        self.app = _Sorted(self.app)
         self._head_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
 

@@ -93,7 +93,7 @@ class _Attempt:
     def _miss_first_token(self, _: simpy.Event) -> None:
         if self.attempt is None or self.attempt.first_token_s is not None or self.attempt.ended.triggered:
             return
-        more_s = None if self._send.wait_on is None else self._send.wait_on()
+        more_s = None if self._send.wait_on is None else self._send.wait_on(self._env.now)
         if more_s is None:
             self._cut_off(no_first_token(self._env.now - self._started_s))
         else:

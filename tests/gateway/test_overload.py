@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+import pytest
 from parity import virtual_time
 from parity.paced_fleet import DrillFleet, PacedReplicas
 
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
-from miniserve.errors import Overloaded, RequestError
+from miniserve.errors import Overloaded, RateLimited, RequestError, UpstreamError, draining
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
 from miniserve.gateway.drive import FleetBackend
+from miniserve.gateway.queue_cost import QueueCost
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.policies.decision_log import Decision
 from miniserve.policies.routing.balancer import LeastOutstanding
-from miniserve.types import Request, SamplingParams
+from miniserve.types import FleetView, ReplicaView, Request, SamplingParams
 
 SLOW = StepTimeModel(0.25, 0.001, 0.008, 0.0, 0.0)  # a busy machine: a step takes a quarter of a second and more
 SPEC = ReplicaSpec(SLOW, SchedulerConfig(), CacheConfig())
@@ -103,3 +105,43 @@ def test_a_replica_whose_steps_stand_still_is_given_up_after_the_limit() -> None
     assert [one.error for one in told] == [None, None]
     assert attempts == 3
     assert sorted(one.after_s > 30.0 for one in told) == [False, True]
+
+
+# --- what a refused client is told ---------------------------------------------------------------------------------
+
+
+def full(*waiting: int) -> FleetView:
+    return FleetView(tuple(ReplicaView(f"r{i}", queue_depth=count, running=16) for i, count in enumerate(waiting)))
+
+
+def cost_of(answers: int, replica_id: str = "r0") -> QueueCost:
+    cost = QueueCost()
+    for i in range(answers):
+        cost.answered(replica_id, 30.0 * i / answers)
+    return cost
+
+
+@pytest.mark.parametrize(
+    ("answers", "waiting", "wait_s"),
+    [(30, (30, 30), 30.0), (30, (10, 900), 10.0), (300, (20, 20), 2.0), (1, (1024, 1024), 60.0), (0, (5, 5), 60.0)],
+)
+def test_a_refused_client_is_told_how_long_the_shortest_queue_takes_to_empty(
+    answers: int, waiting: tuple[int, ...], wait_s: float
+) -> None:
+    told = cost_of(answers).told(Overloaded("full", retry_after_s=1.0), full(*waiting), 30.0)
+    assert isinstance(told, Overloaded)
+    assert told.message == "full"
+    assert told.retry_after_s == pytest.approx(wait_s)
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded("full", retry_after_s=90.0), draining(), UpstreamError("broke"), RateLimited("x")]
+)
+def test_what_has_another_reason_keeps_its_own_wait(error: Exception) -> None:
+    assert cost_of(1).told(error, full(1024), 30.0) is error
+
+
+def test_where_nobody_waits_and_where_nobody_is_ready_there_is_nothing_to_add() -> None:
+    error = Overloaded("full")
+    assert cost_of(1).told(error, full(0), 30.0) is error
+    assert cost_of(1).told(error, FleetView(), 30.0) is error

@@ -98,10 +98,12 @@ class ProgressWatch:
         if result.first_token_s is not None:
             replica.served_s = max(replica.served_s, result.started_s)
             self.progressed(result.replica_id, result.ended_s if result.ok else result.first_token_s)
-        elif isinstance(result.error, NoFirstToken):
+        elif (
+            isinstance(result.error, DeadlineExceeded) and result.started_s < replica.progress_s > now_s - self._stall_s
+        ):
+            pass  # it waited in a queue that moves, which says nothing against the replica
+        elif isinstance(result.error, NoFirstToken | DeadlineExceeded):  # it waited in vain
             replica.misses += 1
-        elif isinstance(result.error, DeadlineExceeded) and not self._has_moved(replica, result.started_s, now_s):
-            replica.misses += 1  # a deadline that passes in a queue that moves says nothing against the replica
 
     def forget(self, replica_id: str) -> None:
         """Drop everything about a replica that has left the fleet or restarted."""
@@ -142,10 +144,6 @@ class ProgressWatch:
                 replica.next_trial_s = now_s + self._trial_interval_s
                 return id_
         return None
-
-    def _has_moved(self, replica: _Replica, since_s: float, now_s: float) -> bool:
-        """Return whether the replica has made progress since then, and not long ago."""
-        return replica.progress_s > since_s and now_s - replica.progress_s < self._stall_s
 
     def _is_suspect(self, replica: _Replica, now_s: float) -> bool:
         stalled = replica.outstanding > 0 and now_s - replica.progress_s >= self._stall_s
