@@ -184,7 +184,7 @@ def stopped() -> UpstreamError:
 
 def no_first_token(after_s: float) -> NoFirstToken:
     """The driver has waited long enough for the attempt's first token."""
-    return NoFirstToken(f"the replica brought no token within {after_s:g} s")
+    return NoFirstToken(f"the replica brought no token within {after_s:.3g} s")
 
 
 def deadline_passed() -> DeadlineExceeded:

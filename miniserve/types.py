@@ -93,6 +93,8 @@ class Request:
     region: str | None = None
     resume_ids: TokenIds = ()  # tokens an earlier attempt already sent to the client: continue after them
     feature: str = ""  # what asked: a part of a product, a kind of question; a label for routers and for the bill
+    seen: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
+    """Says whether anything of the answer has gone out to the client by now; None: every token does, as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,10 @@ class Send:
     replica_id: str
     request: Request
     attempt: int
-    first_token_within_s: float | None = None  # passed: NoFirstToken
+    first_token_within_s: float | None = None  # passed: `wait_on` is asked, and without it or more time, NoFirstToken
     within_s: float | None = None  # passed: DeadlineExceeded (what is left of the request's own deadline)
+    wait_on: Callable[[float], float | None] | None = field(default=None, compare=False, repr=False)
+    """Told the time, says how many seconds more the first token may take; None: no longer."""
 
 
 @dataclass(frozen=True, slots=True)

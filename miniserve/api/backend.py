@@ -59,3 +59,4 @@ class ServedModel:
     tokenizer: TextTokenizer
     max_model_len: int  # tokens, prompt and answer together
     created: int  # seconds since 1970, for /v1/models
+    longest_token_bytes: int | None = None  # no text of so many bytes is less than a token; None: not known

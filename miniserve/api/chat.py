@@ -33,7 +33,7 @@ from miniserve.types import Request, TokenLogprob
 
 async def answer_chat(parts: Parts, http: HttpRequest) -> Response:
     """Serve one chat completion."""
-    body = await read_body(http, ChatCompletionRequest, parts.config.max_body_bytes)
+    body = await read_body(http, ChatCompletionRequest, parts.config.max_body_bytes, parts.model.max_model_len)
     exchange = exchange_of(http.scope)
     requests = await chat_requests(parts, body, exchange)
     answer = ChatAnswer(parts, body, requests, exchange)

@@ -24,7 +24,7 @@ from miniserve.types import Request, TokenLogprob
 
 async def answer_completion(parts: Parts, http: HttpRequest) -> Response:
     """Serve one call with one or several prompts."""
-    body = await read_body(http, CompletionRequest, parts.config.max_body_bytes)
+    body = await read_body(http, CompletionRequest, parts.config.max_body_bytes, parts.model.max_model_len)
     exchange = exchange_of(http.scope)
     requests = await completion_requests(parts, body, exchange)
     answer = CompletionAnswer(parts, body, requests, exchange)

@@ -46,7 +46,7 @@ def error_response(
     wait_s = error.retry_after_s
     if wait_s is None and isinstance(error, (RateLimited, Overloaded)):
         wait_s = _DEFAULT_RETRY_AFTER_S
-    if wait_s is not None:
+    if wait_s is not None and math.isfinite(wait_s):
         advice["retry-after"] = str(max(1, math.ceil(wait_s)))
     return Response(
         error_json(error), status or error.status, {**advice, **(headers or {})}, media_type="application/json"

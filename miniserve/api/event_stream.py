@@ -81,6 +81,7 @@ class EventStream(Response):
         self, item: str | Exception | SourceEnd | None, queue: Items[str], scope: Scope, send: Send
     ) -> None:
         while not isinstance(item, SourceEnd | Exception):
+            exchange_of(scope).begun |= item is not None
             await self._send(send, _KEEP_ALIVE if item is None else encode_event(item))
             item = await self._next(queue)
         last = encode_event(self._failure(item, scope)) if isinstance(item, Exception) else b""

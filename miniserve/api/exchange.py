@@ -23,6 +23,7 @@ class Exchange:
     started_s: float
     status: int | None = None  # of the response, once it has started
     error: str | None = None  # the type of the error object that was sent
+    begun: bool = False  # something of the answer itself has been sent, more than headers and heartbeats
     gone: bool = False  # the client left, or stopped reading, before the end
     prompt_tokens: int = 0
     completion_tokens: int = 0

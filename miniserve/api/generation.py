@@ -120,8 +120,9 @@ class Generation:
     def _measure(self, event: TokenEvent, used: int) -> None:
         exchange, metrics = self._exchange, self._parts.metrics
         if not self._is_copy:
-            exchange.cached_tokens += max(0, event.cached_tokens - self._cached_tokens)
-            self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
+            cached_tokens = min(event.cached_tokens, len(self._request.prompt_ids))  # a continued answer may find more
+            exchange.cached_tokens += max(0, cached_tokens - self._cached_tokens)
+            self._cached_tokens = max(self._cached_tokens, cached_tokens)
         if not used:
             return
         now_s = self._parts.clock()

@@ -62,7 +62,7 @@ class TextPart(RequestPart):
 
 
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")],
+    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Field(fail_fast=True), Tag("<parts>")],
     Discriminator(
         _content_kind,
         custom_error_type="content_type",
@@ -165,7 +165,7 @@ class GenerationBody(NotServed):
 
 
 class ChatCompletionRequest(GenerationBody):
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     max_completion_tokens: TokenCount | None = Field(None, description="The newer name of max_tokens; wins over it.")
     logprobs: bool | None = None
     top_logprobs: LogprobCount | None = Field(None, description="Used where `logprobs` is true.")
@@ -184,12 +184,12 @@ class ChatCompletionRequest(GenerationBody):
 
 
 PromptText = Annotated[str, Field(min_length=1)]
-PromptIds = Annotated[list[TokenId], Field(min_length=1)]
+PromptIds = Annotated[list[TokenId], Field(fail_fast=True, min_length=1)]
 Prompt = Annotated[
     Annotated[PromptText, Tag("<text>")]
-    | Annotated[list[PromptText], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<texts>")]
+    | Annotated[list[PromptText], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS), Tag("<texts>")]
     | Annotated[PromptIds, Tag("<ids>")]
-    | Annotated[list[PromptIds], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<lists>")],
+    | Annotated[list[PromptIds], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS), Tag("<lists>")],
     Discriminator(
         _kind,
         custom_error_type="prompt_type",

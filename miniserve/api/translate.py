@@ -7,11 +7,13 @@ is drawn here, so that everything behind the edge is deterministic.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from miniserve.api.backend import TextTokenizer
+from miniserve.api.bodies import too_long
 from miniserve.api.exchange import Exchange
 from miniserve.api.not_served import UNSUPPORTED
 from miniserve.api.parts import Parts
@@ -19,10 +21,12 @@ from miniserve.api.requests import ChatCompletionRequest, CompletionRequest, Gen
 from miniserve.errors import InvalidRequest, NotFound, prompt_too_long
 from miniserve.types import Priority, Request, SamplingParams
 
-_LONG_TEXT = 20_000  # characters; tokenizing more than this takes long enough to be felt by other streams
+_LONG_TEXT = 4_000  # characters of a whole request; tokenizing more takes long enough to be felt by other streams
+_TEMPLATE = 20  # characters that a chat template adds to a message, more or less
 _SEED_BITS = 32
 _INT64 = 1 << 63
 A = TypeVar("A")
+B = TypeVar("B")
 
 
 async def chat_requests(parts: Parts, body: ChatCompletionRequest, exchange: Exchange) -> list[Request]:
@@ -33,7 +37,11 @@ async def chat_requests(parts: Parts, body: ChatCompletionRequest, exchange: Exc
     check_model(parts, body.model)
     roles = {"developer": "system"}  # OpenAI's newer name for it, which no chat template here knows
     messages = [{"role": roles.get(m.role, m.role), "content": content_text(m.content)} for m in body.messages]
+    if len(messages) > parts.model.max_model_len:
+        raise too_long(f"there are {len(messages)} messages", parts.model.max_model_len, "messages")
     length = sum(len(message["content"]) for message in messages)
+    _check_length(parts, length, "messages")
+    length += _TEMPLATE * len(messages)
     ids = await _aside(length, parts.model.tokenizer.encode_chat, messages)
     return _requests(parts, body, exchange, ids, "messages", 0)
 
@@ -45,11 +53,15 @@ async def completion_requests(parts: Parts, body: CompletionRequest, exchange: E
     """
     check_model(parts, body.model)
     prompts = body.prompts()
-    requests = []
-    for index, prompt in enumerate(prompts):
-        param = "prompt" if len(prompts) == 1 else f"prompt[{index}]"
-        ids = await _prompt_ids(parts, prompt, param)
-        requests += _requests(parts, body, exchange, ids, param, len(requests))
+    params = ["prompt"] if len(prompts) == 1 else [f"prompt[{index}]" for index in range(len(prompts))]
+    named = list(zip(prompts, params, strict=True))
+    for prompt, param in named:
+        if isinstance(prompt, str):
+            _check_length(parts, len(prompt), param)
+    ids = await _aside(sum(len(prompt) for prompt in prompts), partial(_ids_of_all, parts), named)
+    requests: list[Request] = []
+    for one, param in zip(ids, params, strict=True):
+        requests += _requests(parts, body, exchange, one, param, len(requests))
     return requests
 
 
@@ -60,9 +72,24 @@ def check_model(parts: Parts, name: str) -> None:
         raise NotFound(message, param="model", code="model_not_found")
 
 
-async def _prompt_ids(parts: Parts, prompt: str | list[int], param: str) -> list[int]:
+def _check_length(parts: Parts, characters: int, param: str) -> None:
+    """Refuse at once a text that cannot fit, however its tokens fall: each is of so many bytes at most.
+
+    Raises: InvalidRequest.
+    """
+    longest, context = parts.model.longest_token_bytes, parts.model.max_model_len
+    if longest is not None and characters > longest * context:  # a character is a byte or more
+        raise too_long(f"the text has {characters} characters", context, param)
+
+
+def _ids_of_all(parts: Parts, prompts: Sequence[tuple[str | list[int], str]]) -> list[list[int]]:
+    """Return the token ids of each (prompt, its name)."""
+    return [_prompt_ids(parts, prompt, param) for prompt, param in prompts]
+
+
+def _prompt_ids(parts: Parts, prompt: str | list[int], param: str) -> list[int]:
     if isinstance(prompt, str):
-        return await _aside(len(prompt), parts.model.tokenizer.encode, prompt)
+        return parts.model.tokenizer.encode(prompt)
     _check_vocabulary(parts, prompt, param)
     return prompt
 
@@ -73,8 +100,8 @@ def _check_vocabulary(parts: Parts, ids: Iterable[int], param: str) -> None:
         raise InvalidRequest(f"{param}: token id {largest} is not in the vocabulary (0 to {size - 1})", param=param)
 
 
-async def _aside(length: int, encode: Callable[[A], list[int]], text: A) -> list[int]:
-    """Encode short text at once; a long one in a thread, so that the event loop goes on serving."""
+async def _aside(length: int, encode: Callable[[A], B], text: A) -> B:
+    """Encode what is short at once; what is long in a thread, so that the event loop goes on serving."""
     return encode(text) if length < _LONG_TEXT else await asyncio.to_thread(encode, text)
 
 
@@ -94,6 +121,7 @@ def _requests(
         arrived_s=exchange.started_s,
         priority=Priority.STANDARD if body.priority is None else Priority(body.priority),
         session_key=body.user,
+        seen=lambda: exchange.begun,
     )
     return [_choice(request, first + i, _after(sampling.seed, i)) for i in range(copies)]
 

@@ -25,7 +25,8 @@ from miniserve.observe.recent import Recent
 def served_model(name: str, folder: Path, max_model_len: int) -> ServedModel:
     """Return what the edge needs of the model in `folder`. Reads the tokenizer, no weights."""
     created = int((folder / "config.json").stat().st_mtime)  # all processes that serve the folder say the same
-    return ServedModel(name, Tokenizer.load(folder), max_model_len, created)
+    tokenizer = Tokenizer.load(folder)
+    return ServedModel(name, tokenizer, max_model_len, created, tokenizer.longest_token_bytes())
 
 
 def api_app(

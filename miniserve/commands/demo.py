@@ -66,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-table", action="store_true", help="log lines instead of the live table")
     parser.add_argument("--no-load", action="store_true", help="send no load (the demo does not send any yet)")
     add_drain_option(parser)
+    about = "replace a replica process that answers no health probe for so many seconds (default %(default)g)"
+    parser.add_argument("--absent-after", type=float, default=30.0, metavar="S", help=about)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -143,7 +145,7 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, bal
     from miniserve.processes.stack import GatewayOptions
 
     api = ApiConfig(cors_origins=tuple(args.cors))
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout, api, balancer)
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout, args.absent_after, api, balancer)
     up = asyncio.Event()
     with StopSignals().caught() as stop:
         job = _serve(args, options, sock, stop, up) if args.once is None else _answer_once(args, options, sock)

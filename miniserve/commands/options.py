@@ -114,7 +114,9 @@ def say(line: str) -> None:
 
 def log_to_stderr(level: str) -> None:
     """Send the log to stderr, where it never mixes with the output on stdout."""
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every probe
 
 

@@ -66,7 +66,7 @@ async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balance
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=say)
     api = ApiConfig(cors_origins=tuple(args.cors))
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout, api, balancer)
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout, api=api, balancer=balancer)
     stop = StopSignals(at_once=lambda: os._exit(130))
     with stop.caught():
         async with Fleet(monotonic) as fleet:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 
 from miniserve.errors import InternalError, PolicyError, RequestError, deadline_passed, no_first_token
 from miniserve.gateway.fleet import Fleet
+from miniserve.gateway.queue_cost import QueueCost
 from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import OnDecision, logged
 from miniserve.policies.dispatch import advance, cancel, dispatch
@@ -36,6 +37,7 @@ class FleetBackend:
         self.policies = policies if isinstance(policies, Policies) else Policies(policies)
         self._fleet = fleet
         self._on_decision = on_decision
+        self._queue_cost = QueueCost()
         fleet.add_tick(HealthTick(self.policies))
 
     def ready(self) -> bool:
@@ -69,7 +71,9 @@ class FleetBackend:
             finally:
                 cancel(story, () if performance is None else performance.tokens_sent())
             if asked.error is not None:
-                raise asked.error
+                raise self._queue_cost.told(asked.error, self._fleet.view(), self._fleet.clock())
+            for attempt in asked.attempts[-1:]:
+                self._queue_cost.answered(attempt.replica_id, self._fleet.clock())
 
     def _story(self, request: Request) -> Story:
         story = dispatch(request, self._fleet.view, self._fleet.clock, self.policies)
@@ -95,6 +99,9 @@ class _Attempt:
         self._error: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()  # the loop's clock, which timeouts are measured by
+        within_s = send.within_s
+        self._deadline_at = None if within_s is None else self._started_at + within_s
+        self._is_patient = True  # until the limit on the first token has passed for good
         self._started_s = fleet.clock()
         self._first_token_s: float | None = None
         self._ended_s = self._started_s
@@ -116,26 +123,43 @@ class _Attempt:
 
     async def _next(self, events: AsyncGenerator[TokenEvent, None]) -> TokenEvent | None:
         """Return the next event, None at the end. Raises: the error of the limit that passes first."""
-        limit_s, error = self._limit()
-        if limit_s is None:
-            return await anext(events, None)
-        limit_at = self._started_at + limit_s
         try:
-            async with asyncio.timeout_at(limit_at) as limit:
-                event = await anext(events, None)
+            async with asyncio.timeout_at(self._deadline_at) as limit:
+                with self._first_token_limit(limit):
+                    event = await anext(events, None)
         except TimeoutError:
             if limit.expired():
-                raise error from None
+                raise self._too_late() from None
             raise
-        if self._loop.time() >= limit_at:
-            raise error
+        if not self._is_patient or (self._deadline_at is not None and self._loop.time() >= self._deadline_at):
+            raise self._too_late()
         return event
 
-    def _limit(self) -> tuple[float | None, RequestError]:
-        first_token_s, within_s = self._send.first_token_within_s, self._send.within_s
-        if first_token_s is not None and not self.has_begun and (within_s is None or first_token_s <= within_s):
-            return first_token_s, no_first_token(first_token_s)
-        return within_s, deadline_passed()
+    @contextmanager
+    def _first_token_limit(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """Let `limit` expire early if the first token has not come, and need not be waited for any longer."""
+        within_s = self._send.first_token_within_s
+        if within_s is None or self.has_begun:
+            yield
+            return
+        self._asking = self._loop.call_at(self._started_at + within_s, self._lose_patience, limit)
+        try:
+            yield
+        finally:
+            self._asking.cancel()
+
+    def _lose_patience(self, limit: asyncio.Timeout) -> None:
+        more_s = None if self._send.wait_on is None else self._send.wait_on(self._fleet.clock())
+        if more_s is not None:
+            self._asking = self._loop.call_later(more_s, self._lose_patience, limit)
+        elif not limit.expired():
+            self._is_patient = False
+            limit.reschedule(self._loop.time())
+
+    def _too_late(self) -> RequestError:
+        if self._is_patient:
+            return deadline_passed()
+        return no_first_token(self._loop.time() - self._started_at)
 
     def _note(self, event: TokenEvent) -> None:
         self.has_begun = True

@@ -25,6 +25,7 @@ from miniserve.models.model_config import read_eos_ids, read_json
 
 _METASPACE = "\u2581"  # how sentencepiece writes a space
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how sentencepiece writes a byte that is in no token
+_LONG_TEXT = 2_000  # characters
 _FIRST_SHIELD, _SHIELDS = 0xD800, 2048  # lone surrogates: a Python str can hold them, valid text cannot
 
 
@@ -93,7 +94,7 @@ class Tokenizer:
         Raises: InvalidRequest if `text` contains a lone surrogate, which is not a character.
         """
         _refuse_surrogates(text)
-        return list(self._fast.encode(text, add_special_tokens=False).ids)
+        return _ids(self._fast, text)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Return the prompt that asks the assistant to answer `messages`, as written by the model's chat template.
@@ -128,6 +129,12 @@ class Tokenizer:
         """Return how a control token is spelled, such as `<|im_end|>`; None for all others."""
         return self._control.get(token_id)
 
+    def longest_token_bytes(self) -> int | None:
+        """Return how many bytes of text a token stands for at most; None if the tokenizer rewrites text beforehand."""
+        if self._fast.normalizer is not None:
+            return None
+        return max(len(self.token_bytes(id_)) for id_ in range(self.vocab_size))
+
     def decode(self, ids: list[int]) -> str:
         """Return the text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
@@ -159,7 +166,13 @@ class Tokenizer:
         if not text:
             return []
         fast = self._fast if first else self._inner
-        return list(fast.encode(self._unshield(text), add_special_tokens=False).ids)
+        return _ids(fast, self._unshield(text))
+
+
+def _ids(fast: tokenizers.Tokenizer, text: str) -> list[int]:
+    if len(text) < _LONG_TEXT:
+        return list(fast.encode(text, add_special_tokens=False).ids)
+    return list(fast.encode_batch([text], add_special_tokens=False)[0].ids)  # only this lets other threads run
 
 
 def _splitter(special: dict[int, Any]) -> tuple[re.Pattern[str], list[int]]:

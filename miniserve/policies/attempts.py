@@ -14,7 +14,7 @@ from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about
 from miniserve.policies.recovery.breaker import Permit
 from miniserve.policies.recovery.ejection import is_success, is_suspicious
-from miniserve.policies.recovery.retry import may_retry
+from miniserve.policies.recovery.retry import may_retry, was_too_busy
 from miniserve.types import AttemptResult, FinishReason, Request, TokenIds
 
 
@@ -99,7 +99,12 @@ class Attempts:
 
     def _tell_budgets(self, result: AttemptResult, now_s: float) -> None:
         budget, opinions = self._policies.budget, self._policies.second_opinions
-        if budget is not None and result.error is not None and may_retry(result.error):
+        if (
+            budget is not None
+            and result.error is not None
+            and may_retry(result.error)
+            and not was_too_busy(result.error)
+        ):
             budget.record(False, now_s)
         elif budget is not None and result.ok:
             budget.record(True, now_s)

@@ -10,8 +10,10 @@ effect and sends back an `AttemptResult`. So the same story runs under asyncio a
 replicas, results of attempts, and the time; it asks the policies in its `Policies` bundle and tells them what happened.
 It never sees tokens in flight (the driver passes those straight to the client) or sockets.
 
-**Before the first token** the client has seen nothing, so a failed attempt can be repeated elsewhere. **Afterwards**
-the client holds part of an answer, which can only be continued, by sending along what it already has (`resume_ids`).
+**While the client has seen nothing** a failed attempt can be repeated elsewhere: before the first token, and as long as
+tokens have been made but nothing of them has gone out (`Request.seen`), as in an answer without streaming. The tokens
+that are there are sent along (`resume_ids`), so that nobody computes them twice. **Afterwards** the client holds part
+of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`).
 
 **Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third. A 500
 is tried on one other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
@@ -25,12 +27,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from miniserve.errors import DeadlineExceeded, InternalError, Overloaded
 from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
+from miniserve.policies.recovery.retry import was_too_busy
 from miniserve.types import (
     AttemptResult,
     Clock,
@@ -205,7 +209,10 @@ class _Dispatch:
         """Begin an attempt. Its wait for a first token is limited only if `others` could be asked instead."""
         left_s = self._left_s(now_s)
         within_s = self._policies.first_token_within_s(left_s) if others else None
-        send = Send(replica_id, self._rest_of_request(), self._attempts.sent, within_s, left_s)
+        progress, wait_on = self._policies.progress, None
+        if progress is not None and within_s is not None:
+            wait_on = partial(progress.wait_on_s, replica_id, now_s, within_s)
+        send = Send(replica_id, self._rest_of_request(), self._attempts.sent, within_s, left_s, wait_on)
         self._attempts.begin(replica_id, now_s)
         return send
 
@@ -237,10 +244,18 @@ class _Dispatch:
             return None
         if isinstance(error, InternalError):
             return 0.0 if self._may_ask_another(now_s) else None
+        if was_too_busy(error) and self._untried(self._candidates(now_s)):
+            return self._asked_next_s(error, now_s)
         wait_s = self._backoff_s(error, now_s)
         if wait_s is None or not self._pays(now_s):
             return None
         return wait_s
+
+    def _asked_next_s(self, error: Exception, now_s: float) -> float | None:
+        """Return 0, or None to give up: a refusal has cost nothing, so the next replica is asked at once and free."""
+        retry, failures = self._policies.retry, len(self._attempts.results)
+        wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, None))
+        return None if wait_s is None else 0.0
 
     def _backoff_s(self, error: Exception, now_s: float) -> float | None:
         retry, failures, deadline_s = self._policies.retry, len(self._attempts.results), self._request.deadline_s
@@ -254,12 +269,20 @@ class _Dispatch:
     def _can_go_on(self) -> bool:
         """Return whether a new attempt could give the client what it lacks without repeating anything."""
         tokens = self._attempts.tokens
-        return not tokens or (self._policies.resume and len(tokens) < self._request.sampling.max_tokens)
+        if not tokens:
+            return True
+        return (self._policies.resume or self._is_unseen()) and len(tokens) < self._request.sampling.max_tokens
+
+    def _is_unseen(self) -> bool:
+        """Return whether the client has nothing yet of what was generated: a plain answer leaves in one piece."""
+        seen = self._request.seen
+        return seen is not None and not seen()
 
     def _may_ask_another(self, now_s: float) -> bool:
         """Return whether to try another replica after a 500, which is usually the request's own fault."""
         opinions = self._policies.second_opinions
-        if opinions is None or self._attempts.tokens or not self._untried(self._candidates(now_s)):
+        is_seen = self._attempts.tokens and not self._is_unseen()
+        if opinions is None or is_seen or not self._untried(self._candidates(now_s)):
             return False
         return opinions.withdraw(now_s) and self._pays(now_s)
 

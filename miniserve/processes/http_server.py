@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from miniserve.errors import SetupError
+from miniserve.processes.http_protocol import HttpProtocol
 
 LOOPBACK = "127.0.0.1"  # all servers here listen only to this machine
 KEEP_ALIVE_S = 120.0  # longer than our own clients keep an idle connection, so they never find it just closed
@@ -67,6 +68,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=HttpProtocol,  # named: else it depends on what else is installed
                 log_config=None,
                 log_level="warning",
                 access_log=False,

@@ -28,7 +28,7 @@ from miniserve.gateway.remote import RemoteReplica
 from miniserve.observe.recent import Recent
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.processes.http_server import HttpServer
-from miniserve.processes.supervisor import Supervisor
+from miniserve.processes.supervisor import ABSENT_S, Supervisor
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
@@ -40,6 +40,7 @@ class GatewayOptions:
     name: str
     folder: Path
     drain_timeout_s: float = DRAIN_TIMEOUT_S
+    absent_s: float = ABSENT_S  # a replica process that answers no probe for so long is replaced
     api: ApiConfig = field(default_factory=ApiConfig)
     balancer: Balancer = field(default_factory=LeastOutstanding)
 
@@ -93,7 +94,9 @@ async def running_stack(
             _Registrar(fleet),
             monotonic,
             drain_timeout_s=options.drain_timeout_s,
+            absent_s=options.absent_s,
         )
+        fleet.add_tick(supervisor.replace_absent)
         async with supervisor, running_gateway(options, fleet, sock) as gateway:
             yield Stack(gateway, supervisor)
 

@@ -1,9 +1,14 @@
-"""Replica processes: start them, restart any that dies, drain and stop them; leave none behind.
+"""Replica processes: start them, restart any that dies or is absent, drain and stop them; leave none behind.
 
 Each process gets its own session, so that a terminal's Ctrl-C reaches only us, and the replicas outlive it for as long
 as draining takes. Each holds the read end of a pipe that we never write to: if we die without warning, the pipe closes
 and the replica exits. A replica prints one JSON line on stdout when it is ready; its stderr is logged, and its last
 lines are kept for the error message if a start fails.
+
+**Absent is not dead.** A process that was stopped, or whose event loop is stuck, never exits, so waiting for its end
+would halve the fleet for good. Its probes tell (`replace_absent`): who has been up and answers none for `absent_s` is
+killed, in whatever state it is, and started anew like one that died. A process that still loads its model has not been
+up, and has `start_timeout_s`.
 """
 
 from __future__ import annotations
@@ -22,12 +27,13 @@ from typing import Protocol
 
 from miniserve.errors import SetupError
 from miniserve.processes.http_server import LOOPBACK
-from miniserve.types import Clock
+from miniserve.types import Clock, FleetView, ReplicaState
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 180.0  # importing torch and reading weights on a slow disk, with both cores busy
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0  # doubling: a replica that dies at once must not burn a core by restarting
+ABSENT_S = 30.0  # without an answer to any probe: far longer than a machine that swaps, or a step that drags on
 STABLE_S = 30.0  # after living this long, a replica restarts with the first backoff
 LINE_LIMIT = 1 << 20  # bytes; nothing we start writes a longer line
 STDERR_LINES = 8  # shown when a start fails: the end of a traceback
@@ -47,6 +53,7 @@ class Child:
     replica_id: str
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
+    up_since_s: float | None = None  # None: it is starting, has ended, or is being killed
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
 
     @property
@@ -69,6 +76,7 @@ class Supervisor:
         *,
         start_timeout_s: float = START_TIMEOUT_S,
         drain_timeout_s: float = 30.0,
+        absent_s: float = ABSENT_S,
     ) -> None:
         self.children = tuple(Child(replica_id) for replica_id in replica_ids)
         self._command = tuple(command)
@@ -76,6 +84,7 @@ class Supervisor:
         self._clock = clock
         self._start_timeout_s = start_timeout_s
         self._drain_timeout_s = drain_timeout_s
+        self._absent_s = absent_s
         self._tasks: set[asyncio.Task[None]] = set()  # watchers, and readers of stderr
 
     async def __aenter__(self) -> Supervisor:
@@ -102,6 +111,21 @@ class Supervisor:
         for child in self.children:
             _signal(child.process, signal.SIGKILL)
 
+    def replace_absent(self, now_s: float, view: FleetView) -> None:
+        """Kill each process that answers no probe any more; its watcher starts another. A control loop of the fleet.
+
+        `view` must call the replica down as well: after a night's sleep of this machine every report is old.
+        """
+        down_since_s = {one.replica_id: one.as_of_s for one in view.replicas if one.state is ReplicaState.DOWN}
+        for child in self.children:
+            if child.up_since_s is None or child.replica_id not in down_since_s:
+                continue
+            silent_s = now_s - max(child.up_since_s, down_since_s[child.replica_id])
+            if silent_s >= self._absent_s:
+                log.warning("replica %s has answered no probe for %.0f s; killing it", child.replica_id, silent_s)
+                child.up_since_s = None
+                _signal(child.process, signal.SIGKILL)
+
     # --- one child's life ------------------------------------------------------------------------------------------
 
     async def _start(self, child: Child) -> None:
@@ -123,6 +147,7 @@ class Supervisor:
             await asyncio.wait({reader}, timeout=1.0)  # its last lines may still be in the pipe
             raise SetupError(self._start_failure(child, f"exited with code {process.returncode} before it was ready"))
         await self._listener.up(child.replica_id, f"http://{LOOPBACK}:{port}")
+        child.up_since_s = self._clock()
 
     def _start_failure(self, child: Child, what: str) -> str:
         said = " | ".join(child.last_lines) or "nothing"
@@ -135,6 +160,7 @@ class Supervisor:
             assert child.process is not None
             up_since_s = self._clock()
             code = await child.process.wait()
+            child.up_since_s = None
             self._listener.down(child.replica_id)
             if self._clock() - up_since_s >= STABLE_S:
                 backoff_s = FIRST_BACKOFF_S

@@ -9,6 +9,7 @@ a request waits in the engine's queue, comments keep the connection alive: silen
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -18,6 +19,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from miniserve.api.bodies import SMALL_BYTES
 from miniserve.api.event_stream import EventStream
 from miniserve.errors import RequestError
 from miniserve.machine import rss_bytes
@@ -39,7 +41,8 @@ def add_internal_routes(app: FastAPI, replica: LocalReplica, report: Callable[[]
     """Give a replica's OpenAI app the two endpoints of the gateway."""
 
     async def generate(http: HttpRequest) -> Response:
-        request = decode_request(await http.body())
+        body = await http.body()
+        request = decode_request(body) if len(body) < SMALL_BYTES else await asyncio.to_thread(decode_request, body)
         return EventStream(_events(replica, request), heartbeat_s=HEARTBEAT_S, send_timeout_s=SEND_TIMEOUT_S)
 
     async def stats(_: HttpRequest) -> Response:

@@ -2,20 +2,27 @@
 
 Knows the shapes and checks them; does not know HTTP or SSE. Text never crosses here, only token ids: the side that
 talks to the client turns them into text, once.
+
+**No number of another program's is believed unread.** What decides a wait or a route must be finite, not negative and
+of a size that arithmetic survives. A report that breaks this is none, and its replica counts as one that did not
+answer.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from miniserve import errors
 from miniserve.engine.stats import EngineStats
 from miniserve.errors import InvalidRequest, RequestError, UpstreamError
-from miniserve.types import ReplicaState, Request, TokenEvent
+from miniserve.types import ReplicaState, Request, TokenEvent, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +39,14 @@ class ReplicaReport:
     max_abort_lag_steps: int = 0
 
 
+MOST_RETRY_AFTER_S = 60.0  # a replica that wants to be left alone for longer is asked again all the same
+_MOST = 1 << 53  # any count beyond is nonsense; up to here floats hold every whole number
+
 _request = TypeAdapter(Request)
 _event = TypeAdapter(TokenEvent)
 _report = TypeAdapter(ReplicaReport)
+_REPORTED = [field.name for field in fields(ReplicaReport) if field.type in ("int", "float")]
+_STATS = [field.name for field in fields(EngineStats) if field.type in ("int", "float")]
 
 _KINDS = [
     kind
@@ -46,16 +58,29 @@ _BY_TYPE = {kind.type: kind for kind in reversed(_KINDS)}  # the first class of 
 
 
 def encode_request(request: Request) -> bytes:
-    return _request.dump_json(request)
+    return _request.dump_json(request, exclude={"seen"})  # a matter of the gateway's
 
 
 def decode_request(data: bytes) -> Request:
     """Raises: InvalidRequest, naming the first field that is wrong."""
+    _check_ids(data)
     try:
         request = _request.validate_json(data)
     except ValidationError as error:
         raise InvalidRequest(f"not a request: {_first(error)}") from None
     return replace(request, prompt_ids=tuple(request.prompt_ids), resume_ids=tuple(request.resume_ids))
+
+
+def _check_ids(data: bytes) -> None:
+    """Find wrong token ids before the full check, which would write a record about each of them."""
+    try:
+        fields = from_json(data)
+    except ValueError:
+        return  # the full check says what is wrong
+    for name in ("prompt_ids", "resume_ids") if isinstance(fields, dict) else ():
+        ids = fields.get(name, [])
+        if not isinstance(ids, list) or not all(type(one) is int for one in ids):
+            raise InvalidRequest(f"not a request: {name}: must be a list of integers")
 
 
 def encode_token_event(event: TokenEvent) -> str:
@@ -65,9 +90,12 @@ def encode_token_event(event: TokenEvent) -> str:
 def decode_event(data: str) -> TokenEvent:
     """Raises: the RequestError that the replica sent in the event's place, or UpstreamError if it is neither."""
     try:
-        return _event.validate_json(data)
+        event = _event.validate_json(data, strict=True)
     except ValidationError as error:
         raise _error_in(data) or UpstreamError(f"the replica sent no token event: {_first(error)}") from None
+    if not all(map(_is_finite, event.logprobs)):
+        raise UpstreamError("the replica sent a log-probability that is no number")
+    return event
 
 
 def encode_error(error: RequestError) -> str:
@@ -78,10 +106,7 @@ def encode_error(error: RequestError) -> str:
 
 def decode_error(status: int, body: bytes, retry_after: str | None = None) -> RequestError:
     """Return the error that a replica's HTTP answer stands for: its status, body and `retry-after` header (seconds)."""
-    try:
-        retry_after_s = float(retry_after) if retry_after else None
-    except ValueError:
-        retry_after_s = None
+    retry_after_s = _wait_in(retry_after)
     found = _error_in(body)
     if found is None:
         return _kind(status, None)(f"the replica answered {status}", retry_after_s=retry_after_s)
@@ -93,11 +118,33 @@ def encode_report(report: ReplicaReport) -> bytes:
 
 
 def decode_report(data: bytes) -> ReplicaReport:
-    """Raises: UpstreamError when it is not a report."""
+    """Raises: UpstreamError when it is not a report, or one with impossible numbers."""
     try:
-        return _report.validate_json(data)
+        report = _report.validate_json(data, strict=True)
     except ValidationError as error:
         raise UpstreamError(f"the replica sent no report: {_first(error)}") from None
+    numbers = [getattr(report, name) for name in _REPORTED] + [getattr(report.stats, name) for name in _STATS]
+    counters = [value for name, value in asdict(report.stats.counters).items() if name != "finished"]
+    if report.max_model_len < 1 or not _are_sane([*numbers, *counters, *report.stats.counters.finished.values()]):
+        raise UpstreamError("the replica sent a report with impossible numbers")
+    return report
+
+
+def _are_sane(numbers: Iterable[float]) -> bool:
+    return all(0 <= number <= _MOST for number in numbers)  # false for nan
+
+
+def _is_finite(entry: TokenLogprob) -> bool:
+    return math.isfinite(entry.logprob) and all(math.isfinite(logprob) for _, logprob in entry.top)
+
+
+def _wait_in(value: object) -> float | None:
+    """Return the seconds that a `retry-after` names; None for a date, for nonsense, and for what is no wait."""
+    try:
+        wait_s = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return min(wait_s, MOST_RETRY_AFTER_S) if 0 <= wait_s < math.inf else None
 
 
 def _kind(status: int, code: str | None) -> type[RequestError]:
@@ -110,8 +157,10 @@ def _error_in(data: str | bytes) -> RequestError | None:
         status, code = fields.get("status"), fields["code"]
         if (status, None) not in _BY_CODE:
             status = _BY_TYPE.get(fields["type"], UpstreamError).status
-        return _kind(status, code)(str(fields["message"]), fields["param"], code, fields.get("retry_after_s"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        param = fields["param"] if isinstance(fields["param"], str) else None
+        code = code if isinstance(code, str) else None
+        return _kind(status, code)(str(fields["message"]), param, code, _wait_in(fields.get("retry_after_s")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

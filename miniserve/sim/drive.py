@@ -91,9 +91,13 @@ class _Attempt:
         self._env.timeout(seconds).callbacks.append(call)
 
     def _miss_first_token(self, _: simpy.Event) -> None:
-        if self.attempt is not None and self.attempt.first_token_s is None:
-            assert self._send.first_token_within_s is not None
-            self._cut_off(no_first_token(self._send.first_token_within_s))
+        if self.attempt is None or self.attempt.first_token_s is not None or self.attempt.ended.triggered:
+            return
+        more_s = None if self._send.wait_on is None else self._send.wait_on(self._env.now)
+        if more_s is None:
+            self._cut_off(no_first_token(self._env.now - self._started_s))
+        else:
+            self._after(more_s, self._miss_first_token)
 
     def _miss_deadline(self, _: simpy.Event) -> None:
         self._cut_off(deadline_passed())

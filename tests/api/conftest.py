@@ -24,6 +24,7 @@ from miniserve.api.backend import ServedModel
 from miniserve.config import ApiConfig
 from miniserve.observe.metrics import ApiMetrics
 from miniserve.observe.recent import Recent
+from miniserve.processes.http_protocol import HttpProtocol
 from miniserve.sse import SSEDecoder
 from miniserve.types import FinishReason, Request, TokenEvent
 
@@ -258,7 +259,9 @@ class _Servers:
             rng=Random(seed),
         )
         listener = _listener()
-        config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app, http=HttpProtocol, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
+        )
         server = _Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

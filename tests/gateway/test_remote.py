@@ -12,6 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from miniserve.api.errors import error_response
+from miniserve.clock import ManualClock
+from miniserve.engine.stats import EngineStats
 from miniserve.errors import (
     InvalidRequest,
     Overloaded,
@@ -21,8 +24,11 @@ from miniserve.errors import (
     broke_off,
     no_connection,
 )
+from miniserve.gateway.drive import FleetBackend
+from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.remote import RemoteReplica
-from miniserve.replica.wire import decode_error, encode_token_event
+from miniserve.policies.routing.balancer import LeastOutstanding
+from miniserve.replica.wire import ReplicaReport, decode_error, encode_token_event
 from miniserve.types import FinishReason, ReplicaState, Request, TokenEvent
 
 pytestmark = pytest.mark.anyio
@@ -209,3 +215,28 @@ async def test_silence_is_an_upstream_error(answer: bytes, make_request: Callabl
     async with peer(answer, then_close=False) as url, remote(url, silence_timeout_s=0.05) as replica:
         with pytest.raises(UpstreamError, match=r"silent for 0\.05 s"):
             await collect(replica, make_request())
+
+
+@pytest.mark.parametrize(
+    "value", ["inf", "nan", "-1", "1e400", "9999999999", "0", "", "Wed, 21 Oct 2026 07:28:00 GMT", "3; x"]
+)
+async def test_whatever_a_full_replica_calls_a_wait_the_client_hears_one_at_once(
+    value: str, make_request: Callable[..., Request]
+) -> None:
+    body = b'{"error":{"message":"full","type":"overloaded_error","param":null,"code":null}}'
+    head = f"HTTP/1.1 503 Busy\r\nretry-after: {value}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    async with peer(head + body) as url, Fleet(ManualClock(5.0), probe_interval_s=60.0) as fleet:
+        await fleet.put("a", _Refusing(url))
+        story = FleetBackend(fleet, LeastOutstanding()).generate(make_request())
+        with pytest.raises(Overloaded) as refused:
+            await anext(story)
+    answer = error_response(refused.value)
+    assert answer.status_code == 503
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+class _Refusing(RemoteReplica):
+    """Its report is in order, so that it is asked."""
+
+    async def report(self, timeout_s: float) -> ReplicaReport:
+        return ReplicaReport(1, "tiny", ReplicaState.READY, 1.0, 1, 512, EngineStats())

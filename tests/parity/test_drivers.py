@@ -231,6 +231,24 @@ def test_an_attempt_without_a_first_token_in_time_is_cut_off(world: World) -> No
 
 
 @both_worlds
+def test_who_may_wait_on_is_asked_again_each_time_that_has_passed(world: World) -> None:
+    for answers, ends_s in (([0.15, 0.2], None), ([0.05, None], 0.15), ([0.05, 0.02, None], 0.17)):
+        more = iter(answers)
+        told = world(
+            asking(replace(send("slow", first_token_within_s=0.1), wait_on=lambda now_s, more=more: next(more)))
+        )
+        assert told.result.ok == (ends_s is None)
+        if ends_s is not None:
+            assert (type(told.result.error), told.result.ended_s) == (NoFirstToken, about(ends_s))
+
+
+@both_worlds
+def test_waiting_on_does_not_outlast_the_deadline(world: World) -> None:
+    told = world(asking(replace(send("slow", first_token_within_s=0.05, within_s=0.15), wait_on=lambda now_s: 0.07)))
+    assert (type(told.result.error), told.result.ended_s) == (DeadlineExceeded, about(0.15))
+
+
+@both_worlds
 def test_the_limit_on_the_first_token_ends_with_it(world: World) -> None:
     told = world(asking(send("fast", first_token_within_s=0.15)))
     assert told.result.ok

@@ -19,6 +19,7 @@ from miniserve.errors import (
     NoFirstToken,
     Overloaded,
     PolicyError,
+    RateLimited,
     RequestError,
     Unreachable,
     UpstreamError,
@@ -332,11 +333,48 @@ def test_a_deadline_that_has_passed_is_no_reason_to_send() -> None:
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
-    error = Overloaded("full", retry_after_s=5.0)
+    error = UpstreamError("broke", retry_after_s=5.0)
     for deadline_s, sends in ((4.0, 1), (6.0, 2)):
         world, outcome = tell(fleet_of("a", "b"), failing(error), due(deadline_s), retry=Backoff(max_attempts=2))
         assert len(world.sends) == sends
         assert outcome.error is error
+
+
+# --- overload ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [Overloaded("full", retry_after_s=5.0), RateLimited("later", retry_after_s=5.0)])
+def test_a_replica_that_refuses_is_left_for_the_next_at_once_and_free(error: RequestError) -> None:
+    broke = RetryBudget(floor_per_s=0.0, ratio=0.0)
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(error), succeeding), due(4.0), budget=broke)
+    assert [type(effect) for effect in world.asked] == [Send, Send]
+    assert outcome.ok
+
+
+def test_refusals_do_not_close_the_throttle_for_retries_that_help() -> None:
+    throttle = TokenThrottle(max_tokens=4)
+    policies = Policies(LeastOutstanding(), budget=throttle)
+    for i in range(20):
+        World(failing(Overloaded("full"))).tell(policies, fleet_of("a", "b"), replace(REQUEST, request_id=f"q{i}"))
+    assert throttle.withdraw(0.0)
+
+
+def test_an_attempt_that_waits_in_a_moving_queue_may_go_on_waiting() -> None:
+    policies = Policies(LeastOutstanding())
+    story = dispatch(REQUEST, fleet_of("a", "b"), ManualClock(), policies)
+    effect = next(story)
+    assert isinstance(effect, Send)
+    assert effect.wait_on is not None
+    assert policies.progress is not None
+    policies.progress.observe([ReplicaView(effect.replica_id, steps=9, as_of_s=29.5)])
+    assert effect.wait_on(30.0) == 29.5
+    assert effect.wait_on(59.5) is None, "no step since"
+    cancel(story)
+
+
+def test_with_nobody_to_ask_about_progress_the_limit_is_the_limit() -> None:
+    world, _ = tell(fleet_of("a", "b"), succeeding, progress=None)
+    assert (world.sends[0].first_token_within_s, world.sends[0].wait_on) == (30.0, None)
 
 
 # --- continuing ----------------------------------------------------------------------------------------------------
@@ -350,6 +388,30 @@ def test_a_failure_after_the_first_token_ends_the_request_with_its_error() -> No
     world, outcome = tell(fleet_of("a", "b"), failing(error, token_ids=(7,)))
     assert len(world.sends) == 1
     assert outcome.error is error
+
+
+@pytest.mark.parametrize("error", [UpstreamError("cut"), Unreachable("gone"), InternalError("bug")])
+def test_tokens_that_no_client_has_seen_are_no_reason_to_give_up(error: RequestError) -> None:
+    """An answer without streaming: what the engine has made is not what has gone out."""
+    unseen = replace(LONG, seen=lambda: False)
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(error, (7, 8)), succeeding), unseen)
+    assert outcome.ok
+    assert [send.request.resume_ids for send in world.sends] == [(), (7, 8)]
+
+
+@pytest.mark.parametrize("error", [UpstreamError("cut"), Unreachable("gone"), InternalError("bug")])
+def test_tokens_that_were_seen_in_the_meantime_are(error: RequestError) -> None:
+    seen = iter([True, True, True])
+    world, outcome = tell(fleet_of("a", "b"), failing(error, (7, 8)), replace(LONG, seen=lambda: next(seen)))
+    assert outcome.error is error
+    assert len(world.sends) == 1
+
+
+def test_unseen_poison_breaks_two_replicas_and_no_third() -> None:
+    unseen = replace(LONG, seen=lambda: False)
+    answer = in_turn(failing(UpstreamError("cut"), (7,)), failing(UpstreamError("cut")))
+    world, _ = tell(fleet_of("a", "b", "c", "d"), answer, unseen, retry=NaiveRetry(max_attempts=9))
+    assert len(world.sends) == 2
 
 
 def test_where_the_bundle_says_so_a_broken_answer_is_continued_elsewhere() -> None:

@@ -16,6 +16,7 @@ import pytest
 from miniserve.clock import monotonic
 from miniserve.errors import SetupError
 from miniserve.processes.supervisor import Supervisor
+from miniserve.types import FleetView, ReplicaState, ReplicaView
 
 pytestmark = pytest.mark.anyio
 
@@ -126,6 +127,42 @@ async def test_a_process_that_dies_is_reported_and_replaced(until: Any) -> None:
         assert running.children[0].pid != first
         assert running.children[0].restarts == 1
     assert not psutil.pid_exists(heard.up_ports[1])
+
+
+def down(as_of_s: float, state: ReplicaState = ReplicaState.DOWN) -> FleetView:
+    return FleetView((ReplicaView("r0", state, as_of_s=as_of_s),))
+
+
+async def test_a_stopped_process_is_replaced_once_it_has_answered_no_probe_for_long(until: Any) -> None:
+    """SIGSTOP: it never exits, and SIGTERM would not reach it."""
+    heard = Heard()
+    async with supervisor(READY + STAY, heard, absent_s=30.0) as running:
+        first = running.children[0].pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)
+        now_s = monotonic()
+        running.replace_absent(now_s + 29.0, down(now_s - 100.0))
+        assert running.children[0].process is not None
+        assert running.children[0].process.returncode is None, "it has been up for 29 s"
+        running.replace_absent(now_s + 31.0, down(now_s))
+        await until(lambda: len(heard.up_ports) == 2)
+        assert heard.downs == ["r0"]
+        assert running.children[0].pid != first
+    assert not psutil.pid_exists(first)
+
+
+async def test_only_who_was_up_and_is_down_can_be_absent(until: Any) -> None:
+    heard = Heard()
+    async with supervisor(READY + STAY, heard, absent_s=30.0) as running:
+        (child,), pid = running.children, running.children[0].pid
+        later_s = monotonic() + 1000.0
+        running.replace_absent(later_s, down(later_s - 1.0))  # it answered a second ago that its engine is broken
+        running.replace_absent(later_s, down(0.0, ReplicaState.READY))  # this machine has slept; no probe was missed
+        running.replace_absent(later_s, FleetView())
+        child.up_since_s = None  # a new process that loads its model, while the old one's report is in the view
+        running.replace_absent(later_s, down(0.0))
+        assert child.pid == pid
+    assert heard.downs == []
 
 
 async def test_a_replacement_that_fails_too_is_tried_again(tmp_path: Path, until: Any) -> None:

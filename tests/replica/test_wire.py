@@ -139,3 +139,88 @@ def test_a_report_survives_the_trip() -> None:
     assert report.stats.kv_used_fraction == 0.25
     with pytest.raises(UpstreamError, match="no report"):
         decode_report(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("value", "wait_s"),
+    [
+        *(
+            (wrong, None)
+            for wrong in ("inf", "nan", "-inf", "-1", "1e400", "", "3; x", "Wed, 21 Oct 2026 07:28:00 GMT")
+        ),
+        ("9999999999", 60.0),
+        ("0", 0.0),
+        ("2.5", 2.5),
+        (None, None),
+    ],
+)
+def test_what_another_program_calls_a_wait_is_a_wait_or_nothing(value: str | None, wait_s: float | None) -> None:
+    assert decode_error(503, b"{}", value).retry_after_s == wait_s
+    assert (
+        decode_error(
+            503, b'{"error": {"message": "full", "type": "overloaded_error", "param": null, "code": null}}', value
+        ).retry_after_s
+        == wait_s
+    )
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "-1", "1e400", '"soon"', "true", "[3]", "9" * 400])
+def test_a_wait_inside_a_stream_is_no_more_believed(value: str) -> None:
+    data = (
+        f'{{"error": {{"message": "x", "type": "overloaded_error", "param": 3, "code": [], "retry_after_s": {value}}}}}'
+    )
+    with pytest.raises(Overloaded) as refused:
+        decode_event(data)
+    assert refused.value.retry_after_s in (None, 60.0)
+    assert (refused.value.param, refused.value.code) == (None, None)
+
+
+def reported(path: str, value: str) -> bytes:
+    """A report with the raw JSON `value` in one place."""
+    report = ReplicaReport(1, "tiny", ReplicaState.READY, 1.0, 1, 512, EngineStats(Counters(steps=3), 1, 2, 320, 5))
+    fields = json.loads(encode_report(report))
+    place = fields
+    *above, last = path.split(".")
+    for name in above:
+        place = place[name]
+    place[last] = "@"
+    return json.dumps(fields).replace('"@"', value).encode()
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "-Infinity", "1e400", "-1", '"7"', "null", "[]", "9" * 400, "9" * 9000]
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "uptime_s",
+        "max_model_len",
+        "max_abort_lag_steps",
+        "stats.waiting",
+        "stats.running",
+        "stats.blocks_used",
+        "stats.blocks_total",
+        "stats.tokens_per_s",
+        "stats.counters.steps",
+        "stats.counters.finished.stop",
+    ],
+)
+def test_a_report_with_an_impossible_number_is_none(path: str, value: str) -> None:
+    assert decode_report(reported(path, "8"))
+    with pytest.raises(UpstreamError):
+        decode_report(reported(path, value))
+
+
+def test_a_context_of_no_tokens_is_no_report() -> None:
+    with pytest.raises(UpstreamError):
+        decode_report(reported("max_model_len", "0"))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400", "null", '"-1"'])
+def test_a_log_probability_that_is_no_number_ends_the_attempt(value: str) -> None:
+    for entry in (
+        f'{{"token_id": 1, "logprob": {value}}}',
+        f'{{"token_id": 1, "logprob": -1.0, "top": [[2, {value}]]}}',
+    ):
+        with pytest.raises(UpstreamError):
+            decode_event(f'{{"request_id": "q", "token_ids": [1], "logprobs": [{entry}]}}')

@@ -3,11 +3,15 @@
 When an engine hangs, its HTTP server goes on answering "healthy". Tokens cannot be faked. Two signs make a suspect:
 
 - *stalled*: it has outstanding requests, and for `stall_s` none of them has produced a token or ended;
-- *missing*: `misses` attempts in a row were cut off before their first token.
+- *missing*: `misses` attempts in a row ended without a first token, and without a step of the replica since.
 
 A suspect gets no ordinary traffic, only one request at a time as a *trial*, so that it can come back; a single token
 clears it. Trials are offered explicitly, because a balancer would never choose a replica whose stuck requests make it
 look busy.
+
+**Waiting is not failing.** A limit on the first token asks here before it cuts an attempt off (`wait_on_s`). While the
+replica's steps go on and nobody who came much later has been served before it, the attempt waits in a queue that moves:
+to repeat it elsewhere would throw its place and its prefill away, and do so just when the fleet has no time to spare.
 
 Knows when attempts began, produced tokens, and ended. A driver that cannot report single tokens can report probes that
 saw some (`observe`).
@@ -21,11 +25,14 @@ from dataclasses import dataclass
 from miniserve.errors import DeadlineExceeded, NoFirstToken, SetupError
 from miniserve.types import AttemptResult, ReplicaView
 
+_LEAST_WAIT_S = 0.1  # news comes with probes: asking more often would learn nothing
+
 
 @dataclass(slots=True)
 class _Replica:
     outstanding: int = 0
     progress_s: float = 0.0  # the last token or end of an attempt; if the replica was idle, when its next attempt began
+    served_s: float = 0.0  # when the latest attempt began of those that have brought a token
     misses: int = 0  # in a row
     steps: int = 0  # as of the last probe
     trial_s: float | None = None  # when the current trial began
@@ -89,7 +96,12 @@ class ProgressWatch:
         if replica.trial_s is not None and result.started_s >= replica.trial_s:
             replica.trial_s = None
         if result.first_token_s is not None:
+            replica.served_s = max(replica.served_s, result.started_s)
             self.progressed(result.replica_id, result.ended_s if result.ok else result.first_token_s)
+        elif (
+            isinstance(result.error, DeadlineExceeded) and result.started_s < replica.progress_s > now_s - self._stall_s
+        ):
+            pass  # it waited in a queue that moves, which says nothing against the replica
         elif isinstance(result.error, NoFirstToken | DeadlineExceeded):  # it waited in vain
             replica.misses += 1
 
@@ -109,6 +121,19 @@ class ProgressWatch:
         if not suspects:
             return tuple(replicas)
         return tuple(view for view in replicas if view.replica_id not in suspects) or tuple(replicas)
+
+    def wait_on_s(self, replica_id: str, started_s: float, patience_s: float, now_s: float) -> float | None:
+        """Return how much longer an attempt that began at `started_s` may wait for its first token; None: no longer.
+
+        It may while the replica has made progress within `patience_s`, and has not yet brought a token of an attempt
+        that began so much later: then the place in the queue does not move. (Of a lower class, an attempt is overtaken
+        by those who come some seconds after it. That is no reason to begin anew at the back of another queue.)
+        """
+        replica = self._replicas.get(replica_id)
+        if replica is None or replica.served_s >= started_s + patience_s:
+            return None
+        until_s = replica.progress_s + patience_s
+        return max(until_s - now_s, _LEAST_WAIT_S) if until_s > now_s else None
 
     def trial(self, replicas: Sequence[ReplicaView], now_s: float) -> str | None:
         """Return a suspect that should prove itself with the next request, which the caller then sends and reports."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from miniserve.errors import RequestError, SetupError
+from miniserve.errors import Overloaded, RateLimited, RequestError, SetupError
 from miniserve.policies.recovery import waits
 from miniserve.seeds import generator
 
@@ -32,6 +32,11 @@ def may_retry(error: Exception) -> bool:
     if not isinstance(error, RequestError) or not error.retryable:
         return False
     return error.retry_after_s is None or error.retry_after_s >= 0
+
+
+def was_too_busy(error: Exception) -> bool:
+    """Return whether a replica was only too busy: it has done no work for the request, and another may be free."""
+    return isinstance(error, RateLimited | Overloaded) and may_retry(error)
 
 
 class NeverRetry:

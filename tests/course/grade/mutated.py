@@ -12,7 +12,8 @@ from course.grade import toy
 from course.grade.toy import Notebook
 
 TEXTS = (
-    "", " ", "\0", "x = = 1", "...", "\ufeffx = 1", "%%time\nx = 1", "%%bash\nls", "!ls", "?x", "x = 1\r\ny = 2\r", "é = 1",
+    "", " ", "\0", "x = = 1", "...", "\ufeffx = 1", "%%time\nx = 1", "%%bash\nls", "!ls", "?x", "x = 1\r\ny = 2\r",
+    "é = 1",
     "requests = float('nan')", "requests = 10**400", "waits = [[]] * 9", "waits = 1", "reason = None",
     "LeastQueue = 3",
     "in_system = 1", "del p", "raise SystemExit", "exit()", "1 / 0", "input()", "x = " + "(" * 150 + ")" * 150,

@@ -100,6 +100,48 @@ def test_probes_that_saw_steps_count_as_of_their_time() -> None:
     assert not watch.suspects(9.5), "it began anew"
 
 
+def test_a_wait_goes_on_for_as_long_as_steps_do() -> None:
+    """A queue that moves for minutes: the place in it is worth more than a new one elsewhere."""
+    watch = ProgressWatch()
+    watch.sent("a", 0.0)
+    for minute in range(1, 11):
+        now_s = 60.0 * minute
+        watch.observe([ReplicaView("a", steps=minute, as_of_s=now_s - 0.5)])
+        assert watch.wait_on_s("a", 0.0, 30.0, now_s) == 29.5
+    assert watch.wait_on_s("a", 0.0, 30.0, 629.5) is None, "its steps have stood still for 30 s"
+
+
+def test_a_wait_ends_when_those_who_came_much_later_are_served_before() -> None:
+    watch = ProgressWatch()
+    watch.sent("a", 0.0)
+    for started_s in (10.0, 31.0):
+        watch.sent("a", started_s)
+        watch.observe([ReplicaView("a", steps=int(started_s), as_of_s=started_s)])
+        watch.ended(ended("a", started_s, started_s + 1.0), started_s + 1.0)
+        late = started_s > 30.0
+        assert (watch.wait_on_s("a", 0.0, 30.0, started_s + 1.0) is None) == late, "its place does not move"
+
+
+def test_a_wait_that_is_asked_about_at_its_end_moves_the_clock_on() -> None:
+    """Rounding may leave next to nothing: a driver that waits for that would never get on."""
+    watch = ProgressWatch()
+    watch.sent("a", 0.1)
+    until_s = 0.1 + 0.2
+    assert watch.wait_on_s("a", 0.1, 0.2, until_s - 1e-16) in (None, 0.1)
+    assert watch.wait_on_s("a", 0.1, 0.2, until_s) is None
+    assert watch.wait_on_s("unknown", 0.1, 0.2, 0.2) is None
+
+
+def test_deadlines_that_pass_in_a_moving_queue_make_no_suspect() -> None:
+    watch = ProgressWatch(misses=2)
+    for _ in range(10):
+        watch.sent("a", 0.0)
+    watch.observe([ReplicaView("a", steps=9, as_of_s=2.5)])
+    for _ in range(10):
+        watch.ended(ended("a", 0.0, 3.0, DeadlineExceeded("late")), 3.0)
+    assert not watch.suspects(3.0)
+
+
 def test_who_has_left_the_fleet_is_forgotten_once_nothing_is_out_there() -> None:
     watch = ProgressWatch(stall_s=5.0, misses=1)
     miss(watch, "gone", 0.0)
