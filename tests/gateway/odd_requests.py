@@ -47,11 +47,12 @@ HEADERS = (
 
 def odd_request(rng: Random) -> bytes:
     """Return the bytes of one request."""
-    body = _odd_body(rng)
+    path, plain = rng.choice(((PATHS[0], CHAT), (PATHS[1], TEXT)))
+    body = _odd_body(plain, rng)
     method = rng.choice(
         ("POST",) * 40 + ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "get", "P\x00ST")
     )
-    path = rng.choice(PATHS[:2]) if rng.random() < 0.9 else rng.choice(PATHS)
+    path = path if rng.random() < 0.9 else rng.choice(PATHS)
     version = "HTTP/1.1" if rng.random() < 0.95 else rng.choice(("HTTP/1.0", "HTTP/2.0", "HTTP/9", "", "JUNK"))
     lines = [f"{method} {path} {version}"]
     lines += ["host: localhost"] if rng.random() < 0.98 else []
@@ -63,8 +64,8 @@ def odd_request(rng: Random) -> bytes:
     return _damaged(raw, rng) if rng.random() < 0.1 else raw
 
 
-def _odd_body(rng: Random) -> bytes:
-    made = copy.deepcopy(rng.choice((CHAT, TEXT)))
+def _odd_body(plain: dict[str, Any], rng: Random) -> bytes:
+    made = copy.deepcopy(plain)
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
         made[rng.choice(FIELDS)] = rng.choice(VALUES)
     if isinstance(messages := made.get("messages"), list) and messages and rng.random() < 0.15:

@@ -132,7 +132,8 @@ def answer_to(url: str, raw: bytes) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    found = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
+    """Return the status of an answer, after interim ones such as 102; 0 if there is none."""
+    found = re.match(rb"(?:HTTP/1\.1 1\d\d [^\r]*\r\n\r\n)*HTTP/1\.[01] (\d{3})", answer)
     return int(found[1]) if found else 0
 
 
