@@ -45,7 +45,7 @@ async def completion_requests(parts: Parts, body: CompletionRequest, exchange: E
     """
     check_model(parts, body.model)
     prompts = body.prompts()
-    requests = []
+    requests: list[Request] = []
     for index, prompt in enumerate(prompts):
         param = "prompt" if len(prompts) == 1 else f"prompt[{index}]"
         ids = await _prompt_ids(parts, prompt, param)
