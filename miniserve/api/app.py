@@ -37,7 +37,7 @@ from miniserve.errors import Overloaded
 from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock
 
-Route = TypeVar("Route", bound=Callable[..., Any])
+_Route = TypeVar("_Route", bound=Callable[..., Any])
 
 
 def create_app(
@@ -104,10 +104,10 @@ def _add_generation_routes(app: FastAPI, parts: Parts) -> None:
         return await answer_completion(parts, request)
 
 
-def _get(app: FastAPI, path: str, **documented: Any) -> Callable[[Route], Route]:
+def _get(app: FastAPI, path: str, **documented: Any) -> Callable[[_Route], _Route]:
     """Serve GET, as documented, and HEAD, with which balancers probe: the same answer without its body."""
 
-    def add(route: Route) -> Route:
+    def add(route: _Route) -> _Route:
         app.get(path, **documented)(route)
         return app.head(path, include_in_schema=False)(route)
 

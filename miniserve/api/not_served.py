@@ -72,7 +72,7 @@ class RequestPart(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-def whole(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
     """JSON has one kind of number: to a client 3.0 may be the same as 3, as JSON Schema says too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -94,7 +94,7 @@ Always = Annotated[bool, AfterValidator(_refuse_false), Field(json_schema_extra=
 EmptyList = Annotated[list[Any], Field(max_length=0)]
 EmptyObject = Annotated[dict[str, Any], Field(max_length=0)]
 # As many as `n` asks for neither; the schema can only say the plain case.
-BestOf = Annotated[int, Field(ge=1, json_schema_extra={"maximum": 1}), BeforeValidator(whole)]
+BestOf = Annotated[int, Field(ge=1, json_schema_extra={"maximum": 1}), BeforeValidator(whole_number)]
 
 
 class ResponseFormat(RequestPart):

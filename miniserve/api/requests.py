@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from miniserve.api.not_served import Always, EmptyList, EmptyObject, Never, NotServed, RequestPart, whole
+from miniserve.api.not_served import Always, EmptyList, EmptyObject, Never, NotServed, RequestPart, whole_number
 
 MAX_LOGPROBS = 20  # OpenAI's own limit
 MAX_PROMPTS = 64  # of one /v1/completions call; each is a request of its own to the engine
@@ -32,7 +32,7 @@ def _kind(value: Any) -> str | None:
     return kinds.get(type(value[0]))
 
 
-_WHOLE = BeforeValidator(whole)
+_WHOLE = BeforeValidator(whole_number)
 TokenCount = Annotated[int, Field(ge=1, le=_INT64 - 1), _WHOLE]
 MinTokens = Annotated[int, Field(ge=0, le=_INT64 - 1), _WHOLE]
 TokenId = Annotated[int, Field(ge=0), _WHOLE]

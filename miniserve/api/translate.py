@@ -43,7 +43,7 @@ async def chat_requests(parts: Parts, body: ChatCompletionRequest, exchange: Exc
     _check_length(parts, length, "messages")
     length += _TEMPLATE * len(messages)
     ids = await _aside(length, parts.model.tokenizer.encode_chat, messages)
-    return _requests(parts, body, exchange, ids, "messages", 0)
+    return _requests(parts, body, _common(parts, body, exchange), ids, "messages", 0)
 
 
 async def completion_requests(parts: Parts, body: CompletionRequest, exchange: Exchange) -> list[Request]:
@@ -60,8 +60,9 @@ async def completion_requests(parts: Parts, body: CompletionRequest, exchange: E
             _check_length(parts, len(prompt), param)
     ids = await _aside(sum(len(prompt) for prompt in prompts), partial(_ids_of_all, parts), named)
     requests: list[Request] = []
+    common = _common(parts, body, exchange)
     for one, param in zip(ids, params, strict=True):
-        requests += _requests(parts, body, exchange, one, param, len(requests))
+        requests += _requests(parts, body, common, one, param, len(requests))
     return requests
 
 
@@ -105,25 +106,32 @@ async def _aside(length: int, encode: Callable[[A], B], text: A) -> B:
     return encode(text) if length < _LONG_TEXT else await asyncio.to_thread(encode, text)
 
 
-def _requests(
-    parts: Parts, body: GenerationBody, exchange: Exchange, ids: list[int], param: str, first: int
-) -> list[Request]:
-    """Return the requests for one prompt, the call's choices from number `first` on. They differ in id and seed."""
-    copies = body.n or 1
-    if body.best_of not in (None, 1, copies):
+def _common(parts: Parts, body: GenerationBody, exchange: Exchange) -> Request:
+    """Return what all requests of a call have in common, under the id of the first; prompt, length and seed follow."""
+    if body.best_of not in (None, 1, body.n):
         raise InvalidRequest(f"best_of={body.best_of} is not supported here: {UNSUPPORTED['best_of']}", param="best_of")
-    sampling = _sampling(parts, body, _max_tokens(parts, body, len(ids), param))
-    request = Request(
-        request_id=exchange.request_id,  # of the call's first choice
+    return Request(
+        request_id=exchange.request_id,
         model=parts.model.name,
-        prompt_ids=tuple(ids),
-        sampling=sampling,
+        prompt_ids=(),
+        sampling=_sampling(parts, body),
         arrived_s=exchange.started_s,
         priority=Priority.STANDARD if body.priority is None else Priority(body.priority),
         session_key=body.user,
         seen=lambda: exchange.begun,
     )
-    return [_choice(request, first + i, _after(sampling.seed, i)) for i in range(copies)]
+
+
+def _requests(
+    parts: Parts, body: GenerationBody, common: Request, ids: list[int], param: str, first: int
+) -> list[Request]:
+    """Return the requests for one prompt, the call's choices from number `first` on. They differ in id and seed."""
+    max_tokens = _max_tokens(parts, body, len(ids), param)
+    min_tokens = min(common.sampling.min_tokens, max_tokens)
+    sampling = replace(common.sampling, max_tokens=max_tokens, min_tokens=min_tokens)
+    request = replace(common, prompt_ids=tuple(ids), sampling=sampling)
+    seed = parts.rng.getrandbits(_SEED_BITS) if body.seed is None else body.seed
+    return [_choice(request, first + i, _after(seed, i)) for i in range(body.n or 1)]
 
 
 def _choice(request: Request, number: int, seed: int) -> Request:
@@ -145,16 +153,14 @@ def _max_tokens(parts: Parts, body: GenerationBody, prompt_tokens: int, param: s
     return min(parts.config.default_max_tokens if asked is None else asked, room)
 
 
-def _sampling(parts: Parts, body: GenerationBody, max_tokens: int) -> SamplingParams:
+def _sampling(parts: Parts, body: GenerationBody) -> SamplingParams:
     biases = {int(token): bias for token, bias in (body.logit_bias or {}).items()}
     _check_vocabulary(parts, biases, "logit_bias")
     _check_vocabulary(parts, body.stop_token_ids or (), "stop_token_ids")
     return SamplingParams(
-        max_tokens=max_tokens,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=max(0, body.top_k or 0),
-        seed=parts.rng.getrandbits(_SEED_BITS) if body.seed is None else body.seed,
         stop=body.stop_strings(),
         ignore_eos=bool(body.ignore_eos),
         logprobs=body.logprob_count(),
@@ -165,7 +171,7 @@ def _sampling(parts: Parts, body: GenerationBody, max_tokens: int) -> SamplingPa
         logit_bias=tuple((token, bias) for token, bias in biases.items() if bias),
         bad_words=_bad_words(parts.model.tokenizer, body.bad_words or []),
         stop_token_ids=tuple(body.stop_token_ids or ()),
-        min_tokens=min(body.min_tokens or 0, max_tokens),
+        min_tokens=body.min_tokens or 0,
     )
 
 

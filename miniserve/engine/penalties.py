@@ -7,6 +7,7 @@ keep. The order is vLLM's: bans, bias, repetition, frequency and presence.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence as Seq
 
 import torch
@@ -25,15 +26,17 @@ def changed_logits(row: torch.Tensor, seq: Sequence, eos_ids: Seq[int]) -> torch
     if len(output) < params.min_tokens:
         banned += [*eos_ids, *params.stop_token_ids]
     if banned:
-        row[banned] += _BANNED
-    for token, bias in params.logit_bias:
-        row[token] += bias
+        row[torch.tensor(banned)] += _BANNED
+    if params.logit_bias:
+        biased, biases = zip(*params.logit_bias, strict=True)
+        row[torch.tensor(biased)] += torch.tensor(biases, dtype=row.dtype)
     if params.repetition_penalty != 1:
-        seen, factor = torch.tensor(seq.tokens).unique(), params.repetition_penalty
+        seen, factor = torch.tensor(list(set(seq.tokens))), params.repetition_penalty
         row[seen] = torch.where(row[seen] > 0, row[seen] / factor, row[seen] * factor)
     if output and (params.frequency_penalty or params.presence_penalty):
-        tokens, counts = torch.tensor(output).unique(return_counts=True)
-        row[tokens] -= params.frequency_penalty * counts.double() + params.presence_penalty
+        counts = Counter(output)
+        times = torch.tensor(list(counts.values()), dtype=row.dtype)
+        row[torch.tensor(list(counts))] -= params.frequency_penalty * times + params.presence_penalty
     return row
 
 

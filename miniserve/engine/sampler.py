@@ -94,9 +94,9 @@ def _candidates(scaled: torch.Tensor, params: SamplingParams) -> tuple[torch.Ten
     """Return the token ids that min-p, top-k and top-p leave, in this order, and the margin of the cut."""
     if params.min_p:
         share = (scaled - scaled.max()).exp()  # of the most likely one's probability
-        ids = (share >= params.min_p).nonzero().flatten()
-        kept, margin = _candidates(scaled[ids], replace(params, min_p=0.0))
-        return ids[kept], min(margin, float((share - params.min_p).abs().min()))
+        likely = (share >= params.min_p).nonzero().flatten()
+        among, margin = _candidates(scaled[likely], replace(params, min_p=0.0))
+        return likely[among], min(margin, float((share - params.min_p).abs().min()))
     vocab = scaled.shape[0]
     top_k = params.top_k if 0 < params.top_k < vocab else vocab
     if top_k == vocab and params.top_p >= 1.0:

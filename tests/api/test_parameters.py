@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from miniserve.api.logprobs import CompletionLogprobLists, chat_logprobs
 from miniserve.api.not_served import UNSUPPORTED, NotServed
 from miniserve.api.requests import ChatCompletionRequest
 from miniserve.types import FinishReason, SamplingParams, TokenEvent, TokenLogprob
-from tests.api.conftest import CHAT, EOS, Edge, StartEdge, event, says, steps
+from tests.api.conftest import CHAT, EOS, ByteTokenizer, Edge, StartEdge, event, says, steps
 from tests.api.test_errors import COMPLETION, check_error
 
 PATHS = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION}
@@ -281,3 +282,22 @@ def test_control_tokens_have_their_own_names(start_edge: StartEdge) -> None:
     (entry,) = edge.chat(logprobs=True, top_logprobs=4).json()["choices"][0]["logprobs"]["content"]
     assert (entry["token"], entry["bytes"]) == ("<end>", [])
     assert [one["token"] for one in entry["top_logprobs"]] == ["<eos>", "<start>", "<end>", "a"]
+
+
+class TwoOfEach(ByteTokenizer):
+    """Ids 300 and beyond have the bytes of the ids 300 below, as sentencepiece has `<0x41>` beside `A`."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return super().token_bytes(token_id % 300)
+
+
+def test_two_tokens_of_one_text_have_two_names() -> None:
+    top = tuple((token_id, -float(i)) for i, token_id in enumerate([397, 97, 226, 526, 556, 260, 859]))
+    entries = [TokenLogprob(token_id, logprob, top) for token_id, logprob in (*top, (697, -50.0))]
+    lists = CompletionLogprobLists(TwoOfEach()).take(entries)
+    names = ["a", "token_id:97", "bytes:\\xe2", "token_id:526", "token_id:556", "token_id:260", "token_id:859"]
+    assert lists.tokens == [*names, "token_id:697"]
+    assert lists.top_logprobs == [dict(zip(names, (-float(i) for i in range(7)), strict=True))] * 8
+    assert lists.token_logprobs == [*(-float(i) for i in range(7)), -50.0]
+    for entry in chat_logprobs(TwoOfEach(), entries).content:
+        assert len({(one.token, tuple(one.bytes)) for one in entry.top_logprobs}) == 7

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -51,6 +53,15 @@ def test_how_commands_end(
     monkeypatch.setattr(demo, "run", fail)
     assert main([]) == code
     assert capsys.readouterr().err == shown
+
+
+@pytest.mark.parametrize("command", ["demo", "serve", "replica"])
+def test_origins_of_browsers_are_named_one_by_one(command: str) -> None:
+    parser = argparse.ArgumentParser()
+    import_module(f"miniserve.commands.{command}").add_arguments(parser)
+    needed = ["--replica", "http://x"] if command == "serve" else []
+    assert parser.parse_args(needed).cors == []
+    assert parser.parse_args([*needed, "--cors", "http://a", "--cors", "http://b"]).cors == ["http://a", "http://b"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["replica", "--help"], ["serve", "--help"]])

@@ -37,6 +37,7 @@ def changed(row: torch.Tensor, prompt: list[int], output: list[int], **params: o
     return changed_logits(row, seq, [EOS])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), prompts, tokens, st.floats(-2, 2), st.floats(-2, 2))
 def test_frequency_and_presence_follow_openais_formula(
     seed: int, prompt: list[int], output: list[int], frequency: float, presence: float
@@ -51,6 +52,7 @@ def test_frequency_and_presence_follow_openais_formula(
     assert got.tolist() == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), prompts, tokens, st.sampled_from([0.5, 1.0, 1.1, 2.0]))
 def test_repetition_counts_prompt_and_output_as_transformers_does(
     seed: int, prompt: list[int], output: list[int], penalty: float
@@ -60,6 +62,7 @@ def test_repetition_counts_prompt_and_output_as_transformers_does(
     assert torch.equal(changed(row, prompt, output, repetition_penalty=penalty), reference)
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 99),
     tokens,
@@ -77,6 +80,7 @@ def test_bad_words_are_banned_where_transformers_bans_them(
     assert torch.equal(got[got > -1e8], row[got > -1e8])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.dictionaries(st.integers(0, VOCAB - 1), st.floats(-100, 100), min_size=1, max_size=5))
 def test_bias_is_added(seed: int, bias: dict[int, float]) -> None:
     row = logits(seed).double()

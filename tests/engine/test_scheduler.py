@@ -280,7 +280,7 @@ def test_cached_prompt_tokens_are_not_scheduled_again() -> None:
     ("prompt", "resume_ids", "output", "reason"),
     [
         (0, (), 5, "empty"),
-        (24, (), 5, "has 24 tokens, but the context is 24"),
+        (24, (), 5, "maximum context length is 24 tokens. However, the prompt has 24"),
         (20, (1, 2, 3, 4), 9, "4 to resume after, but the context is 24"),
         (4, (1, 2), 2, "max_tokens is 2: ask for at least 3"),
     ],

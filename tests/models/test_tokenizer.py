@@ -59,6 +59,13 @@ def test_control_tokens_and_unknown_ids_add_nothing(tokenizer: Tokenizer, token_
     assert tokenizer.token_bytes(token_id) == b""
 
 
+def test_control_tokens_have_a_spelling_and_others_none(tokenizer: Tokenizer) -> None:
+    names = [tokenizer.control_token(token_id) for token_id in (0, 1, 2, 3, 100, 10**6)]
+    assert all(name and name.startswith("<|") for name in names[:3])
+    assert len(set(names[:3])) == 3
+    assert names[3:] == [None, None, None]
+
+
 def test_sizes_and_end_tokens(tokenizer: Tokenizer) -> None:
     assert tokenizer.eos_ids == (2,)
     assert tokenizer.vocab_size == 3 + 256 + 14
