@@ -43,8 +43,11 @@ class ModelRunner:
         )
 
     @torch.inference_mode()
-    def execute(self, batch: Batch) -> list[Sampled]:
-        """Compute the batch, write its keys and values, and sample one token for each work that samples."""
+    def execute(self, batch: Batch) -> list[Sampled | None]:
+        """Compute the batch, write its keys and values, and sample one token for each work that samples.
+
+        None instead of a token: the logits are not all numbers, so any choice would be arbitrary.
+        """
         self._bind_threads()
         device = self.model.device
         ids: list[int] = []
@@ -67,7 +70,12 @@ class ModelRunner:
         )
         if logits.dtype == torch.float16 or device != "cpu":
             logits = logits.to("cpu", torch.float32)
-        return sample(logits, sampling, self.margins)
+        finite = torch.isfinite(logits).all(dim=-1).tolist()
+        if all(finite):
+            return list(sample(logits, sampling, self.margins))
+        kept = [i for i, is_finite in enumerate(finite) if is_finite]
+        sampled = iter(sample(logits[kept], [sampling[i] for i in kept], self.margins))
+        return [next(sampled) if is_finite else None for is_finite in finite]
 
     def _bind_threads(self) -> None:
         if self.threads is not None and threading.get_ident() != self._bound_thread:
