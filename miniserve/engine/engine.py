@@ -130,8 +130,9 @@ class Engine:
         If the step as a whole raises, its works are computed one by one: they do not depend on each other, and only
         those that raise again are to blame.
         """
+        failed: list[Sequence] = []
         try:
-            sampled, failed = self._sampled(batch), []
+            sampled = self._sampled(batch)
         except Exception:
             if len(batch.works) == 1:
                 raise
@@ -154,8 +155,8 @@ class Engine:
                 sampled[work.seq.request_id] = None
         if len(errors) == len(batch.works):
             raise next(iter(errors.values()))
-        for seq, error in errors.items():
-            log.error("request %s could not be computed and ends: %r", seq.request_id, error)
+        for seq, why in errors.items():
+            log.error("request %s could not be computed and ends: %r", seq.request_id, why)
         return sampled, list(errors)
 
     def _record(self, batch: Batch, start_s: float, before: tuple[int, int, int]) -> None:
