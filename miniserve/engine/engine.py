@@ -115,49 +115,39 @@ class Engine:
         batch = self.scheduler.schedule(start_s)
         if not batch:
             return []
-        sampled, failed = self._execute(batch)
+        sampled = self._execute(batch)
+        failed = [seq for seq, *_ in batch.works if sampled.get(seq.request_id, True) is None]
         for seq in failed:
             self.scheduler.abort(seq.request_id, FinishReason.ERROR)
-        by_id = {w.seq.request_id: sampled[w.seq.request_id] for w in batch.works if w.samples}
-        grown = self.scheduler.commit(batch, [0 if s is None else s.token_id for s in by_id.values()])
+        tokens = [sampled[work.seq.request_id] for work in batch.works if work.samples]
+        grown = self.scheduler.commit(batch, [0 if token is None else token.token_id for token in tokens])
         self._record(batch, start_s, before)
-        events = [_event(seq, s) for seq in grown if (s := by_id[seq.request_id]) is not None]
+        events = [_event(seq, token) for seq in grown if (token := sampled[seq.request_id]) is not None]
         return events + [TokenEvent(seq.request_id, (), FinishReason.ERROR) for seq in failed]
 
-    def _execute(self, batch: Batch) -> tuple[dict[str, Sampled | None], list[Sequence]]:
-        """Compute a step: what each sampling work got, and the sequences that failed.
+    def _execute(self, batch: Batch) -> dict[str, Sampled | None]:
+        """Compute a step: what each sampling work got, by request. None: this request failed, sampling or not.
 
         If the step as a whole raises, its works are computed one by one: they do not depend on each other, and only
         those that raise again are to blame.
         """
-        failed: list[Sequence] = []
         try:
-            sampled = self._sampled(batch)
+            return self._sampled(batch)
         except Exception:
-            if len(batch.works) == 1:
+            sampled: dict[str, Sampled | None] = {}
+            for work in batch.works:
+                try:
+                    sampled |= self._sampled(Batch((work,)))
+                except Exception:
+                    log.exception("request %s cannot be computed", work.seq.request_id)
+                    sampled[work.seq.request_id] = None
+            if list(sampled.values()).count(None) == len(batch.works):
                 raise
-            sampled, failed = self._one_by_one(batch)
-        without = [w.seq for w in batch.works if w.samples and sampled.get(w.seq.request_id) is None]
-        return sampled, failed + [seq for seq in without if seq not in failed]
+            return sampled
 
     def _sampled(self, batch: Batch) -> dict[str, Sampled | None]:
-        ids = [w.seq.request_id for w in batch.works if w.samples]
+        ids = [work.seq.request_id for work in batch.works if work.samples]
         return dict(zip(ids, self.runner.execute(batch), strict=True))
-
-    def _one_by_one(self, batch: Batch) -> tuple[dict[str, Sampled | None], list[Sequence]]:
-        sampled: dict[str, Sampled | None] = {}
-        errors: dict[Sequence, Exception] = {}
-        for work in batch.works:
-            try:
-                sampled |= self._sampled(Batch((work,)))
-            except Exception as error:
-                errors[work.seq] = error
-                sampled[work.seq.request_id] = None
-        if len(errors) == len(batch.works):
-            raise next(iter(errors.values()))
-        for seq, why in errors.items():
-            log.error("request %s could not be computed and ends: %r", seq.request_id, why)
-        return sampled, list(errors)
 
     def _record(self, batch: Batch, start_s: float, before: tuple[int, int, int]) -> None:
         scheduler, counters = self.scheduler, self.scheduler.counters

@@ -43,17 +43,12 @@ def make_linear(weight: torch.Tensor, quant: str) -> Linear:
     """Pack `weight` [out, in] and return the product with it, [rows, in] -> [rows, out]."""
     if quant.startswith("int8"):
         return _quantized(weight, quant)
-    if weight.device.type == "cpu" and quant == "fp16" and _has_fbgemm() and _fits_fp16(weight):
+    fits = quant == "fp16" and float(weight.abs().max()) <= FP16_MAX  # what half precision cannot hold stays in fp32
+    if weight.device.type == "cpu" and fits and _has_fbgemm():
         return _packed_fp16(weight)
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and _has_onednn():
         return _packed_fp32(weight)
     return lambda x: F.linear(x, weight)
-
-
-def _fits_fp16(weight: torch.Tensor) -> bool:
-    """Return whether half precision can hold every weight; a matrix that it cannot hold stays in fp32."""
-    low, high = torch.aminmax(weight)
-    return -float(low) <= FP16_MAX and float(high) <= FP16_MAX
 
 
 def _has_fbgemm() -> bool:

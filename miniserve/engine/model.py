@@ -26,11 +26,10 @@ from safetensors import safe_open
 from miniserve.engine.attention import AttentionBackend, AttentionPlan, choose_backend
 from miniserve.engine.linear import make_linear, weight_dtype
 from miniserve.engine.quantize import Linear
-from miniserve.errors import WeightsError
 from miniserve.machine import usable_cores
 from miniserve.models.folder import EMBEDDING, HEAD, tensor_files
 from miniserve.models.model_config import ModelConfig
-from miniserve.models.values import FP16_MAX, check_model
+from miniserve.models.values import check_fits_fp16, check_stored_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +106,10 @@ def load_model(
 
     Raises: WeightsError, SetupError.
     """
-    config, largest = check_model(folder)
+    config, largest = check_stored_model(folder)
     dtype = weight_dtype(quant, device)
-    if dtype == torch.float16 and (wide := [name for name, value in largest.items() if value > FP16_MAX]):
-        value = largest[wide[0]]
-        raise WeightsError(f"{folder}: {wide[0]} holds {value:g}, more than fp16 can ({FP16_MAX:g}); use --quant fp32")
+    if dtype == torch.float16:
+        check_fits_fp16(folder, largest)
     tensors = _Tensors(folder, dtype, device)
     embedding = _Tensors(folder, dtype, device)[EMBEDDING]  # a mapping of its own: it stays
     head = tensors[EMBEDDING if config.tie_embeddings else HEAD]

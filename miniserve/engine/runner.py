@@ -70,12 +70,11 @@ class ModelRunner:
         )
         if logits.dtype == torch.float16 or device != "cpu":
             logits = logits.to("cpu", torch.float32)
-        finite = torch.isfinite(logits).all(dim=-1).tolist()
-        if all(finite):
-            return list(sample(logits, sampling, self.margins))
-        kept = [i for i, is_finite in enumerate(finite) if is_finite]
-        sampled = iter(sample(logits[kept], [sampling[i] for i in kept], self.margins))
-        return [next(sampled) if is_finite else None for is_finite in finite]
+        finite = torch.isfinite(logits).all(dim=-1)
+        if not finite.all():
+            logits = logits.nan_to_num()
+        sampled = sample(logits, sampling, self.margins)
+        return [token if is_finite else None for token, is_finite in zip(sampled, finite.tolist(), strict=True)]
 
     def _bind_threads(self) -> None:
         if self.threads is not None and threading.get_ident() != self._bound_thread:

@@ -65,7 +65,7 @@ def check_folder(folder: Path) -> ModelConfig:
     """Return the configuration of a model folder, after checking that everything it needs is present and usable.
 
     Takes milliseconds: it compares each file's header with its size and with the configuration, and reads no weights
-    (`values.check_model` does).
+    (`values.check_stored_model` does).
 
     Raises: WeightsError naming the first file, tensor or key that is wrong.
     """

@@ -28,7 +28,7 @@ _BITS = {
 }
 
 
-def check_model(folder: Path) -> tuple[ModelConfig, dict[str, float]]:
+def check_stored_model(folder: Path) -> tuple[ModelConfig, dict[str, float]]:
     """Check a model folder, weights included; return its configuration and the largest magnitude in each tensor.
 
     A head that the configuration ties to the embedding, but that the file holds with other numbers, is a head of its
@@ -48,6 +48,13 @@ def largest_values(folder: Path) -> dict[str, float]:
     Raises: WeightsError naming a tensor that holds nan or an infinity.
     """
     return {name: _largest(folder, name, entry) for name, entry in read_tensors(folder).items()}
+
+
+def check_fits_fp16(folder: Path, largest: dict[str, float]) -> None:
+    """Raises: WeightsError naming a tensor with a weight that half precision cannot hold."""
+    for name, value in largest.items():
+        if value > FP16_MAX:
+            raise WeightsError(f"{folder}: {name} holds {value:g}, more than fp16 can ({FP16_MAX:g}); use --quant fp32")
 
 
 def equal_tensors(folder: Path, first: str, second: str) -> bool:

@@ -21,7 +21,7 @@ from miniserve.models.folder import check_folder
 from miniserve.models.model_config import read_eos_ids
 from miniserve.models.tiny import CHAT_TEMPLATE
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.models.values import check_model
+from miniserve.models.values import check_stored_model
 from miniserve.types import Request, SamplingParams
 
 Change = Callable[[Path], None]
@@ -226,12 +226,12 @@ def test_what_cannot_be_served_is_refused_at_load_and_by_weights_verify(
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 def test_no_number_is_found_in_every_kind_of_float(folder: Path, kind: Any) -> None:
     weights(lambda t: t.update({name: w.astype(kind) for name, w in t.items()}))(folder)
-    _, largest = check_model(folder)
+    _, largest = check_stored_model(folder)
     tensors = load_file(folder / "model.safetensors")
     assert largest == {name: float(np.abs(w).max()) for name, w in tensors.items()}
     number(np.nan, "model.embed_tokens.weight")(folder)
     with pytest.raises(WeightsError, match="embed_tokens"):
-        check_model(folder)
+        check_stored_model(folder)
 
 
 def test_bfloat16_is_looked_into_as_well(folder: Path) -> None:
@@ -241,12 +241,12 @@ def test_bfloat16_is_looked_into_as_well(folder: Path) -> None:
 
     tensors = {name: w.bfloat16() for name, w in load_torch(folder / "model.safetensors").items()}
     save_torch(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _, largest = check_model(folder)
+    _, largest = check_stored_model(folder)
     assert largest["model.norm.weight"] == float(tensors["model.norm.weight"].abs().max())
     tensors["model.norm.weight"][5] = torch.nan
     save_torch(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"model\.norm\.weight holds nan"):
-        check_model(folder)
+        check_stored_model(folder)
 
 
 @pytest.mark.parametrize("tensor", ["model.norm.weight", "lm_head.weight", "model.layers.0.self_attn.o_proj.weight"])
