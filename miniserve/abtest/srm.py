@@ -48,7 +48,7 @@ def srm_p_value(
             raise ValueError(
                 f"{total:g} users are too many for the exact method (at most {MOST_EXACT:g}): use chi-square"
             )
-        return float(binomtest(counts[0], total, share).pvalue)
+        return float(binomtest(int(counts[0]), int(total), share).pvalue)
     off = abs(counts[0] - expected[0]) - (0.5 if method == "normal-corrected" else 0.0)
     return two_sided(max(0.0, off) / math.sqrt(total * share * (1 - share)))
 

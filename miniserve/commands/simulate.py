@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniserve.commands.options import at_least_one, check_outputs
+from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,6 +119,8 @@ def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
         common.append(_named(("autoscaler", "policy"), args.autoscaler, "--autoscaler"))
     if args.compare:
         names = list(dict.fromkeys(args.compare))
+        if len(names) < 2:
+            raise SetupError(f"--compare {' '.join(args.compare)}: there is nothing to compare; name two or more cases")
         settings = [_case(name) for name in names]
         return {
             name: load(args.scenario, variant=args.variant, settings=[*common, setting])

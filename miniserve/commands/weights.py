@@ -10,8 +10,8 @@ from pathlib import Path
 
 from miniserve.commands.options import DEFAULT_MODEL, add_cache_options, say
 from miniserve.errors import WeightsError
-from miniserve.models.folder import check_folder
 from miniserve.models.store import NAMES, cached_models, discard_if_damaged, model_folder, resolve_model, verify_model
+from miniserve.models.values import check_stored_model
 
 _ACTIONS = ("list", "fetch", "verify", "path")
 
@@ -72,10 +72,11 @@ def _cached_or_given(name: str, cache: Path) -> Path:
 
 def _check(folder: Path, cache: Path) -> list[str]:
     if folder.parent != model_folder(folder.name, cache).parent:
-        check_folder(folder)  # not from our cache: no recorded hashes, so check headers and shapes
-        print(f"ok  {folder} (complete; no recorded hashes to compare with)")
+        check_stored_model(folder)  # not from our cache: no recorded hashes, so check what loading checks
+        print(f"ok  {folder} (complete, all weights finite; no recorded hashes to compare with)")
         return []
     problems = verify_model(folder)
     if not problems:
+        check_stored_model(folder)
         print(f"ok  {folder} (every file's SHA-256 is as recorded when it was made)")
     return problems

@@ -101,7 +101,8 @@ class QueueBased:
         if more > 0 or len(ready) < now:
             return [ScaleTo(max(now, len(ready) + more))]
         running = sum(replica.running for replica in ready)
-        return [ScaleTo(min(now, max(1, whole(running / self._most_running))))]
+        least = int(any(replica.outstanding or replica.queue_depth for replica in ready))  # an idle fleet needs none
+        return [ScaleTo(min(now, max(least, whole(running / self._most_running))))]
 
 
 class Scheduled:

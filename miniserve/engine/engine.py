@@ -9,6 +9,7 @@ token ids only; text, and so stop strings, belong to whoever talks to the client
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,15 +28,19 @@ from miniserve.engine.sampler import Sampled
 from miniserve.engine.scheduler import Scheduler
 from miniserve.engine.sequence import Sequence
 from miniserve.engine.stats import EngineStats, snapshot
-from miniserve.errors import SetupError
+from miniserve.errors import InvalidRequest, SetupError
 from miniserve.models.model_config import read_config
-from miniserve.types import Clock, Request, TokenEvent
+from miniserve.types import Clock, FinishReason, Request, TokenEvent
+
+log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
     """What computes a step: `ModelRunner`, or one of a test's own."""
 
-    def execute(self, batch: Batch) -> list[Sampled]: ...
+    def execute(self, batch: Batch) -> Iterable[Sampled | None]:
+        """Return one token for each work that samples; None where none can be chosen."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,13 @@ class Engine:
         scheduler: Scheduler,
         clock: Clock = monotonic,
         on_step: Callable[[StepRecord], None] | None = None,
+        vocab_size: int | None = None,
     ) -> None:
         self.runner = runner
         self.scheduler = scheduler
         self.clock = clock
         self.on_step = on_step
+        self.vocab_size = vocab_size
         self.steps: deque[StepRecord] = deque(maxlen=512)  # the latest; `on_step` sees them all
 
     @property
@@ -84,8 +91,11 @@ class Engine:
     def add(self, request: Request) -> Sequence:
         """Queue a request; its tokens come out of `step`.
 
-        Raises: InvalidRequest if it cannot fit, Overloaded if the queue is full.
+        Raises: InvalidRequest if it cannot fit or has a token that the model lacks, Overloaded if the queue is full.
         """
+        ids = (*request.prompt_ids, *request.resume_ids)
+        if self.vocab_size is not None and not 0 <= min(ids, default=0) <= max(ids, default=0) < self.vocab_size:
+            raise InvalidRequest(f"a token id is not in the model's vocabulary (0 to {self.vocab_size - 1})")
         seq = Sequence(request, self.clock())
         self.scheduler.add(seq)
         return seq
@@ -95,17 +105,49 @@ class Engine:
         self.scheduler.abort(request_id)
 
     def step(self) -> list[TokenEvent]:
-        """Run one step and return the new tokens, one event per sequence that got one."""
+        """Run one step and return the new tokens, one event per sequence that got one.
+
+        A sequence that cannot be computed ends with an event of its own; the others in the batch go on.
+        Raises: what the runner raised, if nothing in the batch could be computed.
+        """
         counters, start_s = self.scheduler.counters, self.clock()
         before = (counters.preemptions, counters.yields, counters.recomputed_tokens)
         batch = self.scheduler.schedule(start_s)
         if not batch:
             return []
-        sampled = self.runner.execute(batch)
-        grown = self.scheduler.commit(batch, [s.token_id for s in sampled])
-        by_id = dict(zip((w.seq.request_id for w in batch.works if w.samples), sampled, strict=True))
+        sampled = self._execute(batch)
+        failed = [seq for seq, *_ in batch.works if sampled.get(seq.request_id, True) is None]
+        for seq in failed:
+            self.scheduler.abort(seq.request_id, FinishReason.ERROR)
+        tokens = [sampled[work.seq.request_id] for work in batch.works if work.samples]
+        grown = self.scheduler.commit(batch, [0 if token is None else token.token_id for token in tokens])
         self._record(batch, start_s, before)
-        return [_event(seq, by_id[seq.request_id]) for seq in grown]
+        events = [_event(seq, token) for seq in grown if (token := sampled[seq.request_id]) is not None]
+        return events + [TokenEvent(seq.request_id, (), FinishReason.ERROR) for seq in failed]
+
+    def _execute(self, batch: Batch) -> dict[str, Sampled | None]:
+        """Compute a step: what each sampling work got, by request. None: this request failed, sampling or not.
+
+        If the step as a whole raises, its works are computed one by one: they do not depend on each other, and only
+        those that raise again are to blame.
+        """
+        try:
+            return self._sampled(batch)
+        except Exception:
+            sampled: dict[str, Sampled | None] = {}
+            for work in batch.works:
+                try:
+                    sampled |= self._sampled(Batch((work,)))
+                except Exception:
+                    log.exception("request %s cannot be computed", work.seq.request_id)
+                    sampled[work.seq.request_id] = None
+            if list(sampled.values()).count(None) == len(batch.works):
+                raise
+            return sampled
+
+    def _sampled(self, batch: Batch) -> dict[str, Sampled | None]:
+        ids = [work.seq.request_id for work in batch.works if work.samples]
+        return dict(zip(ids, self.runner.execute(batch), strict=True))
 
     def _record(self, batch: Batch, start_s: float, before: tuple[int, int, int]) -> None:
         scheduler, counters = self.scheduler, self.scheduler.counters
@@ -188,7 +230,7 @@ def load_engine(
     runner = ModelRunner(model, config.cache, margins, config.threads)
     blocks = BlockManager(config.cache.num_blocks, config.cache.block_size, config.cache.prefix_caching)
     scheduler = Scheduler(config.scheduler, blocks, max_model_len, model_config.eos_ids)
-    return Engine(runner, scheduler, clock)
+    return Engine(runner, scheduler, clock, vocab_size=model_config.vocab_size)
 
 
 def _check_device(device: str) -> None:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from miniserve.engine.quantize import Linear, int8_linear, int8_naive_linear, int8_row_linear
 from miniserve.errors import SetupError
+from miniserve.models.values import FP16_MAX
 
 QUANTS = ("fp16", "fp32", "int8")  # what is served
 _ALL_QUANTS = (*QUANTS, "fp64", "fp16-plain", "int8-row", "int8-naive")  # and what is measured or tested against
@@ -42,7 +43,8 @@ def make_linear(weight: torch.Tensor, quant: str) -> Linear:
     """Pack `weight` [out, in] and return the product with it, [rows, in] -> [rows, out]."""
     if quant.startswith("int8"):
         return _quantized(weight, quant)
-    if weight.device.type == "cpu" and quant == "fp16" and _has_fbgemm():
+    fits = quant == "fp16" and float(weight.abs().max()) <= FP16_MAX  # what half precision cannot hold stays in fp32
+    if weight.device.type == "cpu" and fits and _has_fbgemm():
         return _packed_fp16(weight)
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and _has_onednn():
         return _packed_fp32(weight)

@@ -27,8 +27,9 @@ from miniserve.engine.attention import AttentionBackend, AttentionPlan, choose_b
 from miniserve.engine.linear import make_linear, weight_dtype
 from miniserve.engine.quantize import Linear
 from miniserve.machine import usable_cores
-from miniserve.models.folder import check_folder, tensor_files
+from miniserve.models.folder import EMBEDDING, HEAD, tensor_files
 from miniserve.models.model_config import ModelConfig
+from miniserve.models.values import check_fits_fp16, check_stored_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,13 @@ def load_model(
 
     Raises: WeightsError, SetupError.
     """
-    config = check_folder(folder)
+    config, largest = check_stored_model(folder)
     dtype = weight_dtype(quant, device)
+    if dtype == torch.float16:
+        check_fits_fp16(folder, largest)
     tensors = _Tensors(folder, dtype, device)
-    embedding = _Tensors(folder, dtype, device)["model.embed_tokens.weight"]  # a mapping of its own: it stays
-    head = tensors["model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"]
+    embedding = _Tensors(folder, dtype, device)[EMBEDDING]  # a mapping of its own: it stays
+    head = tensors[EMBEDDING if config.tie_embeddings else HEAD]
     with ThreadPoolExecutor(max_workers=usable_cores()) as workers:
         packed_head = workers.submit(make_linear, head, quant)
         layers = list(workers.map(lambda i: _load_layer(config, i, tensors, quant), range(config.num_layers)))

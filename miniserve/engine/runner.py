@@ -45,8 +45,11 @@ class ModelRunner:
         )
 
     @torch.inference_mode()
-    def execute(self, batch: Batch) -> list[Sampled]:
-        """Compute the batch, write its keys and values, and sample one token for each work that samples."""
+    def execute(self, batch: Batch) -> list[Sampled | None]:
+        """Compute the batch, write its keys and values, and sample one token for each work that samples.
+
+        None instead of a token: the logits are not all numbers, so any choice would be arbitrary.
+        """
         self._bind_threads()
         device = self.model.device
         ids: list[int] = []
@@ -69,12 +72,17 @@ class ModelRunner:
         )
         if logits.dtype == torch.float16 or device != "cpu":
             logits = logits.to("cpu", torch.float32)
+        finite = torch.isfinite(logits).all(dim=-1)
+        if not finite.all():
+            logits = logits.nan_to_num()
         changed = {
             i: changed_logits(logits[i], seq, self.model.config.eos_ids)
             for i, seq in enumerate(sampling)
             if seq.request.sampling.changes_logits
         }
-        return sample(logits, [(seq.request.sampling, seq.num_output) for seq in sampling], self.margins, changed)
+        params = [(seq.request.sampling, seq.num_output) for seq in sampling]
+        sampled = sample(logits, params, self.margins, changed)
+        return [token if is_finite else None for token, is_finite in zip(sampled, finite.tolist(), strict=True)]
 
     def _bind_threads(self) -> None:
         if self.threads is not None and threading.get_ident() != self._bound_thread:

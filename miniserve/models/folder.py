@@ -21,6 +21,7 @@ _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _MAX_HEADER_BYTES = 100 << 20  # the safetensors format's own limit
 _HARMLESS = (".self_attn.rotary_emb.inv_freq",)  # old checkpoints store this, though it follows from rope_theta
 _MARGIN_BYTES = 64 << 20  # disk space to leave free
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _INDEX = "model.safetensors.index.json"
 
 
@@ -31,13 +32,18 @@ class TensorEntry:
     dtype: str
     shape: tuple[int, ...]
     file: str
+    start: int = 0  # of its bytes in the file
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the name and shape (rows, columns) of every tensor in a model of this shape, in file order."""
     hidden, ffn = config.hidden_size, config.intermediate_size
     q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, hidden)}
     for layer in range(config.num_layers):
         prefix = f"model.layers.{layer}."
         shapes[prefix + "input_layernorm.weight"] = (hidden,)
@@ -51,14 +57,15 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         shapes[prefix + "mlp.down_proj.weight"] = (hidden, ffn)
     shapes["model.norm.weight"] = (hidden,)
     if not config.tie_embeddings:
-        shapes["lm_head.weight"] = (config.vocab_size, hidden)
+        shapes[HEAD] = (config.vocab_size, hidden)
     return shapes
 
 
 def check_folder(folder: Path) -> ModelConfig:
     """Return the configuration of a model folder, after checking that everything it needs is present and usable.
 
-    Takes milliseconds: it compares each file's header with its size and with the configuration, and reads no weights.
+    Takes milliseconds: it compares each file's header with its size and with the configuration, and reads no weights
+    (`values.check_stored_model` does).
 
     Raises: WeightsError naming the first file, tensor or key that is wrong.
     """
@@ -66,7 +73,26 @@ def check_folder(folder: Path) -> ModelConfig:
     if not (folder / "tokenizer.json").is_file():
         raise WeightsError(f"{folder / 'tokenizer.json'} is missing: the tokenizer is needed in tokenizer.json format")
     check_shapes(folder, config, {name: tensor.shape for name, tensor in read_tensors(folder).items()})
+    _check_tokens(folder, config)
     return config
+
+
+def _check_tokens(folder: Path, config: ModelConfig) -> None:
+    """Refuse a tokenizer with tokens for which the embedding has no row: any text that has one would break the step."""
+    tokens = largest_token(read_json(folder / "tokenizer.json")) + 1
+    if tokens > config.vocab_size:
+        raise WeightsError(
+            f"{folder}: the tokenizer has {tokens} tokens, but the embedding {config.vocab_size} rows: a token was "
+            "added and the model not resized, or the files belong to different models"
+        )
+
+
+def largest_token(tokenizer: dict[str, Any]) -> int:
+    """Return the largest token id in a tokenizer.json; -1 if it has none."""
+    vocab = (tokenizer.get("model") or {}).get("vocab") or {}
+    ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+    added = (token["id"] for token in tokenizer.get("added_tokens") or ())
+    return max((*ids, *added), default=-1)
 
 
 def check_shapes(source: Path, config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -77,11 +103,12 @@ def check_shapes(source: Path, config: ModelConfig, shapes: dict[str, tuple[int,
     expected = expected_shapes(config)
     for name, shape in expected.items():
         if name not in shapes:
-            raise WeightsError(f"{source}: tensor {name} of shape {list(shape)} is missing")
+            tied = " (a head tied to the embedding needs tie_word_embeddings in config.json)" if name == HEAD else ""
+            raise WeightsError(f"{source}: tensor {name} of shape {list(shape)} is missing{tied}")
         if shapes[name] != shape:
             raise WeightsError(f"{source}: tensor {name} has shape {list(shapes[name])}, expected {list(shape)}")
     for name in shapes:
-        if name not in expected and name != "lm_head.weight" and not name.endswith(_HARMLESS):
+        if name not in expected and name != HEAD and not name.endswith(_HARMLESS):
             raise WeightsError(
                 f"{source}: tensor {name} is not part of the plain Llama architecture, the only one run here"
             )
@@ -130,7 +157,7 @@ def _read_header(path: Path) -> dict[str, TensorEntry]:
             header = json.loads(file.read(length))
         tensors = {name: value for name, value in header.items() if name != "__metadata__"}
         end = 8 + length + max((int(value["data_offsets"][1]) for value in tensors.values()), default=0)
-        entries = {name: _entry(path, name, value) for name, value in tensors.items()}
+        entries = {name: _entry(path, name, value, 8 + length) for name, value in tensors.items()}
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
@@ -142,11 +169,11 @@ def _read_header(path: Path) -> dict[str, TensorEntry]:
     return entries
 
 
-def _entry(path: Path, name: str, value: dict[str, Any]) -> TensorEntry:
+def _entry(path: Path, name: str, value: dict[str, Any], data_at: int) -> TensorEntry:
     dtype, shape = value["dtype"], tuple(int(size) for size in value["shape"])
     if dtype not in _FLOAT_BYTES:
         raise WeightsError(f"{path}: tensor {name} has dtype {dtype}; only {', '.join(_FLOAT_BYTES)} are supported")
     start, end = value["data_offsets"]
     if end - start != math.prod(shape) * _FLOAT_BYTES[dtype]:
         raise ValueError(f"tensor {name} of shape {list(shape)} is given {end - start:,} bytes")
-    return TensorEntry(dtype, shape, path.name)
+    return TensorEntry(dtype, shape, path.name, data_at + int(start))

@@ -71,6 +71,27 @@ class _Keys(dict[str, Any]):
             raise WeightsError(f"{self._path}: key {key} is missing")
         return self[key]
 
+    def count(self, key: str, default: int | None = None) -> int:
+        """Return a number of things. Some files list it per layer, which is fine if all layers have the same.
+
+        Raises: WeightsError naming the key if it is missing, differs between layers, or is no whole number above 0.
+        """
+        value = self.need(key) if default is None else self.get(key, default)
+        if isinstance(value, list) and value and all(each == value[0] for each in value):
+            value = value[0]
+        if isinstance(value, list):
+            raise WeightsError(f"{self._path}: {key} differs between layers ({value}); only equal layers are supported")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise WeightsError(f"{self._path}: {key} is {value!r}; a whole number above 0 is needed")
+        return value
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """Return a number above 0. Raises: WeightsError naming the key if it is missing or something else."""
+        value = self.need(key) if default is None else self.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise WeightsError(f"{self._path}: {key} is {value!r}; a number above 0 is needed")
+        return float(value)
+
     def refuse_unless(self, key: str, *allowed: Any) -> None:
         if self.get(key) not in (None, *allowed):
             raise WeightsError(f"{self._path}: {key} is {self[key]!r}; only {allowed[0]!r} is supported")
@@ -94,21 +115,21 @@ def _config(path: Path, keys: _Keys, tensors: list[gguf.ReaderTensor]) -> ModelC
     shapes = {tensor.name: _shape(tensor) for tensor in tensors}
     if "rope_freqs.weight" in shapes:
         raise WeightsError(f"{path}: tensor rope_freqs.weight asks for rope scaling, which is not supported")
-    hidden, heads = int(keys.need("llama.embedding_length")), int(keys.need("llama.attention.head_count"))
-    head_dim = int(keys.get("llama.attention.key_length", hidden // heads))
+    hidden, heads = keys.count("llama.embedding_length"), keys.count("llama.attention.head_count")
+    head_dim = keys.count("llama.attention.key_length", hidden // heads)
     keys.refuse_unless("llama.rope.dimension_count", head_dim)
     keys.refuse_unless("llama.attention.value_length", head_dim)
     return ModelConfig(
         vocab_size=shapes.get("token_embd.weight", (len(keys.need("tokenizer.ggml.tokens")),))[0],
         hidden_size=hidden,
-        num_layers=int(keys.need("llama.block_count")),
+        num_layers=keys.count("llama.block_count"),
         num_heads=heads,
-        num_kv_heads=int(keys.get("llama.attention.head_count_kv", heads)),
+        num_kv_heads=keys.count("llama.attention.head_count_kv", heads),
         head_dim=head_dim,
-        intermediate_size=int(keys.need("llama.feed_forward_length")),
-        rope_theta=float(keys.get("llama.rope.freq_base", 10000.0)),
-        rms_norm_eps=_shortest(keys.need("llama.attention.layer_norm_rms_epsilon")),
-        max_position=int(keys.need("llama.context_length")),
+        intermediate_size=keys.count("llama.feed_forward_length"),
+        rope_theta=keys.positive("llama.rope.freq_base", 10000.0),
+        rms_norm_eps=_shortest(keys.positive("llama.attention.layer_norm_rms_epsilon")),
+        max_position=keys.count("llama.context_length"),
         tie_embeddings="output.weight" not in shapes,
         eos_ids=eos_ids(keys),
         bos_id=keys.get("tokenizer.ggml.bos_token_id"),

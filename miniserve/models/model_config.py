@@ -60,7 +60,7 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Read config.json (and the end-of-sequence ids from generation_config.json, which take precedence).
+    """Read config.json, and the end-of-sequence ids of the folder (`read_eos_ids`).
 
     Raises: WeightsError naming the key and value that is missing, malformed, or not implemented here.
     """
@@ -94,7 +94,13 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def read_eos_ids(folder: Path) -> tuple[int, ...]:
-    """Return the tokens that end a generation: from generation_config.json, else from config.json, else none."""
+    """Return the tokens that end a generation: those of generation_config.json, else of config.json; and the
+    tokenizer's own `eos_token`, which chat models end with even where the other files name only the base model's.
+    """
+    return tuple(dict.fromkeys((*_configured_eos_ids(folder), *_tokenizer_eos_ids(folder))))
+
+
+def _configured_eos_ids(folder: Path) -> tuple[int, ...]:
     for path in (folder / "generation_config.json", folder / "config.json"):
         value = read_json(path).get("eos_token_id") if path.is_file() else None
         if value is not None:
@@ -103,6 +109,15 @@ def read_eos_ids(folder: Path) -> tuple[int, ...]:
                 raise WeightsError(f"{path}: eos_token_id is {value!r}; a token id or a list of them is needed")
             return tuple(ids)
     return ()
+
+
+def _tokenizer_eos_ids(folder: Path) -> tuple[int, ...]:
+    if not (folder / "tokenizer_config.json").is_file() or not (folder / "tokenizer.json").is_file():
+        return ()
+    token = read_json(folder / "tokenizer_config.json").get("eos_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    added = read_json(folder / "tokenizer.json").get("added_tokens") or ()
+    return tuple(each["id"] for each in added if each["content"] == content)
 
 
 def _rope(raw: dict[str, Any]) -> dict[str, Any]:

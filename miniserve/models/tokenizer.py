@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 from jinja2 import TemplateError
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from miniserve.errors import InvalidRequest, WeightsError
@@ -89,12 +93,15 @@ class Tokenizer:
         return cls(fast, _read_settings(folder), read_eos_ids(folder))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, without adding tokens or recognising control tokens.
+        """Return the ids of `text`, without recognising control tokens.
+
+        What the tokenizer's own post-processor puts around a text, such as a beginning-of-sequence token, is there, as
+        in transformers: base models that were trained with it answer worse without.
 
         Raises: InvalidRequest if `text` contains a lone surrogate, which is not a character.
         """
         _refuse_surrogates(text)
-        return _ids(self._fast, text)
+        return _ids(self._fast, text, add_special_tokens=True)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Return the prompt that asks the assistant to answer `messages`, as written by the model's chat template.
@@ -169,10 +176,11 @@ class Tokenizer:
         return _ids(fast, self._unshield(text))
 
 
-def _ids(fast: tokenizers.Tokenizer, text: str) -> list[int]:
+def _ids(fast: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False) -> list[int]:
     if len(text) < _LONG_TEXT:
-        return list(fast.encode(text, add_special_tokens=False).ids)
-    return list(fast.encode_batch([text], add_special_tokens=False)[0].ids)  # only this lets other threads run
+        return list(fast.encode(text, add_special_tokens=add_special_tokens).ids)
+    # only this call lets other threads run
+    return list(fast.encode_batch([text], add_special_tokens=add_special_tokens)[0].ids)
 
 
 def _splitter(special: dict[int, Any]) -> tuple[re.Pattern[str], list[int]]:
@@ -220,14 +228,26 @@ def _compile_template(source: str | None) -> Any:
     if source is None:
         return None
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _GenerationTag]
     )
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     environment.globals["raise_exception"] = _raise_from_template
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # some templates tell the date
     try:
         return environment.from_string(source)
     except TemplateError as error:
         raise WeightsError(f"the chat template in tokenizer_config.json cannot be compiled: {error}") from error
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}` marks for training what the assistant said; for serving, only what it encloses counts."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja declares it
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        inside: list[Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return inside
 
 
 def _raise_from_template(message: str) -> None:

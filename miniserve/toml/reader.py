@@ -131,7 +131,8 @@ class Reader:
         parameters = {key: item for key, item in keys_of(make).items() if key not in hidden and self._is_data(item[0])}
         for key in table:
             if key not in parameters:
-                raise self.source.error((*place, key), f"unknown key; {suggestion(key, parameters)}")
+                hint = "the run gives it to every policy" if key in hidden else suggestion(key, parameters)
+                raise self.source.error((*place, key), f"unknown key; {hint}")
         for key, (wanted, required) in parameters.items():
             if required and key not in table:
                 raise self.source.error(place, f"`{key}` is missing; it must be {describe(wanted, self.kinds)}")

@@ -73,6 +73,15 @@ def test_balancers_are_compared_on_the_same_seeds(file: Path, capsys: pytest.Cap
         assert theirs["e2e_mean_s"] != ours["e2e_mean_s"]
 
 
+def test_a_policy_compared_with_itself_as_a_table_is_the_same(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = ["p2c", 'policies.balancer="p2c"', 'policies.balancer={kind="p2c"}']
+    assert main(["simulate", "s.toml", "--requests", "50", "--seeds", "2", "--compare", *cases]) == 0
+    out = capsys.readouterr().out
+    assert "same" in out
+    assert not {"better", "worse", "nan"} & set(out.split())
+    assert main(["simulate", "s.toml", "--requests", "1", "--seeds", "2", "--compare", "p2c", "random"]) == 0
+
+
 def test_settings_are_compared_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = ["fleet.replicas.0.count=2", "fleet.replicas.0.count=4"]
     assert main(["simulate", "s.toml", "--compare", *cases, "--seeds", "2"]) == 0
@@ -144,6 +153,12 @@ def test_ctrl_c_shows_what_ran_so_far(file: Path, capsys: pytest.CaptureFixture[
             "--set run.request=5: run.request: unknown key; did you mean `requests`?",
         ),
         (["s.toml", "--balancer", "p3c"], '--balancer p3c: policies.balancer: there is no "p3c"; did you mean `p2c`?'),
+        (["s.toml", "--compare", "p2c", "p2c"], "--compare p2c p2c: there is nothing to compare; name two or more"),
+        (["s.toml", "--compare", "p2c"], "--compare p2c: there is nothing to compare"),
+        (
+            ["s.toml", "--compare", "p2c", 'policies.balancer={kind="p2c",seed=1}'],
+            "policies.balancer.seed: unknown key; the run gives it to every policy",
+        ),
         (["s.toml", "--compare", "p2c", "p3c"], '--compare p3c: policies.balancer: there is no "p3c"'),
         (["s.toml", "--balancer", "no.py:Mine"], "policies.balancer: no.py does not exist"),
         (["s.toml", "--variant", "x"], "s.toml has no variant 'x'; nothing is allowed here"),

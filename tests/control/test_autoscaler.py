@@ -119,7 +119,8 @@ def test_queue_based_adds_by_the_queue_and_removes_what_the_rest_can_carry() -> 
     assert wanted(queue, fleet(15, 15)) == 2  # nobody waits: it never grows for that
     assert wanted(queue, fleet(2, 2, 2, 2, waiting=0)) == 1
     assert wanted(queue, fleet(3, 3, 3, waiting=1)) == 1  # three wait for a moment, as a prompt does
-    assert wanted(queue, fleet(0)) == 1
+    assert wanted(queue, fleet(1)) == 1
+    assert wanted(queue, fleet(0)) == 0  # keeping a minimum is the bounds' business
     assert wanted(queue, fleet(0, 0, starting=1)) == 3  # not while some are on their way
 
 

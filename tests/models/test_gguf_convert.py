@@ -203,3 +203,34 @@ def test_control_token_names_and_every_end_token() -> None:
     }
     assert "pad_token" not in settings
     assert "chat_template" not in settings
+
+
+@pytest.mark.parametrize("key", ["attention.head_count_kv", "attention.head_count", "feed_forward_length"])
+def test_numbers_listed_per_layer_are_read_if_all_layers_agree(make_gguf: GgufMaker, tmp_path: Path, key: str) -> None:
+    value = {"attention.head_count_kv": 2, "attention.head_count": 4, "feed_forward_length": 128}[key]
+    (tmp_path / "out").mkdir()
+    same = convert_gguf(make_gguf({f"llama.{key}": [value, value]}), tmp_path / "out", print)
+    assert (same.num_kv_heads, same.num_heads, same.intermediate_size) == (2, 4, 128)
+    with pytest.raises(WeightsError, match=rf"llama\.{key} differs between layers \(\[{value}, {2 * value}\]\)"):
+        convert_gguf(make_gguf({f"llama.{key}": [value, 2 * value]}), tmp_path / "out", print)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("llama.context_length", 0),
+        ("llama.context_length", "many"),
+        ("llama.block_count", 1.5),
+        ("llama.embedding_length", 0),
+        ("llama.attention.head_count", 0),
+        ("llama.rope.freq_base", "high"),
+        ("llama.rope.freq_base", [1.0, 2.0]),
+        ("llama.attention.layer_norm_rms_epsilon", 0.0),
+    ],
+)
+def test_metadata_of_another_kind_is_one_line_with_its_key(
+    make_gguf: GgufMaker, tmp_path: Path, key: str, value: object
+) -> None:
+    with pytest.raises(WeightsError, match=rf"{key} is .*; a (whole )?number above 0 is needed") as refused:
+        convert_gguf(make_gguf({key: value}), tmp_path, print)
+    assert "\n" not in str(refused.value)

@@ -167,7 +167,7 @@ def test_a_recipe_makes_a_fresh_object_each_time_and_passes_the_seed() -> None:
             '[recipe]\nkind = "eager"\npatience_s = -1',
             r"f\.toml:4: recipe\.patience_s: patience_s \(-1\.0\) must not be",
         ),
-        ('recipe = { kind = "eager", seed = 1 }', r"recipe\.seed: unknown key"),
+        ('recipe = { kind = "eager", seed = 1 }', r"recipe\.seed: unknown key; the run gives it to every policy"),
         ("small = 10", r"small: 10 is not allowed; it must be at least 0 and at most 9"),
     ],
 )

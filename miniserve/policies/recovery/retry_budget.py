@@ -64,7 +64,8 @@ class SlidingSum:
 class RetryBudget:
     """Finagle's budget: every request pays for a fifth of a retry; unused credit expires.
 
-    Invariant: over any `ttl_s`, withdrawals <= `ratio` * deposits of the last 1.1 ttl + `floor_per_s` * ttl.
+    Invariant: over any `ttl_s`, withdrawals <= `ratio` * deposits of the last 2.1 ttl + `floor_per_s` * ttl: the first
+    of them may have been paid for by deposits that were about to expire.
     """
 
     def __init__(self, *, ratio: float = 0.2, floor_per_s: float = 10.0, ttl_s: float = 10.0) -> None:  # all Finagle's

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Watched:
         self.owners: list[dict[str, list[int]]] = []  # per step: who holds which blocks
         engine.runner = self
 
-    def execute(self, batch: Batch) -> list[Sampled]:
+    def execute(self, batch: Batch) -> Iterable[Sampled | None]:
         step = len(self.owners)
         for work in batch.works:
             kind = "prefill" if work.start < work.seq.num_prompt else "decode"
