@@ -22,6 +22,7 @@ from miniserve.errors import InvalidRequest, NotFound, prompt_too_long
 from miniserve.types import Priority, Request, SamplingParams
 
 _LONG_TEXT = 4_000  # characters of a whole request; tokenizing more takes long enough to be felt by other streams
+_COSTLY_TEXT = 100_000  # characters: tokenizing more is not worth the exact number for an error's message
 _TEMPLATE = 20  # characters that a chat template adds to a message, more or less
 _SEED_BITS = 32
 _INT64 = 1 << 63
@@ -79,7 +80,7 @@ def _check_length(parts: Parts, characters: int, param: str) -> None:
     Raises: InvalidRequest.
     """
     longest, context = parts.model.longest_token_bytes, parts.model.max_model_len
-    if longest is not None and characters > longest * context:  # a character is a byte or more
+    if longest is not None and characters > max(_COSTLY_TEXT, longest * context):  # a character is a byte or more
         raise too_long(f"the text has {characters} characters", context, param)
 
 
