@@ -202,6 +202,7 @@ course.table(
 #   beyond the cap. Otherwise draw.
 # - `now_s` and `deadline_s` are times in seconds; from the deadline on nobody needs the answer. If the wait would end
 #   at the deadline or after it, give up. None, and only None, means that there is no deadline.
+# - One policy serves many requests, and the error belongs to the caller: leave both as they are.
 #
 # Worked: at most five tries, and a drawn wait of 3 s after the second failure. At 60 s with a deadline of 64 s, the
 # wait ends at 63 s, in time: 3. With a deadline of 62 s: None. With a push-back of 1 s and a deadline of 62 s: 1. After
@@ -307,7 +308,7 @@ for request in (1, 2, 3, 4):
 #
 # - `await send(words)` makes one try and returns a `Try`: its `.words`, the ones that came in this try (a tuple, maybe
 #   empty), and its `.error` (None: the answer is complete). It raises nothing. `words` are all words from the tries
-#   before;
+#   before. It may hold on to them, so leave what you handed over as it was;
 # - `await sleep(seconds)` waits, `clock()` is the time, `policy.delay_s(failures, error, now, deadline_s)` is section
 #   4's;
 # - call `budget.deposit(now)` once for each request, before its first try; `budget.record(ok, now)` right after each

@@ -161,7 +161,7 @@ def test_a_loop_that_swallows_exceptions_is_stopped():
 
 def bare():
     while True:
-        try:
+        try:  # noqa: SIM105
             time.sleep(0.001)
         except:  # noqa: E722 - the very mistake
             pass
