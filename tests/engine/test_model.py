@@ -113,7 +113,7 @@ def test_a_wrong_tensor_is_named(tmp_path: Path, change: object, message: str) -
 
 def test_requests_that_cannot_fit_are_refused_with_the_numbers(tiny_folder: Path) -> None:
     engine = load_engine(tiny_folder, config=EngineConfig(max_model_len=50))
-    with pytest.raises(InvalidRequest, match="context length is 50 tokens. However, the prompt has 50 tokens"):
+    with pytest.raises(InvalidRequest, match=r"context length is 50 tokens\. However, the prompt has 50 tokens"):
         engine.add(Request("a", "m", IDS[:50]))
     with pytest.raises(InvalidRequest, match="empty"):
         engine.add(Request("b", "m", ()))
