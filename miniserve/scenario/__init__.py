@@ -15,6 +15,7 @@ from pathlib import Path
 from miniserve.control.autoscaler import check_horizon
 from miniserve.errors import SetupError
 from miniserve.hardware.prices import PriceList, load_price_list
+from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.scenario.build import prefix_tier, replicas, scaled_group
 from miniserve.scenario.kinds import KINDS, loaders, makers
 from miniserve.scenario.model import Scenario
@@ -88,6 +89,14 @@ def _check_probes(scenario: Scenario, source: TomlSource) -> None:
     if 0 < interval_s < LEAST_PROBE_S:
         wanted = f"0 (views are always fresh) or at least {LEAST_PROBE_S:g}"
         raise source.error(("fleet", "probe_interval_s"), f"{interval_s:g} is not allowed; it must be {wanted}")
+    recipe = scenario.policies.progress
+    watch = ProgressWatch() if recipe is None else recipe.build()
+    if isinstance(watch, ProgressWatch) and interval_s >= watch.stall_s:
+        raise source.error(
+            ("fleet", "probe_interval_s"),
+            f"{interval_s:g} s is too long for a progress watch that takes {watch.stall_s:g} s of silence for a hang; "
+            'probe more often, give policies.progress a longer stall_s, or set it to "off"',
+        )
 
 
 def _check_groups(scenario: Scenario, source: TomlSource, prices: PriceList) -> None:

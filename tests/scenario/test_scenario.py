@@ -143,6 +143,13 @@ def test_values_that_no_run_could_use_are_refused_with_their_key(file: Path, set
     assert re.search(r"too (large|close to 0)|at most|at least|requests would come|simulated time", message), message
 
 
+def test_a_watch_that_would_take_the_age_of_a_report_for_silence_is_refused(file: Path) -> None:
+    with pytest.raises(SetupError, match=r"probe_interval_s: 5 s is too long for a progress watch that takes 5 s"):
+        load(file, settings=[Setting.parse("fleet.probe_interval_s=5")])
+    for watch in ('"off"', '{kind="progress", stall_s=30}'):
+        load(file, settings=[Setting.parse("fleet.probe_interval_s=5"), Setting.parse(f"policies.progress={watch}")])
+
+
 def test_there_are_scenarios_to_start_with() -> None:
     assert {"quickstart", "bursty", "hetero", "retry_storm", "regions"} <= {path.stem for path in SHIPPED}
 

@@ -54,7 +54,7 @@ class ProgressWatch:
                 f"a progress watch needs stall_s ({stall_s}) > 0, misses ({misses}) >= 1 "
                 f"and trial_interval_s ({trial_interval_s}) >= 0"
             )
-        self._stall_s = stall_s
+        self.stall_s = stall_s
         self._misses = misses
         self._trial_interval_s = trial_interval_s
         self._replicas: dict[str, _Replica] = {}
@@ -99,7 +99,7 @@ class ProgressWatch:
             replica.served_s = max(replica.served_s, result.started_s)
             self.progressed(result.replica_id, result.ended_s if result.ok else result.first_token_s)
         elif (
-            isinstance(result.error, DeadlineExceeded) and result.started_s < replica.progress_s > now_s - self._stall_s
+            isinstance(result.error, DeadlineExceeded) and result.started_s < replica.progress_s > now_s - self.stall_s
         ):
             pass  # it waited in a queue that moves, which says nothing against the replica
         elif isinstance(result.error, NoFirstToken | DeadlineExceeded):  # it waited in vain
@@ -146,5 +146,5 @@ class ProgressWatch:
         return None
 
     def _is_suspect(self, replica: _Replica, now_s: float) -> bool:
-        stalled = replica.outstanding > 0 and now_s - replica.progress_s >= self._stall_s
+        stalled = replica.outstanding > 0 and now_s - replica.progress_s >= self.stall_s
         return stalled or replica.misses >= self._misses
