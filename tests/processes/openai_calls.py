@@ -26,6 +26,12 @@ def sync_calls(url: str, model: str) -> dict[str, Any]:
             )
         )
         text = client.completions.create(prompt="Once", **sampling)
+        varied: dict[str, Any] = {"n": 2, "frequency_penalty": 0.5, "presence_penalty": -0.5, "logit_bias": {"5": -100}}
+        two = client.chat.completions.create(messages=MESSAGES, **sampling, **varied)
+        two_streamed = ["", ""]
+        for piece in client.chat.completions.create(messages=MESSAGES, stream=True, **sampling, **varied):
+            for choice in piece.choices:
+                two_streamed[choice.index] += choice.delta.content or ""
         return {
             "models": [card.id for card in client.models.list()],
             "chat": whole.choices[0].message.content,
@@ -33,6 +39,8 @@ def sync_calls(url: str, model: str) -> dict[str, Any]:
             "usage": whole.usage.completion_tokens if whole.usage else None,
             "stream_usage": pieces[-1].usage.completion_tokens if pieces[-1].usage else None,
             "text": text.choices[0].text,
+            "two": [choice.message.content for choice in two.choices],
+            "two_streamed": two_streamed,
             "text_stream": "".join(
                 piece.choices[0].text for piece in client.completions.create(prompt="Once", stream=True, **sampling)
             ),
@@ -45,7 +53,7 @@ BAD_CALLS: list[dict[str, Any]] = [
     {"max_tokens": 0},
     {"temperature": -1.0},
     {"messages": []},
-    {"max_tokens": 10**6},
+    {"n": 1000},
 ]
 
 

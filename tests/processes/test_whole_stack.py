@@ -43,6 +43,8 @@ def check_calls(python: str, tiny_folder: Path) -> dict[str, Any]:
     assert said["chat"]
     assert said["chat"] == said["chat_stream"] == said["async_chat"] == said["async_chat_stream"]  # one seed, one text
     assert said["text"] == said["text_stream"]
+    assert said["two"] == said["two_streamed"]
+    assert len(set(said["two"])) == 2
     assert said["usage"] == said["stream_usage"] > 0
     assert said["errors"] == [["NotFoundError", 404], *[["BadRequestError", 400]] * 4]
     return said
