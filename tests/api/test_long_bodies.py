@@ -79,7 +79,7 @@ WRONG = {
     ),
     "150,000 prompts": (TEXT, completion(json.dumps(["a"] * 150_000)), "prompt"),
     "150,000 stop strings": (TEXT, completion('"a", "stop": ' + json.dumps([1] * 150_000)), "stop"),
-    "200,000 tools": (CHAT, chat("{}")[:-1] + b', "tools": ' + json.dumps([{}] * 200_000).encode() + b"}", "messages"),
+    "200,000 tools": (CHAT, chat("{}")[:-1] + b', "tools": ' + json.dumps([{}] * 200_000).encode() + b"}", "tools"),
     "nested a million deep": (CHAT, b"[" * 1_000_000, None),
     "nested deep inside": (TEXT, completion("[" * 400_000 + "]" * 400_000), None),
     "a million digits as a number": (TEXT, completion('"a", "seed": ' + "9" * 900_000), None),

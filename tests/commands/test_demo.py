@@ -115,7 +115,7 @@ def test_once_says_in_one_line_why_there_is_no_answer(tiny_folder: Path) -> None
     done = run("--model", str(tiny_folder), *OFFLINE, "--replicas", "1", "--once", "word " * 2000)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.fullmatch(r"miniserve: .*10018 tokens.*512.*", done.stderr.splitlines()[-1])
+    assert re.fullmatch(r"miniserve: .*512 tokens.*10018 tokens.*", done.stderr.splitlines()[-1])
 
 
 def test_a_busy_port_is_found_out_before_anything_is_loaded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,11 +36,14 @@ class Teller:
 
     dies_after: list[int]  # shared by all, and emptied by the first
     error: Exception = field(default_factory=broke_off)
+    dies_seen: bool = False  # not before something has gone out to the client
 
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         left = self.dies_after.pop() if self.dies_after else len(TEXT) + 1
         for at in range(len(request.resume_ids), len(TEXT)):
             if left == 0:
+                while self.dies_seen and request.seen is not None and not request.seen():
+                    await asyncio.sleep(0)  # let the gateway send
                 raise self.error
             left -= 1
             yield TokenEvent(request.request_id, (TEXT[at],), FinishReason.LENGTH if at == len(TEXT) - 1 else None)
@@ -51,11 +55,13 @@ class Teller:
 
 
 @asynccontextmanager
-async def gateway(dies_after: int, error: Exception | None = None) -> AsyncIterator[httpx.AsyncClient]:
+async def gateway(
+    dies_after: int, error: Exception | None = None, *, dies_seen: bool = False
+) -> AsyncIterator[httpx.AsyncClient]:
     deaths = [dies_after]
     async with Fleet(ManualClock(5.0), probe_interval_s=60.0) as fleet:
         for name in "ab":
-            await fleet.put(name, Teller(deaths, error or broke_off()))
+            await fleet.put(name, Teller(deaths, error or broke_off(), dies_seen))
         model = ServedModel("tiny", ByteTokenizer(), 512, 0)
         app = api_app(FleetBackend(fleet, LeastOutstanding()), model, config=ApiConfig())
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
@@ -100,7 +106,7 @@ async def test_a_stream_whose_text_is_still_held_back_is_continued() -> None:
 
 
 async def test_a_stream_that_has_begun_ends_with_the_error() -> None:
-    async with gateway(4) as client:
+    async with gateway(4, dies_seen=True) as client:
         answer = await client.post("/v1/completions", json={**BODY, "stream": True})
     events = events_of(answer.text)
     assert events[-1]["error"]["type"] == "upstream_error"

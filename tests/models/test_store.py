@@ -343,7 +343,7 @@ def test_defaults_of_older_configurations(folder: Path) -> None:
     change(folder / "config.json", **absent, rope_theta=5e5, eos_token_id=7)
     config = read_config(folder)
     assert (config.num_kv_heads, config.head_dim, config.rope_theta, config.tie_embeddings) == (4, 16, 5e5, False)
-    assert config.eos_ids == (7,)
+    assert config.eos_ids == (7, 2), "the tokenizer's own end of text ends it too"
 
 
 def test_generation_config_wins_for_end_tokens(folder: Path) -> None:
