@@ -42,7 +42,7 @@ class Teller:
         left = self.dies_after.pop() if self.dies_after else len(TEXT) + 1
         for at in range(len(request.resume_ids), len(TEXT)):
             if left == 0:
-                while self.dies_seen and request.seen is not None and not request.seen():
+                while self.dies_seen and request.seen is not None and not request.seen():  # noqa: ASYNC110 -- no event
                     await asyncio.sleep(0)  # let the gateway send
                 raise self.error
             left -= 1

@@ -200,7 +200,7 @@ def test_the_next_turn_of_a_conversation_finds_its_blocks(single_step: bool) -> 
 
 def test_bad_requests_and_a_full_queue_are_refused(single_step: bool) -> None:
     replica = make(single_step, max_waiting=1)
-    with pytest.raises(InvalidRequest, match="the context is 64"):
+    with pytest.raises(InvalidRequest, match="maximum context length is 64"):
         replica.submit(ask(prompt=64))
     replica.submit(ask("a"))
     with pytest.raises(Overloaded):

@@ -265,7 +265,7 @@ def test_a_broken_autoscaler_is_named_and_what_happened_is_kept(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("autoscaler.period_s=-5", "period_s: -5 is not allowed; it must be above 0"),
+        ("autoscaler.period_s=-5", "period_s: -5 is not allowed; it must be at least 0.001"),
         ("autoscaler.min_replicas=9", "min_replicas: 9 is more than max_replicas, 8"),
         ("autoscaler.max_replicas=1", "count: 2 is not within the autoscaler's bounds, 1 to 1"),
         ("autoscaler.group=q", 'group: there is no "q"'),
