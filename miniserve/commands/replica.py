@@ -129,6 +129,7 @@ async def serve_replica(
     app = api_app(replica, model, config=config, engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
     report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
     add_internal_routes(app, replica, report)
+    await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     replica.start()
     with stop.caught():
         try:

@@ -74,6 +74,7 @@ async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.so
     recent = Recent()
     model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
     app = api_app(backend, model, config=options.api, recent=recent)
+    await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent)
         await backend.drain(options.drain_timeout_s)
