@@ -41,7 +41,7 @@ class NotebookRun:
 
     ready: bool = False
     done: bool = False
-    again: bool = False  # it asked nothing, since one of the chapter's own cells was late
+    again: bool = False  # one of the chapter's own cells was late: it asked nothing more, and is run again
     lent: bool = False  # the kernel has seen what answers another question
     at: str = ""  # what was running last
     blame: str = ""  # a cell or question that must not run again

@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add the questions after the cells, and put our kernel in place of nbval's."""
+    """Add the questions where their checks stand, and put our kernel in place of nbval's."""
     processes.seclude()
     with open(config.getoption("--grade-job"), encoding="utf-8") as job:
         GradingJob.current = GradingJob(json.load(job))
