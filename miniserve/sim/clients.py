@@ -15,7 +15,7 @@ from typing import Any
 
 import simpy
 
-from miniserve.errors import DeadlineExceeded, Overloaded
+from miniserve.errors import LONGEST_WAIT_S, DeadlineExceeded, Overloaded
 from miniserve.policies.recovery.retry import RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.types import Outcome, Request
@@ -62,7 +62,9 @@ class ImpatientClients:
         if isinstance(error, DeadlineExceeded):  # the limit was this client's own, so it may ask again
             error = Overloaded(f"no answer within {self.timeout_s:g} s", code="client_timeout")
         wait_s = self.retry.delay_s(failures, error, now_s, request.deadline_s)
-        if wait_s is None or (self.budget is not None and not self.budget.withdraw(now_s)):
+        if wait_s is None or wait_s > LONGEST_WAIT_S:
+            return None
+        if self.budget is not None and not self.budget.withdraw(now_s):
             return None
         return wait_s
 
