@@ -18,6 +18,7 @@ import simpy
 from miniserve.errors import LONGEST_WAIT_S, DeadlineExceeded, Overloaded
 from miniserve.policies.recovery.retry import RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
+from miniserve.scenario.model import Scenario
 from miniserve.types import Outcome, Request
 
 AskService = Callable[[Request], Generator[simpy.Event, Any, Outcome]]
@@ -71,3 +72,12 @@ class ImpatientClients:
     def _record(self, ok: bool, now_s: float) -> None:
         if self.budget is not None:
             self.budget.record(ok, now_s)
+
+
+def clients_of(scenario: Scenario, seed: int) -> ImpatientClients | None:
+    """Return the clients of one run; None where they ask once and wait for ever."""
+    clients = scenario.clients
+    if clients is None:
+        return None
+    budget = None if clients.budget is None else clients.budget.build(seed=seed)
+    return ImpatientClients(clients.timeout_s, clients.retry.build(seed=seed), budget)

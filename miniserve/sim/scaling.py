@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from miniserve.control.autoscaler import Autoscaler, check_horizon, count
 from miniserve.control.scale_in import changes
@@ -46,6 +47,17 @@ class ScalingLoop:
         self._requests = requests
         self._started = sum(self._is_ours(member.replica_id) for member in fleet.members())
         self._note(fleet.env.now, self._started)
+
+    def series(self, until_s: float = inf) -> dict[str, tuple[list[float], list[float]]]:
+        """Return the group's exact size over time, as times and values; samples could miss a cold start."""
+        sizes = [size for size in self.sizes if size.at_s <= until_s]
+        times = [size.at_s for size in sizes]
+        return {
+            "replicas": (times, [float(size.ready) for size in sizes]),
+            "replicas_starting": (times, [float(size.starting) for size in sizes]),
+            "replicas_draining": (times, [float(size.draining) for size in sizes]),
+            "replicas_wanted": (times, [float(size.wanted) for size in sizes]),
+        }
 
     def tick(self, now_s: float) -> None:
         """Ask the autoscaler and act. Raises: PolicyError if it breaks its contract."""
