@@ -18,6 +18,7 @@ from miniserve.control.autoscaler import Autoscaler, check_horizon, count
 from miniserve.control.scale_in import changes
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.sim.fleet import SimFleet
+from miniserve.sim.result import Series
 from miniserve.types import Drain, FleetView, ReplicaState, ScaleTo
 
 
@@ -48,7 +49,7 @@ class ScalingLoop:
         self._started = sum(self._is_ours(member.replica_id) for member in fleet.members())
         self._note(fleet.env.now, self._started)
 
-    def series(self, until_s: float = inf) -> dict[str, tuple[list[float], list[float]]]:
+    def series(self, until_s: float = inf) -> dict[str, Series]:
         """Return the group's exact size over time, as times and values; samples could miss a cold start."""
         sizes = [size for size in self.sizes if size.at_s <= until_s]
         times = [size.at_s for size in sizes]
