@@ -123,7 +123,7 @@ class PolicySection:
     """Every decision. What is left out is as in `policies.bundle`; "off" switches a part off."""
 
     balancer: Recipe[Balancer] = field(default_factory=lambda: Recipe("least-outstanding", LeastOutstanding))
-    router: Recipe[Router] | None = None
+    router: Recipe[Router] | tuple[Recipe[Router], ...] | None = None  # of several, each narrows what is left
     admission: tuple[Recipe[Admission], ...] = ()  # each must admit
     retry: Recipe[RetryPolicy] | None = None
     budget: Recipe[Budget] | None = None

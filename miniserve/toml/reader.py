@@ -17,7 +17,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
@@ -28,6 +28,7 @@ from miniserve.toml.numbers import endless_keys, size_problem
 from miniserve.toml.source import Place, TomlSource, first_named
 
 Role = TypeVar("Role")
+_LISTS = (tuple, list, Sequence, Collection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Reader:
             return self._one_of(inner, value, place)
         if origin is Literal:
             return self._choice({choice: choice for choice in inner}, value, place)
-        if origin is tuple or origin in (Sequence, list):
+        if origin in _LISTS:
             return self._items(inner, value, place)
         if origin in (Mapping, dict):
             self._check(value, dict, wanted, place)
@@ -168,8 +169,9 @@ class Reader:
 
     def _one_of(self, inner: tuple[Any, ...], value: Any, place: Place) -> Any:
         choices = [choice for choice in inner if choice is not type(None)]
-        if len(choices) == 1:
-            return self.read(choices[0], value, place)
+        alike = [choice for choice in choices if _is_list(choice) == isinstance(value, list)]
+        if len(choices) == 1 or len(alike) == 1:  # then its own error says more than that none of them fits
+            return self.read((alike or choices)[0], value, place)
         for choice in choices:
             try:
                 return self.read(choice, value, place)
@@ -239,6 +241,10 @@ def check_name(name: str, known: Mapping[str, Any], source: TomlSource, place: P
     """Raise SetupError if `name`, which stands at `place`, is not one of `known`."""
     if name not in known:
         raise source.error(place, f"there is no {shown(name)}; {suggestion(name, known)}")
+
+
+def _is_list(wanted: Any) -> bool:
+    return wanted is tuple or get_origin(wanted) in _LISTS
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
@@ -322,7 +328,7 @@ def describe(wanted: Any, kinds: Mapping[Any, Mapping[str, Any]]) -> str:
         return " or ".join(describe(choice, kinds) for choice in inner if choice is not type(None))
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
-    if origin is tuple or origin in (Sequence, list) or wanted is tuple:
+    if _is_list(wanted):
         return "a list"
     if isinstance(wanted, type) and issubclass(wanted, Enum):
         return f"one of {', '.join(item.name.lower() for item in wanted)}"
