@@ -20,7 +20,7 @@ from typing import Protocol
 from miniserve.engine.stats import Load
 from miniserve.errors import RequestError, left_the_fleet
 from miniserve.replica.wire import ReplicaReport
-from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
+from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, Served, TokenEvent
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +151,10 @@ class Fleet:
         member.outstanding += 1
         try:
             async with aclosing(self._stream(member.upstream, send)) as events:
+                served = None if member.report is None else Served(member.report.model)
                 async for event in events:
-                    yield event
+                    yield event if event.served is served else replace(event, served=served)
+                    served = None  # said once is enough
         finally:
             member.outstanding -= 1
 
