@@ -29,7 +29,7 @@ from miniserve.gateway.remote import RemoteReplica
 from miniserve.models.model_config import read_config
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
-from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
+from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.processes.http_server import HttpServer
 from miniserve.processes.supervisor import ABSENT_S, Supervisor
 
@@ -40,7 +40,8 @@ DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 class GatewayOptions:
     """The model's name for clients, the files the gateway needs to read it, and the policies.
 
-    `more_models` are served beside it: the name that their replicas report (`small`, `large@2`) and their files.
+    `more_models` are served beside it: the name that their replicas report (`small`, `large@2`) and their files. A
+    bundle of policies has a memory and belongs to one gateway, so another gateway needs other options.
     """
 
     name: str
@@ -48,7 +49,7 @@ class GatewayOptions:
     drain_timeout_s: float = DRAIN_TIMEOUT_S
     absent_s: float = ABSENT_S  # a replica process that answers no probe for so long is replaced
     api: ApiConfig = field(default_factory=ApiConfig)
-    balancer: Balancer = field(default_factory=LeastOutstanding)
+    policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
     more_models: Mapping[str, Path] = field(default_factory=dict)
     names: ModelNames = field(default_factory=ModelNames)
 
@@ -83,7 +84,7 @@ class Stack:
 @asynccontextmanager
 async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
     """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas serve anything else."""
-    backend = FleetBackend(fleet, by_model(Policies(options.balancer)))
+    backend = FleetBackend(fleet, by_model(options.policies))
     recent = Recent()
     catalogue = served_catalogue(options.folders, _agreed_lengths(fleet, options.folders), options.names)
     app = api_app(backend, catalogue, config=options.api, recent=recent)
