@@ -146,8 +146,11 @@ class Fleet:
             await _retire(member, self._probes.pop(replica_id, None))
 
     def drain(self, replica_id: str) -> None:
-        """Send nothing new there; what runs goes on. No effect if it has gone."""
-        if member := self._members.get(replica_id):
+        """Send nothing new there; what runs goes on. One that was only announced is forgotten at once."""
+        member = self._members.get(replica_id)
+        if member is not None and isinstance(member.upstream, _NotThereYet):
+            del self._members[replica_id]
+        elif member is not None:
             member.is_leaving = True
             self._set_state(member, ReplicaState.DRAINING, ", as it was told")
 
