@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
@@ -35,6 +36,7 @@ class FleetBackend:
     def __init__(self, fleet: Fleet, policies: Policies | Balancer, *, on_decision: OnDecision | None = None) -> None:
         self.door = DrainGate("the gateway")
         self.policies = policies if isinstance(policies, Policies) else Policies(policies)
+        self.requests: Counter[str] = Counter()  # that have come, by model and whatever their fate
         self._fleet = fleet
         self._on_decision = on_decision
         self._queue_cost = QueueCost()
@@ -51,6 +53,7 @@ class FleetBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the request's tokens from whichever replica serves it. Raises: the last attempt's error."""
         with self.door.enter():
+            self.requests[request.model] += 1
             story, performance = self._story(request), None
             try:
                 asked = advance(story)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,15 +21,20 @@ from miniserve.api.catalogue import ModelNames
 from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
+from miniserve.control.autoscaler import Autoscaler
 from miniserve.errors import SetupError
+from miniserve.gateway.distance import Distance, nowhere
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.remote import RemoteReplica
+from miniserve.gateway.scaling import LiveScaling
+from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.processes.http_server import HttpServer
+from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, Supervisor
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
@@ -70,11 +74,22 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """Who says how many replicas a pool has. `pool`: its served name. An autoscaler has a memory: one stack each."""
+
+    autoscaler: Autoscaler
+    pool: str
+    period_s: float = 15.0  # between two ticks
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """A running gateway with its own replicas."""
 
     gateway: Gateway
     supervisor: Supervisor
+    pools: Pools
+    scaling: Mapping[str, LiveScaling]  # by pool
 
     @property
     def url(self) -> str:
@@ -102,37 +117,54 @@ async def running_stack(
 
     `replica_arguments` are further options for `miniserve replica`. Raises: SetupError if something cannot start.
     """
-    async with Fleet(monotonic) as fleet:
-        supervisor = Supervisor(
-            replica_command(options, replica_arguments),
-            [f"r{i}" for i in range(replicas)],
-            _Registrar(fleet),
-            monotonic,
-            drain_timeout_s=options.drain_timeout_s,
-            absent_s=options.absent_s,
-        )
+    pool = Pool(options.name, options.folder, replicas=replicas, prefix="r", arguments=tuple(replica_arguments))
+    async with running_pools(options, [pool], sock) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def running_pools(
+    options: GatewayOptions,
+    pools: Sequence[Pool],
+    sock: socket.socket,
+    *,
+    scaling: Sequence[Scaling] = (),
+    distance: Distance = nowhere,
+) -> AsyncGenerator[Stack, None]:
+    """Start several pools and a gateway on `sock`; autoscalers may change their sizes. All are gone after the block.
+
+    A pool that cannot start is left out. Raises: SetupError if that leaves none, or if something else cannot start.
+    """
+    async with Fleet(monotonic, distance=distance) as fleet:
+        drain_s = options.drain_timeout_s
+        crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
+        supervisor = Supervisor((), (), crew, monotonic, drain_timeout_s=drain_s, absent_s=options.absent_s)
         fleet.add_tick(supervisor.replace_absent)
-        async with supervisor, running_gateway(options, fleet, sock) as gateway:
-            yield Stack(gateway, supervisor)
+        async with supervisor:
+            await crew.start_first(supervisor)
+            async with crew, running_gateway(options, fleet, sock) as gateway:
+                loops = {one.pool: _scaling_loop(one, crew, gateway) for one in scaling}
+                for loop in loops.values():
+                    fleet.add_tick(loop)
+                yield Stack(gateway, supervisor, crew, loops)
+
+
+def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScaling:
+    """Raises: SetupError if there is no such pool."""
+    pool = crew.named(scaling.pool)
+    came = gateway.backend.requests
+
+    def requests() -> int:
+        return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
+
+    return LiveScaling(
+        gateway.fleet, scaling.autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests
+    )
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:
     """Return the command line of a replica that dies with us, on a port it chooses itself."""
-    model = ["--model", str(options.folder), "--served-name", options.name]
-    return [sys.executable, "-m", "miniserve", "replica", "--port", "0", "--die-with-parent", *model, *more]
-
-
-class _Registrar:
-    """Tells the fleet what the supervisor observes."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
-    async def up(self, replica_id: str, url: str) -> None:
-        await self._fleet.put(replica_id, RemoteReplica(url))
-
-    def down(self, replica_id: str) -> None:
-        self._fleet.mark_down(replica_id)
+    return replica_command_line(options.name, options.folder, more)
 
 
 async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
