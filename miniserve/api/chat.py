@@ -36,6 +36,7 @@ async def answer_chat(parts: Parts, http: HttpRequest) -> Response:
     body = await read_body(http, ChatCompletionRequest, parts.config.max_body_bytes, parts.model.max_model_len)
     exchange = exchange_of(http.scope)
     requests = await chat_requests(parts, body, exchange)
+    parts.metrics.traffic.record("chat", requests[0], stream=bool(body.stream))
     answer = ChatAnswer(parts, body, requests, exchange)
     if body.stream:
         return parts.event_stream(answer.events(), requests)

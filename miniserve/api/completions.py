@@ -27,6 +27,7 @@ async def answer_completion(parts: Parts, http: HttpRequest) -> Response:
     body = await read_body(http, CompletionRequest, parts.config.max_body_bytes, parts.model.max_model_len)
     exchange = exchange_of(http.scope)
     requests = await completion_requests(parts, body, exchange)
+    parts.metrics.traffic.record("completions", requests[0], stream=bool(body.stream))
     answer = CompletionAnswer(parts, body, requests, exchange)
     if body.stream:
         return parts.event_stream(answer.events(), requests)

@@ -25,9 +25,11 @@ from miniserve.errors import SetupError
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.remote import RemoteReplica
+from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
+from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
-from miniserve.processes.http_server import HttpServer
+from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.supervisor import ABSENT_S, Supervisor
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
@@ -43,6 +45,7 @@ class GatewayOptions:
     absent_s: float = ABSENT_S  # a replica process that answers no probe for so long is replaced
     api: ApiConfig = field(default_factory=ApiConfig)
     balancer: Balancer = field(default_factory=LeastOutstanding)
+    vllm_metrics: bool = False  # repeat metrics under vLLM's names
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,27 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
-    """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas do not serve this model."""
+async def running_gateway(
+    options: GatewayOptions, fleet: Fleet, sock: socket.socket, *, processes: Processes = dict
+) -> AsyncGenerator[Gateway, None]:
+    """Serve `fleet` on `sock` inside the block; `processes` tells what a supervisor knows of the replicas.
+
+    Raises: SetupError when the replicas do not serve this model.
+    """
     backend = FleetBackend(fleet, options.balancer)
     recent = Recent()
     model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
-    app = api_app(backend, model, config=options.api, recent=recent)
+    status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
+    collector = FleetCollector(status.readings, vllm_aliases=options.vllm_metrics)
+    app = api_app(
+        backend,
+        model,
+        config=options.api,
+        recent=recent,
+        collectors=[collector],
+        vllm_metrics=options.vllm_metrics,
+    )
+    add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent)
@@ -98,7 +116,7 @@ async def running_stack(
             absent_s=options.absent_s,
         )
         fleet.add_tick(supervisor.replace_absent)
-        async with supervisor, running_gateway(options, fleet, sock) as gateway:
+        async with supervisor, running_gateway(options, fleet, sock, processes=_facts(supervisor)) as gateway:
             yield Stack(gateway, supervisor)
 
 
@@ -106,6 +124,11 @@ def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[s
     """Return the command line of a replica that dies with us, on a port it chooses itself."""
     model = ["--model", str(options.folder), "--served-name", options.name]
     return [sys.executable, "-m", "miniserve", "replica", "--port", "0", "--die-with-parent", *model, *more]
+
+
+def _facts(supervisor: Supervisor) -> Processes:
+    """Return what tells the gateway's status about the replicas' processes."""
+    return lambda: {child.replica_id: ProcessFacts(child.pid, child.restarts) for child in supervisor.children}
 
 
 class _Registrar:
