@@ -15,6 +15,7 @@ from miniserve.commands.options import (
     add_drain_option,
     add_log_option,
     add_model_options,
+    add_vllm_option,
     log_to_stderr,
     make_balancer,
     port,
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     add_balancer_option(parser)
     add_cors_option(parser)
+    add_vllm_option(parser)
     add_log_option(parser)
     parser.add_argument(
         "--replica",
@@ -67,7 +69,14 @@ async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balance
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=say)
     api = ApiConfig(cors_origins=tuple(args.cors))
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout, api=api, policies=Policies(balancer))
+    options = GatewayOptions(
+        served_name(args),
+        folder,
+        args.drain_timeout,
+        api=api,
+        policies=Policies(balancer),
+        vllm_metrics=args.vllm_metrics,
+    )
     stop = StopSignals(at_once=lambda: os._exit(130))
     with stop.caught():
         async with Fleet(monotonic) as fleet:
