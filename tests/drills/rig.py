@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Rig:
 
     async def ask(self, path: str, body: dict[str, Any]) -> Answer:
         """Send a request and read the whole answer."""
-        body = {"model": self.model, "max_tokens": TOKENS, "ignore_eos": True, **body}
+        body = {"model": self.model, "max_tokens": TOKENS, "min_tokens": TOKENS, **body}  # no end token comes earlier
         if not body.get("stream"):
             return whole(await self.client.post(path, json=body))
         body["stream_options"] = {"include_usage": True}
@@ -167,4 +167,6 @@ async def rig(folder: Path, replicas: int, *more: str, pace: str = PACE) -> Asyn
         running_stack(options, bind(0), replicas=replicas, replica_arguments=arguments) as stack,
         httpx.AsyncClient(base_url=stack.url, timeout=DEADLINE_S, trust_env=False) as client,
     ):
+        backend = stack.gateway.backend
+        backend.policies = replace(backend.policies, resume=True)
         yield Rig(stack, client, folder.name)

@@ -23,7 +23,6 @@ PENALISED: dict[str, Any] = {
     "frequency_penalty": 0.7,
     "presence_penalty": 0.3,
     "repetition_penalty": 1.1,
-    "min_tokens": 40,
 }
 ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "greedy stream": ("/v1/completions", {**TEXT, **GREEDY, "stream": True}),
@@ -74,3 +73,26 @@ async def check(one: Rig, name: str, at_token: int, expected: Answer) -> None:
 async def test_a_replica_killed_at_a_token_is_not_noticed_by_the_client(small: Rig, name: str, at_token: int) -> None:
     await small.ready(2)
     await check(small, name, at_token, await unbroken(small, name))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["greedy stream", "sampled chat stream"])
+async def test_a_replica_killed_at_any_token_is_not_noticed_by_the_client(
+    small: Rig, name: str, monkeypatch: pytest.MonkeyPatch, record_property: Any
+) -> None:
+    monkeypatch.setattr("miniserve.processes.supervisor.LAST_BACKOFF_S", 0.5)  # a crash loop is what this is
+    await small.ready(2)
+    expected = await unbroken(small, name)
+    for at_token in range(TOKENS):
+        await check(small, name, at_token, expected)
+    record_property("kills", TOKENS)
+    record_property("ties", 0)  # a text that differs fails
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ASKED)
+async def test_every_form_of_answer_survives_a_kill(small: Rig, name: str) -> None:
+    await small.ready(2)
+    expected = await unbroken(small, name)
+    for at_token in (1, 17):
+        await check(small, name, at_token, expected)
