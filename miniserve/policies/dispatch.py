@@ -183,11 +183,30 @@ class _Dispatch:
             progressing = policies.progress.admitted(replicas, now_s)
             self._some_hang = len(progressing) < len(replicas)
             replicas = progressing
-        if policies.breakers is not None:
-            replicas = tuple(view for view in replicas if policies.breakers[view.replica_id].allows(now_s))
+        replicas = self._unbroken(replicas, now_s)
         if not self._attempts.tried:
             return replicas
-        return self._untried(replicas) or (replicas if policies.same_replica else ())
+        return self._untried(replicas) or (replicas if policies.same_replica else self._tried_before(replicas, now_s))
+
+    def _unbroken(self, replicas: tuple[ReplicaView, ...], now_s: float) -> tuple[ReplicaView, ...]:
+        breakers = self._policies.breakers
+        if breakers is None:
+            return replicas
+        return tuple(view for view in replicas if breakers[view.replica_id].allows(now_s))
+
+    def _tried_before(self, replicas: tuple[ReplicaView, ...], now_s: float) -> tuple[ReplicaView, ...]:
+        """Return where a broken stream may go on once all have been tried.
+
+        Who failed before the last token may have been restarted since. And who is left out for its health may be well
+        all the same, while an error would be certain.
+        """
+        attempts = self._attempts
+        if not attempts.tokens:
+            return ()
+        back = tuple(view for view in replicas if view.replica_id not in attempts.failed)
+        return back or self._unbroken(
+            tuple(view for view in self._routed() if view.replica_id not in attempts.failed), now_s
+        )
 
     def _routed(self) -> tuple[ReplicaView, ...]:
         view, router = self._fleet(), self._policies.router
@@ -267,12 +286,12 @@ class _Dispatch:
 
     def _asked_next_s(self, error: Exception, now_s: float) -> float | None:
         """Return 0, or None to give up: a refusal has cost nothing, so the next replica is asked at once and free."""
-        retry, failures = self._policies.retry, len(self._attempts.results)
+        retry, failures = self._policies.retry, self._attempts.failures
         wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, None))
         return None if wait_s is None else 0.0
 
     def _backoff_s(self, error: Exception, now_s: float) -> float | None:
-        retry, failures, deadline_s = self._policies.retry, len(self._attempts.results), self._request.deadline_s
+        retry, failures, deadline_s = self._policies.retry, self._attempts.failures, self._request.deadline_s
         wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, deadline_s))
         if wait_s is not None and not wait_s >= 0:
             raise broken_promise(retry, self._request, f"it wants to wait {wait_s} s")
