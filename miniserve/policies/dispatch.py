@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from miniserve.errors import DeadlineExceeded, InternalError, Overloaded
+from miniserve.errors import LONGEST_WAIT_S, DeadlineExceeded, InternalError, Overloaded
 from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
@@ -295,7 +295,7 @@ class _Dispatch:
         wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, deadline_s))
         if wait_s is not None and not wait_s >= 0:
             raise broken_promise(retry, self._request, f"it wants to wait {wait_s} s")
-        if wait_s is None or (deadline_s is not None and now_s + wait_s >= deadline_s):
+        if wait_s is None or wait_s > LONGEST_WAIT_S or (deadline_s is not None and now_s + wait_s >= deadline_s):
             return None
         return wait_s
 

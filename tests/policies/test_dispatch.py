@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from miniserve.clock import ManualClock
 from miniserve.errors import (
+    LONGEST_WAIT_S,
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
@@ -339,6 +340,22 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
         world, outcome = tell(fleet_of("a", "b"), failing(error), due(deadline_s), retry=Backoff(max_attempts=2))
         assert len(world.sends) == sends
         assert outcome.error is error
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, LONGEST_WAIT_S + 1])
+def test_a_policy_that_would_wait_for_centuries_gives_up(seconds: float) -> None:
+    world, outcome = tell(fleet_of("a", "b"), failing(UpstreamError("broke")), retry=NaiveRetry(wait_s=seconds))
+    assert [type(effect) for effect in world.asked] == [Send]
+    assert isinstance(outcome.error, UpstreamError)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, float("nan")])
+def test_a_server_that_asks_for_centuries_is_waited_for_within_bounds(seconds: float) -> None:
+    error = UpstreamError("broke", retry_after_s=seconds)
+    world, _ = tell(fleet_of("a", "b"), failing(error), retry=Backoff(max_attempts=2))
+    waits = [effect.seconds for effect in world.asked if isinstance(effect, Sleep)]
+    assert len(waits) == 1
+    assert 0 <= waits[0] <= LONGEST_WAIT_S
 
 
 # --- overload ------------------------------------------------------------------------------------------------------
