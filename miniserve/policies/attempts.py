@@ -26,6 +26,7 @@ class Attempts:
         "_permits",
         "_policies",
         "_request",
+        "is_text",
         "results",
         "sent",
         "stuck_on",
@@ -38,6 +39,7 @@ class Attempts:
         self.sent = 0  # attempts begun, hedges included
         self.tried: set[str] = set()
         self.tokens: TokenIds = ()  # what the client has received
+        self.is_text = False  # ... and whether any of it came as text
         self.stuck_on: set[str] = set()  # replicas that broke since the client's last token
         self._request = request
         self._policies = policies
@@ -90,6 +92,7 @@ class Attempts:
         """Record the end of one attempt: a hedge's loser, or the one that counts."""
         self._open.pop(attempt.replica_id, None)
         self.add_tokens(attempt.token_ids)
+        self.is_text = self.is_text or attempt.is_text
         if _broke(attempt):
             self.stuck_on.add(attempt.replica_id)
         if self._policies.progress is not None:
