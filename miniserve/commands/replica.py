@@ -36,6 +36,7 @@ from miniserve.commands.options import (
 
 if TYPE_CHECKING:
     from miniserve.engine.engine import Engine
+    from miniserve.engine.step_time import StepTimeModel
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_drain_option(parser)
     parser.add_argument("--vllm-metrics", action="store_true", help="add metrics under vLLM's names, for other routers")
     parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
+    parser.add_argument(
+        "--pace",
+        nargs="?",
+        const="default",
+        metavar="SPEC",
+        help="let each step last as long as a step-time model says: default (25 ms + 1 ms per running sequence), "
+        "or base_s=0.025,per_decode_row_s=0.001,...",
+    )
     parser.add_argument("--die-with-parent", action="store_true", help="exit when stdin is closed")
 
 
@@ -61,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(args.log_level)
     logging.getLogger("miniserve.access").addFilter(_not_internal)
     from miniserve.processes.http_server import bind
+    from miniserve.replica.pace import parse_pace
     from miniserve.replica.step_log import step_log
 
+    pace = None if args.pace is None else parse_pace(args.pace)
     sock = bind(args.port)  # a busy port is noticed before anything is loaded
     import miniserve.engine.engine  # noqa: F401 -- importing torch takes seconds that should not count as loading
 
@@ -70,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     engine, folder = load_replica(args)
     load_s = monotonic() - started_s
     with nullcontext() if args.step_log is None else step_log(args.step_log) as engine.on_step:
-        return asyncio.run(serve_replica(args, engine, folder, sock, load_s))
+        return asyncio.run(serve_replica(args, engine, folder, sock, load_s, pace))
 
 
 def _not_internal(record: logging.LogRecord) -> bool:
@@ -112,7 +123,12 @@ def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
 
 
 async def serve_replica(
-    args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float
+    args: argparse.Namespace,
+    engine: Engine,
+    folder: Path,
+    sock: socket.socket,
+    load_s: float,
+    pace: StepTimeModel | None = None,
 ) -> int:
     """Serve until a signal (0), or until the engine is broken (1)."""
     from miniserve.api.wiring import api_app, served_model
@@ -120,10 +136,12 @@ async def serve_replica(
     from miniserve.processes.http_server import HttpServer
     from miniserve.processes.signals import StopSignals
     from miniserve.replica.local import LocalReplica
+    from miniserve.replica.pace import PacedEngine
     from miniserve.replica.server import add_internal_routes, reporter
 
     stop = StopSignals(at_once=lambda: os._exit(130))
-    replica = LocalReplica(engine, on_broken=stop.first.set)
+    stepped = engine if pace is None else PacedEngine(engine, pace, monotonic)
+    replica = LocalReplica(stepped, on_broken=stop.first.set)
     model = served_model(served_name(args), folder, engine.max_model_len)
     config = ApiConfig(cors_origins=tuple(args.cors))
     app = api_app(replica, model, config=config, engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)

@@ -78,6 +78,7 @@ class Engine:
         self.clock = clock
         self.on_step = on_step
         self.vocab_size = vocab_size
+        self.busy_s = 0.0  # spent in steps
         self.steps: deque[StepRecord] = deque(maxlen=512)  # the latest; `on_step` sees them all
 
     @property
@@ -167,11 +168,12 @@ class Engine:
             recomputed_tokens=counters.recomputed_tokens - before[2],
         )
         self.steps.append(record)
+        self.busy_s += record.seconds
         if self.on_step is not None:
             self.on_step(record)
 
     def stats(self) -> EngineStats:
-        return snapshot(self.scheduler, self._recent_tokens_per_s(window_s=5.0))
+        return snapshot(self.scheduler, self._recent_tokens_per_s(window_s=5.0), self.busy_s)
 
     def _recent_tokens_per_s(self, window_s: float) -> float:
         now_s = self.clock()
