@@ -238,12 +238,14 @@ class OpenAIReplica:
         """Return READY once it is known how the backend speaks. Raises: what is wrong with its speech."""
         if self._speech is not None:
             return ReplicaState.READY
-        if self._question is None:
-            self._question = asyncio.create_task(self._learn_speech(), name=f"first question to {self.url}")
-            await asyncio.wait({self._question}, timeout=_FIRST_WORD_S)
-        if not self._question.done():
+        question = self._question
+        if question is None:
+            question = asyncio.create_task(self._learn_speech(), name=f"first question to {self.url}")
+            self._question = question
+            await asyncio.wait({question}, timeout=_FIRST_WORD_S)
+        if not question.done():
             return ReplicaState.STARTING
-        question, self._question = self._question, None  # if it failed, the next probe asks again
+        self._question = None  # if it failed, the next probe asks again
         self._speech = question.result()
         log.info("backend %s speaks %s", self.url, self._speech.value)
         return ReplicaState.READY

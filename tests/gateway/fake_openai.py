@@ -36,7 +36,7 @@ class FakeOpenAI:
         self.missing: set[str] = set()  # paths that it does not have
         self.poison = ""  # a prompt with these words always gets a 500
         self.hangs = False  # takes requests for completions and never answers them; its health is fine
-        self.dies_after: int | None = None  # cuts the connection of a stream after so many tokens
+        self.deaths: list[int] = []  # for each stream to come that is cut: after how many tokens
         self.script: bytes | None = None  # sent in place of an answer, HTTP head and all
         self.then_silent = False  # keeps the connection open after the script
         self.before_token: Produce | None = None
@@ -165,11 +165,12 @@ class FakeOpenAI:
 
     async def _stream(self, writer: asyncio.StreamWriter, prompt: Any, body: dict[str, Any]) -> None:
         answer = self.answer(prompt, body["max_tokens"])
+        dies_after = self.deaths.pop() if self.deaths else None
         await _write(
             writer, b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close\r\n\r\n"
         )
         for i, piece in enumerate(answer):
-            if i == self.dies_after:
+            if i == dies_after:
                 writer.transport.abort()
                 return
             if self.before_token is not None:
