@@ -141,11 +141,12 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, balancer: Balancer) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
+    from miniserve.policies.bundle import Policies
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
     api = ApiConfig(cors_origins=tuple(args.cors))
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout, args.absent_after, api, balancer)
+    options = GatewayOptions(served_name(args), folder, args.drain_timeout, args.absent_after, api, Policies(balancer))
     up = asyncio.Event()
     with StopSignals().caught() as stop:
         job = _serve(args, options, sock, stop, up) if args.once is None else _answer_once(args, options, sock)

@@ -26,7 +26,8 @@ from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.observe.recent import Recent
-from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
+from miniserve.policies.bundle import Policies
+from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.processes.http_server import HttpServer
 from miniserve.processes.supervisor import ABSENT_S, Supervisor
 
@@ -35,14 +36,17 @@ DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """The model's name for clients, the files the gateway needs to read it, and the policies."""
+    """The model's name for clients, the files the gateway needs to read it, and the policies.
+
+    A bundle of policies has a memory and belongs to one gateway, so another gateway needs other options.
+    """
 
     name: str
     folder: Path
     drain_timeout_s: float = DRAIN_TIMEOUT_S
     absent_s: float = ABSENT_S  # a replica process that answers no probe for so long is replaced
     api: ApiConfig = field(default_factory=ApiConfig)
-    balancer: Balancer = field(default_factory=LeastOutstanding)
+    policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Stack:
 @asynccontextmanager
 async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
     """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas do not serve this model."""
-    backend = FleetBackend(fleet, options.balancer)
+    backend = FleetBackend(fleet, options.policies)
     recent = Recent()
     model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
     app = api_app(backend, model, config=options.api, recent=recent)
