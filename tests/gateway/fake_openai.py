@@ -206,6 +206,7 @@ async def _serve_for_ever(folder: Path, name: str, port: int) -> None:
     fake = FakeOpenAI(Tokenizer.load(folder), name)
     fake.port = port
     async with fake:
+        print("ready", flush=True)
         await asyncio.Event().wait()
 
 

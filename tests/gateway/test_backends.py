@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage_of(folder: Path, *fakes: FakeOpenAI) -> AsyncIterator[Stage]:
+async def stage_of(folder: Path, *fakes: FakeOpenAI, first_token_s: float | None = None) -> AsyncIterator[Stage]:
+    """At the gateway's defaults, but for what a short test of a long wait needs."""
     options = GatewayOptions("tiny", folder)
+    if first_token_s is not None:
+        options = replace(options, policies=replace(options.policies, first_token_s=first_token_s))
     async with Fleet(monotonic) as fleet:
         await connect_backends(fleet, "tiny", folder, BackendOptions(tuple(fake.url for fake in fakes)))
         async with (
@@ -193,12 +196,12 @@ async def test_a_backend_of_text_that_dies_before_its_first_word_is_replaced(
         assert (text_of(events), events[-1]) == (stage.text("Hello", 60), "[DONE]")
 
 
-@pytest.mark.full
+@pytest.mark.parametrize("first_token_s", [2.0, pytest.param(None, marks=pytest.mark.full)])
 async def test_a_backend_that_hangs_while_its_health_answers_loses_its_traffic(
-    tiny_folder: Path, tokenizer: Tokenizer
+    first_token_s: float | None, tiny_folder: Path, tokenizer: Tokenizer
 ) -> None:
-    """At default limits: some tens of seconds pass until those whom it keeps waiting are answered elsewhere."""
-    async with two_fakes(tokenizer) as fakes, stage_of(tiny_folder, *fakes) as stage:
+    """At default limits half a minute passes until those whom it keeps waiting are answered elsewhere."""
+    async with two_fakes(tokenizer) as fakes, stage_of(tiny_folder, *fakes, first_token_s=first_token_s) as stage:
         fakes[0].hangs = True
         answers = await asyncio.gather(*(stage.ask(f"Question {i}") for i in range(20)), return_exceptions=True)
         good = [one for one in answers if isinstance(one, httpx.Response) and one.status_code == 200]
