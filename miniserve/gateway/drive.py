@@ -100,6 +100,7 @@ class _Attempt:
         self._fleet = fleet
         self._send = send
         self._token_ids: list[int] = []
+        self._is_text = False
         self._cached_tokens = 0
         self._finish_reason: FinishReason | None = None
         self._error: Exception | None = None
@@ -170,6 +171,7 @@ class _Attempt:
     def _note(self, event: TokenEvent) -> None:
         self.has_begun = True
         self._token_ids += event.token_ids
+        self._is_text = self._is_text or bool(event.text)
         self._finish_reason = event.finish_reason
         self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
         if self._first_token_s is None:
@@ -188,6 +190,7 @@ class _Attempt:
     def result_as_loser(self) -> AttemptResult:
         """Return how it ended, aborted or failed; nothing of it has reached the client."""
         self._token_ids.clear()
+        self._is_text = False
         self._finish_reason = None
         self._cached_tokens = 0
         return self._told(())
@@ -203,6 +206,7 @@ class _Attempt:
             self._ended_s,
             losers,
             self._cached_tokens,
+            self._is_text,
         )
 
 

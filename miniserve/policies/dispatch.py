@@ -13,7 +13,8 @@ It never sees tokens in flight (the driver passes those straight to the client) 
 **While the client has seen nothing** a failed attempt can be repeated elsewhere: before the first token, and as long as
 tokens have been made but nothing of them has gone out (`Request.seen`), as in an answer without streaming. The tokens
 that are there are sent along (`resume_ids`), so that nobody computes them twice. **Afterwards** the client holds part
-of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`).
+of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`). Text from a
+backend that names no tokens nobody can continue.
 
 **Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third. A 500
 is tried on one other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
@@ -302,6 +303,8 @@ class _Dispatch:
     def _can_go_on(self) -> bool:
         """Return whether a new attempt could give the client what it lacks without repeating anything."""
         tokens = self._attempts.tokens
+        if self._attempts.is_text:
+            return False
         if not tokens:
             return True
         return (self._policies.resume or self._is_unseen()) and len(tokens) < self._request.sampling.max_tokens

@@ -480,6 +480,20 @@ def test_a_500_in_the_middle_of_an_answer_is_the_end() -> None:
     assert len(world.sends) == 1
 
 
+def test_text_without_tokens_is_continued_by_nobody() -> None:
+    """What the client has seen cannot be told to another replica."""
+    cut = UpstreamError("cut")
+    world, outcome = tell(
+        fleet_of("a", "b"), lambda send: AttemptResult(send.replica_id, error=cut, is_text=True), LONG
+    )
+    assert (len(world.sends), outcome.error) == (1, cut)
+
+
+def test_a_backend_of_text_that_fails_before_its_first_word_is_replaced() -> None:
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(UpstreamError("cut")), succeeding), LONG)
+    assert (len(world.sends), outcome.ok) == (2, True)
+
+
 def test_ranges_of_tokens_stay_ranges() -> None:
     prompt = replace(LONG, prompt_ids=range(100, 103))
     cut = UpstreamError("cut")
