@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+LOCAL_TENANT = "local"  # whose requests say no tenant
 GREEDY_UP_TO = 1e-5  # a temperature; vLLM draws the line there too
 TokenIds = Sequence[int]  # a tuple of real tokens; a `range` if a simulation only needs distinct ones
 

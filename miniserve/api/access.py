@@ -36,7 +36,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = new_exchange(Headers(scope=scope).get("x-request-id"), self._clock())
+        exchange = new_exchange(Headers(scope=scope), self._clock())
         scope.setdefault("state", {})["exchange"] = exchange
         with self._metrics.in_flight.track_inprogress():
             try:

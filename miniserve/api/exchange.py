@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
+
+from miniserve.api.hints import HINT_HEADERS
 
 MODEL_HEADER = "x-miniserve-model"  # who answered: NAME or NAME@VERSION
 _SANE_ID = re.compile(r"[!-~]{1,128}")  # printable, no spaces, and short enough for a log line and a header
@@ -23,6 +27,7 @@ class Exchange:
     request_id: str  # ours, and unique: everything inside, and the answer's body, calls it so
     client_request_id: str  # the client's `x-request-id`, else ours: for header and log
     started_s: float
+    hints: Mapping[str, str] = field(default_factory=dict)  # of the headers that `hints` reads, those that were sent
     status: int | None = None  # of the response, once it has started
     error: str | None = None  # the type of the error object that was sent
     begun: bool = False  # something of the answer itself has been sent, more than headers and heartbeats
@@ -49,8 +54,10 @@ def exchange_of(scope: Scope) -> Exchange:
     return exchange
 
 
-def new_exchange(offered_id: str | None, started_s: float) -> Exchange:
-    """Begin one. `offered_id` is the client's `x-request-id`, kept where it is sane; two clients may send the same."""
+def new_exchange(headers: Headers, started_s: float) -> Exchange:
+    """Begin one. The client's `x-request-id` is kept where it is sane; two clients may send the same."""
+    offered_id = headers.get("x-request-id")
+    hints = {name: ", ".join(headers.getlist(name)) for name in HINT_HEADERS if name in headers}
     request_id = uuid.uuid4().hex
     client_id = offered_id if offered_id and _SANE_ID.fullmatch(offered_id) else request_id
-    return Exchange(request_id, client_id, started_s)
+    return Exchange(request_id, client_id, started_s, hints)

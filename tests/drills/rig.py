@@ -17,7 +17,7 @@ import httpx
 from miniserve.gateway.fleet import Upstream
 from miniserve.processes.http_server import bind
 from miniserve.processes.stack import GatewayOptions, Stack, running_stack
-from miniserve.types import Request, Send, TokenEvent
+from miniserve.types import Send, TokenEvent
 
 DEADLINE_S = 180.0  # far beyond what a start takes on a busy machine
 PACE = "base_s=0.02"  # slow enough that a kill comes before the next token
