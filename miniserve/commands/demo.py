@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
+from miniserve.commands.decisions import decisions_to
 from miniserve.commands.options import (
     DEFAULT_MODEL,
     add_cors_option,
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     _set_up_logging(args)
     args.live = live_policies(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
-    with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
+    port_asked = default_port if args.port is None else args.port
+    with decisions_to(args.decisions) as args.on_decision, bind(port_asked) as sock:  # before anything is loaded
         folder = _model_folder(args)
         _check_memory(args, folder)
         return asyncio.run(_main(args, folder, sock))
@@ -152,6 +154,7 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket) -> 
         args.absent_after,
         api,
         args.live.policies,
+        on_decision=args.on_decision,
         vllm_metrics=args.vllm_metrics,
     )
     up = asyncio.Event()

@@ -22,6 +22,7 @@ from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
 from miniserve.control.autoscaler import Autoscaler
+from miniserve.control.decisions import LoggedAutoscaler
 from miniserve.errors import SetupError
 from miniserve.gateway.distance import Distance, nowhere
 from miniserve.gateway.drive import FleetBackend
@@ -34,6 +35,7 @@ from miniserve.models.model_config import read_config
 from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
+from miniserve.policies.decision_log import OnDecision
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.processes.child import Child
 from miniserve.processes.http_server import HttpServer, url_of
@@ -59,6 +61,7 @@ class GatewayOptions:
     policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
     more_models: Mapping[str, Path] = field(default_factory=dict)
     names: ModelNames = field(default_factory=ModelNames)
+    on_decision: OnDecision | None = None  # told of every decision about a request, and of the autoscalers'
     vllm_metrics: bool = False  # repeat metrics under vLLM's names
 
     @property
@@ -108,7 +111,7 @@ async def running_gateway(
 
     Raises: SetupError when the replicas serve anything else than these models.
     """
-    backend = FleetBackend(fleet, by_model(options.policies))
+    backend = FleetBackend(fleet, by_model(options.policies), on_decision=options.on_decision)
     recent = Recent()
     catalogue = served_catalogue(options.folders, _agreed_lengths(fleet, options.folders), options.names)
     status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
@@ -162,7 +165,7 @@ async def running_pools(
         async with supervisor:
             await crew.start_first(supervisor)
             async with crew, running_gateway(options, fleet, sock, processes=_facts(supervisor)) as gateway:
-                loops = {one.pool: _scaling_loop(one, crew, gateway) for one in scaling}
+                loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in scaling}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
@@ -178,7 +181,7 @@ def _fact(child: Child) -> ProcessFacts:
     return ProcessFacts(child.pid, child.restarts, {name.removesuffix("_s"): took for name, took in stages.items()})
 
 
-def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScaling:
+def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: OnDecision | None) -> LiveScaling:
     """Raises: SetupError if there is no such pool."""
     pool = crew.named(scaling.pool)
     came = gateway.backend.requests
@@ -186,9 +189,8 @@ def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScalin
     def requests() -> int:
         return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
 
-    return LiveScaling(
-        gateway.fleet, scaling.autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests
-    )
+    autoscaler = scaling.autoscaler if on_decision is None else LoggedAutoscaler(scaling.autoscaler, on_decision)
+    return LiveScaling(gateway.fleet, autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests)
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:

@@ -20,7 +20,7 @@ from miniserve.scenario.model import Autoscaling, PolicySection, Scenario
 from miniserve.toml.reader import NotNegative, Reader
 from miniserve.toml.source import Place, Setting, TomlSource, read_source_file
 
-LIVE_TABLES: tuple[Place, ...] = (("policies",), ("autoscaler",), ("engine", "scheduler"), ("fleet", "latency_s"))
+SHARED_TABLES: tuple[Place, ...] = (("policies",), ("autoscaler",), ("engine", "scheduler"))  # with a simulation
 
 
 @dataclass(frozen=True, slots=True)
