@@ -18,18 +18,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from miniserve.api.backend import Backend
 from miniserve.api.catalogue import ModelNames
 from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
+from miniserve.control.degrade import Degradation
 from miniserve.errors import SetupError
+from miniserve.gateway.degraded import DegradingBackend
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
+from miniserve.gateway.model_choice import CascadeBackend
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.models.model_config import read_config
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.routing.balancer import LeastOutstanding
+from miniserve.policies.routing.model_names import ModelRouting
 from miniserve.processes.http_server import HttpServer
 from miniserve.processes.supervisor import ABSENT_S, Supervisor
 
@@ -51,7 +56,8 @@ class GatewayOptions:
     api: ApiConfig = field(default_factory=ApiConfig)
     policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
     more_models: Mapping[str, Path] = field(default_factory=dict)
-    names: ModelNames = field(default_factory=ModelNames)
+    routing: ModelRouting = field(default_factory=ModelRouting)
+    degradation: Degradation | None = None
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -86,8 +92,15 @@ async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.so
     """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas serve anything else."""
     backend = FleetBackend(fleet, by_model(options.policies))
     recent = Recent()
-    catalogue = served_catalogue(options.folders, _agreed_lengths(fleet, options.folders), options.names)
-    app = api_app(backend, catalogue, config=options.api, recent=recent)
+    routing, lengths = options.routing, _agreed_lengths(fleet, options.folders)
+    pairs = {name: (cascade.small, cascade.large) for name, cascade in routing.cascades.items()}
+    names = ModelNames(routing.aliases, routing.by_question, pairs, routing.deprecated)
+    catalogue = served_catalogue(options.folders, lengths, names)
+    front: Backend = CascadeBackend(backend, routing.cascades, catalogue)
+    if options.degradation is not None:
+        front = degrading = DegradingBackend(front, options.degradation, catalogue)
+        fleet.add_tick(degrading.tick)
+    app = api_app(front, catalogue, config=options.api, recent=recent)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent)

@@ -18,7 +18,8 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, is_dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -167,14 +168,13 @@ class Reader:
         return result
 
     def _one_of(self, inner: tuple[Any, ...], value: Any, place: Place) -> Any:
-        choices = [choice for choice in inner if choice is not type(None)]
-        if len(choices) == 1:
+        tables = [choice for choice in inner if isinstance(value, dict) and is_dataclass(choice)]
+        choices = tables or [choice for choice in inner if choice is not type(None)]
+        if len(choices) == 1:  # what is wrong inside of it says more than "not one of these"
             return self.read(choices[0], value, place)
         for choice in choices:
-            try:
+            with suppress(SetupError):
                 return self.read(choice, value, place)
-            except SetupError:
-                continue
         raise self._wrong_type(value, Union[tuple(choices)], place)  # noqa: UP007 - built at run time
 
     def _choice(self, choices: Mapping[Any, Any], value: Any, place: Place) -> Any:
