@@ -12,30 +12,37 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from miniserve.api.backend import Backend
-from miniserve.api.catalogue import ModelNames
+from miniserve.api.catalogue import Catalogue, ModelNames
 from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
+from miniserve.control.autoscaler import Autoscaler
 from miniserve.control.degrade import Degradation
 from miniserve.errors import SetupError
 from miniserve.gateway.degraded import DegradingBackend
+from miniserve.gateway.distance import Distance, nowhere
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.model_choice import CascadeBackend
 from miniserve.gateway.remote import RemoteReplica
+from miniserve.gateway.scaling import LiveScaling
+from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
+from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
+from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
-from miniserve.processes.http_server import HttpServer
+from miniserve.processes.child import Child
+from miniserve.processes.http_server import HttpServer, url_of
+from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, Supervisor
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
@@ -58,6 +65,7 @@ class GatewayOptions:
     more_models: Mapping[str, Path] = field(default_factory=dict)
     routing: ModelRouting = field(default_factory=ModelRouting)
     degradation: Degradation | None = None
+    vllm_metrics: bool = False  # repeat metrics under vLLM's names
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -76,11 +84,22 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """Who says how many replicas a pool has. `pool`: its served name. An autoscaler has a memory: one stack each."""
+
+    autoscaler: Autoscaler
+    pool: str
+    period_s: float = 15.0  # between two ticks
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """A running gateway with its own replicas."""
 
     gateway: Gateway
     supervisor: Supervisor
+    pools: Pools
+    scaling: Mapping[str, LiveScaling]  # by pool
 
     @property
     def url(self) -> str:
@@ -88,23 +107,49 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
-    """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas serve anything else."""
+async def running_gateway(
+    options: GatewayOptions, fleet: Fleet, sock: socket.socket, *, processes: Processes = dict
+) -> AsyncGenerator[Gateway, None]:
+    """Serve `fleet` on `sock` inside the block; `processes` tells what a supervisor knows of the replicas.
+
+    Raises: SetupError when the replicas serve anything else than these models.
+    """
     backend = FleetBackend(fleet, by_model(options.policies))
     recent = Recent()
-    routing, lengths = options.routing, _agreed_lengths(fleet, options.folders)
-    pairs = {name: (cascade.small, cascade.large) for name, cascade in routing.cascades.items()}
-    names = ModelNames(routing.aliases, routing.by_question, pairs, routing.deprecated)
-    catalogue = served_catalogue(options.folders, lengths, names)
-    front: Backend = CascadeBackend(backend, routing.cascades, catalogue)
-    if options.degradation is not None:
-        front = degrading = DegradingBackend(front, options.degradation, catalogue)
-        fleet.add_tick(degrading.tick)
-    app = api_app(front, catalogue, config=options.api, recent=recent)
+    catalogue = _catalogue(options, fleet)
+    status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
+    collector = FleetCollector(status.readings, vllm_aliases=options.vllm_metrics)
+    app = api_app(
+        _front(options, backend, fleet, catalogue),
+        catalogue,
+        config=options.api,
+        recent=recent,
+        collectors=[collector],
+        vllm_metrics=options.vllm_metrics,
+    )
+    add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent)
         await backend.drain(options.drain_timeout_s)
+
+
+def _catalogue(options: GatewayOptions, fleet: Fleet) -> Catalogue:
+    routing, lengths = options.routing, _agreed_lengths(fleet, options.folders)
+    pairs = {name: (cascade.small, cascade.large) for name, cascade in routing.cascades.items()}
+    names = ModelNames(routing.aliases, routing.by_question, pairs, routing.deprecated)
+    return served_catalogue(options.folders, lengths, names)
+
+
+def _front(options: GatewayOptions, backend: Backend, fleet: Fleet, catalogue: Catalogue) -> Backend:
+    """Put in front of the fleet what chooses the model that answers."""
+    if options.routing.cascades:
+        backend = CascadeBackend(backend, options.routing.cascades, catalogue)
+    if options.degradation is None:
+        return backend
+    degrading = DegradingBackend(backend, options.degradation, catalogue)
+    fleet.add_tick(degrading.tick)
+    return degrading
 
 
 @asynccontextmanager
@@ -115,37 +160,64 @@ async def running_stack(
 
     `replica_arguments` are further options for `miniserve replica`. Raises: SetupError if something cannot start.
     """
-    async with Fleet(monotonic) as fleet:
-        supervisor = Supervisor(
-            replica_command(options, replica_arguments),
-            [f"r{i}" for i in range(replicas)],
-            _Registrar(fleet),
-            monotonic,
-            drain_timeout_s=options.drain_timeout_s,
-            absent_s=options.absent_s,
-        )
+    pool = Pool(options.name, options.folder, replicas=replicas, prefix="r", arguments=tuple(replica_arguments))
+    async with running_pools(options, [pool], sock) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def running_pools(
+    options: GatewayOptions,
+    pools: Sequence[Pool],
+    sock: socket.socket,
+    *,
+    scaling: Sequence[Scaling] = (),
+    distance: Distance = nowhere,
+) -> AsyncGenerator[Stack, None]:
+    """Start several pools and a gateway on `sock`; autoscalers may change their sizes. All are gone after the block.
+
+    A pool that cannot start is left out. Raises: SetupError if that leaves none, or if something else cannot start.
+    """
+    async with Fleet(monotonic, distance=distance) as fleet:
+        drain_s = options.drain_timeout_s
+        crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
+        supervisor = Supervisor((), (), crew, monotonic, drain_timeout_s=drain_s, absent_s=options.absent_s)
         fleet.add_tick(supervisor.replace_absent)
-        async with supervisor, running_gateway(options, fleet, sock) as gateway:
-            yield Stack(gateway, supervisor)
+        async with supervisor:
+            await crew.start_first(supervisor)
+            async with crew, running_gateway(options, fleet, sock, processes=_facts(supervisor)) as gateway:
+                loops = {one.pool: _scaling_loop(one, crew, gateway) for one in scaling}
+                for loop in loops.values():
+                    fleet.add_tick(loop)
+                yield Stack(gateway, supervisor, crew, loops)
+
+
+def _facts(supervisor: Supervisor) -> Processes:
+    """Return what tells the gateway's status about the replicas' processes."""
+    return lambda: {child.replica_id: _fact(child) for child in supervisor.children}
+
+
+def _fact(child: Child) -> ProcessFacts:
+    stages = {} if child.started is None else asdict(child.started)
+    return ProcessFacts(child.pid, child.restarts, {name.removesuffix("_s"): took for name, took in stages.items()})
+
+
+def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScaling:
+    """Raises: SetupError if there is no such pool."""
+    pool = crew.named(scaling.pool)
+    came = gateway.backend.requests
+
+    def requests() -> int:
+        return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
+
+    return LiveScaling(
+        gateway.fleet, scaling.autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests
+    )
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:
     """Return the command line of a replica that dies with us, on a port it chooses itself."""
-    model = ["--model", str(options.folder), "--served-name", options.name]
-    return [sys.executable, "-m", "miniserve", "replica", "--port", "0", "--die-with-parent", *model, *more]
-
-
-class _Registrar:
-    """Tells the fleet what the supervisor observes."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
-    async def up(self, replica_id: str, url: str) -> None:
-        await self._fleet.put(replica_id, RemoteReplica(url))
-
-    def down(self, replica_id: str) -> None:
-        self._fleet.mark_down(replica_id)
+    return replica_command_line(options.name, options.folder, more)
 
 
 async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
