@@ -27,6 +27,7 @@ from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.gateway.scaling import LiveScaling
+from miniserve.gateway.weights import SpeedWeights
 from miniserve.machine import available_bytes
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies
@@ -120,6 +121,7 @@ async def running_pools(
     *,
     scaling: Sequence[Scaling] = (),
     distance: Distance = nowhere,
+    measured_weights: bool = False,
 ) -> AsyncGenerator[Stack, None]:
     """Start several pools and a gateway on `sock`; autoscalers may change their sizes. All are gone after the block.
 
@@ -130,6 +132,8 @@ async def running_pools(
         crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
         supervisor = Supervisor((), (), crew, monotonic, drain_timeout_s=drain_s, absent_s=options.absent_s)
         fleet.add_tick(supervisor.replace_absent)
+        if measured_weights:
+            fleet.add_tick(SpeedWeights(fleet))
         async with supervisor:
             await crew.start_first(supervisor)
             async with crew, running_gateway(options, fleet, sock) as gateway:
