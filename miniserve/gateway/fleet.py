@@ -21,7 +21,7 @@ from miniserve.engine.stats import Load
 from miniserve.errors import Draining, RequestError, left_the_fleet, no_connection
 from miniserve.gateway.distance import Distance, far, nowhere
 from miniserve.replica.wire import ReplicaReport
-from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
+from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, Served, TokenEvent
 
 log = logging.getLogger(__name__)
 
@@ -197,9 +197,11 @@ class Fleet:
             events = self._stream(member.upstream, send)
             if one_way_s := self._distance(send.request.region, member.region):
                 events = far(events, one_way_s)
+            served = None if member.report is None else Served(member.report.model)
             async with aclosing(events):
                 async for event in events:
-                    yield event
+                    yield event if event.served is served else replace(event, served=served)
+                    served = None  # said once is enough
         except Draining:
             self._set_state(member, ReplicaState.DRAINING, ": it refused a request")  # sooner than by the next probe
             raise

@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from miniserve.api.wiring import api_app, served_model
+from miniserve.api.catalogue import ModelNames
+from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
 from miniserve.control.autoscaler import Autoscaler
@@ -29,8 +30,9 @@ from miniserve.gateway.remote import RemoteReplica
 from miniserve.gateway.scaling import LiveScaling
 from miniserve.gateway.weights import SpeedWeights
 from miniserve.machine import available_bytes
+from miniserve.models.model_config import read_config
 from miniserve.observe.recent import Recent
-from miniserve.policies.bundle import Policies
+from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.processes.http_server import HttpServer
 from miniserve.processes.pools import Pool, Pools, replica_command_line
@@ -43,7 +45,8 @@ DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 class GatewayOptions:
     """The model's name for clients, the files the gateway needs to read it, and the policies.
 
-    A bundle of policies has a memory and belongs to one gateway, so another gateway needs other options.
+    `more_models` are served beside it: the name that their replicas report (`small`, `large@2`) and their files. A
+    bundle of policies has a memory and belongs to one gateway, so another gateway needs other options.
     """
 
     name: str
@@ -52,6 +55,13 @@ class GatewayOptions:
     absent_s: float = ABSENT_S  # a replica process that answers no probe for so long is replaced
     api: ApiConfig = field(default_factory=ApiConfig)
     policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
+    more_models: Mapping[str, Path] = field(default_factory=dict)
+    names: ModelNames = field(default_factory=ModelNames)
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The files of every model, by the name that its replicas report."""
+        return {self.name: self.folder, **self.more_models}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +99,11 @@ class Stack:
 
 @asynccontextmanager
 async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
-    """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas do not serve this model."""
-    backend = FleetBackend(fleet, options.policies)
+    """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas serve anything else."""
+    backend = FleetBackend(fleet, by_model(options.policies))
     recent = Recent()
-    model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
-    app = api_app(backend, model, config=options.api, recent=recent)
+    catalogue = served_catalogue(options.folders, _agreed_lengths(fleet, options.folders), options.names)
+    app = api_app(backend, catalogue, config=options.api, recent=recent)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent)
@@ -172,12 +182,17 @@ async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
         raise SetupError(f"no replica answered within {timeout_s:g} s at {', '.join(urls)}") from None
 
 
-def _agreed_length(fleet: Fleet, name: str) -> int:
-    """Return the context length that every replica has room for."""
+def _agreed_lengths(fleet: Fleet, folders: Mapping[str, Path]) -> dict[str, int]:
+    """Return the context length of each model that every replica of it has room for.
+
+    A model none of whose replicas is there yet has that of its files.
+    """
     reports = [member.report for member in fleet.members() if member.report is not None]
-    others = sorted({report.model for report in reports if report.model != name})
+    others = sorted({report.model for report in reports} - set(folders))
     if others:
-        raise SetupError(f"the gateway was told to serve {name}, but a replica serves {', '.join(others)}")
+        told, found = ", ".join(folders), ", ".join(others)
+        raise SetupError(f"the gateway was told to serve {told}, but a replica serves {found}")
     if not reports:
         raise SetupError("no replica answers, so the gateway has nothing to serve")
-    return min(report.max_model_len for report in reports)
+    lengths = {name: [report.max_model_len for report in reports if report.model == name] for name in folders}
+    return {name: min(lengths[name], default=0) or read_config(folder).max_position for name, folder in folders.items()}
