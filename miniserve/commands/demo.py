@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     balancer = make_balancer(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
     with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
+        said = (args.model, args.replicas, args.once, args.pace)
+        args.says_nothing = said == (None,) * len(said) and not args.pools
         folder = _model_folder(args)
         pools = demo_pools(args, folder, ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"])
         check_memory(pools)

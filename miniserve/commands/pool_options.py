@@ -14,6 +14,7 @@ from miniserve.errors import SetupError, WeightsError
 if TYPE_CHECKING:
     from miniserve.processes.pools import Pool
 
+PEOPLE_NICE = 5  # of the replica that serves people, beside paced ones: they must keep their pace
 _KEYS = ("replicas", "pace", "region", "weight", "nice")
 
 
@@ -59,16 +60,33 @@ def demo_pools(args: argparse.Namespace, folder: Path, more: Sequence[str] = ())
     from miniserve.processes.pools import Pool
 
     _check_pace(args.pace)
-    count = args.replicas or (2 if args.once is None else 1)
-    name, _, version = served_name(args).partition("@")
-    main = Pool(name, folder, version, count, args.pace, prefix="" if args.pools else "r")
-    pools = [main, *(pool for text in args.pools if (pool := _read_pool(text, args)) is not None)]
+    if args.says_nothing and fits(default_pools(args.model, folder)):
+        pools = default_pools(args.model, folder)
+    else:
+        count = args.replicas or (2 if args.once is None else 1)
+        name, _, version = served_name(args).partition("@")
+        main = Pool(name, folder, version, count, args.pace, prefix="" if args.pools else "r")
+        pools = [main, *(pool for text in args.pools if (pool := _read_pool(text, args)) is not None)]
     names = [pool.served_name for pool in pools]
     if len(set(names)) < len(names):
         raise SetupError(f"--pool: two pools serve {next(one for one in names if names.count(one) > 1)}; give it once")
     threads = _threads_per_replica(sum(pool.replicas for pool in pools))
     arguments = ("--offline", *engine_arguments(args), "--threads", str(threads), *more)
     return [replace(pool, arguments=arguments) for pool in pools]
+
+
+def default_pools(model: str, folder: Path) -> list[Pool]:
+    """Return what the demo starts when nothing is said: a model for people, and two small ones to try policies on.
+
+    The small ones are paced, so that another replica, or one that fails, changes what the fleet can do: otherwise all
+    would share the same cores. The model for people gives way to them.
+    """
+    from miniserve.models.store import resolve_model
+    from miniserve.processes.pools import Pool
+
+    small, large = (resolve_model(name, folder, offline=True) for name in ("small", "large"))
+    paced = [Pool("small", small, "1", 1, "default"), Pool("large", large, "1", 2, "default")]
+    return paced[::-1] if model == "large" else [Pool(model, folder, nice=PEOPLE_NICE), *paced]
 
 
 def _read_pool(text: str, args: argparse.Namespace) -> Pool | None:
@@ -127,6 +145,16 @@ def _threads_per_replica(replicas: int) -> int:
     from miniserve.machine import usable_cores
 
     return max(1, usable_cores() // max(1, replicas))
+
+
+def fits(pools: Sequence[Pool]) -> bool:
+    """Say whether all replicas fit into memory; tell the person what does not, and what happens instead."""
+    try:
+        check_memory(pools)
+    except SetupError as error:
+        say(f"miniserve: {error}; starting {pools[0].served_name} alone")
+        return False
+    return True
 
 
 def check_memory(pools: Sequence[Pool]) -> None:

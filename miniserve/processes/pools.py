@@ -120,6 +120,7 @@ class Pools:
             if not isinstance(error, SetupError) or len(errors) == len(self.pools):
                 raise error
             log.error("%s; the other models are served without it", error)
+        self.pools = tuple(pool for pool, result in zip(self.pools, results, strict=True) if result is None)
 
     async def _start_pool(self, pool: Pool) -> None:
         assert self._supervisor is not None

@@ -14,7 +14,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from miniserve.api.catalogue import ModelNames
@@ -146,11 +146,18 @@ async def running_pools(
             fleet.add_tick(SpeedWeights(fleet))
         async with supervisor:
             await crew.start_first(supervisor)
-            async with crew, running_gateway(options, fleet, sock) as gateway:
+            async with crew, running_gateway(_serving(options, crew.pools), fleet, sock) as gateway:
                 loops = {one.pool: _scaling_loop(one, crew, gateway) for one in scaling}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
+
+
+def _serving(options: GatewayOptions, pools: Sequence[Pool]) -> GatewayOptions:
+    """Return the options of a gateway that serves the models of `pools`, the first of them by default."""
+    first, *others = pools
+    more = {pool.served_name: pool.folder for pool in others}
+    return replace(options, name=first.served_name, folder=first.folder, more_models=more)
 
 
 def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScaling:
