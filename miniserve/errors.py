@@ -30,6 +30,10 @@ the same class, code and message in each.
 
 from __future__ import annotations
 
+import math
+
+LONGEST_WAIT_S = 3600.0  # an error or a policy that asks for more means "not today": nobody is kept waiting for that
+
 
 class MiniserveError(Exception):
     """Base of all errors raised on purpose."""
@@ -66,10 +70,15 @@ class RequestError(MiniserveError):
         self.message = message
         self.param = param
         self.code = code
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _a_wait(retry_after_s)
 
     def __str__(self) -> str:
         return self.message
+
+
+def _a_wait(seconds: float | None) -> float | None:
+    """Return a push-back as one that can be waited for; None for nan. A negative one forbids retries, and stays."""
+    return None if seconds is None or math.isnan(seconds) else min(seconds, LONGEST_WAIT_S)
 
 
 class InvalidRequest(RequestError):

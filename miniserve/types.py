@@ -225,6 +225,7 @@ class AttemptResult:
     ended_s: float = 0.0
     losers: tuple[AttemptResult, ...] = ()
     cached_tokens: int = 0  # prompt tokens found in the prefix cache, known once a token has come
+    is_text: bool = False  # it delivered text instead of tokens, which nobody else can continue
 
     @property
     def ok(self) -> bool:

@@ -37,6 +37,7 @@ async def answer_chat(parts: Parts, http: HttpRequest) -> Response:
     exchange = exchange_of(http.scope)
     parts = parts.of_call(body.model, body.question, exchange)
     requests = await chat_requests(parts, body, exchange)
+    parts.metrics.traffic.record("chat", requests[0], stream=bool(body.stream))
     answer = ChatAnswer(parts, body, requests, exchange)
     if body.stream:
         return parts.event_stream(answer.events(), requests)

@@ -28,6 +28,7 @@ async def answer_completion(parts: Parts, http: HttpRequest) -> Response:
     exchange = exchange_of(http.scope)
     parts = parts.of_call(body.model, body.question, exchange)
     requests = await completion_requests(parts, body, exchange)
+    parts.metrics.traffic.record("completions", requests[0], stream=bool(body.stream))
     answer = CompletionAnswer(parts, body, requests, exchange)
     if body.stream:
         return parts.event_stream(answer.events(), requests)

@@ -97,7 +97,7 @@ class Generation:
             self._exchange.note_model(self._request.model)
 
     def _record_end(self, reason: str) -> None:
-        self._parts.metrics.end_generation(reason)
+        self._parts.metrics.end_generation(reason, self._parts.clock() - self._request.arrived_s)
         self._exchange.finish_reason = reason
 
     def _detokenize(self, event: TokenEvent) -> tuple[str, int]:

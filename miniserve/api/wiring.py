@@ -6,11 +6,12 @@ Torch-free. Knows how the parts are wired, and nothing about what they do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from miniserve.api.app import create_app
 from miniserve.api.backend import Backend, ServedModel
@@ -22,6 +23,7 @@ from miniserve.errors import SetupError
 from miniserve.models.tokenizer import Tokenizer
 from miniserve.observe.metrics import ApiMetrics, EngineCollector
 from miniserve.observe.recent import Recent
+from miniserve.observe.vllm_metrics import RenamedHistograms
 
 
 def served_model(name: str, folder: Path, max_model_len: int) -> ServedModel:
@@ -58,22 +60,26 @@ def api_app(
     config: ApiConfig,
     recent: Recent | None = None,
     engine_stats: Callable[[], EngineStats] | None = None,
+    collectors: Sequence[Collector] = (),
     vllm_metrics: bool = False,
 ) -> FastAPI:
     """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics, `recent` counts along.
 
-    `vllm_metrics` repeats them under vLLM's names, which other routers scrape.
+    `collectors` add a gateway's. `vllm_metrics` repeats them under vLLM's names, which other routers scrape.
     """
-    registry = CollectorRegistry()
+    registry, name = CollectorRegistry(), catalogue_of(model).default.name
+    metrics = ApiMetrics(registry, recent)
+    for collector in collectors:
+        registry.register(collector)
+    if vllm_metrics:
+        registry.register(RenamedHistograms(metrics.vllm_histograms(), name))
     if engine_stats is not None:
-        registry.register(
-            EngineCollector(engine_stats, model_name=catalogue_of(model).default.name, vllm_aliases=vllm_metrics)
-        )
+        registry.register(EngineCollector(engine_stats, model_name=name, vllm_aliases=vllm_metrics))
     return create_app(
         backend,
         model,
         config=config,
-        metrics=ApiMetrics(registry, recent),
+        metrics=metrics,
         registry=registry,
         clock=monotonic,
         wall_clock=time.time,

@@ -29,6 +29,7 @@ from miniserve.commands.options import (
     add_engine_options,
     add_log_option,
     add_model_options,
+    add_vllm_option,
     at_least_one,
     log_to_stderr,
     port,
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
     add_drain_option(parser)
-    parser.add_argument("--vllm-metrics", action="store_true", help="add metrics under vLLM's names, for other routers")
+    add_vllm_option(parser)
     parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
     parser.add_argument(
         "--pace",

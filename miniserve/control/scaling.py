@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from miniserve.control.autoscaler import Autoscaler, count
@@ -68,6 +69,17 @@ class Scaler:
                 case ScaleTo(wanted):
                     self._scale_to(wanted)
         self._note(now_s, wanted)
+
+    def series(self, until_s: float = inf) -> dict[str, tuple[list[float], list[float]]]:
+        """Return the group's exact size over time, as times and values; samples could miss a cold start."""
+        sizes = [size for size in self.sizes if size.at_s <= until_s]
+        times = [size.at_s for size in sizes]
+        return {
+            "replicas": (times, [float(size.ready) for size in sizes]),
+            "replicas_starting": (times, [float(size.starting) for size in sizes]),
+            "replicas_draining": (times, [float(size.draining) for size in sizes]),
+            "replicas_wanted": (times, [float(size.wanted) for size in sizes]),
+        }
 
     def _scale_to(self, replicas: int) -> None:
         todo = changes(self._view(), replicas)

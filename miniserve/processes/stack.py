@@ -15,6 +15,7 @@ import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from miniserve.api.catalogue import ModelNames
@@ -28,15 +29,19 @@ from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.gateway.scaling import LiveScaling
+from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
 from miniserve.gateway.weights import SpeedWeights
 from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
+from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.routing.balancer import LeastOutstanding
-from miniserve.processes.http_server import HttpServer
+from miniserve.processes.child import Child
+from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, Supervisor
+from miniserve.replica.wire import ReplicaReport
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
@@ -57,6 +62,7 @@ class GatewayOptions:
     policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
     more_models: Mapping[str, Path] = field(default_factory=dict)
     names: ModelNames = field(default_factory=ModelNames)
+    vllm_metrics: bool = False  # repeat metrics under vLLM's names
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -98,12 +104,27 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
-    """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas serve anything else."""
+async def running_gateway(
+    options: GatewayOptions, fleet: Fleet, sock: socket.socket, *, processes: Processes = dict
+) -> AsyncGenerator[Gateway, None]:
+    """Serve `fleet` on `sock` inside the block; `processes` tells what a supervisor knows of the replicas.
+
+    Raises: SetupError when the replicas serve anything else than these models.
+    """
     backend = FleetBackend(fleet, by_model(options.policies))
     recent = Recent()
     catalogue = served_catalogue(options.folders, _agreed_lengths(fleet, options.folders), options.names)
-    app = api_app(backend, catalogue, config=options.api, recent=recent)
+    status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
+    collector = FleetCollector(status.readings, vllm_aliases=options.vllm_metrics)
+    app = api_app(
+        backend,
+        catalogue,
+        config=options.api,
+        recent=recent,
+        collectors=[collector],
+        vllm_metrics=options.vllm_metrics,
+    )
+    add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent)
@@ -146,11 +167,25 @@ async def running_pools(
             fleet.add_tick(SpeedWeights(fleet))
         async with supervisor:
             await crew.start_first(supervisor)
-            async with crew, running_gateway(_serving(options, crew.pools), fleet, sock) as gateway:
+            serving, facts = _serving(options, crew.pools), partial(_facts, supervisor, fleet)
+            async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
                 loops = {one.pool: _scaling_loop(one, crew, gateway) for one in scaling}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
+
+
+def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
+    """Return what the gateway's status is told about the replicas' processes."""
+    reports = {member.replica_id: member.report for member in fleet.members()}
+    return {child.replica_id: _fact(child, reports.get(child.replica_id)) for child in supervisor.children}
+
+
+def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
+    if report is None or child.start_s is None:
+        return ProcessFacts(child.pid, child.restarts)
+    stages = {"import": report.import_s, "load": report.load_s, "warm_up": report.warm_up_s, "total": child.start_s}
+    return ProcessFacts(child.pid, child.restarts, stages)
 
 
 def _serving(options: GatewayOptions, pools: Sequence[Pool]) -> GatewayOptions:
