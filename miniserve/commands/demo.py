@@ -31,7 +31,7 @@ from miniserve.commands.options import (
     port,
     say,
 )
-from miniserve.commands.pool_options import add_pool_options, check_memory, demo_pools, read_latencies
+from miniserve.commands.pool_options import add_pool_options, check_memory, demo_pools, demo_scaling, read_latencies
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -218,6 +218,7 @@ def _stack(
         options,
         pools,
         sock,
+        scaling=demo_scaling(args, args.live.autoscaling if "live" in args else None, pools),
         distance=between(read_latencies(args.latency)),
         measured_weights=args.measured_weights,
     )

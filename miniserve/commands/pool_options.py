@@ -13,13 +13,16 @@ from miniserve.errors import SetupError, WeightsError
 
 if TYPE_CHECKING:
     from miniserve.processes.pools import Pool
+    from miniserve.processes.stack import Scaling
+    from miniserve.scenario.model import Autoscaling
 
+MOST_REPLICAS = 4  # of a scaled pool, unless --max-replicas says more: this is one machine
 PEOPLE_NICE = 5  # of the replica that serves people, beside paced ones: they must keep their pace
 _KEYS = ("replicas", "pace", "region", "weight", "nice")
 
 
 def add_pool_options(parser: argparse.ArgumentParser) -> None:
-    """Add --replicas, --pool, --pace, --latency, --measured-weights."""
+    """Add --replicas, --pool, --pace, --min-replicas, --max-replicas, --latency, --measured-weights."""
     parser.add_argument("--replicas", type=at_least_one, help="replica processes (default 2, with --once 1)")
     parser.add_argument(
         "--pool",
@@ -38,6 +41,9 @@ def add_pool_options(parser: argparse.ArgumentParser) -> None:
         help="let each step of --model's replicas last as long as a step-time model says: default (25 ms + 1 ms per "
         "running sequence), or base_s=0.025,per_decode_row_s=0.001,...",
     )
+    for least in ("min", "max"):
+        about = f"{least}imum number of replicas that --autoscaler may have of the last pool"
+        parser.add_argument(f"--{least}-replicas", type=at_least_one, metavar="N", help=about)
     parser.add_argument(
         "--latency",
         action="append",
@@ -84,9 +90,34 @@ def default_pools(model: str, folder: Path) -> list[Pool]:
     from miniserve.models.store import resolve_model
     from miniserve.processes.pools import Pool
 
-    small, large = (resolve_model(name, folder, offline=True) for name in ("small", "large"))
+    small, large = (resolve_model(name, Path(), offline=True) for name in ("small", "large"))
     paced = [Pool("small", small, "1", 1, "default"), Pool("large", large, "1", 2, "default")]
     return paced[::-1] if model == "large" else [Pool(model, folder, nice=PEOPLE_NICE), *paced]
+
+
+def demo_scaling(args: argparse.Namespace, autoscaling: Autoscaling | None, pools: Sequence[Pool]) -> list[Scaling]:
+    """Return who changes the size of which pool: the one that `autoscaler.group` names, or else the last.
+
+    Raises: SetupError for bounds that exclude each other, or a pool that is not there.
+    """
+    from miniserve.processes.stack import Scaling
+
+    least, most = args.min_replicas, args.max_replicas
+    if autoscaling is None:
+        if (least, most) != (None, None):
+            raise SetupError(
+                "--min-replicas and --max-replicas are bounds of an autoscaler: name one with --autoscaler"
+            )
+        return []
+    name = autoscaling.group or pools[-1].served_name
+    if name not in [pool.served_name for pool in pools]:
+        there = ", ".join(pool.served_name for pool in pools)
+        raise SetupError(f"autoscaler.group: there is no pool {name!r}; there are {there}")
+    bounds = {
+        "min_replicas": autoscaling.min_replicas if least is None else least,
+        "max_replicas": min(autoscaling.max_replicas, MOST_REPLICAS) if most is None else most,
+    }
+    return [Scaling(replace(autoscaling, **bounds).build(seed=0), name, autoscaling.period_s)]
 
 
 def _read_pool(text: str, args: argparse.Namespace) -> Pool | None:
