@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,19 @@ pytestmark = pytest.mark.anyio
 
 ARGUMENTS = ("--offline", "--threads", "1", "--log-level", "warning")
 TOKENS = 120
+DEADLINE_S = 170.0  # what is waited for here are cold starts, on a machine that may have much else to do
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """As everywhere, with more patience."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():  # noqa: ASYNC110 -- the condition is another process's
+                await asyncio.sleep(0.01)
+
+    return wait
 
 
 @asynccontextmanager
