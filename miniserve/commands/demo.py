@@ -159,7 +159,7 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
 
 
 def _routing(args: argparse.Namespace, pools: list[Pool]) -> ModelRouting:
-    """Return what models are called; where nothing is said, `auto` asks the small or the large model, by the question."""
+    """Return what models are called. Where nothing is said, `auto` is the small or the large one, by the question."""
     from miniserve.scenario.models import ModelRule, model_routing
 
     said: ModelRouting = args.live.routing

@@ -42,10 +42,11 @@ from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
+from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
 from miniserve.processes.child import Child
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
-from miniserve.processes.supervisor import ABSENT_S, Supervisor
+from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
 from miniserve.replica.wire import ReplicaReport
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
@@ -177,18 +178,26 @@ async def running_pools(
     scaling: Sequence[Scaling] = (),
     distance: Distance = nowhere,
     measured_weights: bool = False,
+    backends: BackendOptions | None = None,
 ) -> AsyncGenerator[Stack, None]:
     """Start several pools and a gateway on `sock`; autoscalers may change their sizes. All are gone after the block.
+
+    `backends` run already and serve the first model too.
 
     A pool that cannot start is left out. Raises: SetupError if that leaves none, or if something else cannot start.
     """
     async with Fleet(monotonic, distance=distance) as fleet:
         drain_s = options.drain_timeout_s
         crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
-        supervisor = Supervisor((), (), crew, monotonic, drain_timeout_s=drain_s, absent_s=options.absent_s)
+        start_s = VLLM_START_S if any(pool.vllm for pool in pools) else START_TIMEOUT_S
+        supervisor = Supervisor(
+            (), (), crew, monotonic, start_timeout_s=start_s, drain_timeout_s=drain_s, absent_s=options.absent_s
+        )
         fleet.add_tick(supervisor.replace_absent)
         if measured_weights:
             fleet.add_tick(SpeedWeights(fleet))
+        if backends is not None:
+            await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
             serving, facts = _serving(options, crew.pools), partial(_facts, supervisor, fleet)
