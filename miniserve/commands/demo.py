@@ -143,12 +143,14 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, balancer: Balancer) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
+    from miniserve.policies.bundle import Policies
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
     api = ApiConfig(cors_origins=tuple(args.cors))
+    policies = Policies(balancer)
     options = GatewayOptions(
-        served_name(args), folder, args.drain_timeout, args.absent_after, api, balancer, args.vllm_metrics
+        served_name(args), folder, args.drain_timeout, args.absent_after, api, policies, args.vllm_metrics
     )
     up = asyncio.Event()
     with StopSignals().caught() as stop:

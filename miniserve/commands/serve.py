@@ -63,13 +63,19 @@ async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balance
     from miniserve.config import ApiConfig
     from miniserve.gateway.fleet import Fleet
     from miniserve.models.store import resolve_model
+    from miniserve.policies.bundle import Policies
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, connect, running_gateway
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=say)
     api = ApiConfig(cors_origins=tuple(args.cors))
     options = GatewayOptions(
-        served_name(args), folder, args.drain_timeout, api=api, balancer=balancer, vllm_metrics=args.vllm_metrics
+        served_name(args),
+        folder,
+        args.drain_timeout,
+        api=api,
+        policies=Policies(balancer),
+        vllm_metrics=args.vllm_metrics,
     )
     stop = StopSignals(at_once=lambda: os._exit(130))
     with stop.caught():

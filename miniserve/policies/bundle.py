@@ -49,7 +49,7 @@ class Policies:
     hedge_after_s: float | None = None  # off: hedging adds load; the usual value is the p95 of the time to first token
     first_token_s: float | None = 30.0  # wait this long for a first token if another replica could be asked instead ...
     first_token_share: float | None = 1 / 3  # ... or this share of the time left to the deadline, if that is less
-    resume: bool = False  # continue a broken stream elsewhere, after the tokens the client already has
+    resume: bool = True  # continue a broken stream elsewhere, after the tokens the client already has
     same_replica: bool = False  # once all have been tried, start over with the same ones: what a naive client does
     learner: LearningBalancer | None = field(init=False, repr=False, compare=False)  # the balancer, if it is one
 

@@ -28,7 +28,8 @@ from miniserve.gateway.remote import RemoteReplica
 from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
 from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
-from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
+from miniserve.policies.bundle import Policies
+from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.supervisor import ABSENT_S, Supervisor
 
@@ -37,14 +38,17 @@ DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """The model's name for clients, the files the gateway needs to read it, and the policies."""
+    """The model's name for clients, the files the gateway needs to read it, and the policies.
+
+    A bundle of policies has a memory and belongs to one gateway, so another gateway needs other options.
+    """
 
     name: str
     folder: Path
     drain_timeout_s: float = DRAIN_TIMEOUT_S
     absent_s: float = ABSENT_S  # a replica process that answers no probe for so long is replaced
     api: ApiConfig = field(default_factory=ApiConfig)
-    balancer: Balancer = field(default_factory=LeastOutstanding)
+    policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
     vllm_metrics: bool = False  # repeat metrics under vLLM's names
 
 
@@ -78,7 +82,7 @@ async def running_gateway(
 
     Raises: SetupError when the replicas do not serve this model.
     """
-    backend = FleetBackend(fleet, options.balancer)
+    backend = FleetBackend(fleet, options.policies)
     recent = Recent()
     model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
     status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)

@@ -17,6 +17,7 @@ from miniserve.engine.stats import EngineStats
 from miniserve.errors import InternalError, InvalidRequest, Overloaded, RequestError, UpstreamError
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
+from miniserve.policies.bundle import Policies
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.replica.wire import ReplicaReport
 from miniserve.types import FinishReason, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
@@ -199,7 +200,9 @@ async def test_a_failure_before_the_first_token_is_invisible(make_request: Calla
     assert bad.served > 0, "otherwise this proves nothing"
 
 
-async def test_a_failure_after_the_first_token_reaches_the_client(make_request: Callable[..., Request]) -> None:
+async def test_without_resuming_a_late_failure_reaches_the_client(
+    make_request: Callable[..., Request],
+) -> None:
     upstreams = [ScriptedUpstream(tokens=2, error=UpstreamError("cut")) for _ in range(2)]
     async with a_fleet() as fleet:
         for name, upstream in zip("ab", upstreams, strict=True):
@@ -207,7 +210,8 @@ async def test_a_failure_after_the_first_token_reaches_the_client(make_request: 
         seen: list[int] = []
 
         async def read() -> None:
-            async for event in FleetBackend(fleet, LeastOutstanding()).generate(make_request()):
+            policies = Policies(LeastOutstanding(), resume=False)
+            async for event in FleetBackend(fleet, policies).generate(make_request()):
                 seen.extend(event.token_ids)
 
         with pytest.raises(UpstreamError, match="cut"):

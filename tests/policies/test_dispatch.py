@@ -383,9 +383,9 @@ def test_with_nobody_to_ask_about_progress_the_limit_is_the_limit() -> None:
 LONG = replace(REQUEST, sampling=SamplingParams(max_tokens=10))
 
 
-def test_a_failure_after_the_first_token_ends_the_request_with_its_error() -> None:
+def test_without_resuming_a_failure_after_the_first_token_ends_the_request_with_its_error() -> None:
     error = UpstreamError("cut")
-    world, outcome = tell(fleet_of("a", "b"), failing(error, token_ids=(7,)))
+    world, outcome = tell(fleet_of("a", "b"), failing(error, token_ids=(7,)), resume=False)
     assert len(world.sends) == 1
     assert outcome.error is error
 
@@ -402,7 +402,8 @@ def test_tokens_that_no_client_has_seen_are_no_reason_to_give_up(error: RequestE
 @pytest.mark.parametrize("error", [UpstreamError("cut"), Unreachable("gone"), InternalError("bug")])
 def test_tokens_that_were_seen_in_the_meantime_are(error: RequestError) -> None:
     seen = iter([True, True, True])
-    world, outcome = tell(fleet_of("a", "b"), failing(error, (7, 8)), replace(LONG, seen=lambda: next(seen)))
+    request = replace(LONG, seen=lambda: next(seen))
+    world, outcome = tell(fleet_of("a", "b"), failing(error, (7, 8)), request, resume=False)
     assert outcome.error is error
     assert len(world.sends) == 1
 
@@ -414,10 +415,10 @@ def test_unseen_poison_breaks_two_replicas_and_no_third() -> None:
     assert len(world.sends) == 2
 
 
-def test_where_the_bundle_says_so_a_broken_answer_is_continued_elsewhere() -> None:
+def test_a_broken_answer_is_continued_elsewhere() -> None:
     cut = UpstreamError("cut")
     answer = in_turn(failing(cut, (7, 8)), failing(cut, (9,)), succeeding)
-    world, outcome = tell(fleet_of("a", "b", "c"), answer, LONG, resume=True)
+    world, outcome = tell(fleet_of("a", "b", "c"), answer, LONG)
     assert outcome.ok
     assert [send.request.resume_ids for send in world.sends] == [(), (7, 8), (7, 8, 9)]
     assert {send.request.sampling.max_tokens for send in world.sends} == {10}, "resumed tokens count as output"
@@ -426,19 +427,19 @@ def test_where_the_bundle_says_so_a_broken_answer_is_continued_elsewhere() -> No
 
 def test_an_answer_that_breaks_twice_at_the_same_token_is_given_up() -> None:
     cut = UpstreamError("cut")
-    world, outcome = tell(fleet_of("a", "b", "c"), in_turn(failing(cut, (7, 8)), failing(cut)), LONG, resume=True)
+    world, outcome = tell(fleet_of("a", "b", "c"), in_turn(failing(cut, (7, 8)), failing(cut)), LONG)
     assert len(world.sends) == 2
     assert outcome.error is cut
 
 
 def test_an_answer_that_lacks_only_its_end_is_not_continued() -> None:
     cut = failing(UpstreamError("cut"), tuple(range(10)))
-    world, _ = tell(fleet_of("a", "b"), cut, LONG, resume=True)
+    world, _ = tell(fleet_of("a", "b"), cut, LONG)
     assert len(world.sends) == 1
 
 
 def test_a_500_in_the_middle_of_an_answer_is_the_end() -> None:
-    world, _ = tell(fleet_of("a", "b"), failing(InternalError("bug"), (7,)), LONG, resume=True)
+    world, _ = tell(fleet_of("a", "b"), failing(InternalError("bug"), (7,)), LONG)
     assert len(world.sends) == 1
 
 
@@ -446,7 +447,7 @@ def test_ranges_of_tokens_stay_ranges() -> None:
     prompt = replace(LONG, prompt_ids=range(100, 103))
     cut = UpstreamError("cut")
     answer = in_turn(failing(cut, range(103, 105)), failing(cut, range(105, 106)), succeeding)
-    world, _ = tell(fleet_of("a", "b", "c"), answer, prompt, resume=True)
+    world, _ = tell(fleet_of("a", "b", "c"), answer, prompt)
     assert world.sends[2].request.resume_ids == range(103, 106)
 
 
