@@ -148,9 +148,14 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, bal
     from miniserve.processes.stack import GatewayOptions
 
     api = ApiConfig(cors_origins=tuple(args.cors))
-    policies = Policies(balancer)
     options = GatewayOptions(
-        served_name(args), folder, args.drain_timeout, args.absent_after, api, policies, args.vllm_metrics
+        served_name(args),
+        folder,
+        args.drain_timeout,
+        args.absent_after,
+        api,
+        Policies(balancer),
+        vllm_metrics=args.vllm_metrics,
     )
     up = asyncio.Event()
     with StopSignals().caught() as stop:

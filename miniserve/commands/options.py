@@ -141,9 +141,9 @@ def port(text: str) -> int:
     return number
 
 
-def check_outputs(plot: Path | None = None, out: Path | None = None) -> None:
+def check_outputs(plot: Path | None = None, *others: Path | None) -> None:
     """Raise SetupError, before anything runs, if a result could not be written at the end."""
-    for path in (plot, out):
+    for path in (plot, *others):
         if path is not None and not path.absolute().parent.is_dir():
             raise SetupError(f"{path}: the folder {path.absolute().parent} does not exist")
         if path is not None and path.is_dir():

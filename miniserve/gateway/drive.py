@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
@@ -37,6 +38,7 @@ class FleetBackend:
     def __init__(self, fleet: Fleet, policies: Policies | Balancer, *, on_decision: OnDecision | None = None) -> None:
         self.door = DrainGate("the gateway")
         self.policies = policies if isinstance(policies, Policies) else Policies(policies)
+        self.requests: Counter[str] = Counter()  # that have come, by model and whatever their fate
         self.counts = GatewayCounts()
         self._fleet = fleet
         self._on_decision = on_decision
@@ -54,6 +56,7 @@ class FleetBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the request's tokens from whichever replica serves it. Raises: the last attempt's error."""
         with self.door.enter():
+            self.requests[request.model] += 1
             story, performance = self._story(request), None
             try:
                 asked = advance(story)
@@ -97,6 +100,7 @@ class _Attempt:
         self._fleet = fleet
         self._send = send
         self._token_ids: list[int] = []
+        self._is_text = False
         self._cached_tokens = 0
         self._finish_reason: FinishReason | None = None
         self._error: Exception | None = None
@@ -167,6 +171,7 @@ class _Attempt:
     def _note(self, event: TokenEvent) -> None:
         self.has_begun = True
         self._token_ids += event.token_ids
+        self._is_text = self._is_text or bool(event.text)
         self._finish_reason = event.finish_reason
         self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
         if self._first_token_s is None:
@@ -185,6 +190,7 @@ class _Attempt:
     def result_as_loser(self) -> AttemptResult:
         """Return how it ended, aborted or failed; nothing of it has reached the client."""
         self._token_ids.clear()
+        self._is_text = False
         self._finish_reason = None
         self._cached_tokens = 0
         return self._told(())
@@ -200,6 +206,7 @@ class _Attempt:
             self._ended_s,
             losers,
             self._cached_tokens,
+            self._is_text,
         )
 
 

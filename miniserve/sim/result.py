@@ -49,6 +49,7 @@ class SimResult:
     ledger: Ledger | None = None  # who caused the bill, if requested
     itl: Latency | None = None  # between tokens; a simulation records no token's time, only those of requests
     unanswered: int = 0  # requests of a whole run that never got an answer; they are outcomes like all others
+    caches: Mapping[str, float] = field(default_factory=dict)  # what the replicas' prefix caches did, in blocks
 
     @property
     def is_whole(self) -> bool:
@@ -67,7 +68,7 @@ class SimResult:
         flat["failed_fraction"] = 1 - summary.served / summary.requests if summary.requests else 0.0
         flat["goodput_per_s"] = goodput_per_s(self.outcomes, self.slo)
         flat["slo_attainment"] = attainment(self.outcomes, self.slo)
-        return {**flat, **self.totals}
+        return {**flat, **self.caches, **self.totals}
 
     def table(self) -> Table:
         """Return the summary as a rich table of latencies, with everything else in its caption."""
