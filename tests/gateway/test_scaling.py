@@ -77,9 +77,7 @@ def scaled_run(
             fleet.drain("other-0")  # of another pool; it takes no requests, and must stay
             scaling = LiveScaling(fleet, make(), crew, "m-", period_s=period_s, requests=backend.requests.total)
             fleet.add_tick(scaling)
-            asked = [
-                asyncio.create_task(ask(backend, f"q{i}", at_s)) for i, at_s in enumerate(arrivals(demand))
-            ]
+            asked = [asyncio.create_task(ask(backend, f"q{i}", at_s)) for i, at_s in enumerate(arrivals(demand))]
             await asyncio.sleep(sum(seconds for seconds, _ in demand))
             errors = await asyncio.gather(*asked)
             states = {view.replica_id: view.state for view in fleet.view().replicas}
