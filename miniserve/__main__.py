@@ -21,6 +21,7 @@ COMMANDS = {
     "replica": "run one replica (an engine with its own OpenAI API)",
     "simulate": "run a scenario in virtual time; compare policies",
     "load": "send a scenario's requests to a running server, open-loop",
+    "chaos": "carry a scenario's faults out on real processes, under its load",
     "bench": "measure this machine: engine, stack, simulator, against peers",
     "train": "remake the shipped models from their seeds",
     "eval": "score a model on the evaluation sets",
