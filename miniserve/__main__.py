@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "start the whole stack: replicas, gateway, live table (the default)",
     "serve": "run a gateway in front of replicas that are already running",
     "replica": "run one replica (an engine with its own OpenAI API)",
+    "status": "show what a running gateway does: its replicas, and what its clients get",
     "simulate": "run a scenario in virtual time; compare policies",
     "load": "send a scenario's requests to a running server, open-loop",
     "chaos": "carry a scenario's faults out on real processes, under its load",

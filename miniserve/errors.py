@@ -17,6 +17,7 @@
         │   ├── NoFirstToken            502      yes   ... or was cut off, because its first token did not come
         │   └── Unreachable             502      yes   ... or could not be reached at all: no request is to blame
         ├── Overloaded                  503      yes   `retry_after_s`
+        │   └── Draining                503      yes   ... for good: it finishes what it has, and takes nothing new
         └── DeadlineExceeded            504      no
 
 An error is told by its class, never by its code: codes are for clients. simpy rebuilds a failing process's exception as
@@ -28,6 +29,10 @@ the same class, code and message in each.
 """
 
 from __future__ import annotations
+
+import math
+
+LONGEST_WAIT_S = 3600.0  # an error or a policy that asks for more means "not today": nobody is kept waiting for that
 
 
 class MiniserveError(Exception):
@@ -65,10 +70,15 @@ class RequestError(MiniserveError):
         self.message = message
         self.param = param
         self.code = code
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _a_wait(retry_after_s)
 
     def __str__(self) -> str:
         return self.message
+
+
+def _a_wait(seconds: float | None) -> float | None:
+    """Return a push-back as one that can be waited for; None for nan. A negative one forbids retries, and stays."""
+    return None if seconds is None or math.isnan(seconds) else min(seconds, LONGEST_WAIT_S)
 
 
 class InvalidRequest(RequestError):
@@ -130,6 +140,10 @@ class Overloaded(RequestError):
     status = 503
     retryable = True
     type = "overloaded_error"
+
+
+class Draining(Overloaded):
+    code = "draining"
 
 
 class DeadlineExceeded(RequestError):
@@ -197,7 +211,6 @@ def deadline_passed() -> DeadlineExceeded:
     return DeadlineExceeded("the request's deadline passed before its answer was complete")
 
 
-def draining(name: str = "this replica") -> Overloaded:
+def draining(name: str = "this replica") -> Draining:
     """A door is shut: what is inside may finish, and nothing new comes in."""
-    message = f"{name} is draining and takes no new requests; try another"
-    return Overloaded(message, code="draining", retry_after_s=1.0)
+    return Draining(f"{name} is draining and takes no new requests; try another", retry_after_s=1.0)

@@ -107,6 +107,13 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Who answers a request, and how that differs from what was asked for. Said once, with the first event."""
+
+    model: str  # as the replica calls it: NAME or NAME@VERSION
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """New tokens of one request, in order. The last event of a request carries `finish_reason`.
 
@@ -119,6 +126,7 @@ class TokenEvent:
     logprobs: tuple[TokenLogprob, ...] = ()
     cached_tokens: int = 0  # prompt tokens found in the prefix cache
     text: str | None = None
+    served: Served | None = field(default=None, compare=False)  # the gateway's note; a replica's own is not believed
 
 
 class ReplicaState(StrEnum):
@@ -217,6 +225,7 @@ class AttemptResult:
     ended_s: float = 0.0
     losers: tuple[AttemptResult, ...] = ()
     cached_tokens: int = 0  # prompt tokens found in the prefix cache, known once a token has come
+    is_text: bool = False  # it delivered text instead of tokens, which nobody else can continue
 
     @property
     def ok(self) -> bool:

@@ -48,7 +48,7 @@ class AccessLog:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = exchange.client_request_id
+                MutableHeaders(scope=message).update({**exchange.headers, "x-request-id": exchange.client_request_id})
             await send(message)
 
         try:
@@ -76,6 +76,7 @@ class AccessLog:
             "route": route,
             "status": status,
             "error": exchange.error,
+            "model": ",".join(exchange.answered_by) or None,
             "finish_reason": exchange.finish_reason,
             "prompt_tokens": exchange.prompt_tokens,
             "cached_tokens": exchange.cached_tokens,

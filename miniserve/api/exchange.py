@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from starlette.types import Scope
 
+MODEL_HEADER = "x-miniserve-model"  # who answered: NAME or NAME@VERSION
 _SANE_ID = re.compile(r"[!-~]{1,128}")  # printable, no spaces, and short enough for a log line and a header
 
 
@@ -30,6 +32,14 @@ class Exchange:
     cached_tokens: int = 0
     first_token_s: float | None = None
     finish_reason: str | None = None
+    answered_by: list[str] = field(default_factory=list)  # the models, as far as they have begun; mostly one
+    headers: dict[str, str] = field(default_factory=dict)  # of the response, beside its own; read when it starts
+
+    def note_model(self, name: str) -> None:
+        """Note that `name` answers, or answers a part."""
+        if name not in self.answered_by:
+            self.answered_by.append(name)
+            self.headers[MODEL_HEADER] = ",".join(quote(each, safe="@/:+ ") for each in self.answered_by)
 
 
 def exchange_of(scope: Scope) -> Exchange:

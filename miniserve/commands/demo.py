@@ -24,6 +24,7 @@ from miniserve.commands.options import (
     add_drain_option,
     add_engine_options,
     add_model_options,
+    add_vllm_option,
     at_least_one,
     engine_arguments,
     log_to_stderr,
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_options(parser)
     add_balancer_option(parser)
     add_cors_option(parser)
+    add_vllm_option(parser)
     parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
     parser.add_argument(
         "--port", type=port, help=f"the gateway's, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
@@ -146,7 +148,15 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, bal
     from miniserve.processes.stack import GatewayOptions
 
     api = ApiConfig(cors_origins=tuple(args.cors))
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout, args.absent_after, api, Policies(balancer))
+    options = GatewayOptions(
+        served_name(args),
+        folder,
+        args.drain_timeout,
+        args.absent_after,
+        api,
+        Policies(balancer),
+        vllm_metrics=args.vllm_metrics,
+    )
     up = asyncio.Event()
     with StopSignals().caught() as stop:
         job = _serve(args, options, sock, stop, up) if args.once is None else _answer_once(args, options, sock)
@@ -273,9 +283,9 @@ def _numbers(stack: Stack) -> GatewayNumbers:
     from miniserve.commands.live_table import GatewayNumbers
 
     recent = stack.gateway.recent
-    ttft_s = recent.ttft_s.percentiles(50, 99)
+    ttft_s, itl_s = (window.percentiles(50, 90, 99, 99.9) for window in (recent.ttft_s, recent.itl_s))
     rate = recent.tokens_per_s(monotonic())
-    return GatewayNumbers(stack.url, recent.requests, recent.in_flight, recent.failed, ttft_s, rate)
+    return GatewayNumbers(stack.url, recent.requests, recent.in_flight, recent.failed, ttft_s, itl_s, rate)
 
 
 def _rows(stack: Stack) -> list[ReplicaRow]:

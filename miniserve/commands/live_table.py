@@ -14,7 +14,7 @@ from rich.text import Text
 
 from miniserve.types import ReplicaState
 
-_COLOURS = {
+STATE_COLOURS: dict[str, str] = {
     ReplicaState.STARTING: "yellow",
     ReplicaState.READY: "green",
     ReplicaState.DRAINING: "cyan",
@@ -38,13 +38,14 @@ class ReplicaRow:
 
 @dataclass(frozen=True, slots=True)
 class GatewayNumbers:
-    """What clients got recently. `ttft_s` is (p50, p99), or None before the first answer."""
+    """What clients got recently. Latencies are (p50, p90, p99, p99.9), or None before the first answer."""
 
     url: str
     requests: int
     in_flight: int
     failed: int
     ttft_s: tuple[float, ...] | None
+    itl_s: tuple[float, ...] | None
     tokens_per_s: float
 
 
@@ -58,7 +59,7 @@ def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow]) -> Rende
     for row in replicas:
         table.add_row(
             row.replica_id,
-            Text(row.state.value, _COLOURS[row.state]),
+            Text(row.state.value, STATE_COLOURS[row.state]),
             str(row.pid or "-"),
             str(row.running),
             str(row.waiting),
@@ -71,8 +72,12 @@ def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow]) -> Rende
 
 def gateway_line(gateway: GatewayNumbers) -> str:
     """Return the gateway's numbers as one line, for use below the table or in a log."""
-    ttft = "-" if gateway.ttft_s is None else " / ".join(f"{seconds * 1000:.0f}" for seconds in gateway.ttft_s)
     return (
         f"gateway {gateway.url}: {gateway.requests} requests, {gateway.in_flight} in flight, {gateway.failed} failed, "
-        f"TTFT p50 / p99 {ttft} ms, {gateway.tokens_per_s:.1f} tokens/s"
+        f"TTFT {_milliseconds(gateway.ttft_s)}, ITL {_milliseconds(gateway.itl_s)} ms (p50 / p90 / p99 / p99.9), "
+        f"{gateway.tokens_per_s:.1f} tokens/s"
     )
+
+
+def _milliseconds(latencies_s: tuple[float, ...] | None) -> str:
+    return "-" if latencies_s is None else " / ".join(f"{seconds * 1000:.0f}" for seconds in latencies_s)

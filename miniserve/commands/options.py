@@ -81,6 +81,11 @@ def add_cors_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_vllm_option(parser: argparse.ArgumentParser) -> None:
+    """Add --vllm-metrics."""
+    parser.add_argument("--vllm-metrics", action="store_true", help="add metrics under vLLM's names, for other routers")
+
+
 def make_balancer(args: argparse.Namespace) -> Balancer:
     """Return the balancer that --balancer names. Raises: SetupError if it is unknown or the user's file is wrong."""
     from miniserve.plugins.load import is_plugin, load_object
@@ -136,9 +141,9 @@ def port(text: str) -> int:
     return number
 
 
-def check_outputs(plot: Path | None = None, out: Path | None = None) -> None:
+def check_outputs(plot: Path | None = None, *others: Path | None) -> None:
     """Raise SetupError, before anything runs, if a result could not be written at the end."""
-    for path in (plot, out):
+    for path in (plot, *others):
         if path is not None and not path.absolute().parent.is_dir():
             raise SetupError(f"{path}: the folder {path.absolute().parent} does not exist")
         if path is not None and path.is_dir():
@@ -152,4 +157,12 @@ def at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def share(text: str) -> float:
+    """Parse a share for argparse."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
     return number

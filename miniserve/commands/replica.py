@@ -2,9 +2,9 @@
 
 Exactly one line is printed on stdout, as soon as requests can be sent:
 
-    {"ready": true, "port": 8001, "pid": 4711, "load_s": 3.2}
+    {"ready": true, "port": 8001, "pid": 4711, "import_s": 2.1, "load_s": 3.2, "warm_up_s": 0.1}
 
-Everything else goes to stderr. SIGTERM and SIGINT drain; a second one stops at once.
+The seconds are the stages of its cold start. Everything else goes to stderr. SIGTERM and SIGINT drain; a second one stops at once.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from miniserve.commands.options import (
     add_engine_options,
     add_log_option,
     add_model_options,
+    add_vllm_option,
     at_least_one,
     log_to_stderr,
     port,
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
     add_drain_option(parser)
-    parser.add_argument("--vllm-metrics", action="store_true", help="add metrics under vLLM's names, for other routers")
+    add_vllm_option(parser)
     parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
     parser.add_argument(
         "--pace",
@@ -75,13 +76,14 @@ def run(args: argparse.Namespace) -> int:
 
     pace = None if args.pace is None else parse_pace(args.pace)
     sock = bind(args.port)  # a busy port is noticed before anything is loaded
+    began_s = monotonic()
     import miniserve.engine.engine  # noqa: F401 -- importing torch takes seconds that should not count as loading
 
-    started_s = monotonic()
+    imported_s = monotonic()
     engine, folder = load_replica(args)
-    load_s = monotonic() - started_s
+    stages = {"import_s": imported_s - began_s, "load_s": monotonic() - imported_s}
     with nullcontext() if args.step_log is None else step_log(args.step_log) as engine.on_step:
-        return asyncio.run(serve_replica(args, engine, folder, sock, load_s, pace))
+        return asyncio.run(serve_replica(args, engine, folder, sock, stages, pace))
 
 
 def _not_internal(record: logging.LogRecord) -> bool:
@@ -127,7 +129,7 @@ async def serve_replica(
     engine: Engine,
     folder: Path,
     sock: socket.socket,
-    load_s: float,
+    stages: dict[str, float],
     pace: StepTimeModel | None = None,
 ) -> int:
     """Serve until a signal (0), or until the engine is broken (1)."""
@@ -148,12 +150,15 @@ async def serve_replica(
     report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
     add_internal_routes(app, replica, report)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
-    replica.start()
+    began_s = monotonic()
+    replica.start(engine.warm_up)
     with stop.caught():
         try:
+            await replica.warm()
+            seconds = {name: round(value, 3) for name, value in {**stages, "warm_up_s": monotonic() - began_s}.items()}
             async with HttpServer(app, sock) as server:
-                ready = {"ready": True, "port": server.port, "pid": os.getpid(), "load_s": round(load_s, 3)}
-                print(json.dumps(ready), flush=True)
+                if not replica.broken:
+                    print(json.dumps({"ready": True, "port": server.port, "pid": os.getpid(), **seconds}), flush=True)
                 await stop.first.wait()
                 if not await replica.drain(args.drain_timeout):
                     log.warning("stopped with %d requests unfinished", replica.door.inside)

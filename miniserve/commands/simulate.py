@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import signal
 import threading
@@ -73,6 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write figures (.png, .svg, .pdf)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument(
+        "--requests-out", type=Path, metavar="FILE", help="write a row per request as CSV (of each case's first seed)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     from miniserve.sim.comparison import PolicyComparison
 
-    check_outputs(plot=args.plot, out=args.out)
+    check_outputs(args.plot, args.out, args.requests_out)
     cases = _cases(args)
     first = next(iter(cases.values()))
     start = first.run.seed if args.seed is None else args.seed
@@ -97,6 +101,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         _write(experiment, args)
         console.print(f"numbers in {args.out}", markup=False, soft_wrap=True)
+    if args.requests_out is not None:
+        _write_requests(experiment, args.requests_out)
+        console.print(f"requests in {args.requests_out}", markup=False, soft_wrap=True)
     if experiment.stopped is None:
         return 0
     return 130 if experiment.interrupted else 1
@@ -254,3 +261,14 @@ def _write(experiment: PolicyComparison, args: argparse.Namespace) -> None:
         },
     }
     args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_requests(experiment: PolicyComparison, path: Path) -> None:
+    """Write what became of each request that is counted, in the order in which they ended."""
+    from miniserve.observe.outcomes import ROW
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("case", "seed", *ROW))
+        for name, result in experiment.first.items():
+            rows.writerows((name, experiment.seeds[0], *row) for row in result.outcomes.rows())

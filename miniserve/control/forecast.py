@@ -1,15 +1,17 @@
-"""Predict the next values from past ones: four forecasts of an evenly spaced series, and a band around any of them.
+"""Predict the next values from past ones: five forecasts of an evenly spaced series, and a band around any of them.
 
-    Naive        the last value                                        flat
-    Ewma         a mean that fades (simple exponential smoothing)      flat
-    Holt         a level and a trend                                   a straight line
-    HoltWinters  a level, a trend, and a value for each step of a day  the line, with the season on top
+    Naive          the last value                                        flat
+    SeasonalNaive  the value of a season ago                             the last season once more
+    Ewma           a mean that fades (simple exponential smoothing)      flat
+    Holt           a level and a trend                                   a straight line
+    HoltWinters    a level, a trend, and a value for each step of a day  the line, with the season on top
 
 All are written as corrections: `error = value - forecast`, and each part absorbs a share of the error. A forecast knows
-numbers, but no time and no replicas. A more elaborate forecast is not automatically better: compare it with `Naive` on
-your own demand.
+numbers, but no time and no replicas. A more elaborate forecast is not automatically better: compare it with `Naive`
+and, where days are alike, with `SeasonalNaive` on your own demand.
 
-Source: Hyndman, Athanasopoulos, Forecasting: Principles and Practice, chapter 8, additive forms.
+Source: Hyndman, Athanasopoulos, Forecasting: Principles and Practice, section 5.2 (the naive ones) and chapter 8,
+additive forms.
 """
 
 from __future__ import annotations
@@ -43,6 +45,24 @@ class Naive:
 
     def ahead(self, steps: int) -> float:
         return self._last
+
+
+class SeasonalNaive:
+    """The next value will equal the one of a season ago. It acts as `Naive` during the first season."""
+
+    def __init__(self, *, season_steps: int = 288) -> None:  # a day of five-minute steps
+        _check_season(season_steps)
+        self._season: deque[float] = deque(maxlen=season_steps)  # the next step's value first, once it is full
+
+    def observe(self, value: float) -> None:
+        _check_finite(value)
+        self._season.append(value)
+
+    def ahead(self, steps: int) -> float:
+        season = self._season
+        if len(season) < (season.maxlen or 0):
+            return season[-1] if season else 0.0
+        return season[(steps - 1) % len(season)]
 
 
 class Ewma:
@@ -102,8 +122,7 @@ class HoltWinters:
         trend_weight: float = 0.1,
         season_weight: float = 0.3,
     ) -> None:
-        if season_steps < 2:
-            raise SetupError(f"season_steps ({season_steps}) must be at least 2")
+        _check_season(season_steps)
         _check_weights(level_weight=level_weight, trend_weight=trend_weight, season_weight=season_weight)
         self._steps = season_steps
         self._weights = level_weight, trend_weight, season_weight
@@ -175,7 +194,18 @@ class Band:
         return highest + self._deviations * self.error
 
 
-FORECASTS: dict[str, type[Forecast]] = {"naive": Naive, "ewma": Ewma, "holt": Holt, "holt-winters": HoltWinters}
+FORECASTS: dict[str, type[Forecast]] = {
+    "naive": Naive,
+    "seasonal-naive": SeasonalNaive,
+    "ewma": Ewma,
+    "holt": Holt,
+    "holt-winters": HoltWinters,
+}
+
+
+def _check_season(season_steps: int) -> None:
+    if season_steps < 2:
+        raise SetupError(f"season_steps ({season_steps}) must be at least 2")
 
 
 def _check_weights(**weights: float) -> None:

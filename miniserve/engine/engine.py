@@ -25,12 +25,12 @@ from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.model import load_model
 from miniserve.engine.runner import ModelRunner, use_threads
 from miniserve.engine.sampler import Sampled
-from miniserve.engine.scheduler import Scheduler
+from miniserve.engine.scheduler import Counters, Scheduler
 from miniserve.engine.sequence import Sequence
 from miniserve.engine.stats import EngineStats, snapshot
 from miniserve.errors import InvalidRequest, SetupError
 from miniserve.models.model_config import read_config
-from miniserve.types import Clock, FinishReason, Request, TokenEvent
+from miniserve.types import Clock, FinishReason, Request, SamplingParams, TokenEvent
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,15 @@ class Engine:
             for event in self.step():
                 outputs[event.request_id].extend(event.token_ids)
         return outputs
+
+    def warm_up(self) -> None:
+        """Compute one tiny request and forget it: whatever is slow only once is then over before anybody waits."""
+        on_step, self.on_step = self.on_step, None
+        try:
+            self.run([Request("warm-up", "", (0, 0, 0, 0), SamplingParams(max_tokens=2, temperature=0.0))])
+        finally:
+            self.on_step, self.busy_s, self.scheduler.counters = on_step, 0.0, Counters()
+            self.steps.clear()
 
 
 def _event(seq: Sequence, sampled: Sampled) -> TokenEvent:

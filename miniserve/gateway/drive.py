@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
 
 from miniserve.errors import InternalError, PolicyError, RequestError, deadline_passed, no_first_token
+from miniserve.gateway.counting import counted
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.queue_cost import QueueCost
+from miniserve.observe.counts import GatewayCounts
 from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import OnDecision, logged
 from miniserve.policies.dispatch import advance, cancel, dispatch
@@ -36,6 +39,8 @@ class FleetBackend:
     def __init__(self, fleet: Fleet, policies: Policies | Balancer, *, on_decision: OnDecision | None = None) -> None:
         self.door = DrainGate("the gateway")
         self.policies = policies if isinstance(policies, Policies) else Policies(policies)
+        self.requests: Counter[str] = Counter()  # that have come, by model and whatever their fate
+        self.counts = GatewayCounts()
         self._fleet = fleet
         self._on_decision = on_decision
         self._queue_cost = QueueCost()
@@ -54,6 +59,7 @@ class FleetBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the request's tokens from whichever replica serves it. Raises: the last attempt's error."""
         with self.door.enter():
+            self.requests[request.model] += 1
             story, performance = self._story(request), None
             try:
                 asked = advance(story)
@@ -83,7 +89,7 @@ class FleetBackend:
         return begin(effect) if isinstance(effect, Send) else _Race(begin, effect)
 
     def _story(self, request: Request) -> Story:
-        story = dispatch(request, self._fleet.view, self._fleet.clock, self.policies)
+        story = counted(dispatch(request, self._fleet.view, self._fleet.clock, self.policies), self.counts)
         if self._on_decision is None:
             return story
         return logged(story, request.request_id, self._fleet.clock, self._on_decision)
@@ -99,6 +105,7 @@ class _Attempt:
         self._running = running
         self._send = send
         self._token_ids: list[int] = []
+        self._is_text = False
         self._cached_tokens = 0
         self._finish_reason: FinishReason | None = None
         self._error: Exception | None = None
@@ -185,6 +192,7 @@ class _Attempt:
     def _note(self, event: TokenEvent) -> None:
         self.has_begun = True
         self._token_ids += event.token_ids
+        self._is_text = self._is_text or bool(event.text)
         self._finish_reason = event.finish_reason
         self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
         if self._first_token_s is None:
@@ -203,6 +211,7 @@ class _Attempt:
     def result_as_loser(self) -> AttemptResult:
         """Return how it ended, aborted or failed; nothing of it has reached the client."""
         self._token_ids.clear()
+        self._is_text = False
         self._finish_reason = None
         self._cached_tokens = 0
         return self._told(())
@@ -218,6 +227,7 @@ class _Attempt:
             self._ended_s,
             losers,
             self._cached_tokens,
+            self._is_text,
         )
 
 

@@ -11,9 +11,9 @@ A time that never happened (the first token of a refused request) is nan.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from math import inf, nan
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,9 @@ _TYPES = {
     "replica": "i",
     "tenant": "i",
 }
+
+_COUNTS = ("prompt_tokens", "output_tokens", "cached_tokens", "attempts", "status")
+ROW = ("index", "arrived_s", "ttft_s", "e2e_s", *_COUNTS, "replica", "tenant")
 
 
 class OutcomeLog:
@@ -197,6 +200,19 @@ class Outcomes:
         counts = np.bincount(self.replica[self.replica >= 0], minlength=len(self.replicas))
         return dict(zip(self.replicas, counts.tolist(), strict=True))
 
+    def rows(self) -> Iterator[tuple[int | float | str | None, ...]]:
+        """Yield each request in the columns of `ROW`; what never happened is None."""
+        for i in range(len(self)):
+            times = (self.arrived_s[i], self.ttft_s[i], self.e2e_s[i])
+            replica = self.replica[i]
+            yield (
+                int(self.index[i]),
+                *(None if isnan(seconds) else round(float(seconds), 9) for seconds in times),
+                *(int(getattr(self, name)[i]) for name in _COUNTS),
+                self.replicas[replica] if replica >= 0 else None,
+                self.tenants[self.tenant[i]],
+            )
+
     def summary(self) -> Summary:
         """Return the figures for a table. Latencies cover only served requests: a refusal is not a fast answer."""
         served = self.where(self.served)
@@ -229,8 +245,10 @@ class Latency:
 
     mean_s: float
     p50_s: float
+    p90_s: float
     p95_s: float
     p99_s: float
+    p99_9_s: float
     max_s: float
 
     @classmethod
@@ -240,8 +258,7 @@ class Latency:
         ordered = np.sort(values[~np.isnan(values)])
         if not len(ordered):
             return None
-        p50, p95, p99, top = (float(value) for value in percentiles_of_sorted(ordered, (50, 95, 99, 100)))
-        return cls(float(ordered.mean()), p50, p95, p99, top)
+        return cls(float(ordered.mean()), *map(float, percentiles_of_sorted(ordered, (50, 90, 95, 99, 99.9, 100))))
 
 
 @dataclass(frozen=True, slots=True)

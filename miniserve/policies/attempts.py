@@ -28,6 +28,7 @@ class Attempts:
         "_request",
         "failed",
         "failures",
+        "is_text",
         "results",
         "sent",
         "stuck_on",
@@ -42,6 +43,7 @@ class Attempts:
         self.tried: set[str] = set()
         self.failed: set[str] = set()  # of these, since the client's last token: others may have been restarted
         self.tokens: TokenIds = ()  # what the client has received
+        self.is_text = False  # ... and whether any of it came as text
         self.stuck_on: set[str] = set()  # replicas that broke since the client's last token
         self._request = request
         self._policies = policies
@@ -98,6 +100,7 @@ class Attempts:
         self._open.pop(attempt.replica_id, None)
         self.add_tokens(attempt.token_ids)
         self.failed.add(attempt.replica_id)
+        self.is_text = self.is_text or attempt.is_text
         if _broke(attempt):
             self.stuck_on.add(attempt.replica_id)
         if self._policies.progress is not None:

@@ -13,7 +13,8 @@ It never sees tokens in flight (the driver passes those straight to the client) 
 **While the client has seen nothing** a failed attempt can be repeated elsewhere: before the first token, and as long as
 tokens have been made but nothing of them has gone out (`Request.seen`), as in an answer without streaming. The tokens
 that are there are sent along (`resume_ids`), so that nobody computes them twice. **Afterwards** the client holds part
-of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`).
+of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`). Text from a
+backend that names no tokens nobody can continue.
 
 **Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third. A 500
 is tried on one other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
@@ -29,12 +30,13 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from miniserve.errors import DeadlineExceeded, InternalError, Overloaded
+from miniserve.errors import LONGEST_WAIT_S, DeadlineExceeded, InternalError, Overloaded
 from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
 from miniserve.policies.recovery.retry import was_too_busy
+from miniserve.policies.routing.router import Route
 from miniserve.types import (
     AttemptResult,
     Clock,
@@ -88,7 +90,7 @@ def cancel(story: Story, token_ids: TokenIds = ()) -> None:
 class _Dispatch:
     """One story: what it works with, and what has happened in it so far."""
 
-    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_some_hang")
+    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_some_hang", "_version", "_why_none")
 
     def __init__(self, request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Policies) -> None:
         self._request = request
@@ -97,6 +99,8 @@ class _Dispatch:
         self._policies = policies
         self._attempts = Attempts(request, policies)
         self._some_hang = False  # as of the last look at the fleet
+        self._why_none = ""  # the router left no replica, as of the last look
+        self._version: str | None = None  # of the replica that has begun the answer; None: not begun, or not known
 
     def effects_if_admitted(self, admission: Admission) -> Story:
         """Ask the admission policy first; go on with the story if it admits the request."""
@@ -120,6 +124,7 @@ class _Dispatch:
                 attempts.learn(result, self._clock())
                 if result.error is None:
                     return Outcome(self._request.request_id, result.finish_reason, attempts=tuple(attempts.results))
+                self._note_version(result.replica_id)
                 wait_s = self._wait_s(result.error)
                 if wait_s is None:
                     break
@@ -207,13 +212,23 @@ class _Dispatch:
     def _routed(self) -> tuple[ReplicaView, ...]:
         view, router = self._fleet(), self._policies.router
         if router is None:
-            return view.ready()
-        replicas = ask_about(router, self._request, lambda: tuple(router.route(self._request, view).replicas))
+            return self._of_same_version(view.ready())
+        replicas, self._why_none = ask_about(router, self._request, lambda: _told(router.route(self._request, view)))
         if not {replica.replica_id for replica in replicas} <= {replica.replica_id for replica in view.ready()}:
             raise broken_promise(
                 router, self._request, "it offered a replica that is not among the ready ones it was shown"
             )
-        return replicas
+        return self._of_same_version(replicas)
+
+    def _of_same_version(self, replicas: tuple[ReplicaView, ...]) -> tuple[ReplicaView, ...]:
+        """Leave out other versions once a part of the answer is there: two models would write it half each."""
+        if not self._attempts.tokens or self._version is None:
+            return replicas
+        return tuple(view for view in replicas if view.version == self._version)
+
+    def _note_version(self, replica_id: str) -> None:
+        if self._attempts.tokens and self._version is None:
+            self._version = next((r.version for r in self._fleet().replicas if r.replica_id == replica_id), None)
 
     def _untried(self, replicas: Sequence[ReplicaView]) -> tuple[ReplicaView, ...]:
         return tuple(view for view in replicas if view.replica_id not in self._attempts.tried)
@@ -281,13 +296,15 @@ class _Dispatch:
         wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, deadline_s))
         if wait_s is not None and not wait_s >= 0:
             raise broken_promise(retry, self._request, f"it wants to wait {wait_s} s")
-        if wait_s is None or (deadline_s is not None and now_s + wait_s >= deadline_s):
+        if wait_s is None or wait_s > LONGEST_WAIT_S or (deadline_s is not None and now_s + wait_s >= deadline_s):
             return None
         return wait_s
 
     def _can_go_on(self) -> bool:
         """Return whether a new attempt could give the client what it lacks without repeating anything."""
         tokens = self._attempts.tokens
+        if self._attempts.is_text:
+            return False
         if not tokens:
             return True
         return (self._policies.resume or self._is_unseen()) and len(tokens) < self._request.sampling.max_tokens
@@ -322,8 +339,13 @@ class _Dispatch:
         if left_s is not None and left_s <= 0:
             return DeadlineExceeded("the request's deadline had passed before it could be sent to a replica")
         view = self._fleet()
+        why = self._why_none or f"no replica is ready ({len(view.ready())} of {len(view.replicas)})"
         return Overloaded(
-            f"no replica is ready ({len(view.ready())} of {len(view.replicas)}); try again in {RETRY_AFTER_S:g} s",
+            f"{why}; try again in {RETRY_AFTER_S:g} s",
             code="no_replica_ready",
             retry_after_s=RETRY_AFTER_S,
         )
+
+
+def _told(route: Route) -> tuple[tuple[ReplicaView, ...], str]:
+    return tuple(route.replicas), route.why

@@ -91,12 +91,20 @@ class LocalReplica:
         self._streams: dict[str, _Stream] = {}  # the engine thread's
         self._failures = 0
         self._loop = asyncio.get_running_loop()
+        self._warm_up: Callable[[], object] = lambda: None
+        self._warm = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # --- the event loop's half -------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, warm_up: Callable[[], object] = lambda: None) -> None:
+        """Start the engine's thread, which calls `warm_up` before it takes requests; `warm` waits for that."""
+        self._warm_up = warm_up
         self._thread.start()
+
+    async def warm(self) -> None:
+        """Wait until the engine is warm, or broken."""
+        await self._warm.wait()
 
     def ready(self) -> bool:
         return self.door.is_open and not self.broken and self._thread.is_alive()
@@ -147,6 +155,8 @@ class LocalReplica:
 
     def _run(self) -> None:
         try:
+            self._warm_up()
+            self._call_on_loop(self._warm.set)
             while self._read_inbox():
                 if self._engine.has_work and not self.broken:
                     self._step()
@@ -231,6 +241,7 @@ class LocalReplica:
     def _break(self) -> None:
         if not self.broken:
             self.broken = True
+            self._call_on_loop(self._warm.set)
             self._deliver_to_all(InternalError("the engine has failed"))
             self._call_on_loop(self._on_broken)
 

@@ -106,7 +106,7 @@ def encode_error(error: RequestError) -> str:
 
 def decode_error(status: int, body: bytes, retry_after: str | None = None) -> RequestError:
     """Return the error that a replica's HTTP answer stands for: its status, body and `retry-after` header (seconds)."""
-    retry_after_s = _wait_in(retry_after)
+    retry_after_s = retry_after_in(retry_after)
     found = _error_in(body)
     if found is None:
         return _kind(status, None)(f"the replica answered {status}", retry_after_s=retry_after_s)
@@ -138,7 +138,7 @@ def _is_finite(entry: TokenLogprob) -> bool:
     return math.isfinite(entry.logprob) and all(math.isfinite(logprob) for _, logprob in entry.top)
 
 
-def _wait_in(value: object) -> float | None:
+def retry_after_in(value: object) -> float | None:
     """Return the seconds that a `retry-after` names; None for a date, for nonsense, and for what is no wait."""
     try:
         wait_s = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
@@ -159,7 +159,7 @@ def _error_in(data: str | bytes) -> RequestError | None:
             status = _BY_TYPE.get(fields["type"], UpstreamError).status
         param = fields["param"] if isinstance(fields["param"], str) else None
         code = code if isinstance(code, str) else None
-        return _kind(status, code)(str(fields["message"]), param, code, _wait_in(fields.get("retry_after_s")))
+        return _kind(status, code)(str(fields["message"]), param, code, retry_after_in(fields.get("retry_after_s")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

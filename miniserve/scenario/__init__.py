@@ -8,6 +8,7 @@ is to say, and what needs more than one value to see is checked below.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -81,6 +82,14 @@ def _check_run(scenario: Scenario, source: TomlSource) -> None:
         )
     if scenario.expected_s > MOST_S:
         raise source.error(("run",), f"would take {scenario.expected_s:.2g} s of simulated time; at most {MOST_S:g}")
+    lasts_s = scenario.run.duration_s or math.inf
+    if scenario.run.requests is not None or ends:
+        lasts_s = min(lasts_s, scenario.expected_s)
+    if 0 < lasts_s <= scenario.run.warmup_s:
+        raise source.error(
+            ("run", "warmup_s"),
+            f"{scenario.run.warmup_s:g} s leaves nothing to count: requests come for {lasts_s:.4g} s",
+        )
 
 
 def _check_probes(scenario: Scenario, source: TomlSource) -> None:

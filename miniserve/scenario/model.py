@@ -51,6 +51,7 @@ class RunSection:
     requests: Count | None = None
     duration_s: Positive | None = None
     seed: int = 0
+    warmup_s: NotNegative = 0.0  # requests that arrive before are served, but count in no figure
 
 
 @dataclass(frozen=True, slots=True)

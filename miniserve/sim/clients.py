@@ -15,9 +15,10 @@ from typing import Any
 
 import simpy
 
-from miniserve.errors import DeadlineExceeded, Overloaded
+from miniserve.errors import LONGEST_WAIT_S, DeadlineExceeded, Overloaded
 from miniserve.policies.recovery.retry import RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
+from miniserve.scenario.model import Scenario
 from miniserve.types import Outcome, Request
 
 AskService = Callable[[Request], Generator[simpy.Event, Any, Outcome]]
@@ -62,10 +63,21 @@ class ImpatientClients:
         if isinstance(error, DeadlineExceeded):  # the limit was this client's own, so it may ask again
             error = Overloaded(f"no answer within {self.timeout_s:g} s", code="client_timeout")
         wait_s = self.retry.delay_s(failures, error, now_s, request.deadline_s)
-        if wait_s is None or (self.budget is not None and not self.budget.withdraw(now_s)):
+        if wait_s is None or wait_s > LONGEST_WAIT_S:
+            return None
+        if self.budget is not None and not self.budget.withdraw(now_s):
             return None
         return wait_s
 
     def _record(self, ok: bool, now_s: float) -> None:
         if self.budget is not None:
             self.budget.record(ok, now_s)
+
+
+def clients_of(scenario: Scenario, seed: int) -> ImpatientClients | None:
+    """Return the clients of one run; None where they ask once and wait for ever."""
+    clients = scenario.clients
+    if clients is None:
+        return None
+    budget = None if clients.budget is None else clients.budget.build(seed=seed)
+    return ImpatientClients(clients.timeout_s, clients.retry.build(seed=seed), budget)

@@ -15,8 +15,8 @@ Knows simpy and its replicas; decides nothing about requests.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import simpy
@@ -29,7 +29,7 @@ from miniserve.policies.health import Running
 from miniserve.seeds import uniform
 from miniserve.sim.bill import Account, Bill, bill
 from miniserve.sim.link import Attempt, CutAttempt, Distances, FarAttempt, shortened
-from miniserve.sim.member import SimMember, Trouble
+from miniserve.sim.member import LifecycleEvent, SimMember, Trouble
 from miniserve.sim.meter import Meter
 from miniserve.sim.prefix_tier import PrefixTier, TieredBlocks
 from miniserve.sim.prober import Prober
@@ -39,15 +39,6 @@ from miniserve.types import FleetView, ReplicaState, Request, Send
 
 _NOWHERE = Distances()
 _NO_FAULTS = NoFaults()
-
-
-@dataclass(frozen=True, slots=True)
-class LifecycleEvent:
-    """Something that happened to a replica, for plots and tests."""
-
-    at_s: float
-    replica_id: str
-    what: str
 
 
 class SimFleet:
@@ -78,6 +69,7 @@ class SimFleet:
         self._single_step = single_step
         self._members: dict[str, SimMember] = {}
         self._accounts: list[Account] = []
+        self._cache_use_before: Counter[str] = Counter()  # of replicas that have left
         for event in faults.replica_events():
             after(env, event.at_s - env.now, partial(self.begin_fault, event))
 
@@ -137,6 +129,7 @@ class SimFleet:
     def remove(self, replica_id: str) -> None:
         """Give a replica back at once; requests still running there are cut off. No effect if it has gone."""
         if member := self._members.pop(replica_id, None):
+            self._cache_use_before.update(member.cache_use())
             member.die(stopped())
             self._prober.forget(member)
             member.account.close(self.env.now)
@@ -172,6 +165,13 @@ class SimFleet:
         for member in self._members.values():
             member.replica.read_meter()
         return self._meter.ledger(self._accounts, until_s or self.env.now)
+
+    def cache_use(self) -> dict[str, float]:
+        """Return what all prefix caches have done until now, including those that have left."""
+        use = Counter(self._cache_use_before)
+        for member in self._members.values():
+            use.update(member.cache_use())
+        return dict(use)
 
     def every(self, period_s: float, tick: Callable[[float], object]) -> Callable[[], None]:
         """Run a control loop: call `tick(now_s)` after each period, before the probes and arrivals of that instant."""

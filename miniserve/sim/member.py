@@ -7,6 +7,7 @@ report to the gateway, as of its last probe. Only `outstanding` is counted by th
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,6 +32,15 @@ class Trouble:
     def __post_init__(self) -> None:
         if not self.factor > 0:
             raise ValueError(f"the factor of a fault ({self.factor}) must be positive")
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleEvent:
+    """Something that happened to a replica, for plots and tests."""
+
+    at_s: float
+    replica_id: str
+    what: str
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +112,11 @@ class SimMember:
             self._view = None
 
     # --- truth
+
+    def cache_use(self) -> Counter[str]:
+        """Return how many blocks of prompts the prefix cache held, and how many it had to overwrite."""
+        blocks, found_tokens = self.replica.blocks, self.replica.counters.prefix_hit_tokens
+        return Counter(block_hits=found_tokens // blocks.block_size, block_evictions=blocks.evictions)
 
     @property
     def can_be_reached(self) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
+from math import inf
 from typing import Any
 
 import simpy
@@ -24,7 +25,7 @@ from miniserve.scenario.build import distances, prefix_tier, replicas, resilienc
 from miniserve.scenario.model import Scenario
 from miniserve.seeds import uniform
 from miniserve.sim import drive
-from miniserve.sim.clients import ImpatientClients
+from miniserve.sim.clients import clients_of
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Distances
 from miniserve.sim.meter import Meter
@@ -89,7 +90,7 @@ class _Run:
         self._should_stop = should_stop
         self._log = OutcomeLog()
         self._policies = resilience(scenario, seed)
-        self._clients = _clients(scenario, seed)
+        self._clients = clients_of(scenario, seed)
         self._came = 0
         self._open: dict[int, Request] = {}  # by index; not answered yet
         self._last_arrival_s = self._last_end_s = 0.0
@@ -273,52 +274,51 @@ class _Run:
         if self._ended_s is not None:
             del times[bisect_right(times, self._ended_s) :]
         told = {name: values for name, values in self._samples.items() if name not in _STEADY or len(set(values)) > 1}
+        sizes: dict[str, Series] = {}
+        if self._scaling is not None:
+            sizes |= self._scaling.series(inf if self._ended_s is None else self._ended_s)
+        warmup_s = self._scenario.run.warmup_s
         outcomes = self._log.outcomes()
+        if warmup_s > 0:
+            outcomes = outcomes.arrived_between(warmup_s, inf)
         return SimResult(
             outcomes,
-            {name: (times, values[: len(times)]) for name, values in told.items()} | self._sizes(),
-            {"seed": self._seed, "balancer": self._scenario.policies.balancer.name, **self._cost()},
+            {name: (times, values[: len(times)]) for name, values in told.items()} | sizes,
+            self._origin(),
             self._scenario.slo,
             stopped,
             self._scaled(outcomes),
             self._fleet.ledger(self._ended_s),
             unanswered=0 if self._ended_s is None else len(self._open),
+            caches=self._fleet.cache_use(),
         )
 
-    def _sizes(self) -> dict[str, Series]:
-        """Return the exact size of the scaled group over time; samples could miss a cold start."""
-        if self._scaling is None:
-            return {}
-        sizes = [size for size in self._scaling.sizes if self._ended_s is None or size.at_s <= self._ended_s]
-        times = [size.at_s for size in sizes]
-        return {
-            "replicas": (times, [float(size.ready) for size in sizes]),
-            "replicas_starting": (times, [float(size.starting) for size in sizes]),
-            "replicas_draining": (times, [float(size.draining) for size in sizes]),
-            "replicas_wanted": (times, [float(size.wanted) for size in sizes]),
-        }
+    def _origin(self) -> dict[str, object]:
+        """Return what the run was, for its title."""
+        origin: dict[str, object] = {"seed": self._seed, "balancer": self._scenario.policies.balancer.name}
+        if (warmup_s := self._scenario.run.warmup_s) > 0:
+            origin["warmup_s"] = f"{warmup_s:g}"
+        if usd := self._paid()[1]:
+            origin["cost_usd"] = round(usd, 4)
+        return origin
 
     def _scaled(self, outcomes: Outcomes) -> dict[str, float]:
         """Return the totals of an autoscaled run."""
         if self._scaling is None:
             return {}
-        total = self._fleet.bill(self._ended_s).total
+        paid_s, usd = self._paid()
         late = ~kept(outcomes, self._scenario.slo)
         return {
-            "replica_hours": total.paid_s / 3600,
-            "cost_usd": total.usd,
+            "replica_hours": paid_s / 3600,
+            "cost_usd": usd,
             "late_requests": float(late.sum()),
             "late_fraction": float(late.mean()) if len(outcomes) else 0.0,
         }
 
-    def _cost(self) -> dict[str, object]:
-        usd = self._fleet.bill(self._ended_s).total.usd
-        return {"cost_usd": round(usd, 4)} if usd else {}
-
-
-def _clients(scenario: Scenario, seed: int) -> ImpatientClients | None:
-    clients = scenario.clients
-    if clients is None:
-        return None
-    budget = None if clients.budget is None else clients.budget.build(seed=seed)
-    return ImpatientClients(clients.timeout_s, clients.retry.build(seed=seed), budget)
+    def _paid(self) -> tuple[float, float]:
+        """Return the replica-seconds and USD that were paid for, from the end of the warm-up on."""
+        whole, warmup_s = self._fleet.bill(self._ended_s).total, self._scenario.run.warmup_s
+        if warmup_s <= 0 or warmup_s >= (self._ended_s or self.env.now):
+            return whole.paid_s, whole.usd
+        before = self._fleet.bill(warmup_s).total
+        return whole.paid_s - before.paid_s, whole.usd - before.usd

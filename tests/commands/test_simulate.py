@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 from pathlib import Path
@@ -60,6 +61,37 @@ def test_figures_and_numbers_go_to_files(file: Path, capsys: pytest.CaptureFixtu
     record = json.loads(Path("o.json").read_text())
     assert record["seeds"] == [3, 4]
     assert [run["requests"] for run in record["figures"]["s"]] == [50, 50]
+
+
+def test_every_request_is_a_row_of_a_table_and_caches_are_in_the_numbers(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["simulate", "s.toml", "--compare", "p2c", "random", "--requests", "50", "--seeds", "2"]
+    assert main([*command, "--out", "o.json", "--requests-out", "r.csv", "--set", "run.warmup_s=2"]) == 0
+    assert "requests in r.csv" in capsys.readouterr().out
+    with Path("r.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    figures = json.loads(Path("o.json").read_text())["figures"]
+    for case in ("p2c", "random"):
+        mine = [row for row in rows if row["case"] == case]
+        assert len(mine) == figures[case][0]["requests"] < 50, "without the warm-up"
+        assert {row["seed"] for row in mine} == {"3"}
+        assert all(float(row["arrived_s"]) >= 2 and 0 < float(row["ttft_s"]) <= float(row["e2e_s"]) for row in mine)
+        assert {row["status"] for row in mine} == {"200"}
+        assert {row["replica"] for row in mine} == {"r-0", "r-1", "r-2"}
+        assert sum(int(row["output_tokens"]) for row in mine) / figures[case][0]["duration_s"] == pytest.approx(
+            figures[case][0]["output_tokens_per_s"]
+        )
+        assert figures[case][0]["block_evictions"] == 0 <= figures[case][0]["block_hits"]
+
+
+def test_what_never_happened_to_a_request_is_an_empty_cell(file: Path) -> None:
+    refuse = 'policies.admission=[{kind="concurrency", limit={kind="fixed", limit=1}}]'
+    assert main(["simulate", "s.toml", "--requests-out", "r.csv", "--set", refuse]) == 0
+    with Path("r.csv").open(newline="", encoding="utf-8") as lines:
+        refused = [row for row in csv.DictReader(lines) if row["status"] == "503"]
+    assert refused
+    assert {(row["ttft_s"], row["replica"], row["output_tokens"]) for row in refused} == {("", "", "0")}
 
 
 def test_balancers_are_compared_on_the_same_seeds(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

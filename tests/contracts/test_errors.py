@@ -53,3 +53,12 @@ def test_whoever_waits_for_an_upstream_error_gets_the_finer_ones_too() -> None:
         assert isinstance(error, UpstreamError)
         assert (error.status, error.type, error.retryable) == (502, "upstream_error", True)
     assert isinstance(errors.left_the_fleet("r0"), Unreachable), "no request is to blame"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("said", "kept"), [(1e12, errors.LONGEST_WAIT_S), (float("inf"), errors.LONGEST_WAIT_S), (float("nan"), None)]
+)
+def test_no_error_asks_anybody_to_wait_for_ever(kind: type[RequestError], said: float, kept: float | None) -> None:
+    assert kind("later", retry_after_s=said).retry_after_s == kept
+    assert kind("never", retry_after_s=-1.0).retry_after_s == -1.0, "a negative one forbids retries"

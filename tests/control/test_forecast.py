@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from miniserve.control.forecast import FORECASTS, Band, Ewma, Forecast, Holt, HoltWinters, Naive
+from miniserve.control.forecast import FORECASTS, Band, Ewma, Forecast, Holt, HoltWinters, Naive, SeasonalNaive
 from miniserve.errors import SetupError
 
 # Hyndman, Athanasopoulos, Forecasting: Principles and Practice: oil in Saudi Arabia 1996-2007, air passengers 1990-2004
@@ -77,6 +77,32 @@ def test_holt_winters_recovers_an_exact_trend_and_season() -> None:
         assert forecast.ahead(steps) == pytest.approx(value(999 + steps), abs=1e-6)
 
 
+def test_the_value_of_a_season_ago_is_what_comes_next() -> None:
+    """The closed form: the forecast for T + h is y at T + h - m(k + 1), k whole seasons being in h - 1."""
+    series = tuple(math.sqrt(step) for step in range(50))
+    season, last = 7, len(series) - 1
+    forecast = after(SeasonalNaive(season_steps=season), series)
+    for steps in range(1, 30):
+        assert forecast.ahead(steps) == series[last + steps - season * ((steps - 1) // season + 1)]
+
+
+def test_a_demand_that_repeats_is_forecast_without_error_and_one_that_drifts_is_off_by_a_season() -> None:
+    forecast = SeasonalNaive(season_steps=24)
+    for step in range(24 * 5):
+        value = 10 + step % 24 + 2.0 * (step // 24)
+        if step >= 24:
+            assert value - forecast.ahead(1) == 2.0, "what a day adds"
+        forecast.observe(value)
+
+
+def test_the_season_ago_is_the_last_value_until_there_is_a_season() -> None:
+    forecast, naive = SeasonalNaive(season_steps=50), Naive()
+    for value in AIR:
+        forecast.observe(value)
+        naive.observe(value)
+        assert [forecast.ahead(n) for n in (1, 5, 60)] == [naive.ahead(n) for n in (1, 5, 60)]
+
+
 def test_holt_winters_is_holt_until_it_has_seen_a_season() -> None:
     holt, winters = Holt(), HoltWinters(season_steps=50, level_weight=0.5, trend_weight=0.2)
     after(holt, AIR)
@@ -140,6 +166,7 @@ def test_the_band_covers_the_highest_step_up_to_the_horizon() -> None:
         lambda: Ewma(level_weight=0),
         lambda: Holt(trend_weight=1.5),
         lambda: HoltWinters(season_steps=1),
+        lambda: SeasonalNaive(season_steps=1),
         lambda: HoltWinters(season_weight=float("nan")),
         lambda: Band(Naive(), steps=0),
         lambda: Band(Naive(), steps=1, deviations=-1),

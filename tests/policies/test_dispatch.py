@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from miniserve.clock import ManualClock
 from miniserve.errors import (
+    LONGEST_WAIT_S,
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
@@ -341,6 +342,22 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
         assert outcome.error is error
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, LONGEST_WAIT_S + 1])
+def test_a_policy_that_would_wait_for_centuries_gives_up(seconds: float) -> None:
+    world, outcome = tell(fleet_of("a", "b"), failing(UpstreamError("broke")), retry=NaiveRetry(wait_s=seconds))
+    assert [type(effect) for effect in world.asked] == [Send]
+    assert isinstance(outcome.error, UpstreamError)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, float("nan")])
+def test_a_server_that_asks_for_centuries_is_waited_for_within_bounds(seconds: float) -> None:
+    error = UpstreamError("broke", retry_after_s=seconds)
+    world, _ = tell(fleet_of("a", "b"), failing(error), retry=Backoff(max_attempts=2))
+    waits = [effect.seconds for effect in world.asked if isinstance(effect, Sleep)]
+    assert len(waits) == 1
+    assert 0 <= waits[0] <= LONGEST_WAIT_S
+
+
 # --- overload ------------------------------------------------------------------------------------------------------
 
 
@@ -461,6 +478,20 @@ def test_an_answer_that_lacks_only_its_end_is_not_continued() -> None:
 def test_a_500_in_the_middle_of_an_answer_is_the_end() -> None:
     world, _ = tell(fleet_of("a", "b"), failing(InternalError("bug"), (7,)), LONG)
     assert len(world.sends) == 1
+
+
+def test_text_without_tokens_is_continued_by_nobody() -> None:
+    """What the client has seen cannot be told to another replica."""
+    cut = UpstreamError("cut")
+    world, outcome = tell(
+        fleet_of("a", "b"), lambda send: AttemptResult(send.replica_id, error=cut, is_text=True), LONG
+    )
+    assert (len(world.sends), outcome.error) == (1, cut)
+
+
+def test_a_backend_of_text_that_fails_before_its_first_word_is_replaced() -> None:
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(UpstreamError("cut")), succeeding), LONG)
+    assert (len(world.sends), outcome.ok) == (2, True)
 
 
 def test_ranges_of_tokens_stay_ranges() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import simpy
 
-from miniserve.errors import DeadlineExceeded, InternalError
+from miniserve.errors import LONGEST_WAIT_S, DeadlineExceeded, InternalError, Overloaded
 from miniserve.policies.recovery.retry import Backoff, NaiveRetry, NeverRetry
 from miniserve.policies.recovery.retry_budget import RetryBudget
 from miniserve.sim.clients import ImpatientClients
@@ -58,6 +58,20 @@ def test_backoff_takes_a_timeout_for_overload_and_believes_a_500(tries: int, err
     service, outcome, _ = ask(ImpatientClients(5.0, Backoff(max_attempts=3, base_s=0.1)), 9, error)
     assert len(service.tries) == tries
     assert outcome.error is error
+
+
+@pytest.mark.parametrize("wait_s", [float("inf"), 1e12])
+def test_a_wait_of_centuries_is_no_wait(wait_s: float) -> None:
+    """Whether a policy of the client wants it or a server asks for it: the run must not wait for ever."""
+    service, outcome, _ = ask(ImpatientClients(5.0, NaiveRetry(wait_s=wait_s)), 9, LATE)
+    assert len(service.tries) == 1
+    assert outcome.error is LATE
+
+    env = simpy.Environment()
+    service = Service(env, 9, Overloaded("full", retry_after_s=wait_s))
+    clients = ImpatientClients(5.0, Backoff(max_attempts=3))
+    env.run(env.process(clients.ask(env, Request("q", "m", range(3)), service.ask)))
+    assert env.now == 3 + 2 * LONGEST_WAIT_S
 
 
 def test_who_never_retries_tries_once() -> None:

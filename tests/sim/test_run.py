@@ -170,6 +170,34 @@ def test_a_run_with_unanswered_requests_is_billed_for_the_time_it_shows(tmp_path
     assert all(max(times) <= shown_s for times, _ in result.series.values())
 
 
+def test_what_arrives_in_the_warm_up_is_served_but_not_counted(small: Callable[..., Scenario]) -> None:
+    whole, counted = simulate(small()), simulate(small("run.warmup_s=30"))
+    late = whole.outcomes.arrived_s >= 30
+    assert 0 < late.sum() < 300
+    assert counted.outcomes.ended_s.tolist() == whole.outcomes.ended_s[late].tolist(), "the run itself is the same"
+    assert counted.figures()["requests"] == late.sum()
+    assert counted.meta["warmup_s"] == "30"
+    assert counted.series == whole.series, "but figures over time show how it warmed up"
+
+
+def test_the_warm_up_is_not_billed(small: Callable[..., Scenario]) -> None:
+    priced = ('fleet.model="llama-3.1-8b"', 'fleet.replicas=[{name="r", hardware="a100-80gb", count=2}]')
+    whole, counted = simulate(small(*priced)), simulate(small(*priced, "run.warmup_s=30"))
+    ends_s = whole.outcomes.ended_s.max()
+    assert counted.meta["cost_usd"] == pytest.approx(float(str(whole.meta["cost_usd"])) * (1 - 30 / ends_s), abs=2e-4)
+
+
+def test_caches_count_the_blocks_they_held_and_those_they_overwrote(small: Callable[..., Scenario]) -> None:
+    chats = ("workload.conversations={}", "run.duration_s=1000", "run.requests=1000", "fleet.replicas.0.count=1")
+    roomy, tight = (
+        simulate(small(*chats, f"engine.cache.num_blocks={blocks}", "engine.max_model_len=4096")).figures()
+        for blocks in (100_000, 2_000)
+    )
+    assert roomy["block_evictions"] == 0
+    assert tight["block_evictions"] > 0
+    assert 0 < tight["block_hits"] < roomy["block_hits"]
+
+
 def test_runs_with_unanswered_requests_are_compared(small: Callable[..., Scenario]) -> None:
     hung = small(*HUNG_FOR_EVER, "policies.progress=off")
     cases = {"one": hung, "other": replace(hung, policies=replace(hung.policies, hedge_after_s=1.0))}

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 from miniserve.policies.routing.affinity import ConsistentHash, PrefixAffinity
 from miniserve.policies.routing.ties import least
 from miniserve.seeds import number
 from miniserve.types import AttemptResult, ReplicaView, Request
+
+_UNITS = 2**1074  # in 1.0; see `_whole`
 
 
 class Balancer(Protocol):
@@ -71,23 +74,32 @@ class Weighted:
 
     Each turn every replica earns its weight; the richest is chosen, and pays what all of them earned. A replica with
     weight 0 gets nothing, unless every weight is 0: then all share equally. Source: nginx.
+
+    Credits are whole numbers: sums of floats depend on the order in which they are added, and drift.
     """
 
     def __init__(self) -> None:
-        self._credit: dict[str, float] = {}
+        self._credit: dict[str, int] = {}
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
-        weights = {view.replica_id: view.weight for view in replicas if view.weight > 0}
-        weights = weights or {view.replica_id: 1.0 for view in replicas}
+        weights = {view.replica_id: _whole(view.weight) for view in replicas if view.weight > 0}
+        weights = weights or {view.replica_id: _whole(1.0) for view in replicas}
         if not weights:
             return None
         if len(self._credit) > 2 * len(weights) + 16:  # most of these have left the fleet
-            self._credit = {id_: self._credit.get(id_, 0.0) for id_ in weights}
+            self._credit = {id_: self._credit.get(id_, 0) for id_ in weights}
         for id_, weight in weights.items():
-            self._credit[id_] = self._credit.get(id_, 0.0) + weight
+            self._credit[id_] = self._credit.get(id_, 0) + weight
         richest = min(weights, key=lambda id_: (-self._credit[id_], id_))
         self._credit[richest] -= sum(weights.values())
         return richest
+
+
+@lru_cache(maxsize=1024)
+def _whole(weight: float) -> int:
+    """Return `weight` in units of the smallest float there is, in which every float is a whole number."""
+    numerator, denominator = weight.as_integer_ratio()
+    return numerator * (_UNITS // denominator)
 
 
 # --- by load -------------------------------------------------------------------------------------------------------

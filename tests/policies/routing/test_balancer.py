@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -113,6 +114,27 @@ def test_weights_may_change_at_any_time() -> None:
     choices(balancer, weighted({"old": 99, "new": 1}), 100)
     chosen = Counter(choices(balancer, weighted({"old": 50, "new": 50}), 100))
     assert abs(chosen["new"] - 50) <= 1
+
+
+float_weights = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(1e-9, 1e9), min_size=1)
+
+
+@given(st.lists(float_weights, max_size=30), st.randoms(use_true_random=False))
+def test_the_order_of_the_list_says_nothing_however_weights_change(
+    changes: list[dict[str, float]], luck: random.Random
+) -> None:
+    one, other = Weighted(), Weighted()
+    for weights in changes:
+        listed = weighted(weights)
+        assert one.choose(a_request(), listed) == other.choose(a_request(), luck.sample(listed, len(listed)))
+
+
+def test_credits_do_not_drift() -> None:
+    """In floats 0.1 + 0.2 + 0.3 is 0.6 or 0.6000000000000001, and a remainder is left over at each turn."""
+    balancer, luck = Weighted(), random.Random(4)
+    for _ in range(3000):
+        balancer.choose(a_request(), weighted({id_: luck.random() for id_ in luck.sample("abcde", 3)}))
+        assert sum(balancer._credit.values()) == 0
 
 
 def test_weighted_forgets_those_who_left() -> None:
