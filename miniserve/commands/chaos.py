@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from miniserve.drills.chaos import ChaosPlan
-    from miniserve.drills.verdict import Verdict
+    from miniserve.drills.verdict import DrillVerdict
     from miniserve.policies.bundle import Policies
 
 EXAMPLES = """
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if verdict.passes else 1
 
 
-async def _run(args: argparse.Namespace, plan: ChaosPlan, policies: Policies) -> Verdict:
+async def _run(args: argparse.Namespace, plan: ChaosPlan, policies: Policies) -> DrillVerdict:
     from miniserve.drills.chaos import ChaosRun
     from miniserve.models.store import resolve_model
     from miniserve.processes.http_server import bind

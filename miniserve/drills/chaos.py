@@ -19,7 +19,7 @@ import httpx
 from miniserve.clients.load import prompt_text
 from miniserve.drills.hops import Hops
 from miniserve.drills.injector import Injector
-from miniserve.drills.verdict import Tally, Tokens, Verdict, ask
+from miniserve.drills.verdict import DrillVerdict, Tally, Tokens, ask_greedily
 from miniserve.errors import SetupError
 from miniserve.faults import AttemptFault, KeyedFaults, ReplicaEvent
 from miniserve.processes.stack import Stack
@@ -92,7 +92,7 @@ class ChaosRun:
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
 
-    async def run(self) -> Verdict:
+    async def run(self) -> DrillVerdict:
         """Ask for the reference, then let demand and faults loose; return when every request has its answer."""
         limits = httpx.Limits(max_connections=None)
         async with (
@@ -122,7 +122,7 @@ class ChaosRun:
         prompts = sorted({self._plan.prompt(index) for index in range(len(self._plan.requests))})
         longest = max(request.sampling.max_tokens for request in self._plan.requests)
         self._started_at = float("inf")  # faults of single attempts wait, too
-        answers = await asyncio.gather(*(ask(client, self._model, prompt, longest) for prompt in prompts))
+        answers = await asyncio.gather(*(ask_greedily(client, self._model, prompt, longest) for prompt in prompts))
         for answer in answers:
             if answer.error is not None or len(answer.tokens) != longest:
                 raise SetupError(f"without any fault the stack does not answer in full: {answer.error or 'cut short'}")
@@ -131,7 +131,7 @@ class ChaosRun:
     async def _ask(self, client: httpx.AsyncClient, tally: Tally, index: int, request: Request) -> None:
         await asyncio.sleep(max(0.0, self._started_at + request.arrived_s - self._loop.time()))
         prompt, max_tokens = self._plan.prompt(index), request.sampling.max_tokens
-        seen = await ask(client, self._model, prompt, max_tokens)
+        seen = await ask_greedily(client, self._model, prompt, max_tokens)
         any_ready = self._stack.gateway.fleet.any_ready()
         tally.add(prompt, max_tokens, seen, any_ready=any_ready)
         if seen.error is not None:

@@ -48,7 +48,7 @@ class Injector:
             return
         match event.kind:
             case ReplicaFault.CRASH:
-                send_signal(pid, signal.SIGKILL)
+                signal_pid(pid, signal.SIGKILL)
                 self._on_fault(event, f"killed (pid {pid})")
             case ReplicaFault.HANG:
                 await self._hang(event, pid)
@@ -58,12 +58,12 @@ class Injector:
                 await self._partition(event)
 
     async def _hang(self, event: ReplicaEvent, pid: int) -> None:
-        send_signal(pid, signal.SIGSTOP)
+        signal_pid(pid, signal.SIGSTOP)
         self._on_fault(event, f"stopped (pid {pid})")
         try:
             await _for_long(event.duration_s)
         finally:
-            send_signal(pid, signal.SIGCONT)
+            signal_pid(pid, signal.SIGCONT)
         self._on_fault(event, "goes on" if self.pid(event.replica_id) == pid else "was replaced meanwhile")
 
     async def _slow(self, event: ReplicaEvent, pid: int) -> None:
@@ -73,12 +73,12 @@ class Injector:
         runs_s = SLOW_CYCLE_S / max(1.0, event.factor)
         try:
             while loop.time() < until_s and self.pid(event.replica_id) == pid:
-                send_signal(pid, signal.SIGSTOP)
+                signal_pid(pid, signal.SIGSTOP)
                 await asyncio.sleep(SLOW_CYCLE_S - runs_s)
-                send_signal(pid, signal.SIGCONT)
+                signal_pid(pid, signal.SIGCONT)
                 await asyncio.sleep(runs_s)
         finally:
-            send_signal(pid, signal.SIGCONT)
+            signal_pid(pid, signal.SIGCONT)
         self._on_fault(event, "runs at its own speed")
 
     async def _partition(self, event: ReplicaEvent) -> None:
@@ -93,7 +93,7 @@ class Injector:
         self._on_fault(event, "reached again")
 
 
-def send_signal(pid: int, number: signal.Signals) -> None:
+def signal_pid(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process that may have ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

@@ -39,8 +39,11 @@ class Seen:
         return self.ends == 0 and self.error is None
 
 
-async def ask(client: httpx.AsyncClient, model: str, prompt: str, max_tokens: int) -> Seen:
-    """Ask for exactly so many tokens, the most likely ones, as a stream."""
+async def ask_greedily(
+    client: httpx.AsyncClient, model: str, prompt: str, max_tokens: int, seen: Seen | None = None
+) -> Seen:
+    """Ask for exactly so many tokens, the most likely ones, as a stream; what comes is in `seen` at once."""
+    seen = Seen() if seen is None else seen
     body = {
         "model": model,
         "prompt": prompt,
@@ -50,7 +53,6 @@ async def ask(client: httpx.AsyncClient, model: str, prompt: str, max_tokens: in
         "logprobs": 0,
         "stream": True,
     }
-    seen = Seen()
     try:
         async with client.stream("POST", "/v1/completions", json=body) as response:
             if response.status_code != httpx.codes.OK:
@@ -66,7 +68,7 @@ async def ask(client: httpx.AsyncClient, model: str, prompt: str, max_tokens: in
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DrillVerdict:
     """A drill's outcome. `errors`: what clients were told while a replica was ready; `excused`: while none was."""
 
     requests: int = 0
@@ -124,9 +126,9 @@ class Tally:
         else:
             self.answered += 1
 
-    def verdict(self, resumed: int, faults: int) -> Verdict:
+    def verdict(self, resumed: int, faults: int) -> DrillVerdict:
         errors, excused = tuple(self.errors), tuple(self.excused)
-        return Verdict(self.requests, self.answered, self.lost, self.altered, errors, excused, resumed, faults)
+        return DrillVerdict(self.requests, self.answered, self.lost, self.altered, errors, excused, resumed, faults)
 
 
 def is_same(tokens: Sequence[str], expected: Tokens, max_tokens: int) -> bool:

@@ -228,7 +228,7 @@ class _Dispatch:
 
     def _note_version(self, replica_id: str) -> None:
         if self._attempts.tokens and self._version is None:
-            self._version = next((r.version for r in self._fleet().replicas if r.replica_id == replica_id), None)
+            self._version = next((r.version for r in self._fleet().replicas if r.replica_id == replica_id), "") or None
 
     def _untried(self, replicas: Sequence[ReplicaView]) -> tuple[ReplicaView, ...]:
         return tuple(view for view in replicas if view.replica_id not in self._attempts.tried)

@@ -111,14 +111,18 @@ class _Attempt:
             return
         more_s = None if self._send.wait_on is None else self._send.wait_on(self._env.now)
         if more_s is None:
-            self.cut_off(no_first_token(self._env.now - self.started_s))
+            self._fail(no_first_token(self._env.now - self.started_s))
         else:
             self._after(more_s, self._miss_first_token)
 
     def _miss_deadline(self, _: simpy.Event) -> None:
-        self.cut_off(deadline_passed())
+        self._fail(deadline_passed())
 
     def cut_off(self, error: RequestError) -> None:
+        """Let it fail, after the probes of this instant, as a live driver's task would."""
+        self._after(0.0, lambda _: self._fail(error))
+
+    def _fail(self, error: RequestError) -> None:
         if self.attempt is not None and not self.attempt.ended.triggered:
             self._error = error
             self.attempt.abort()

@@ -64,9 +64,7 @@ class SimFleet:
         self._prober = Prober(env, probe_interval_s, misses_until_down)
         self._distances = distances
         self._faults = None if isinstance(faults, NoFaults) else faults
-        self._tier = tier
-        self._meter = meter
-        self._single_step = single_step
+        self._tier, self._meter, self._single_step = tier, meter, single_step
         self._members: dict[str, SimMember] = {}
         self._accounts: list[Account] = []
         self._cache_use_before: Counter[str] = Counter()  # of replicas that have left

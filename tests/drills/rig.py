@@ -22,6 +22,7 @@ from miniserve.types import Send, TokenEvent
 DEADLINE_S = 180.0  # far beyond what a start takes on a busy machine
 PACE = "base_s=0.02"  # slow enough that a kill comes before the next token
 TOKENS = 60
+SMALL = Path(__file__).parents[2] / "data" / "models" / "small"
 
 
 async def until(condition: Callable[[], object]) -> None:
