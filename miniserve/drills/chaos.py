@@ -31,6 +31,7 @@ MOST_ANSWERS = 5_000
 PROMPTS = 8
 MOST_WORDS = 60  # of a prompt: the smallest model's context has to hold it several times over
 MOST_OUTPUT_TOKENS = 200
+PATIENCE_S = 60.0  # a stream that is silent for so long is an error
 
 OnNews = Callable[[float, str], None]  # told the time since the start, and what happened
 OnAnswered = Callable[[int], None]  # told how many requests have their answer
@@ -94,9 +95,9 @@ class ChaosRun:
 
     async def run(self) -> DrillVerdict:
         """Ask for the reference, then let demand and faults loose; return when every request has its answer."""
-        limits = httpx.Limits(max_connections=None)
+        timeout, limits = httpx.Timeout(PATIENCE_S, pool=None), httpx.Limits(max_connections=None)
         async with (
-            httpx.AsyncClient(base_url=self._stack.url, timeout=None, limits=limits, trust_env=False) as client,
+            httpx.AsyncClient(base_url=self._stack.url, timeout=timeout, limits=limits, trust_env=False) as client,
             Hops(self._stack.gateway.fleet, self._fate, self._is_back) as hops,
         ):
             tally = Tally(await self._reference(client))

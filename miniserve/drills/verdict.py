@@ -62,7 +62,7 @@ async def ask_greedily(
             async for chunk in response.aiter_raw():
                 for data in decoder.feed(chunk):
                     seen.take(data)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ValueError) as error:
         seen.error = f"{type(error).__name__}: {error}"
     return seen
 

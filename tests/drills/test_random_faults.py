@@ -69,7 +69,7 @@ class Load:
 
 
 async def storm(one: Rig, faults: int, seed: int) -> tuple[Tally, Counter[str]]:
-    """Let `faults` faults happen; return what the clients saw, and how many there were of each kind."""
+    """Let `faults` faults happen; return what the clients saw, how many faults of each kind there were, and resumes."""
     await one.ready(3)
     rng, done, stopped = Random(seed), Counter[str](), set[str]()
     kinds = [("kill", "hang", "cut")[i % 3] for i in range(faults)]
@@ -82,7 +82,10 @@ async def storm(one: Rig, faults: int, seed: int) -> tuple[Tally, Counter[str]]:
     def unhurt() -> list[str]:
         return [replica_id for replica_id in one.living() if replica_id not in stopped]
 
-    async with Hops(one.stack.gateway.fleet) as hops, load.running():
+    def note(replica_id: str, body: dict[str, Any]) -> None:
+        done["resumed"] += bool(body["resume_ids"])
+
+    async with Hops(one.stack.gateway.fleet, note) as hops, load.running():
         for kind in kinds:
             await until(lambda: len(unhurt()) >= 2)
             await asyncio.sleep(rng.uniform(0.0, 0.3))  # somewhere in a stream: not to wait for anything
@@ -111,7 +114,8 @@ async def test_no_client_notices_random_faults(
     tally, done = await storm(three, faults, seed=faults)
     record_property("faults", dict(done))
     record_property("answers", tally.requests)
-    assert min(done.values()) >= faults // 3
+    assert min(done[kind] for kind in ("kill", "hang", "cut")) >= faults // 3
+    assert done["resumed"] > 0, "otherwise this proves nothing"
     assert (tally.lost, tally.altered, tally.errors) == (0, 0, [])
     assert tally.answered == tally.requests > 0
 

@@ -63,6 +63,7 @@ async def test_a_gateway_that_is_told_to_stop_finishes_every_accepted_request() 
             seen = [Seen() for _ in range(STREAMS)]
             asking = [asyncio.create_task(ask_greedily(client, SMALL.name, PROMPT, 480, one)) for one in seen]
             await until(lambda: all(one.tokens for one in seen))
+            assert any(one.ends == 0 for one in seen), "otherwise this proves nothing"
             process.terminate()
             await asyncio.gather(*asking)
         assert [(one.error, one.ends, len(one.tokens)) for one in seen] == [(None, 1, 480)] * STREAMS
