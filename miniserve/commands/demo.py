@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
     DEFAULT_MODEL,
-    add_balancer_option,
     add_cors_option,
     add_drain_option,
     add_engine_options,
@@ -28,16 +27,15 @@ from miniserve.commands.options import (
     at_least_one,
     engine_arguments,
     log_to_stderr,
-    make_balancer,
     port,
     say,
     served_name,
 )
+from miniserve.commands.policy_options import add_policy_options, live_policies
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
     from miniserve.commands.live_table import GatewayNumbers, ReplicaRow
-    from miniserve.policies.routing.balancer import Balancer
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, Stack
 
@@ -54,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.set_defaults(model=None)  # to tell "not given", where we may fall back, from an explicit "smollm2"
     add_engine_options(parser)
-    add_balancer_option(parser)
+    add_policy_options(parser)
     add_cors_option(parser)
     add_vllm_option(parser)
     parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
@@ -77,12 +75,12 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.processes.http_server import bind
 
     _set_up_logging(args)
-    balancer = make_balancer(args)  # before anything is loaded
+    args.live = live_policies(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
     with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
         folder = _model_folder(args)
         _check_memory(args, folder)
-        return asyncio.run(_main(args, folder, sock, balancer))
+        return asyncio.run(_main(args, folder, sock))
 
 
 # --- before the stack --------------------------------------------------------------------------------------------
@@ -140,10 +138,9 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 # --- the stack ---------------------------------------------------------------------------------------------------
 
 
-async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, balancer: Balancer) -> int:
+async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
-    from miniserve.policies.bundle import Policies
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
@@ -154,7 +151,7 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, bal
         args.drain_timeout,
         args.absent_after,
         api,
-        Policies(balancer),
+        args.live.policies,
         vllm_metrics=args.vllm_metrics,
     )
     up = asyncio.Event()
@@ -226,6 +223,7 @@ def _stack(
     more = [
         "--offline",
         *engine_arguments(args),
+        *args.live.scheduler_arguments(),
         "--threads",
         threads,
         "--drain-timeout",
