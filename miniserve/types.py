@@ -112,6 +112,8 @@ class Served:
     """Who answers a request, and how that differs from what was asked for. Said once, with the first event."""
 
     model: str  # as the replica calls it: NAME or NAME@VERSION
+    degraded: tuple[str, ...] = ()  # what an overloaded gateway has taken away (see `control.degrade`)
+    discarded_tokens: int = 0  # of an answer that another model began and that was not good enough
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ class AccessLog:
             "prompt_tokens": exchange.prompt_tokens,
             "cached_tokens": exchange.cached_tokens,
             "completion_tokens": exchange.completion_tokens,
+            "degraded": ",".join(exchange.degraded) or None,
+            "discarded_tokens": exchange.discarded_tokens or None,
             "ttft_s": None if ttft_s is None else round(ttft_s, 6),
             "duration_s": round(duration_s, 6),
         }

@@ -17,6 +17,7 @@ from starlette.types import Scope
 from miniserve.api.hints import HINT_HEADERS
 
 MODEL_HEADER = "x-miniserve-model"  # who answered: NAME or NAME@VERSION
+DEGRADED_HEADER = "x-miniserve-degraded"  # what an overloaded gateway took away: small-model, short-answer
 _SANE_ID = re.compile(r"[!-~]{1,128}")  # printable, no spaces, and short enough for a log line and a header
 
 
@@ -35,9 +36,11 @@ class Exchange:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    discarded_tokens: int = 0  # of a first model's answer, which a second model's has replaced: not the client's bill
     first_token_s: float | None = None
     finish_reason: str | None = None
     answered_by: list[str] = field(default_factory=list)  # the models, as far as they have begun; mostly one
+    degraded: list[str] = field(default_factory=list)  # what was taken away from it under overload
     headers: dict[str, str] = field(default_factory=dict)  # of the response, beside its own; read when it starts
 
     def note_model(self, name: str) -> None:
@@ -45,6 +48,12 @@ class Exchange:
         if name not in self.answered_by:
             self.answered_by.append(name)
             self.headers[MODEL_HEADER] = ",".join(quote(each, safe="@/:+ ") for each in self.answered_by)
+
+    def note_degraded(self, measure: str) -> None:
+        """Note that `measure` was taken, for one of its choices at least."""
+        if measure not in self.degraded:
+            self.degraded.append(measure)
+            self.headers[DEGRADED_HEADER] = ",".join(self.degraded)
 
 
 def exchange_of(scope: Scope) -> Exchange:

@@ -88,6 +88,8 @@ async def serve(
         api=api,
         policies=live.policies,
         on_decision=on_decision,
+        routing=live.routing,
+        degradation=live.degradation,
         vllm_metrics=args.vllm_metrics,
     )
     stop = StopSignals(at_once=lambda: os._exit(130))

@@ -18,7 +18,8 @@ import math
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, is_dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -169,14 +170,14 @@ class Reader:
 
     def _one_of(self, inner: tuple[Any, ...], value: Any, place: Place) -> Any:
         choices = [choice for choice in inner if choice is not type(None)]
-        alike = [choice for choice in choices if _is_list(choice) == isinstance(value, list)]
-        if len(choices) == 1 or len(alike) == 1:  # then its own error says more than that none of them fits
-            return self.read((alike or choices)[0], value, place)
+        fitting = [choice for choice in choices if _is_list(choice) == isinstance(value, list)]
+        if isinstance(value, dict):
+            fitting = [choice for choice in choices if is_dataclass(choice)] or fitting
+        if len(choices) == 1 or len(fitting) == 1:  # then its own error says more than that none of them fits
+            return self.read((fitting or choices)[0], value, place)
         for choice in choices:
-            try:
+            with suppress(SetupError):
                 return self.read(choice, value, place)
-            except SetupError:
-                continue
         raise self._wrong_type(value, Union[tuple(choices)], place)  # noqa: UP007 - built at run time
 
     def _choice(self, choices: Mapping[Any, Any], value: Any, place: Place) -> Any:
