@@ -152,6 +152,8 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket) -> 
         args.absent_after,
         api,
         args.live.policies,
+        routing=args.live.routing,
+        degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
     )
     up = asyncio.Event()
