@@ -1,8 +1,8 @@
 """What a live gateway takes from a file: the decisions of a scenario, without its demand, fleet and faults.
 
 A policies file has a `[policies]` table and perhaps `[autoscaler]`, `[engine.scheduler]` and `[fleet.latency_s]`, under
-the keys that they have in a scenario, and what only a live gateway has: `[models]` and `[deprecated]` (see `models`) and
-`[degradation]`. Or it is a whole scenario: then it is checked as one, and these tables are used.
+the keys that they have in a scenario, and what only a live gateway has: `[models]` and `[deprecated]` (see `models`),
+and `[degradation]`. Or it is a whole scenario: then it is checked as one, and these tables are used.
 The same reader and the same builder serve both worlds, so what a simulation was told the gateway is told.
 """
 
@@ -97,11 +97,15 @@ def read_live(path: Path | None = None, settings: Sequence[Setting] = (), *, see
     latency_s = {} if said.fleet is None else said.fleet.latency_s
     if said.autoscaler is not None:
         _check_bounds(said.autoscaler, source, seed)
+    try:
+        routing = model_routing(said.models, said.deprecated)
+    except SetupError as error:
+        raise source.error((), str(error)) from None
     return LivePolicies(
         bundle(said.policies, seed, distances(latency_s)),
         said.autoscaler,
         said.engine.scheduler,
-        model_routing(said.models, said.deprecated),
+        routing,
         said.degradation,
     )
 
