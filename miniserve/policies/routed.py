@@ -48,7 +48,7 @@ class RoutedFleet:
         """Stay with the version of this replica, which has begun the answer; the first call counts."""
         if self._version is None:
             found = (replica.version for replica in self._fleet().replicas if replica.replica_id == replica_id)
-            self._version = next(found, None)  # it may have left the fleet: then nothing is known
+            self._version = next(found, "") or None  # it may have left the fleet, or not have reported yet
 
     def why_none(self) -> str:
         """Return why there is no replica."""

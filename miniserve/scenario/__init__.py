@@ -108,11 +108,11 @@ def _check_probes(scenario: Scenario, source: TomlSource) -> None:
         raise source.error(("fleet", "probe_interval_s"), f"{interval_s:g} is not allowed; it must be {wanted}")
     recipe = scenario.policies.progress
     watch = ProgressWatch() if recipe is None else recipe.build()
-    if isinstance(watch, ProgressWatch) and interval_s >= watch.stall_s:
+    if isinstance(watch, ProgressWatch) and interval_s >= min(watch.stall_s, watch.move_s):
         raise source.error(
             ("fleet", "probe_interval_s"),
-            f"{interval_s:g} s is too long for a progress watch that takes {watch.stall_s:g} s of silence for a hang; "
-            'probe more often, give policies.progress a longer stall_s, or set it to "off"',
+            f"{interval_s:g} s is too long for a progress watch that takes {min(watch.stall_s, watch.move_s):g} s of "
+            'silence for a hang; probe more often, give policies.progress a longer stall_s, or set it to "off"',
         )
 
 

@@ -1,8 +1,8 @@
 """What a live gateway takes from a file: the decisions of a scenario, without its demand, fleet and faults.
 
-A policies file has a `[policies]` table and perhaps `[autoscaler]`, `[engine.scheduler]` and `[fleet.latency_s]`, under
-the keys that they have in a scenario, and what only a live gateway has: `[models]` and `[deprecated]` (see `models`),
-and `[degradation]`. Or it is a whole scenario: then it is checked as one, and these tables are used.
+A policies file has a `[policies]` table and perhaps `[autoscaler]`, `[engine.scheduler]`, `[fleet.latency_s]`,
+`[models]`, `[deprecated]` and `[degradation]`, under the keys that they have in a scenario. Or it is a whole scenario:
+then it is checked as one, and these tables are used.
 The same reader and the same builder serve both worlds, so what a simulation was told the gateway is told.
 """
 
@@ -70,6 +70,7 @@ class LivePolicies:
     policies: Policies
     autoscaling: Autoscaling | None = None
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    latency_s: Mapping[tuple[str, str], float] = field(default_factory=dict)  # one way, by pairs of regions
     routing: ModelRouting = field(default_factory=ModelRouting)
     degradation: Degradation | None = None
 
@@ -94,20 +95,19 @@ def read_live(path: Path | None = None, settings: Sequence[Setting] = (), *, see
     folder = Path() if path is None else path.parent
     reader = Reader(source, KINDS, loaders(folder), makers(folder))
     said = reader.construct(Scenario if is_scenario else PolicyFile, source.values)
-    latency_s = {} if said.fleet is None else said.fleet.latency_s
+    latency_s = distances({} if said.fleet is None else said.fleet.latency_s)
     if said.autoscaler is not None:
         _check_bounds(said.autoscaler, source, seed)
+    policies = bundle(said.policies, seed, latency_s)
+    routing = _routing(said.models, said.deprecated, source)
+    return LivePolicies(policies, said.autoscaler, said.engine.scheduler, latency_s, routing, said.degradation)
+
+
+def _routing(models: Mapping[str, str | ModelRule], deprecated: Mapping[str, str], source: TomlSource) -> ModelRouting:
     try:
-        routing = model_routing(said.models, said.deprecated)
+        return model_routing(models, deprecated)
     except SetupError as error:
-        raise source.error((), str(error)) from None
-    return LivePolicies(
-        bundle(said.policies, seed, distances(latency_s)),
-        said.autoscaler,
-        said.engine.scheduler,
-        routing,
-        said.degradation,
-    )
+        raise source.error(("models",) if models else ("deprecated",), str(error)) from None
 
 
 def _check_bounds(autoscaling: Autoscaling, source: TomlSource, seed: int) -> None:
