@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from miniserve.clock import monotonic
 from miniserve.commands.options import (
     DEFAULT_MODEL,
-    add_balancer_option,
     add_cors_option,
     add_drain_option,
     add_engine_options,
@@ -27,16 +26,16 @@ from miniserve.commands.options import (
     add_vllm_option,
     at_least_one,
     log_to_stderr,
-    make_balancer,
     port,
     say,
 )
+from miniserve.commands.policy_options import add_policy_options, live_policies
 from miniserve.commands.pool_options import add_pool_options, check_memory, demo_pools, demo_scaling, read_latencies
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
     from miniserve.commands.live_table import GatewayNumbers, ReplicaRow
-    from miniserve.policies.routing.balancer import Balancer
+    from miniserve.policies.routing.model_names import ModelRouting
     from miniserve.processes.pools import Pool
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, Stack
@@ -54,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.set_defaults(model=None)  # to tell "not given", where we may fall back, from an explicit "smollm2"
     add_engine_options(parser)
-    add_balancer_option(parser)
+    add_policy_options(parser)
     add_cors_option(parser)
     add_pool_options(parser)
     add_vllm_option(parser)
@@ -77,15 +76,16 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.processes.http_server import bind
 
     _set_up_logging(args)
-    balancer = make_balancer(args)  # before anything is loaded
+    args.live = live_policies(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
     with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
         said = (args.model, args.replicas, args.once, args.pace)
         args.says_nothing = said == (None,) * len(said) and not args.pools
         folder = _model_folder(args)
-        pools = demo_pools(args, folder, ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"])
+        told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
+        pools = demo_pools(args, folder, [*told, *args.live.scheduler_arguments()])
         check_memory(pools)
-        return asyncio.run(_main(args, pools, sock, balancer))
+        return asyncio.run(_main(args, pools, sock))
 
 
 # --- before the stack --------------------------------------------------------------------------------------------
@@ -124,10 +124,9 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 # --- the stack ---------------------------------------------------------------------------------------------------
 
 
-async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket, balancer: Balancer) -> int:
+async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
-    from miniserve.policies.bundle import Policies
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
@@ -138,7 +137,9 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
         args.drain_timeout,
         args.absent_after,
         api,
-        Policies(balancer),
+        args.live.policies,
+        routing=_routing(args, pools),
+        degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
     )
     up = asyncio.Event()
@@ -155,6 +156,17 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
             return 130
         finally:
             cut.cancel()
+
+
+def _routing(args: argparse.Namespace, pools: list[Pool]) -> ModelRouting:
+    """Return what models are called. Where nothing is said, `auto` is the small or the large one, by the question."""
+    from miniserve.scenario.models import ModelRule, model_routing
+
+    said: ModelRouting = args.live.routing
+    if any((said.aliases, said.by_question, said.cascades, said.deprecated)):
+        return said
+    both = {"small", "large"} <= {pool.name for pool in pools}
+    return model_routing({"auto": ModelRule("learned", "small", "large")} if both else {}, {})
 
 
 async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
@@ -218,8 +230,8 @@ def _stack(
         options,
         pools,
         sock,
-        scaling=demo_scaling(args, args.live.autoscaling if "live" in args else None, pools),
-        distance=between(read_latencies(args.latency)),
+        scaling=demo_scaling(args, args.live.autoscaling, pools),
+        distance=between({**args.live.latency_s, **read_latencies(args.latency)}),
         measured_weights=args.measured_weights,
     )
 

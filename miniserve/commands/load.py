@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.scenario import load
     from miniserve.toml.source import Setting
 
-    check_outputs(plot=args.plot, out=args.out)
+    check_outputs(args.plot, args.out)
     settings = [Setting.parse(text) for text in args.settings]
     if args.requests is not None:
         settings.append(Setting(("run", "requests"), args.requests, f"--requests {args.requests}"))

@@ -37,6 +37,7 @@ from miniserve.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from miniserve.config import EngineConfig
     from miniserve.engine.engine import Engine
     from miniserve.engine.step_time import StepTimeModel
 
@@ -51,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_log_option(parser)
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
+    parser.add_argument(
+        "--scheduler",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of [engine.scheduler], such as max_batch_tokens=64; repeatable",
+    )
     add_drain_option(parser)
     add_vllm_option(parser)
     parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
@@ -105,13 +113,12 @@ def die_with_parent() -> None:
 
 def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
     """Return the loaded engine and its model folder."""
-    from miniserve.config import EngineConfig
     from miniserve.engine.engine import best_device, load_engine
     from miniserve.machine import release_free_memory
     from miniserve.models.store import resolve_model
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
-    config = EngineConfig(threads=args.threads)
+    config = engine_config(args)
     device = best_device() if args.device == "auto" else args.device
     # Load in a thread that ends. OpenMP gives each computing thread its own team; while this thread's team stood idle,
     # the
@@ -123,6 +130,17 @@ def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
     engine = loading.result()
     release_free_memory()
     return engine, folder
+
+
+def engine_config(args: argparse.Namespace) -> EngineConfig:
+    """Return what the options say about the engine. Raises: SetupError for a wrong setting of the scheduler."""
+    from miniserve.config import EngineConfig
+
+    if not args.scheduler:  # reading settings takes more imports than a replica needs
+        return EngineConfig(threads=args.threads)
+    from miniserve.scenario.live import read_scheduler
+
+    return EngineConfig(read_scheduler(args.scheduler), threads=args.threads)
 
 
 async def serve_replica(

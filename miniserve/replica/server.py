@@ -44,7 +44,9 @@ def add_internal_routes(app: FastAPI, replica: LocalReplica, report: Callable[[]
 
     async def generate(http: HttpRequest) -> Response:
         body = await http.body()
-        request = decode_request(body) if len(body) < SMALL_BYTES else await asyncio.to_thread(decode_request, body)
+        now_s = asyncio.get_running_loop().time()  # the clock that `LocalReplica` reads deadlines on
+        small = len(body) < SMALL_BYTES
+        request = decode_request(body, now_s) if small else await asyncio.to_thread(decode_request, body, now_s)
         return EventStream(_events(replica, request), heartbeat_s=HEARTBEAT_S, send_timeout_s=SEND_TIMEOUT_S)
 
     async def stats(_: HttpRequest) -> Response:
