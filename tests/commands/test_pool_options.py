@@ -10,13 +10,15 @@ import pytest
 
 from miniserve.commands import pool_options
 from miniserve.commands.demo import add_arguments
+from miniserve.commands.demo_output import described, welcome
+from miniserve.commands.live_table import GatewayNumbers, ReplicaRow, live_table
 from miniserve.commands.pool_options import default_pools, demo_pools, demo_scaling, read_latencies
 from miniserve.control.autoscaler import Scheduled
 from miniserve.errors import SetupError
 from miniserve.processes.pools import Pool
 from miniserve.scenario.model import Autoscaling
 from miniserve.toml.reader import Recipe
-from miniserve.types import FleetView, ScaleTo
+from miniserve.types import FleetView, ReplicaState, ScaleTo
 
 
 def pools_of(folder: Path, *words: str) -> list[Pool]:
@@ -130,3 +132,26 @@ def test_bounds_without_an_autoscaler_are_refused(tiny_folder: Path) -> None:
         demo_scaling(args, None, [Pool("a", tiny_folder)])
     args.max_replicas = None
     assert demo_scaling(args, None, [Pool("a", tiny_folder)]) == []
+
+
+def test_the_table_says_what_is_paced_how_a_start_went_and_when_figures_mean_nothing() -> None:
+    from rich.console import Console
+
+    console = Console(width=160, record=True, quiet=True)
+    load = (3, 1, 0.25, 38.4, 1)
+    rows = [
+        ReplicaRow("large@1-0", ReplicaState.READY, 42, *load, True, 6.14, (2.4, 3.2, 0.1)),
+        ReplicaRow("large@1-1", ReplicaState.STARTING, None, *load),
+    ]
+    numbers = GatewayNumbers("http://x", 1, 0, 0, None, None, 0.0)
+    console.print(live_table(numbers, rows, "this machine is too busy for these figures"))
+    text = console.export_text()
+    assert "38.4 paced" in text
+    assert "6.1 s (2.4 + 3.2 + 0.1)" in text
+    assert text.rstrip().endswith("this machine is too busy for these figures")
+
+
+def test_what_is_started_is_said_in_a_line(tiny_folder: Path) -> None:
+    pools = [Pool("a", tiny_folder), Pool("b", tiny_folder, "2", 2, "default")]
+    assert described(pools) == "1 replicas of a, 2 of b@2 (paced)"
+    assert "serves a and b@2 (paced)" in welcome("http://x", pools, 1.0)
