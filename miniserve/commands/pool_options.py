@@ -22,7 +22,7 @@ _KEYS = ("replicas", "pace", "region", "weight", "nice")
 
 
 def add_pool_options(parser: argparse.ArgumentParser) -> None:
-    """Add --replicas, --pool, --pace, --min-replicas, --max-replicas, --latency, --measured-weights."""
+    """Add --replicas, --pool, --pace, --region, --min-replicas, --max-replicas, --latency, --measured-weights."""
     parser.add_argument("--replicas", type=at_least_one, help="replica processes (default 2, with --once 1)")
     parser.add_argument(
         "--pool",
@@ -41,8 +41,9 @@ def add_pool_options(parser: argparse.ArgumentParser) -> None:
         help="let each step of --model's replicas last as long as a step-time model says: default (25 ms + 1 ms per "
         "running sequence), or base_s=0.025,per_decode_row_s=0.001,...",
     )
+    parser.add_argument("--region", default="", help="where --model's replicas are, for routers and --latency")
     for least in ("min", "max"):
-        about = f"{least}imum number of replicas that --autoscaler may have of the last pool"
+        about = f"{least}imum number of replicas in the pool that --autoscaler scales"
         parser.add_argument(f"--{least}-replicas", type=at_least_one, metavar="N", help=about)
     parser.add_argument(
         "--latency",
@@ -71,7 +72,7 @@ def demo_pools(args: argparse.Namespace, folder: Path, more: Sequence[str] = ())
     else:
         count = args.replicas or (2 if args.once is None else 1)
         name, _, version = served_name(args).partition("@")
-        main = Pool(name, folder, version, count, args.pace, prefix="" if args.pools else "r")
+        main = Pool(name, folder, version, count, args.pace, args.region, prefix="" if args.pools else "r")
         pools = [main, *(pool for text in args.pools if (pool := _read_pool(text, args)) is not None)]
     names = [pool.served_name for pool in pools]
     if len(set(names)) < len(names):
@@ -96,7 +97,7 @@ def default_pools(model: str, folder: Path) -> list[Pool]:
 
 
 def demo_scaling(args: argparse.Namespace, autoscaling: Autoscaling | None, pools: Sequence[Pool]) -> list[Scaling]:
-    """Return who changes the size of which pool: the one that `autoscaler.group` names, or else the last.
+    """Return who changes the size of which pool: `autoscaler.group`, or the largest paced pool, or just the largest.
 
     Raises: SetupError for bounds that exclude each other, or a pool that is not there.
     """
@@ -109,7 +110,8 @@ def demo_scaling(args: argparse.Namespace, autoscaling: Autoscaling | None, pool
                 "--min-replicas and --max-replicas are bounds of an autoscaler: name one with --autoscaler"
             )
         return []
-    name = autoscaling.group or pools[-1].served_name
+    largest = max(pools, key=lambda pool: (pool.pace is not None, pool.replicas))
+    name = autoscaling.group or largest.served_name
     if name not in [pool.served_name for pool in pools]:
         there = ", ".join(pool.served_name for pool in pools)
         raise SetupError(f"autoscaler.group: there is no pool {name!r}; there are {there}")
