@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "show what a running gateway does: its replicas, and what its clients get",
     "simulate": "run a scenario in virtual time; compare policies",
     "load": "send a scenario's requests to a running server, open-loop",
+    "chaos": "carry a scenario's faults out on real processes, under its load",
     "bench": "measure this machine: engine, stack, simulator, against peers",
     "train": "remake the shipped models from their seeds",
     "eval": "score a model on the evaluation sets",

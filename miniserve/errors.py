@@ -196,6 +196,11 @@ def stopped() -> UpstreamError:
     return UpstreamError("the replica was stopped before its answer was complete")
 
 
+def stalled(after_s: float) -> UpstreamError:
+    """The replica has work and gets nowhere, so its streams are cut off and go on elsewhere."""
+    return UpstreamError(f"the replica had made no progress for {after_s:.3g} s")
+
+
 def no_first_token(after_s: float) -> NoFirstToken:
     """The driver has waited long enough for the attempt's first token."""
     return NoFirstToken(f"the replica brought no token within {after_s:.3g} s")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+LOCAL_TENANT = "local"  # whose requests say no tenant
 GREEDY_UP_TO = 1e-5  # a temperature; vLLM draws the line there too
 TokenIds = Sequence[int]  # a tuple of real tokens; a `range` if a simulation only needs distinct ones
 
@@ -111,6 +112,8 @@ class Served:
     """Who answers a request, and how that differs from what was asked for. Said once, with the first event."""
 
     model: str  # as the replica calls it: NAME or NAME@VERSION
+    degraded: tuple[str, ...] = ()  # what an overloaded gateway has taken away (see `control.degrade`)
+    discarded_tokens: int = 0  # of an answer that another model began and that was not good enough
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from miniserve.api.catalogue import Catalogue, ModelEntry, catalogue_of
 from miniserve.api.chat import answer_chat
 from miniserve.api.completions import answer_completion
 from miniserve.api.errors import add_error_handlers
-from miniserve.api.exchange import MODEL_HEADER
+from miniserve.api.exchange import DEGRADED_HEADER, MODEL_HEADER
 from miniserve.api.limits import BodyLimits
 from miniserve.api.openapi import describe_api, errors, generation_responses, request_body
 from miniserve.api.parts import DEPRECATION_HEADER, SEED_HEADER, Parts
@@ -77,7 +77,8 @@ def create_app(
 
 def _open_to_browsers(app: FastAPI, origins: Sequence[str]) -> None:
     """Let pages of these origins (`*` for all) call the API; a preflight is answered here, and not logged."""
-    readable = [SEED_HEADER, MODEL_HEADER, DEPRECATION_HEADER, "x-request-id", "x-should-retry", "retry-after"]
+    ours = [SEED_HEADER, MODEL_HEADER, DEGRADED_HEADER]
+    readable = [*ours, DEPRECATION_HEADER, "x-request-id", "x-should-retry", "retry-after"]
     methods = ["GET", "HEAD", "POST"]
     app.add_middleware(
         CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=["*"], expose_headers=readable

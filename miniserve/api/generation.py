@@ -91,8 +91,13 @@ class Generation:
         return TextPiece(self._index, text, event.logprobs[:used], finish)
 
     def _note_source(self, event: TokenEvent) -> None:
-        if event.served is not None:
-            self._exchange.note_model(event.served.model)
+        if (served := event.served) is not None:
+            self._exchange.note_model(served.model)
+            self._exchange.discarded_tokens += served.discarded_tokens
+            self._parts.metrics.discarded_tokens.inc(served.discarded_tokens)
+            for measure in served.degraded:
+                self._exchange.note_degraded(measure)
+                self._parts.metrics.degraded.labels(measure).inc()
         elif self._last_s is None and not self._exchange.answered_by:
             self._exchange.note_model(self._request.model)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from miniserve.api.catalogue import DEFAULT_MODEL
+from miniserve.api.hints import MOST_TIMEOUT_S
 from miniserve.api.not_served import Always, EmptyList, EmptyObject, Never, NotServed, RequestPart, whole_number
 
 MAX_LOGPROBS = 20  # OpenAI's own limit
@@ -152,7 +153,15 @@ class GenerationBody(NotServed):
     stream_options: StreamOptions | None = Field(None, description="Without `stream` of no effect.")
     ignore_eos: bool | None = Field(None, description="Go on past the end-of-sequence token (for benchmarks).")
     user: str | None = Field(None, description="Who asks; requests of one user may be kept on one replica.")
-    priority: PriorityNumber | None = Field(None, description="0 interactive, 1 standard, 2 batch.")
+    priority: PriorityNumber | None = Field(
+        None, description="0 interactive, 1 standard, 2 batch; before the header `x-priority`."
+    )
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        le=MOST_TIMEOUT_S,
+        description="Seconds after which no answer is wanted; of this and `x-request-timeout-s` the smaller counts.",
+    )
     n: ChoiceCount | None = Field(None, description="How many answers to each prompt; seeds count up from the first.")
 
     def stop_strings(self) -> tuple[str, ...]:

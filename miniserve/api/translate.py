@@ -15,6 +15,7 @@ from typing import TypeVar
 from miniserve.api.backend import TextTokenizer
 from miniserve.api.bodies import too_long
 from miniserve.api.exchange import Exchange
+from miniserve.api.hints import read_hints
 from miniserve.api.not_served import UNSUPPORTED
 from miniserve.api.parts import Parts
 from miniserve.api.requests import ChatCompletionRequest, CompletionRequest, GenerationBody, content_text
@@ -102,14 +103,21 @@ def _common(parts: Parts, body: GenerationBody, exchange: Exchange) -> Request:
     """Return what all requests of a call have in common, under the id of the first; prompt, length and seed follow."""
     if body.best_of not in (None, 1, body.n):
         raise InvalidRequest(f"best_of={body.best_of} is not supported here: {UNSUPPORTED['best_of']}", param="best_of")
+    hints = read_hints(exchange.hints)
+    limits = [seconds for seconds in (hints.timeout_s, body.timeout) if seconds is not None]
+    priority = hints.priority if body.priority is None else Priority(body.priority)
     return Request(
         request_id=exchange.request_id,
         model=parts.model.name,
         prompt_ids=(),
         sampling=_sampling(parts, body),
         arrived_s=exchange.started_s,
-        priority=Priority.STANDARD if body.priority is None else Priority(body.priority),
-        session_key=body.user,
+        deadline_s=exchange.started_s + min(limits) if limits else None,
+        tenant=hints.tenant,
+        priority=Priority.STANDARD if priority is None else priority,
+        session_key=hints.session_key or body.user,
+        region=hints.region,
+        feature=hints.feature,
         seen=lambda: exchange.begun,
     )
 

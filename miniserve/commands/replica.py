@@ -4,7 +4,8 @@ Exactly one line is printed on stdout, as soon as requests can be sent:
 
     {"ready": true, "port": 8001, "pid": 4711, "import_s": 2.1, "load_s": 3.2, "warm_up_s": 0.1}
 
-The seconds are the stages of its cold start. Everything else goes to stderr. SIGTERM and SIGINT drain; a second one stops at once.
+The seconds are the stages of its cold start. Everything else goes to stderr. SIGTERM and SIGINT drain; a second one
+stops at once.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from miniserve.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from miniserve.config import EngineConfig
     from miniserve.engine.engine import Engine
     from miniserve.engine.step_time import StepTimeModel
 
@@ -50,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_log_option(parser)
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
+    parser.add_argument(
+        "--scheduler",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of [engine.scheduler], such as max_batch_tokens=64; repeatable",
+    )
     add_drain_option(parser)
     add_vllm_option(parser)
     parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
@@ -81,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
     imported_s = monotonic()
     engine, folder = load_replica(args)
-    stages = {"import_s": imported_s - began_s, "load_s": monotonic() - imported_s}
+    stages = {"import_s": round(imported_s - began_s, 3), "load_s": round(monotonic() - imported_s, 3)}
     with nullcontext() if args.step_log is None else step_log(args.step_log) as engine.on_step:
         return asyncio.run(serve_replica(args, engine, folder, sock, stages, pace))
 
@@ -104,13 +113,12 @@ def die_with_parent() -> None:
 
 def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
     """Return the loaded engine and its model folder."""
-    from miniserve.config import EngineConfig
     from miniserve.engine.engine import best_device, load_engine
     from miniserve.machine import release_free_memory
     from miniserve.models.store import resolve_model
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
-    config = EngineConfig(threads=args.threads)
+    config = engine_config(args)
     device = best_device() if args.device == "auto" else args.device
     # Load in a thread that ends. OpenMP gives each computing thread its own team; while this thread's team stood idle,
     # the
@@ -122,6 +130,17 @@ def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
     engine = loading.result()
     release_free_memory()
     return engine, folder
+
+
+def engine_config(args: argparse.Namespace) -> EngineConfig:
+    """Return what the options say about the engine. Raises: SetupError for a wrong setting of the scheduler."""
+    from miniserve.config import EngineConfig
+
+    if not args.scheduler:  # reading settings takes more imports than a replica needs
+        return EngineConfig(threads=args.threads)
+    from miniserve.scenario.live import read_scheduler
+
+    return EngineConfig(read_scheduler(args.scheduler), threads=args.threads)
 
 
 async def serve_replica(
@@ -147,7 +166,7 @@ async def serve_replica(
     model = served_model(served_name(args), folder, engine.max_model_len)
     config = ApiConfig(cors_origins=tuple(args.cors))
     app = api_app(replica, model, config=config, engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
-    report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
+    report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len, stages=stages)
     add_internal_routes(app, replica, report)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     began_s = monotonic()
@@ -155,10 +174,10 @@ async def serve_replica(
     with stop.caught():
         try:
             await replica.warm()
-            seconds = {name: round(value, 3) for name, value in {**stages, "warm_up_s": monotonic() - began_s}.items()}
+            stages["warm_up_s"] = round(monotonic() - began_s, 3)
             async with HttpServer(app, sock) as server:
                 if not replica.broken:
-                    print(json.dumps({"ready": True, "port": server.port, "pid": os.getpid(), **seconds}), flush=True)
+                    print(json.dumps({"ready": True, "port": server.port, "pid": os.getpid(), **stages}), flush=True)
                 await stop.first.wait()
                 if not await replica.drain(args.drain_timeout):
                     log.warning("stopped with %d requests unfinished", replica.door.inside)

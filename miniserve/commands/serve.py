@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING
 from miniserve.clock import monotonic
 from miniserve.commands.backend_options import add_backend_options, backend_options
 from miniserve.commands.options import (
-    add_balancer_option,
     add_cors_option,
     add_drain_option,
     add_log_option,
     add_model_options,
     add_vllm_option,
     log_to_stderr,
-    make_balancer,
     port,
     say,
     served_name,
 )
+from miniserve.commands.policy_options import add_policy_options, live_policies
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
-    from miniserve.policies.routing.balancer import Balancer
+    from miniserve.scenario.live import LivePolicies
 
 CONNECT_TIMEOUT_S = 10.0  # a running replica answers at once; wait for loading ones before you start the gateway
 
@@ -34,7 +33,7 @@ CONNECT_TIMEOUT_S = 10.0  # a running replica answers at once; wait for loading 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add_model_options(parser)
-    add_balancer_option(parser)
+    add_policy_options(parser)
     add_cors_option(parser)
     add_vllm_option(parser)
     add_log_option(parser)
@@ -56,19 +55,18 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.processes.http_server import bind
 
     log_to_stderr(args.log_level)
-    balancer = make_balancer(args)
+    live = live_policies(args)
     if not args.replicas and not args.backends:
         raise SetupError("serve needs at least one --replica URL or --backend URL")
     with bind(args.port) as sock:
-        return asyncio.run(serve(args, sock, balancer))
+        return asyncio.run(serve(args, sock, live))
 
 
-async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balancer) -> int:
+async def serve(args: argparse.Namespace, sock: socket.socket, live: LivePolicies) -> int:
     """Connect the fleet, open the gateway, drain at the first signal."""
     from miniserve.config import ApiConfig
     from miniserve.gateway.fleet import Fleet
     from miniserve.models.store import resolve_model
-    from miniserve.policies.bundle import Policies
     from miniserve.processes.backends import connect_backends
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, connect, running_gateway
@@ -81,7 +79,9 @@ async def serve(args: argparse.Namespace, sock: socket.socket, balancer: Balance
         folder,
         args.drain_timeout,
         api=api,
-        policies=Policies(balancer),
+        policies=live.policies,
+        routing=live.routing,
+        degradation=live.degradation,
         vllm_metrics=args.vllm_metrics,
     )
     stop = StopSignals(at_once=lambda: os._exit(130))

@@ -9,10 +9,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniserve.commands.options import at_least_one, check_outputs
+from miniserve.commands.policy_options import add_policy_options, named, policy_settings
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ examples:
   miniserve simulate data/scenarios/quickstart.toml --plot run.png --set workload.arrivals.rate_per_s=6
   miniserve simulate data/scenarios/hetero.toml --compare round-robin weighted peak-ewma --seeds 10
   miniserve simulate data/scenarios/quickstart.toml --balancer my_file.py:Mine
+  miniserve simulate data/scenarios/quickstart.toml --policies my_policies.toml     (as `miniserve demo` takes it)
   miniserve simulate data/scenarios/bursty.toml --cost
   miniserve simulate data/scenarios/retry_storm.toml --plot storm.png      (its variants, side by side)
 
@@ -51,11 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"run N seeds, from --seed on, and give intervals (default 1; {COMPARED_SEEDS} when comparing)",
     )
     parser.add_argument("--requests", type=at_least_one, metavar="N", help="end after N requests")
-    parser.add_argument("--balancer", metavar="NAME|FILE:CLASS", help="replace the scenario's: p2c, my_file.py:Mine")
-    parser.add_argument("--autoscaler", metavar="NAME|FILE:CLASS", help="replace the scenario's: my_file.py:Mine")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change any key; repeatable"
-    )
+    add_policy_options(parser)
     parser.add_argument("--variant", metavar="NAME", help="only this one of the scenario's variants")
     parser.add_argument(
         "--compare",
@@ -117,44 +116,28 @@ def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
     from miniserve.scenario import load, variants
     from miniserve.toml.source import Setting
 
-    common = [Setting.parse(text) for text in args.settings]
+    common = policy_settings(args)
     if args.requests is not None:
         common.append(Setting(("run", "requests"), args.requests, f"--requests {args.requests}"))
-    if args.balancer is not None:
-        common.append(_balancer(args.balancer, "--balancer"))
-    if args.autoscaler is not None:
-        common.append(_named(("autoscaler", "policy"), args.autoscaler, "--autoscaler"))
+    load_with = partial(load, args.scenario, policies=args.policies)
     if args.compare:
         names = list(dict.fromkeys(args.compare))
         if len(names) < 2:
             raise SetupError(f"--compare {' '.join(args.compare)}: there is nothing to compare; name two or more cases")
         settings = [_case(name) for name in names]
         return {
-            name: load(args.scenario, variant=args.variant, settings=[*common, setting])
+            name: load_with(variant=args.variant, settings=[*common, setting])
             for name, setting in zip(names, settings, strict=True)
         }
     if args.variant is None and (there := variants(args.scenario)):
-        return {name: load(args.scenario, variant=name, settings=common) for name in there}
-    return {args.variant or args.scenario.stem: load(args.scenario, variant=args.variant, settings=common)}
+        return {name: load_with(variant=name, settings=common) for name in there}
+    return {args.variant or args.scenario.stem: load_with(variant=args.variant, settings=common)}
 
 
 def _case(text: str) -> Setting:
     from miniserve.toml.source import Setting
 
-    return Setting.parse(text, "--compare") if "=" in text else _balancer(text, "--compare")
-
-
-def _balancer(name: str, option: str) -> Setting:
-    return _named(("policies", "balancer"), name, option)
-
-
-def _named(place: tuple[str, ...], name: str, option: str) -> Setting:
-    from miniserve.toml.source import Setting
-
-    file, colon, class_name = name.rpartition(":")
-    if colon and Path(file).is_file():  # relative to the current folder, not to the scenario's
-        name = f"{Path(file).absolute()}:{class_name}"
-    return Setting(place, name, f"{option} {name}")
+    return Setting.parse(text, "--compare") if "=" in text else named(("policies", "balancer"), text, "--compare")
 
 
 # --- while it runs, and after --------------------------------------------------------------------------------------

@@ -37,6 +37,9 @@ class Upstream(Protocol):
     async def close(self) -> None: ...
 
 
+Via = Callable[[str, Upstream], Awaitable[Upstream]]  # told a replica's id, and how it is reached
+
+
 @dataclass
 class Member:
     """One replica and what is known of it."""
@@ -106,6 +109,7 @@ class Fleet:
         self._tick_interval_s = tick_interval_s
         self._control_sleep, self._probe_sleep = control_sleep, probe_sleep  # under virtual time, ties need an order
         self._distance = distance
+        self.via: Via | None = None  # where drills put a hop between us and each replica
         self.answered = asyncio.Event()  # set once any replica has reported
         self._ticks: list[Tick] = []
         self._control: asyncio.Task[None] | None = None
@@ -134,6 +138,8 @@ class Fleet:
     async def put(self, replica_id: str, upstream: Upstream, *, weight: float = 1.0, region: str = "") -> None:
         """Add a replica, or put an announced or a restarted one in its place; returns after its first probe."""
         old, old_probe = self._members.get(replica_id), self._probes.pop(replica_id, None)
+        if self.via is not None:
+            upstream = await self.via(replica_id, upstream)
         member = self._members[replica_id] = Member(replica_id, upstream, weight, region)
         await self._probe(member)
         self._probes[replica_id] = asyncio.create_task(self._probe_for_ever(member), name=f"probe {replica_id}")
@@ -167,6 +173,11 @@ class Fleet:
         """Believe somebody who saw the process die, instead of waiting for probes to miss it."""
         if member := self._members.get(replica_id):
             self._set_state(member, ReplicaState.DOWN)
+
+    def weigh(self, replica_id: str, weight: float) -> None:
+        """Give a replica another weight. No effect if it has gone."""
+        if member := self._members.get(replica_id):
+            member.weight = weight
 
     # --- what others see -------------------------------------------------------------------------------------------
 

@@ -92,6 +92,17 @@ class ApiMetrics:
         self.completion_tokens = Counter(
             "miniserve_completion_tokens_total", "Tokens generated for clients.", registry=registry
         )
+        self.discarded_tokens = Counter(
+            "miniserve_cascade_discarded_tokens_total",
+            "Tokens of a small model's answers that a cascade did not keep.",
+            registry=registry,
+        )
+        self.degraded = Counter(
+            "miniserve_degraded_generations_total",
+            "Generations from which something was taken under overload.",
+            ("measure",),
+            registry=registry,
+        )
         self.finished = Counter(
             "miniserve_generations_finished_total",
             "Generations by how they ended.",

@@ -36,7 +36,7 @@ from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
 from miniserve.policies.recovery.retry import was_too_busy
-from miniserve.policies.routing.router import Route
+from miniserve.policies.routed import RoutedFleet
 from miniserve.types import (
     AttemptResult,
     Clock,
@@ -90,7 +90,7 @@ def cancel(story: Story, token_ids: TokenIds = ()) -> None:
 class _Dispatch:
     """One story: what it works with, and what has happened in it so far."""
 
-    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_some_hang", "_version", "_why_none")
+    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_route", "_some_hang")
 
     def __init__(self, request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Policies) -> None:
         self._request = request
@@ -98,9 +98,8 @@ class _Dispatch:
         self._clock = clock
         self._policies = policies
         self._attempts = Attempts(request, policies)
+        self._route = RoutedFleet(request, fleet, policies.router)
         self._some_hang = False  # as of the last look at the fleet
-        self._why_none = ""  # the router left no replica, as of the last look
-        self._version: str | None = None  # of the replica that has begun the answer; None: not begun, or not known
 
     def effects_if_admitted(self, admission: Admission) -> Story:
         """Ask the admission policy first; go on with the story if it admits the request."""
@@ -124,7 +123,8 @@ class _Dispatch:
                 attempts.learn(result, self._clock())
                 if result.error is None:
                     return Outcome(self._request.request_id, result.finish_reason, attempts=tuple(attempts.results))
-                self._note_version(result.replica_id)
+                if attempts.tokens:
+                    self._route.keep_version_of(result.replica_id)
                 wait_s = self._wait_s(result.error)
                 if wait_s is None:
                     break
@@ -165,7 +165,7 @@ class _Dispatch:
         if progress is None or not self._some_hang or not (others := self._untried(candidates)):
             return None
         offered = {view.replica_id for view in others}  # comparing whole views would cost the square of the fleet
-        left_out = [view for view in self._untried(self._routed()) if view.replica_id not in offered]
+        left_out = [view for view in self._untried(self._route.replicas()) if view.replica_id not in offered]
         suspect = progress.trial(left_out, now_s)
         if suspect is None:
             return None
@@ -174,7 +174,7 @@ class _Dispatch:
     def _candidates(self, now_s: float) -> tuple[ReplicaView, ...]:
         """Return the replicas that may be used: the healthy ones and, of those, the untried."""
         policies = self._policies
-        replicas = self._routed()
+        replicas = self._route.replicas()
         # Health before "untried": the ejector and the progress watch each give up filtering when too many replicas are
         # bad,
         # and must judge that by the whole route, not by what this request has left to try. Breakers have no such rule.
@@ -206,29 +206,8 @@ class _Dispatch:
             return ()
         back = tuple(view for view in replicas if view.replica_id not in attempts.failed)
         return back or self._unbroken(
-            tuple(view for view in self._routed() if view.replica_id not in attempts.failed), now_s
+            tuple(view for view in self._route.replicas() if view.replica_id not in attempts.failed), now_s
         )
-
-    def _routed(self) -> tuple[ReplicaView, ...]:
-        view, router = self._fleet(), self._policies.router
-        if router is None:
-            return self._of_same_version(view.ready())
-        replicas, self._why_none = ask_about(router, self._request, lambda: _told(router.route(self._request, view)))
-        if not {replica.replica_id for replica in replicas} <= {replica.replica_id for replica in view.ready()}:
-            raise broken_promise(
-                router, self._request, "it offered a replica that is not among the ready ones it was shown"
-            )
-        return self._of_same_version(replicas)
-
-    def _of_same_version(self, replicas: tuple[ReplicaView, ...]) -> tuple[ReplicaView, ...]:
-        """Leave out other versions once a part of the answer is there: two models would write it half each."""
-        if not self._attempts.tokens or self._version is None:
-            return replicas
-        return tuple(view for view in replicas if view.version == self._version)
-
-    def _note_version(self, replica_id: str) -> None:
-        if self._attempts.tokens and self._version is None:
-            self._version = next((r.version for r in self._fleet().replicas if r.replica_id == replica_id), None)
 
     def _untried(self, replicas: Sequence[ReplicaView]) -> tuple[ReplicaView, ...]:
         return tuple(view for view in replicas if view.replica_id not in self._attempts.tried)
@@ -338,14 +317,5 @@ class _Dispatch:
             return error
         if left_s is not None and left_s <= 0:
             return DeadlineExceeded("the request's deadline had passed before it could be sent to a replica")
-        view = self._fleet()
-        why = self._why_none or f"no replica is ready ({len(view.ready())} of {len(view.replicas)})"
-        return Overloaded(
-            f"{why}; try again in {RETRY_AFTER_S:g} s",
-            code="no_replica_ready",
-            retry_after_s=RETRY_AFTER_S,
-        )
-
-
-def _told(route: Route) -> tuple[tuple[ReplicaView, ...], str]:
-    return tuple(route.replicas), route.why
+        message = f"{self._route.why_none()}; try again in {RETRY_AFTER_S:g} s"
+        return Overloaded(message, code="no_replica_ready", retry_after_s=RETRY_AFTER_S)

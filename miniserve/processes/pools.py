@@ -2,9 +2,9 @@
 
     Pool("large", folder, version="1", replicas=2, pace="default")   ->  processes large@1-0 and large@1-1
 
-A `Crew` for the autoscaler: what it is asked for begins at once, is seen in the fleet's view at once, and goes on in the
-background. A replica that is retired first gets nothing new, then finishes what it runs, then goes. One that cannot be
-started (a damaged version, no memory left) is a line in the log; the others go on serving.
+A `Crew` for the autoscaler: what it is asked for begins at once, is seen in the fleet's view at once, and goes on in
+the background. A replica that is retired first gets nothing new, then finishes what it runs, then goes. One that cannot
+be started (a damaged version, no memory left) is a line in the log; the others go on serving.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ class Pools:
             if not isinstance(error, SetupError) or len(errors) == len(self.pools):
                 raise error
             log.error("%s; the other models are served without it", error)
+        self.pools = tuple(pool for pool, result in zip(self.pools, results, strict=True) if result is None)
 
     async def _start_pool(self, pool: Pool) -> None:
         assert self._supervisor is not None

@@ -14,32 +14,40 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from miniserve.api.catalogue import ModelNames
+from miniserve.api.backend import Backend
+from miniserve.api.catalogue import Catalogue, ModelNames
 from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
 from miniserve.control.autoscaler import Autoscaler
+from miniserve.control.degrade import Degradation
 from miniserve.errors import SetupError
+from miniserve.gateway.degraded import DegradingBackend
 from miniserve.gateway.distance import Distance, nowhere
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
+from miniserve.gateway.model_choice import CascadeBackend
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.gateway.scaling import LiveScaling
 from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
+from miniserve.gateway.weights import SpeedWeights
 from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
 from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.routing.balancer import LeastOutstanding
+from miniserve.policies.routing.model_names import ModelRouting
 from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
 from miniserve.processes.child import Child
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
+from miniserve.replica.wire import ReplicaReport
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
@@ -59,7 +67,8 @@ class GatewayOptions:
     api: ApiConfig = field(default_factory=ApiConfig)
     policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
     more_models: Mapping[str, Path] = field(default_factory=dict)
-    names: ModelNames = field(default_factory=ModelNames)
+    routing: ModelRouting = field(default_factory=ModelRouting)
+    degradation: Degradation | None = None
     vllm_metrics: bool = False  # repeat metrics under vLLM's names
 
     @property
@@ -111,11 +120,11 @@ async def running_gateway(
     """
     backend = FleetBackend(fleet, by_model(options.policies))
     recent = Recent()
-    catalogue = served_catalogue(options.folders, _agreed_lengths(fleet, options.folders), options.names)
+    catalogue = _catalogue(options, fleet)
     status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
     collector = FleetCollector(status.readings, vllm_aliases=options.vllm_metrics)
     app = api_app(
-        backend,
+        _front(options, backend, fleet, catalogue),
         catalogue,
         config=options.api,
         recent=recent,
@@ -127,6 +136,24 @@ async def running_gateway(
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent)
         await backend.drain(options.drain_timeout_s)
+
+
+def _catalogue(options: GatewayOptions, fleet: Fleet) -> Catalogue:
+    routing, lengths = options.routing, _agreed_lengths(fleet, options.folders)
+    pairs = {name: (cascade.small, cascade.large) for name, cascade in routing.cascades.items()}
+    names = ModelNames(routing.aliases, routing.by_question, pairs, routing.deprecated)
+    return served_catalogue(options.folders, lengths, names)
+
+
+def _front(options: GatewayOptions, backend: Backend, fleet: Fleet, catalogue: Catalogue) -> Backend:
+    """Put in front of the fleet what chooses the model that answers."""
+    if options.routing.cascades:
+        backend = CascadeBackend(backend, options.routing.cascades, catalogue)
+    if options.degradation is None:
+        return backend
+    degrading = DegradingBackend(backend, options.degradation, catalogue)
+    fleet.add_tick(degrading.tick)
+    return degrading
 
 
 @asynccontextmanager
@@ -150,6 +177,7 @@ async def running_pools(
     *,
     scaling: Sequence[Scaling] = (),
     distance: Distance = nowhere,
+    measured_weights: bool = False,
     backends: BackendOptions | None = None,
 ) -> AsyncGenerator[Stack, None]:
     """Start several pools and a gateway on `sock`; autoscalers may change their sizes. All are gone after the block.
@@ -166,25 +194,38 @@ async def running_pools(
             (), (), crew, monotonic, start_timeout_s=start_s, drain_timeout_s=drain_s, absent_s=options.absent_s
         )
         fleet.add_tick(supervisor.replace_absent)
+        if measured_weights:
+            fleet.add_tick(SpeedWeights(fleet))
         if backends is not None:
             await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
-            async with crew, running_gateway(options, fleet, sock, processes=_facts(supervisor)) as gateway:
+            serving, facts = _serving(options, crew.pools), partial(_facts, supervisor, fleet)
+            async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
                 loops = {one.pool: _scaling_loop(one, crew, gateway) for one in scaling}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
 
 
-def _facts(supervisor: Supervisor) -> Processes:
-    """Return what tells the gateway's status about the replicas' processes."""
-    return lambda: {child.replica_id: _fact(child) for child in supervisor.children}
+def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
+    """Return what the gateway's status is told about the replicas' processes."""
+    reports = {member.replica_id: member.report for member in fleet.members()}
+    return {child.replica_id: _fact(child, reports.get(child.replica_id)) for child in supervisor.children}
 
 
-def _fact(child: Child) -> ProcessFacts:
-    stages = {} if child.started is None else asdict(child.started)
-    return ProcessFacts(child.pid, child.restarts, {name.removesuffix("_s"): took for name, took in stages.items()})
+def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
+    if report is None or child.start_s is None:
+        return ProcessFacts(child.pid, child.restarts)
+    stages = {"import": report.import_s, "load": report.load_s, "warm_up": report.warm_up_s, "total": child.start_s}
+    return ProcessFacts(child.pid, child.restarts, stages)
+
+
+def _serving(options: GatewayOptions, pools: Sequence[Pool]) -> GatewayOptions:
+    """Return the options of a gateway that serves the models of `pools`, the first of them by default."""
+    first, *others = pools
+    more = {pool.served_name: pool.folder for pool in others}
+    return replace(options, name=first.served_name, folder=first.folder, more_models=more)
 
 
 def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScaling:

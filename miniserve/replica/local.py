@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from miniserve.engine.stats import EngineStats
-from miniserve.errors import InternalError, Overloaded, RequestError, stopped
+from miniserve.errors import InternalError, Overloaded, RequestError, deadline_passed, stopped
 from miniserve.replica.drain import DrainGate
 from miniserve.types import FinishReason, Request, TokenEvent
 
@@ -117,17 +117,22 @@ class LocalReplica:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the request's tokens as they are made; closing the generator early aborts the generation.
 
-        Raises: InvalidRequest, Overloaded (from the engine's queue, or draining), InternalError (the engine failed).
+        The work ends with the request's deadline, read on the event loop's clock, whoever else watches it.
+
+        Raises: InvalidRequest, Overloaded (from the engine's queue, or draining), InternalError (the engine failed),
+            DeadlineExceeded.
         """
         with self.door.enter():
             if not self.ready():
                 raise _not_ready("is not running")
+            if request.deadline_s is not None and request.deadline_s <= self._loop.time():
+                raise deadline_passed()
             stream: _Stream = asyncio.Queue()
             finished = False
             self._inbox.put(_Add(request, stream))
             try:
                 while not finished:
-                    item = await stream.get()
+                    item = await _next(stream, request.deadline_s)
                     if isinstance(item, RequestError):
                         finished = True
                         raise item
@@ -255,6 +260,17 @@ class LocalReplica:
     def _call_on_loop(self, function: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends and nobody listens
             self._loop.call_soon_threadsafe(function, *args)
+
+
+async def _next(stream: _Stream, deadline_s: float | None) -> TokenEvent | RequestError:
+    """Raises: DeadlineExceeded when nothing comes before the deadline."""
+    if deadline_s is None:
+        return await stream.get()
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            return await stream.get()
+    except TimeoutError:
+        raise deadline_passed() from None
 
 
 def _not_ready(why: str) -> Overloaded:

@@ -109,7 +109,7 @@ class _Run:
             self.env,
             seed=self._seed,
             probe_interval_s=scenario.fleet.probe_interval_s,
-            distances=Distances(distances(scenario.fleet)),
+            distances=Distances(distances(scenario.fleet.latency_s)),
             faults=scenario.faults.plan(self._seed, scenario.fleet.replica_ids),
             tier=None if tier is None else PrefixTier(tier),
             meter=self._meter,

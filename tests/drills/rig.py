@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ import httpx
 from miniserve.gateway.fleet import Upstream
 from miniserve.processes.http_server import bind
 from miniserve.processes.stack import GatewayOptions, Stack, running_stack
-from miniserve.types import Request, Send, TokenEvent
+from miniserve.types import Send, TokenEvent
 
 DEADLINE_S = 180.0  # far beyond what a start takes on a busy machine
 PACE = "base_s=0.02"  # slow enough that a kill comes before the next token
 TOKENS = 60
+SMALL = Path(__file__).parents[2] / "data" / "models" / "small"
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -148,7 +149,8 @@ def streamed(lines: list[str]) -> Answer:
     assert len(reasons) + len(errors) == 1, "there is one end"
     tokens = tuple(token for choice in choices for token in tokens_of(choice))
     ids = frozenset(event["id"] for event in events)
-    return Answer(text, reasons[0] if reasons else None, usages[0] if usages else {}, tokens, ids, data.count("[DONE]"), errors)
+    reason, usage = next(iter(reasons), None), next(iter(usages), {})
+    return Answer(text, reason, usage, tokens, ids, data.count("[DONE]"), errors)
 
 
 def tokens_of(choice: dict[str, Any]) -> tuple[str, ...]:
@@ -167,6 +169,4 @@ async def rig(folder: Path, replicas: int, *more: str, pace: str = PACE) -> Asyn
         running_stack(options, bind(0), replicas=replicas, replica_arguments=arguments) as stack,
         httpx.AsyncClient(base_url=stack.url, timeout=DEADLINE_S, trust_env=False) as client,
     ):
-        backend = stack.gateway.backend
-        backend.policies = replace(backend.policies, resume=True)
         yield Rig(stack, client, folder.name)

@@ -6,11 +6,10 @@ Real replica processes, real HTTP, the gateway's defaults. A killed replica is r
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from drills.rig import TOKENS, Answer, Rig, rig
+from drills.rig import SMALL, TOKENS, Answer, Rig, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -37,8 +36,7 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 async def small() -> AsyncIterator[Rig]:
-    folder = Path(__file__).parents[2] / "data" / "models" / "small"
-    async with rig(folder, replicas=2) as one:
+    async with rig(SMALL, replicas=2) as one:
         yield one
 
 

@@ -123,5 +123,5 @@ async def test_without_resuming_a_stream_that_has_begun_ends_with_the_error() ->
 
 def test_what_the_client_has_seen_is_no_matter_of_the_replicas() -> None:
     request = Request("q", "m", (1, 2), seen=lambda: False)
-    assert b"seen" not in encode_request(request)
-    assert decode_request(encode_request(request)).seen is None
+    assert b"seen" not in encode_request(request, 0.0)
+    assert decode_request(encode_request(request, 0.0), 0.0).seen is None

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from miniserve.errors import SetupError
 from miniserve.seeds import uniform
-from miniserve.types import FleetView, Priority, ReplicaView, Request
+from miniserve.types import LOCAL_TENANT, FleetView, Priority, ReplicaView, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class VersionPin:
     def version_of(self, request: Request) -> str:
         """Return the version whose share of its model's traffic this request falls into."""
         shares = self._shares_of(request.model)
-        user = request.session_key or request.tenant or request.request_id
+        user = request.session_key or _named_tenant(request) or request.request_id
         split = (request.model,) if request.model in self._shares else ()  # models are split independently
         place = uniform("version", self._salt, *split, user) * sum(shares.values())
         for version, share in shares.items():
@@ -162,6 +162,11 @@ class FeatureRouter:
     def route(self, request: Request, view: FleetView) -> Route:
         pin = self._pins.get(request.feature)
         return Route(view.ready()) if pin is None else pin.route(request, view)
+
+
+def _named_tenant(request: Request) -> str:
+    """Return who asks; empty for a request that says nothing: all of those together are no user."""
+    return "" if request.tenant == LOCAL_TENANT else request.tenant
 
 
 def _of_version(model: str, version: str, ready: Sequence[ReplicaView]) -> Route:
