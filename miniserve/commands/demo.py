@@ -17,6 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
+from miniserve.commands.backend_options import (
+    add_backend_options,
+    add_vllm_engine_options,
+    backend_options,
+    vllm_engine,
+)
+from miniserve.commands.demo_words import described, welcome
 from miniserve.commands.options import (
     DEFAULT_MODEL,
     add_cors_option,
@@ -56,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_policy_options(parser)
     add_cors_option(parser)
     add_pool_options(parser)
+    add_backend_options(parser)
+    add_vllm_engine_options(parser)
     add_vllm_option(parser)
     parser.add_argument(
         "--port", type=port, help=f"the gateway's, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
@@ -79,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     args.live = live_policies(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
     with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
-        said = (args.model, args.replicas, args.once, args.pace)
+        args.other_backends = backend_options(args)
+        said = (args.model, args.replicas, args.once, args.pace, args.other_backends, vllm_engine(args))
         args.says_nothing = said == (None,) * len(said) and not args.pools
         folder = _model_folder(args)
         told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
@@ -181,7 +191,7 @@ async def _answer_once(
 ) -> int:
     from miniserve.clients.ask import ask_once
 
-    say(f"starting {_described(pools)}")
+    say(f"starting {described(pools)}")
     async with starting as stack:
         try:
             await ask_once(stack.url, pools[0].served_name, args.once, args.max_tokens, _print_piece)
@@ -199,11 +209,11 @@ async def _serve(
     stop: StopSignals,
     up: asyncio.Event,
 ) -> int:
-    say(f"starting {_described(pools)}; the first import of torch may take a while")
+    say(f"starting {described(pools)}; the first import of torch may take a while")
     started_s = monotonic()
     async with starting as stack:
         up.set()
-        print(_welcome(stack.url, pools, monotonic() - started_s), flush=True)
+        print(welcome(stack.url, pools, monotonic() - started_s), flush=True)
         showing = asyncio.create_task(_show_table(stack) if _wants_table(args) else _log_changes(stack))
         showing.add_done_callback(_tell_why_it_ended)
         await stop.first.wait()
@@ -233,35 +243,11 @@ def _stack(
         scaling=demo_scaling(args, args.live.autoscaling, pools),
         distance=between({**args.live.latency_s, **read_latencies(args.latency)}),
         measured_weights=args.measured_weights,
+        backends=args.other_backends,
     )
 
 
 # --- output for people -------------------------------------------------------------------------------------------
-
-
-def _described(pools: list[Pool]) -> str:
-    """Say what is started: "2 replicas of smollm2, 1 of small@1 (paced)"."""
-    each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools]
-    return ", ".join(each).replace(" of", " replicas of", 1)
-
-
-def _welcome(url: str, pools: list[Pool], seconds: float) -> str:
-    name = pools[0].served_name
-    names = " and ".join(f"{pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools)
-    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
-    return f"""ready: {url} serves {names} (after {seconds:.1f} s)
-
-  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
-
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="unused")
-  messages = [{{"role": "user", "content": "Hello!"}}]
-  for chunk in client.chat.completions.create(model="{name}", messages=messages, stream=True):
-      print(chunk.choices[0].delta.content or "", end="", flush=True)
-
-It is open to every program on this machine (bound to loopback only) and ignores any API keys that clients send.
-Ctrl-C drains and stops.
-"""
 
 
 async def _show_table(stack: Stack) -> None:
