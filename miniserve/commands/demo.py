@@ -17,6 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
+from miniserve.commands.backend_options import (
+    add_backend_options,
+    add_vllm_engine_options,
+    backend_options,
+    vllm_engine,
+)
 from miniserve.commands.decisions import decisions_to
 from miniserve.commands.demo_output import described, log_changes, show_table, welcome
 from miniserve.commands.options import (
@@ -55,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_policy_options(parser)
     add_cors_option(parser)
     add_pool_options(parser)
+    add_backend_options(parser)
+    add_vllm_engine_options(parser)
     add_vllm_option(parser)
     parser.add_argument(
         "--port", type=port, help=f"the gateway's, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
@@ -79,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     default_port = DEFAULT_PORT if args.once is None else 0
     port_asked = default_port if args.port is None else args.port
     with decisions_to(args.decisions) as args.on_decision, bind(port_asked) as sock:  # before anything is loaded
-        said = (args.model, args.replicas, args.once, args.pace)
+        args.other_backends = backend_options(args)
+        said = (args.model, args.replicas, args.once, args.pace, args.other_backends, vllm_engine(args))
         args.says_nothing = said == (None,) * len(said) and not args.pools
         folder = _model_folder(args)
         told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
@@ -234,6 +243,7 @@ def _stack(
         scaling=demo_scaling(args, args.live.autoscaling, pools),
         distance=between({**args.live.latency_s, **read_latencies(args.latency)}),
         measured_weights=args.measured_weights,
+        backends=args.other_backends,
     )
 
 
