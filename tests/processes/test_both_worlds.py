@@ -66,7 +66,8 @@ def overrun_share(url: str) -> float:
 
 async def live(scenario: Scenario, url: str) -> Outcomes:
     requests = scenario.workload.requests(scenario.run.seed, duration_s=scenario.run.duration_s)
-    result = await LoadRun(url, "small", monotonic).run(requests)
+    text_only = {"logit_bias": {str(control): -100 for control in range(4)}}  # else the first token may have no text
+    result = await LoadRun(url, "small", monotonic, body=text_only).run(requests)
     return result.outcomes
 
 
