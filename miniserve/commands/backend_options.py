@@ -35,7 +35,7 @@ def add_backend_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_vllm_options(parser: argparse.ArgumentParser) -> None:
+def add_vllm_engine_options(parser: argparse.ArgumentParser) -> None:
     """Add --engine and what goes with vLLM's."""
     parser.add_argument(
         "--engine", default="miniserve", choices=("miniserve", "vllm"), help="what replica processes run (miniserve)"
@@ -56,13 +56,13 @@ def backend_options(args: argparse.Namespace) -> BackendOptions:
     return BackendOptions(tuple(args.backends), args.backend_model, key, speech)
 
 
-def vllm_options(args: argparse.Namespace, replicas: int) -> VllmOptions | None:
-    """Return the vLLM processes to start, None for our own engine. Raises: SetupError if there is no vLLM."""
+def vllm_engine(args: argparse.Namespace) -> VllmOptions | None:
+    """Return how vLLM is to be started; None for our own engine. Raises: SetupError if there is no vLLM."""
     from miniserve.processes.backends import VllmOptions
 
     if args.engine != "vllm":
         return None
-    return VllmOptions(_program(args.vllm_bin), replicas, tuple(shlex.split(args.vllm_args)))
+    return VllmOptions(_program(args.vllm_bin), tuple(shlex.split(args.vllm_args)))
 
 
 def _program(name: str) -> str:

@@ -25,17 +25,18 @@ from miniserve.commands.options import (
     add_model_options,
     add_vllm_option,
     at_least_one,
-    engine_arguments,
     log_to_stderr,
     port,
     say,
-    served_name,
 )
 from miniserve.commands.policy_options import add_policy_options, live_policies
+from miniserve.commands.pool_options import add_pool_options, check_memory, demo_pools, demo_scaling, read_latencies
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
     from miniserve.commands.live_table import GatewayNumbers, ReplicaRow
+    from miniserve.policies.routing.model_names import ModelRouting
+    from miniserve.processes.pools import Pool
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, Stack
 
@@ -54,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_options(parser)
     add_policy_options(parser)
     add_cors_option(parser)
+    add_pool_options(parser)
     add_vllm_option(parser)
-    parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
     parser.add_argument(
         "--port", type=port, help=f"the gateway's, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
     )
@@ -78,9 +79,13 @@ def run(args: argparse.Namespace) -> int:
     args.live = live_policies(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
     with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
+        said = (args.model, args.replicas, args.once, args.pace)
+        args.says_nothing = said == (None,) * len(said) and not args.pools
         folder = _model_folder(args)
-        _check_memory(args, folder)
-        return asyncio.run(_main(args, folder, sock))
+        told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
+        pools = demo_pools(args, folder, [*told, *args.live.scheduler_arguments()])
+        check_memory(pools)
+        return asyncio.run(_main(args, pools, sock))
 
 
 # --- before the stack --------------------------------------------------------------------------------------------
@@ -102,25 +107,6 @@ def _model_folder(args: argparse.Namespace) -> Path:
         return resolve_model(FALLBACK_MODEL, args.cache, offline=True)
 
 
-def _check_memory(args: argparse.Namespace, folder: Path) -> None:
-    from miniserve.config import EngineConfig
-    from miniserve.machine import available_bytes
-    from miniserve.models.folder import tensor_files
-    from miniserve.models.store import read_config
-    from miniserve.processes.memory import replica_need, require_memory
-
-    file_bytes = sum(file.stat().st_size for file in tensor_files(folder))
-    need = replica_need(file_bytes, read_config(folder), EngineConfig().cache)
-    require_memory(need, args.replicas, available_bytes())
-
-
-def _threads_per_replica(replicas: int) -> int:
-    """Give each replica its share of the cores: more threads than free cores make small products 10x slower."""
-    from miniserve.machine import usable_cores
-
-    return max(1, usable_cores() // replicas)
-
-
 def _wants_table(args: argparse.Namespace) -> bool:
     return not args.no_table and args.once is None and sys.stdout.isatty()
 
@@ -138,7 +124,7 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 # --- the stack ---------------------------------------------------------------------------------------------------
 
 
-async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket) -> int:
+async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
     from miniserve.processes.signals import StopSignals
@@ -146,17 +132,20 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket) -> 
 
     api = ApiConfig(cors_origins=tuple(args.cors))
     options = GatewayOptions(
-        served_name(args),
-        folder,
+        pools[0].served_name,
+        pools[0].folder,
         args.drain_timeout,
         args.absent_after,
         api,
         args.live.policies,
+        routing=_routing(args, pools),
+        degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
     )
     up = asyncio.Event()
     with StopSignals().caught() as stop:
-        job = _serve(args, options, sock, stop, up) if args.once is None else _answer_once(args, options, sock)
+        stack = _stack(args, options, pools, sock)
+        job = _serve(args, stack, pools, stop, up) if args.once is None else _answer_once(args, stack, pools)
         work, cut = asyncio.create_task(job), asyncio.create_task(_cut_off(stop, up))
         try:
             await asyncio.wait({work, cut}, return_when=asyncio.FIRST_COMPLETED)
@@ -169,6 +158,17 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket) -> 
             cut.cancel()
 
 
+def _routing(args: argparse.Namespace, pools: list[Pool]) -> ModelRouting:
+    """Return what models are called. Where nothing is said, `auto` is the small or the large one, by the question."""
+    from miniserve.scenario.models import ModelRule, model_routing
+
+    said: ModelRouting = args.live.routing
+    if any((said.aliases, said.by_question, said.cascades, said.deprecated)):
+        return said
+    both = {"small", "large"} <= {pool.name for pool in pools}
+    return model_routing({"auto": ModelRule("learned", "small", "large")} if both else {}, {})
+
+
 async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
     """Return when the work must be interrupted: at the first signal before the stack is up, later at the second."""
     await stop.first.wait()
@@ -176,13 +176,15 @@ async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
         await stop.second.wait()
 
 
-async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: socket.socket) -> int:
+async def _answer_once(
+    args: argparse.Namespace, starting: AbstractAsyncContextManager[Stack], pools: list[Pool]
+) -> int:
     from miniserve.clients.ask import ask_once
 
-    say(f"starting {args.replicas} replicas of {options.name}")
-    async with _stack(args, options, sock) as stack:
+    say(f"starting {_described(pools)}")
+    async with starting as stack:
         try:
-            await ask_once(stack.url, options.name, args.once, args.max_tokens, _print_piece)
+            await ask_once(stack.url, pools[0].served_name, args.once, args.max_tokens, _print_piece)
         except RequestError as error:
             say(f"miniserve: {error}")
             return 1
@@ -191,13 +193,17 @@ async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: 
 
 
 async def _serve(
-    args: argparse.Namespace, options: GatewayOptions, sock: socket.socket, stop: StopSignals, up: asyncio.Event
+    args: argparse.Namespace,
+    starting: AbstractAsyncContextManager[Stack],
+    pools: list[Pool],
+    stop: StopSignals,
+    up: asyncio.Event,
 ) -> int:
-    say(f"starting {args.replicas} replicas of {options.name}; the first import of torch may take a while")
+    say(f"starting {_described(pools)}; the first import of torch may take a while")
     started_s = monotonic()
-    async with _stack(args, options, sock) as stack:
+    async with starting as stack:
         up.set()
-        print(_welcome(stack.url, options.name, monotonic() - started_s), flush=True)
+        print(_welcome(stack.url, pools, monotonic() - started_s), flush=True)
         showing = asyncio.create_task(_show_table(stack) if _wants_table(args) else _log_changes(stack))
         showing.add_done_callback(_tell_why_it_ended)
         await stop.first.wait()
@@ -215,31 +221,35 @@ def _tell_why_it_ended(showing: asyncio.Task[None]) -> None:
 
 
 def _stack(
-    args: argparse.Namespace, options: GatewayOptions, sock: socket.socket
+    args: argparse.Namespace, options: GatewayOptions, pools: list[Pool], sock: socket.socket
 ) -> AbstractAsyncContextManager[Stack]:
-    from miniserve.processes.stack import running_stack
+    from miniserve.gateway.distance import between
+    from miniserve.processes.stack import running_pools
 
-    threads, drain = str(_threads_per_replica(args.replicas)), str(args.drain_timeout)
-    more = [
-        "--offline",
-        *engine_arguments(args),
-        *args.live.scheduler_arguments(),
-        "--threads",
-        threads,
-        "--drain-timeout",
-        drain,
-        "--log-level",
-        "warning",
-    ]
-    return running_stack(options, sock, replicas=args.replicas, replica_arguments=more)
+    return running_pools(
+        options,
+        pools,
+        sock,
+        scaling=demo_scaling(args, args.live.autoscaling, pools),
+        distance=between({**args.live.latency_s, **read_latencies(args.latency)}),
+        measured_weights=args.measured_weights,
+    )
 
 
 # --- output for people -------------------------------------------------------------------------------------------
 
 
-def _welcome(url: str, name: str, seconds: float) -> str:
+def _described(pools: list[Pool]) -> str:
+    """Say what is started: "2 replicas of smollm2, 1 of small@1 (paced)"."""
+    each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools]
+    return ", ".join(each).replace(" of", " replicas of", 1)
+
+
+def _welcome(url: str, pools: list[Pool], seconds: float) -> str:
+    name = pools[0].served_name
+    names = " and ".join(f"{pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools)
     body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
-    return f"""ready: {url} serves {name} (after {seconds:.1f} s)
+    return f"""ready: {url} serves {names} (after {seconds:.1f} s)
 
   curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
 
@@ -262,19 +272,30 @@ async def _show_table(stack: Stack) -> None:
     with Live(live_table(_numbers(stack), _rows(stack)), auto_refresh=False) as live:
         while True:
             await asyncio.sleep(REFRESH_S)
-            live.update(live_table(_numbers(stack), _rows(stack)), refresh=True)
+            live.update(live_table(_numbers(stack), _rows(stack), _warning(stack)), refresh=True)
 
 
 async def _log_changes(stack: Stack) -> None:
     from miniserve.commands.live_table import gateway_line
 
-    shown = 0
+    shown, warned = 0, ""
     while True:
         await asyncio.sleep(LOG_EVERY_S)
         numbers = _numbers(stack)
         if numbers.requests != shown:
             shown = numbers.requests
             say(gateway_line(numbers))
+        if (warning := _warning(stack)) and warning != warned:
+            warned = warning
+            say(warning)
+
+
+def _warning(stack: Stack) -> str:
+    """Return what is to be said about all figures, if the paced replicas cannot keep their pace."""
+    from miniserve.replica.pace import overrun_warning
+
+    reports = [member.report for member in stack.gateway.fleet.members()]
+    return overrun_warning(report.stats for report in reports if report is not None)
 
 
 def _numbers(stack: Stack) -> GatewayNumbers:
@@ -288,14 +309,20 @@ def _numbers(stack: Stack) -> GatewayNumbers:
 
 def _rows(stack: Stack) -> list[ReplicaRow]:
     from miniserve.commands.live_table import ReplicaRow
-    from miniserve.types import ReplicaView
 
-    views = {view.replica_id: view for view in stack.gateway.fleet.view().replicas}
+    members = {member.replica_id: member for member in stack.gateway.fleet.members()}
     rows = []
     for child in stack.supervisor.children:
-        view = views.get(child.replica_id, ReplicaView(child.replica_id))
+        if (member := members.get(child.replica_id)) is None:
+            continue
+        view, report = member.view(), member.report
         load = (view.running, view.queue_depth, view.kv_used_fraction, view.tokens_per_s)
-        rows.append(ReplicaRow(child.replica_id, view.state, child.pid, *load, child.restarts))
+        is_paced = report is not None and report.stats.paced_steps > 0
+        stages = () if report is None else (report.import_s, report.load_s, report.warm_up_s)
+        row = ReplicaRow(
+            child.replica_id, view.state, child.pid, *load, child.restarts, is_paced, child.start_s, stages
+        )
+        rows.append(row)
     return rows
 
 

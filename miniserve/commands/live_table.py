@@ -24,7 +24,7 @@ STATE_COLOURS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRow:
-    """One replica's row. `pid` None: no process at the moment."""
+    """One replica's row. `pid` None: no process at the moment. `start_s`: its cold start, and the stages within it."""
 
     replica_id: str
     state: ReplicaState
@@ -34,6 +34,9 @@ class ReplicaRow:
     kv_used_fraction: float
     tokens_per_s: float
     restarts: int
+    is_paced: bool = False
+    start_s: float | None = None
+    stages_s: tuple[float, ...] = ()  # import, load, warm up
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,12 @@ class GatewayNumbers:
     tokens_per_s: float
 
 
-def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow]) -> RenderableType:
-    """Return the table with the gateway's line below it."""
+def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow], warning: str = "") -> RenderableType:
+    """Return the table with the gateway's line below it, and then the warning."""
     table = Table(expand=False)
     table.add_column("replica")
     table.add_column("state")
-    for heading in ("pid", "running", "waiting", "KV used", "tokens/s", "restarts"):
+    for heading in ("pid", "running", "waiting", "KV used", "tokens/s", "restarts", "cold start"):
         table.add_column(heading, justify="right")
     for row in replicas:
         table.add_row(
@@ -64,10 +67,20 @@ def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow]) -> Rende
             str(row.running),
             str(row.waiting),
             f"{row.kv_used_fraction:.0%}",
-            f"{row.tokens_per_s:.1f}",
+            f"{row.tokens_per_s:.1f}" + (" paced" if row.is_paced else ""),
             str(row.restarts),
+            _cold_start(row),
         )
-    return Group(table, Text(gateway_line(gateway)))
+    lines = [Text(gateway_line(gateway)), *([Text(warning, "yellow")] if warning else [])]
+    return Group(table, *lines)
+
+
+def _cold_start(row: ReplicaRow) -> str:
+    """Return how long a start took, and how much of it its stages: "6.1 s (2.4 + 3.2 + 0.1)"."""
+    if row.start_s is None:
+        return "-"
+    stages = f" ({' + '.join(f'{seconds:.1f}' for seconds in row.stages_s)})" if row.stages_s else ""
+    return f"{row.start_s:.1f} s{stages}"
 
 
 def gateway_line(gateway: GatewayNumbers) -> str:

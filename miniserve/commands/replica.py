@@ -4,7 +4,8 @@ Exactly one line is printed on stdout, as soon as requests can be sent:
 
     {"ready": true, "port": 8001, "pid": 4711, "import_s": 2.1, "load_s": 3.2, "warm_up_s": 0.1}
 
-The seconds are the stages of its cold start. Everything else goes to stderr. SIGTERM and SIGINT drain; a second one stops at once.
+The seconds are the stages of its cold start. Everything else goes to stderr. SIGTERM and SIGINT drain; a second one
+stops at once.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
     imported_s = monotonic()
     engine, folder = load_replica(args)
-    stages = {"import_s": imported_s - began_s, "load_s": monotonic() - imported_s}
+    stages = {"import_s": round(imported_s - began_s, 3), "load_s": round(monotonic() - imported_s, 3)}
     with nullcontext() if args.step_log is None else step_log(args.step_log) as engine.on_step:
         return asyncio.run(serve_replica(args, engine, folder, sock, stages, pace))
 
@@ -165,7 +166,7 @@ async def serve_replica(
     model = served_model(served_name(args), folder, engine.max_model_len)
     config = ApiConfig(cors_origins=tuple(args.cors))
     app = api_app(replica, model, config=config, engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
-    report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
+    report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len, stages=stages)
     add_internal_routes(app, replica, report)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     began_s = monotonic()
@@ -173,10 +174,10 @@ async def serve_replica(
     with stop.caught():
         try:
             await replica.warm()
-            seconds = {name: round(value, 3) for name, value in {**stages, "warm_up_s": monotonic() - began_s}.items()}
+            stages["warm_up_s"] = round(monotonic() - began_s, 3)
             async with HttpServer(app, sock) as server:
                 if not replica.broken:
-                    print(json.dumps({"ready": True, "port": server.port, "pid": os.getpid(), **seconds}), flush=True)
+                    print(json.dumps({"ready": True, "port": server.port, "pid": os.getpid(), **stages}), flush=True)
                 await stop.first.wait()
                 if not await replica.drain(args.drain_timeout):
                     log.warning("stopped with %d requests unfinished", replica.door.inside)

@@ -80,6 +80,8 @@ async def serve(args: argparse.Namespace, sock: socket.socket, live: LivePolicie
         args.drain_timeout,
         api=api,
         policies=live.policies,
+        routing=live.routing,
+        degradation=live.degradation,
         vllm_metrics=args.vllm_metrics,
     )
     stop = StopSignals(at_once=lambda: os._exit(130))

@@ -8,13 +8,19 @@ in a simulation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from miniserve.types import TokenEvent
 
 Distance = Callable[[str | None, str], float]  # (the client's region, the replica's) -> seconds, one way
 _Item = tuple[float, TokenEvent | Exception | None]  # when it left, and what; None: the end
+
+
+def between(pairs: Mapping[tuple[str, str], float]) -> Distance:
+    """Return the distance that `pairs` of regions give, in either order; 0 for any other pair, and within a region."""
+    seconds = {pair: one for (a, b), one in pairs.items() for pair in ((a, b), (b, a))}
+    return lambda client, replica: 0.0 if client == replica else seconds.get((client or "", replica), 0.0)
 
 
 def nowhere(client: str | None, replica: str) -> float:

@@ -174,6 +174,11 @@ class Fleet:
         if member := self._members.get(replica_id):
             self._set_state(member, ReplicaState.DOWN)
 
+    def weigh(self, replica_id: str, weight: float) -> None:
+        """Give a replica another weight. No effect if it has gone."""
+        if member := self._members.get(replica_id):
+            member.weight = weight
+
     # --- what others see -------------------------------------------------------------------------------------------
 
     def view(self) -> FleetView:

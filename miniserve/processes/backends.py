@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.openai_replica import OpenAIReplica, Speech
 from miniserve.models.store import read_config
 from miniserve.models.tokenizer import Tokenizer
-from miniserve.processes.supervisor import Supervisor
 from miniserve.processes.vllm_child import PROGRAM
 
 log = logging.getLogger(__name__)
@@ -30,10 +28,9 @@ _REPORT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """vLLM processes to be started here."""
+    """How vLLM is started here."""
 
     program: str
-    replicas: int = 1
     arguments: tuple[str, ...] = ()  # further ones for `vllm serve`
 
     def command(self, name: str, folder: Path) -> list[str]:
@@ -50,11 +47,6 @@ class BackendOptions:
     model: str = ""  # the model's name there, if it has another
     key: str = ""
     speech: Speech | None = None  # None: each is asked
-    vllm: VllmOptions | None = None  # start such processes as well
-
-    def __bool__(self) -> bool:
-        """Whether there are to be any backends at all."""
-        return bool(self.urls or self.vllm)
 
 
 class BackendMaker:
@@ -80,46 +72,6 @@ class BackendMaker:
             key=options.key,
             speech=options.speech,
         )
-
-
-@asynccontextmanager
-async def running_backends(
-    fleet: Fleet, name: str, folder: Path, options: BackendOptions, *, drain_timeout_s: float, absent_s: float
-) -> AsyncGenerator[Supervisor | None, None]:
-    """Have the backends in the fleet inside the block; those that are ours run in it only.
-
-    Raises: SetupError if none can be used, or a process does not start.
-    """
-    await connect_backends(fleet, name, folder, options)
-    if options.vllm is None:
-        yield None
-        return
-    supervisor = Supervisor(
-        options.vllm.command(name, folder),
-        [f"v{i}" for i in range(options.vllm.replicas)],
-        _VllmListener(fleet, BackendMaker(name, folder, BackendOptions())),
-        monotonic,
-        start_timeout_s=VLLM_START_S,
-        drain_timeout_s=drain_timeout_s,
-        absent_s=absent_s,
-    )
-    fleet.add_tick(supervisor.replace_absent)
-    async with supervisor:
-        yield supervisor
-
-
-class _VllmListener:
-    """Tells the fleet what the supervisor observes."""
-
-    def __init__(self, fleet: Fleet, make: BackendMaker) -> None:
-        self._fleet = fleet
-        self._make = make
-
-    async def up(self, replica_id: str, url: str) -> None:
-        await self._fleet.put(replica_id, self._make(url))
-
-    def down(self, replica_id: str) -> None:
-        self._fleet.mark_down(replica_id)
 
 
 async def connect_backends(fleet: Fleet, name: str, folder: Path, options: BackendOptions) -> None:

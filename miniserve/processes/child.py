@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -34,24 +33,6 @@ class ChildSpec:
     nice: int = 0  # added to ours: the system gives it the processor after others
 
 
-@dataclass(frozen=True, slots=True)
-class StartTimes:
-    """One cold start, in seconds. What `total_s` holds beyond the stages: a process being made, and its first probe."""
-
-    import_s: float = 0.0
-    load_s: float = 0.0
-    warm_up_s: float = 0.0
-    total_s: float = 0.0  # from the order to the first answered probe
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyLine:
-    """What a replica says once it can serve."""
-
-    port: int
-    stages: StartTimes
-
-
 @dataclass
 class Child:
     """One replica, across all the processes that run it in turn."""
@@ -60,7 +41,7 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     up_since_s: float | None = None  # None: it is starting, is going, has ended, or is being killed
-    started: StartTimes | None = None  # how long its latest start took
+    start_s: float | None = None  # how long its latest cold start took, from the order to the first answered probe
     watcher: asyncio.Task[None] | None = None
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
 
@@ -91,21 +72,13 @@ async def spawn(spec: ChildSpec) -> asyncio.subprocess.Process:
     return process
 
 
-async def read_ready_line(process: asyncio.subprocess.Process) -> ReadyLine | None:
-    """Wait for the ready line; None if stdout ends without one."""
+async def read_port(process: asyncio.subprocess.Process) -> int | None:
+    """Return the port from the ready line; None if stdout ends without one."""
     assert process.stdout is not None
     async for line in process.stdout:
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            said = json.loads(line)
-            stages = [_seconds(said.get(name)) for name in ("import_s", "load_s", "warm_up_s")]
-            return ReadyLine(int(said["port"]), StartTimes(*stages))
+            return int(json.loads(line)["port"])
     return None
-
-
-def _seconds(value: object) -> float:
-    """Return a stage's seconds; 0 where the line says nothing that can be one."""
-    is_time = isinstance(value, int | float) and math.isfinite(value) and value >= 0
-    return float(value) if is_time and isinstance(value, int | float) else 0.0
 
 
 async def read_stderr(child: Child, process: asyncio.subprocess.Process) -> None:

@@ -2,9 +2,9 @@
 
     Pool("large", folder, version="1", replicas=2, pace="default")   ->  processes large@1-0 and large@1-1
 
-A `Crew` for the autoscaler: what it is asked for begins at once, is seen in the fleet's view at once, and goes on in the
-background. A replica that is retired first gets nothing new, then finishes what it runs, then goes. One that cannot be
-started (a damaged version, no memory left) is a line in the log; the others go on serving.
+A `Crew` for the autoscaler: what it is asked for begins at once, is seen in the fleet's view at once, and goes on in
+the background. A replica that is retired first gets nothing new, then finishes what it runs, then goes. One that cannot
+be started (a damaged version, no memory left) is a line in the log; the others go on serving.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.models.folder import tensor_files
 from miniserve.models.model_config import read_config
+from miniserve.processes.backends import BackendMaker, BackendOptions, VllmOptions
 from miniserve.processes.child import ChildSpec
 from miniserve.processes.memory import ReplicaNeed, replica_need, require_memory
 from miniserve.processes.supervisor import Supervisor
@@ -44,6 +45,7 @@ class Pool:
     nice: int = 0  # added to our own: the system gives these processes the processor after others
     prefix: str = ""  # of its replicas' ids; by default the served name and "-"
     arguments: tuple[str, ...] = ()  # further ones for `miniserve replica`
+    vllm: VllmOptions | None = None  # run vLLM instead of our own engine
 
     def __post_init__(self) -> None:
         if self.replicas < 0 or not self.weight > 0 or not 0 <= self.nice <= 19:
@@ -63,6 +65,8 @@ class Pool:
 
     def child(self, replica_id: str) -> ChildSpec:
         """Return how to start one of its replicas, which then dies with us, on a port it chooses itself."""
+        if self.vllm is not None:
+            return ChildSpec(replica_id, tuple(self.vllm.command(self.served_name, self.folder)), self.nice)
         pace = () if self.pace is None else ("--pace", self.pace)
         command = replica_command_line(self.served_name, self.folder, (*pace, *self.arguments))
         return ChildSpec(replica_id, tuple(command), self.nice)
@@ -96,12 +100,16 @@ class Pools:
         self._supervisor: Supervisor | None = None
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._makers = {  # of how a process of another make is reached
+            pool.id_prefix: BackendMaker(pool.served_name, pool.folder, BackendOptions()) for pool in pools if pool.vllm
+        }
 
     # --- as the supervisor's listener ------------------------------------------------------------------------------
 
     async def up(self, replica_id: str, url: str) -> None:
         pool = self._pool_of(replica_id)
-        await self._fleet.put(replica_id, RemoteReplica(url), weight=pool.weight, region=pool.region)
+        upstream = self._makers.get(pool.id_prefix, RemoteReplica)(url)
+        await self._fleet.put(replica_id, upstream, weight=pool.weight, region=pool.region)
 
     def down(self, replica_id: str) -> None:
         self._fleet.mark_down(replica_id)
@@ -120,6 +128,7 @@ class Pools:
             if not isinstance(error, SetupError) or len(errors) == len(self.pools):
                 raise error
             log.error("%s; the other models are served without it", error)
+        self.pools = tuple(pool for pool, result in zip(self.pools, results, strict=True) if result is None)
 
     async def _start_pool(self, pool: Pool) -> None:
         assert self._supervisor is not None

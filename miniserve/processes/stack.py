@@ -14,7 +14,8 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from miniserve.api.backend import Backend
@@ -33,6 +34,7 @@ from miniserve.gateway.model_choice import CascadeBackend
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.gateway.scaling import LiveScaling
 from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
+from miniserve.gateway.weights import SpeedWeights
 from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
 from miniserve.observe.fleet_metrics import FleetCollector
@@ -40,10 +42,12 @@ from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
+from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
 from miniserve.processes.child import Child
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
-from miniserve.processes.supervisor import ABSENT_S, Supervisor
+from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
+from miniserve.replica.wire import ReplicaReport
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
@@ -173,33 +177,55 @@ async def running_pools(
     *,
     scaling: Sequence[Scaling] = (),
     distance: Distance = nowhere,
+    measured_weights: bool = False,
+    backends: BackendOptions | None = None,
 ) -> AsyncGenerator[Stack, None]:
     """Start several pools and a gateway on `sock`; autoscalers may change their sizes. All are gone after the block.
+
+    `backends` run already and serve the first model too.
 
     A pool that cannot start is left out. Raises: SetupError if that leaves none, or if something else cannot start.
     """
     async with Fleet(monotonic, distance=distance) as fleet:
         drain_s = options.drain_timeout_s
         crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
-        supervisor = Supervisor((), (), crew, monotonic, drain_timeout_s=drain_s, absent_s=options.absent_s)
+        start_s = VLLM_START_S if any(pool.vllm for pool in pools) else START_TIMEOUT_S
+        supervisor = Supervisor(
+            (), (), crew, monotonic, start_timeout_s=start_s, drain_timeout_s=drain_s, absent_s=options.absent_s
+        )
         fleet.add_tick(supervisor.replace_absent)
+        if measured_weights:
+            fleet.add_tick(SpeedWeights(fleet))
+        if backends is not None:
+            await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
-            async with crew, running_gateway(options, fleet, sock, processes=_facts(supervisor)) as gateway:
+            serving, facts = _serving(options, crew.pools), partial(_facts, supervisor, fleet)
+            async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
                 loops = {one.pool: _scaling_loop(one, crew, gateway) for one in scaling}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
 
 
-def _facts(supervisor: Supervisor) -> Processes:
-    """Return what tells the gateway's status about the replicas' processes."""
-    return lambda: {child.replica_id: _fact(child) for child in supervisor.children}
+def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
+    """Return what the gateway's status is told about the replicas' processes."""
+    reports = {member.replica_id: member.report for member in fleet.members()}
+    return {child.replica_id: _fact(child, reports.get(child.replica_id)) for child in supervisor.children}
 
 
-def _fact(child: Child) -> ProcessFacts:
-    stages = {} if child.started is None else asdict(child.started)
-    return ProcessFacts(child.pid, child.restarts, {name.removesuffix("_s"): took for name, took in stages.items()})
+def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
+    if report is None or child.start_s is None:
+        return ProcessFacts(child.pid, child.restarts)
+    stages = {"import": report.import_s, "load": report.load_s, "warm_up": report.warm_up_s, "total": child.start_s}
+    return ProcessFacts(child.pid, child.restarts, stages)
+
+
+def _serving(options: GatewayOptions, pools: Sequence[Pool]) -> GatewayOptions:
+    """Return the options of a gateway that serves the models of `pools`, the first of them by default."""
+    first, *others = pools
+    more = {pool.served_name: pool.folder for pool in others}
+    return replace(options, name=first.served_name, folder=first.folder, more_models=more)
 
 
 def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScaling:

@@ -19,7 +19,6 @@ import asyncio
 import logging
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
@@ -28,7 +27,7 @@ from miniserve.processes.child import (
     Child,
     ChildSpec,
     kill,
-    read_ready_line,
+    read_port,
     read_stderr,
     send_signal,
     spawn,
@@ -173,20 +172,20 @@ class Supervisor:
         reader = self._spawn_task(read_stderr(child, process), f"stderr of {child.replica_id}")
         try:
             async with asyncio.timeout(self._start_timeout_s):
-                ready = await read_ready_line(process)
+                port = await read_port(process)
         except TimeoutError:
             await kill(process)
             raise SetupError(_start_failure(child, f"was not ready after {self._start_timeout_s:g} s")) from None
         except BaseException:
             await kill(process)
             raise
-        if ready is None:
+        if port is None:
             await process.wait()
             await asyncio.wait({reader}, timeout=1.0)  # its last lines may still be in the pipe
             raise SetupError(_start_failure(child, f"exited with code {process.returncode} before it was ready"))
-        await self._listener.up(child.replica_id, f"http://{LOOPBACK}:{ready.port}")
+        await self._listener.up(child.replica_id, f"http://{LOOPBACK}:{port}")
         child.up_since_s = self._clock()
-        child.started = replace(ready.stages, total_s=child.up_since_s - ordered_s)
+        child.start_s = child.up_since_s - ordered_s
 
     async def _watch(self, child: Child) -> None:
         """Wait for the process to end and start another, forever."""

@@ -12,7 +12,7 @@ too busy for the figures to mean anything.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -98,6 +98,18 @@ class PacedEngine:
         else:
             self._overruns += 1
             self._due_s = self._clock()
+
+
+def overrun_warning(reports: Iterable[EngineStats]) -> str:
+    """Return what is to be said beside any figure of these replicas; "" where they keep their pace."""
+    stats = list(reports)
+    steps, overruns = sum(one.paced_steps for one in stats), sum(one.overrun_steps for one in stats)
+    if overruns <= TOO_MANY_OVERRUNS * steps:
+        return ""
+    return (
+        f"this machine is too busy for these figures: {overruns / steps:.0%} of the paced steps took longer than their "
+        f"pace (at most {TOO_MANY_OVERRUNS:.0%})"
+    )
 
 
 def parse_pace(text: str) -> StepTimeModel:

@@ -37,6 +37,9 @@ class ReplicaReport:
     max_model_len: int
     stats: EngineStats
     max_abort_lag_steps: int = 0
+    import_s: float = 0.0  # the stages of its cold start
+    load_s: float = 0.0
+    warm_up_s: float = 0.0
 
 
 MOST_RETRY_AFTER_S = 60.0  # a replica that wants to be left alone for longer is asked again all the same

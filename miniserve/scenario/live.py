@@ -1,7 +1,8 @@
 """What a live gateway takes from a file: the decisions of a scenario, without its demand, fleet and faults.
 
-A policies file has a `[policies]` table and perhaps `[autoscaler]`, `[engine.scheduler]` and `[fleet.latency_s]`, under
-the keys that they have in a scenario. Or it is a whole scenario: then it is checked as one, and these tables are used.
+A policies file has a `[policies]` table and perhaps `[autoscaler]`, `[engine.scheduler]`, `[fleet.latency_s]`,
+`[models]`, `[deprecated]` and `[degradation]`, under the keys that they have in a scenario. Or it is a whole scenario:
+then it is checked as one, and these tables are used.
 The same reader and the same builder serve both worlds, so what a simulation was told the gateway is told.
 """
 
@@ -12,15 +13,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from miniserve.config import SchedulerConfig
+from miniserve.control.degrade import Degradation
 from miniserve.errors import SetupError
 from miniserve.policies.bundle import Policies
+from miniserve.policies.routing.model_names import ModelRouting
 from miniserve.scenario.build import bundle, distances
 from miniserve.scenario.kinds import KINDS, loaders, make_scheduler, makers
 from miniserve.scenario.model import Autoscaling, PolicySection, Scenario
+from miniserve.scenario.models import ModelRule, model_routing
 from miniserve.toml.reader import NotNegative, Reader
 from miniserve.toml.source import Place, Setting, TomlSource, read_source_file
 
-LIVE_TABLES: tuple[Place, ...] = (("policies",), ("autoscaler",), ("engine", "scheduler"), ("fleet", "latency_s"))
+LIVE_TABLES: tuple[Place, ...] = (
+    ("policies",),
+    ("autoscaler",),
+    ("engine", "scheduler"),
+    ("fleet", "latency_s"),
+    ("models",),
+    ("deprecated",),
+    ("degradation",),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,9 @@ class PolicyFile:
     autoscaler: Autoscaling | None = None
     engine: LiveEngine = LiveEngine()
     fleet: LiveFleet = field(default_factory=LiveFleet)
+    models: Mapping[str, str | ModelRule] = field(default_factory=dict)
+    deprecated: Mapping[str, str] = field(default_factory=dict)
+    degradation: Degradation | None = None
     description: str = ""
 
 
@@ -55,6 +70,9 @@ class LivePolicies:
     policies: Policies
     autoscaling: Autoscaling | None = None
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    latency_s: Mapping[tuple[str, str], float] = field(default_factory=dict)  # one way, by pairs of regions
+    routing: ModelRouting = field(default_factory=ModelRouting)
+    degradation: Degradation | None = None
 
     def scheduler_arguments(self) -> list[str]:
         """Return the options that tell a replica process its scheduler: `miniserve replica --scheduler KEY=VALUE`."""
@@ -77,10 +95,19 @@ def read_live(path: Path | None = None, settings: Sequence[Setting] = (), *, see
     folder = Path() if path is None else path.parent
     reader = Reader(source, KINDS, loaders(folder), makers(folder))
     said = reader.construct(Scenario if is_scenario else PolicyFile, source.values)
-    latency_s = {} if said.fleet is None else said.fleet.latency_s
+    latency_s = distances({} if said.fleet is None else said.fleet.latency_s)
     if said.autoscaler is not None:
         _check_bounds(said.autoscaler, source, seed)
-    return LivePolicies(bundle(said.policies, seed, distances(latency_s)), said.autoscaler, said.engine.scheduler)
+    policies = bundle(said.policies, seed, latency_s)
+    routing = _routing(said.models, said.deprecated, source)
+    return LivePolicies(policies, said.autoscaler, said.engine.scheduler, latency_s, routing, said.degradation)
+
+
+def _routing(models: Mapping[str, str | ModelRule], deprecated: Mapping[str, str], source: TomlSource) -> ModelRouting:
+    try:
+        return model_routing(models, deprecated)
+    except SetupError as error:
+        raise source.error(("models",) if models else ("deprecated",), str(error)) from None
 
 
 def _check_bounds(autoscaling: Autoscaling, source: TomlSource, seed: int) -> None:

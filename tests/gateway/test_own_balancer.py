@@ -87,4 +87,4 @@ def test_what_cannot_be_loaded_is_one_line_before_anything_starts(
     assert main([*command, "--port", "0", "--balancer", "no.py:Mine"]) == 2
     assert "no.py does not exist" in capsys.readouterr().err
     assert main([*command, "--port", "0", "--balancer", "p3c"]) == 2
-    assert "--balancer p3c: choose one of random, round-robin" in capsys.readouterr().err
+    assert """--balancer p3c: policies.balancer: there is no "p3c"; did you mean `p2c`?""" in capsys.readouterr().err

@@ -16,12 +16,11 @@ import httpx
 import psutil
 import pytest
 
-from miniserve.clock import monotonic
 from miniserve.errors import SetupError
-from miniserve.gateway.fleet import Fleet
-from miniserve.processes.backends import BackendOptions, VllmOptions, running_backends
+from miniserve.processes.backends import VllmOptions
 from miniserve.processes.http_server import bind
-from miniserve.processes.stack import Gateway, GatewayOptions, running_gateway
+from miniserve.processes.pools import Pool
+from miniserve.processes.stack import Gateway, GatewayOptions, running_pools
 from miniserve.processes.supervisor import Supervisor
 
 pytestmark = [
@@ -47,12 +46,11 @@ def fake_vllm(tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def vllm_behind_a_gateway(folder: Path, vllm: str) -> AsyncIterator[tuple[Gateway, Supervisor]]:
-    options = BackendOptions(vllm=VllmOptions(vllm, arguments=("--max-num-seqs", "32")))
-    async with Fleet(monotonic) as fleet:
-        backends = running_backends(fleet, "tiny", folder, options, drain_timeout_s=5.0, absent_s=30.0)
-        async with backends as supervisor, running_gateway(GatewayOptions("tiny", folder), fleet, bind(0)) as gateway:
-            assert supervisor is not None
-            yield gateway, supervisor
+    pool = Pool("tiny", folder, vllm=VllmOptions(vllm, ("--max-num-seqs", "32")))
+    options = GatewayOptions("tiny", folder, drain_timeout_s=5.0)
+    with bind(0) as sock:
+        async with running_pools(options, [pool], sock) as stack:
+            yield stack.gateway, stack.supervisor
 
 
 def vllm_of(supervisor: Supervisor) -> psutil.Process:

@@ -10,7 +10,7 @@ from miniserve.engine.engine import StepRecord
 from miniserve.engine.stats import EngineStats
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import SetupError
-from miniserve.replica.pace import DEFAULT_PACE, PacedEngine, parse_pace
+from miniserve.replica.pace import DEFAULT_PACE, PacedEngine, overrun_warning, parse_pace
 from miniserve.types import Request, TokenEvent
 
 PACE = StepTimeModel(0.1, 0.01, 0.0, 0.0, 0.0)
@@ -129,3 +129,13 @@ def test_a_pace_is_read_from_the_command_line() -> None:
 def test_a_pace_that_is_none_is_refused_by_name(text: str) -> None:
     with pytest.raises(SetupError, match="--pace"):
         parse_pace(text)
+
+
+def test_figures_of_replicas_that_cannot_keep_their_pace_come_with_a_warning() -> None:
+    def stats(paced_steps: int, overrun_steps: int) -> EngineStats:
+        return EngineStats(paced_steps=paced_steps, overrun_steps=overrun_steps)
+
+    assert overrun_warning([]) == ""
+    assert overrun_warning([EngineStats()]) == "", "not paced"
+    assert overrun_warning([stats(100, 5), stats(100, 5)]) == ""
+    assert "6% of the paced steps" in overrun_warning([stats(100, 12), stats(100, 0)])
