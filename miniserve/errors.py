@@ -17,6 +17,7 @@
         │   ├── NoFirstToken            502      yes   ... or was cut off, because its first token did not come
         │   └── Unreachable             502      yes   ... or could not be reached at all: no request is to blame
         ├── Overloaded                  503      yes   `retry_after_s`
+        │   └── Draining                503      yes   ... for good: it finishes what it has, and takes nothing new
         └── DeadlineExceeded            504      no
 
 An error is told by its class, never by its code: codes are for clients. simpy rebuilds a failing process's exception as
@@ -141,6 +142,10 @@ class Overloaded(RequestError):
     type = "overloaded_error"
 
 
+class Draining(Overloaded):
+    code = "draining"
+
+
 class DeadlineExceeded(RequestError):
     status = 504
     type = "timeout_error"
@@ -191,6 +196,11 @@ def stopped() -> UpstreamError:
     return UpstreamError("the replica was stopped before its answer was complete")
 
 
+def stalled(after_s: float) -> UpstreamError:
+    """The replica has work and gets nowhere, so its streams are cut off and go on elsewhere."""
+    return UpstreamError(f"the replica had made no progress for {after_s:.3g} s")
+
+
 def no_first_token(after_s: float) -> NoFirstToken:
     """The driver has waited long enough for the attempt's first token."""
     return NoFirstToken(f"the replica brought no token within {after_s:.3g} s")
@@ -201,7 +211,6 @@ def deadline_passed() -> DeadlineExceeded:
     return DeadlineExceeded("the request's deadline passed before its answer was complete")
 
 
-def draining(name: str = "this replica") -> Overloaded:
+def draining(name: str = "this replica") -> Draining:
     """A door is shut: what is inside may finish, and nothing new comes in."""
-    message = f"{name} is draining and takes no new requests; try another"
-    return Overloaded(message, code="draining", retry_after_s=1.0)
+    return Draining(f"{name} is draining and takes no new requests; try another", retry_after_s=1.0)

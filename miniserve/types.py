@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+LOCAL_TENANT = "local"  # whose requests say no tenant
 GREEDY_UP_TO = 1e-5  # a temperature; vLLM draws the line there too
 TokenIds = Sequence[int]  # a tuple of real tokens; a `range` if a simulation only needs distinct ones
 
@@ -107,6 +108,15 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Who answers a request, and how that differs from what was asked for. Said with an attempt's first event."""
+
+    model: str  # as the replica calls it: NAME or NAME@VERSION
+    degraded: tuple[str, ...] = ()  # what an overloaded gateway has taken away (see `control.degrade`)
+    discarded_tokens: int = 0  # of an answer that another model began and that was not good enough
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """New tokens of one request, in order. The last event of a request carries `finish_reason`.
 
@@ -119,6 +129,7 @@ class TokenEvent:
     logprobs: tuple[TokenLogprob, ...] = ()
     cached_tokens: int = 0  # prompt tokens found in the prefix cache
     text: str | None = None
+    served: Served | None = field(default=None, compare=False)  # the gateway's note; a replica's own is not believed
 
 
 class ReplicaState(StrEnum):
@@ -217,6 +228,7 @@ class AttemptResult:
     ended_s: float = 0.0
     losers: tuple[AttemptResult, ...] = ()
     cached_tokens: int = 0  # prompt tokens found in the prefix cache, known once a token has come
+    is_text: bool = False  # it delivered text instead of tokens, which nobody else can continue
 
     @property
     def ok(self) -> bool:

@@ -36,7 +36,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = new_exchange(Headers(scope=scope).get("x-request-id"), self._clock())
+        exchange = new_exchange(Headers(scope=scope), self._clock())
         scope.setdefault("state", {})["exchange"] = exchange
         with self._metrics.in_flight.track_inprogress():
             try:
@@ -48,7 +48,7 @@ class AccessLog:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = exchange.client_request_id
+                MutableHeaders(scope=message).update({**exchange.headers, "x-request-id": exchange.client_request_id})
             await send(message)
 
         try:
@@ -76,10 +76,13 @@ class AccessLog:
             "route": route,
             "status": status,
             "error": exchange.error,
+            "model": ",".join(exchange.answered_by) or None,
             "finish_reason": exchange.finish_reason,
             "prompt_tokens": exchange.prompt_tokens,
             "cached_tokens": exchange.cached_tokens,
             "completion_tokens": exchange.completion_tokens,
+            "degraded": ",".join(exchange.degraded) or None,
+            "discarded_tokens": exchange.discarded_tokens or None,
             "ttft_s": None if ttft_s is None else round(ttft_s, 6),
             "duration_s": round(duration_s, 6),
         }

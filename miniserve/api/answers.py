@@ -119,6 +119,8 @@ class ModelCard(_AnswerPart):
     created: int
     owned_by: str = "miniserve"
     max_model_len: int
+    root: str | None = None  # what an alias stands for; where it chooses between two, both with `|` between them
+    deprecated: int | None = None  # seconds since 1970, from which on it is
 
 
 class ModelList(_AnswerPart):

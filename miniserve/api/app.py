@@ -23,14 +23,15 @@ from miniserve import __version__
 from miniserve.api.access import AccessLog
 from miniserve.api.answers import ChatCompletion, ChatCompletionChunk, Completion, ModelCard, ModelList, Version
 from miniserve.api.backend import Backend, ServedModel
+from miniserve.api.catalogue import Catalogue, ModelEntry, catalogue_of
 from miniserve.api.chat import answer_chat
 from miniserve.api.completions import answer_completion
 from miniserve.api.errors import add_error_handlers
+from miniserve.api.exchange import DEGRADED_HEADER, MODEL_HEADER
 from miniserve.api.limits import BodyLimits
 from miniserve.api.openapi import describe_api, errors, generation_responses, request_body
-from miniserve.api.parts import SEED_HEADER, Parts
+from miniserve.api.parts import DEPRECATION_HEADER, SEED_HEADER, Parts
 from miniserve.api.requests import ChatCompletionRequest, CompletionRequest
-from miniserve.api.translate import check_model
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
 from miniserve.errors import Overloaded
@@ -42,7 +43,7 @@ _Route = TypeVar("_Route", bound=Callable[..., Any])
 
 def create_app(
     backend: Backend,
-    model: ServedModel,
+    model: ServedModel | Catalogue,
     *,
     config: ApiConfig = ApiConfig(),  # noqa: B008  # frozen
     metrics: ApiMetrics,
@@ -60,12 +61,13 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    parts = Parts(backend, model, config, metrics, clock, wall_clock, rng or SystemRandom())
+    catalogue = catalogue_of(model)
+    parts = Parts(backend, catalogue, catalogue.default, config, metrics, clock, wall_clock, rng or SystemRandom())
     add_error_handlers(app)
     _add_generation_routes(app, parts)
-    _add_model_routes(app, parts)
+    _add_model_routes(app, catalogue)
     _add_operation_routes(app, backend, registry)
-    describe_api(app, model)
+    describe_api(app, catalogue)
     app.add_middleware(BodyLimits, config=config)
     app.add_middleware(AccessLog, metrics=metrics, clock=clock)
     if config.cors_origins:  # added last: outermost, so that a browser may read every error too
@@ -75,7 +77,8 @@ def create_app(
 
 def _open_to_browsers(app: FastAPI, origins: Sequence[str]) -> None:
     """Let pages of these origins (`*` for all) call the API; a preflight is answered here, and not logged."""
-    readable = [SEED_HEADER, "x-request-id", "x-should-retry", "retry-after"]
+    ours = [SEED_HEADER, MODEL_HEADER, DEGRADED_HEADER]
+    readable = [*ours, DEPRECATION_HEADER, "x-request-id", "x-should-retry", "retry-after"]
     methods = ["GET", "HEAD", "POST"]
     app.add_middleware(
         CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=["*"], expose_headers=readable
@@ -108,26 +111,31 @@ def _get(app: FastAPI, path: str, **documented: Any) -> Callable[[_Route], _Rout
     """Serve GET, as documented, and HEAD, with which balancers probe: the same answer without its body."""
 
     def add(route: _Route) -> _Route:
-        app.get(path, **documented)(route)
-        return app.head(path, include_in_schema=False)(route)
+        app.get(path, response_model_exclude_none=True, **documented)(route)
+        return app.head(path, response_model_exclude_none=True, include_in_schema=False)(route)
 
     return add
 
 
-def _add_model_routes(app: FastAPI, parts: Parts) -> None:
-    model = parts.model
-    card = ModelCard(id=model.name, created=model.created, max_model_len=model.max_model_len)
+def _add_model_routes(app: FastAPI, catalogue: Catalogue) -> None:
+    def card(entry: ModelEntry) -> ModelCard:
+        return ModelCard(
+            id=entry.name,
+            created=entry.model.created,
+            max_model_len=entry.model.max_model_len,
+            root=entry.stands_for,
+            deprecated=catalogue.names.deprecated.get(entry.name),
+        )
 
     @_get(app, "/v1/models", responses=errors(413))
     async def list_models() -> ModelList:
-        """List the served models."""
-        return ModelList(data=[card])
+        """List the served models: names, pins (NAME@VERSION) and aliases."""
+        return ModelList(data=[card(entry) for entry in catalogue])
 
     @_get(app, "/v1/models/{model_id:path}", responses=errors(404, 413))
     async def get_model(model_id: str) -> ModelCard:
         """Describe one model."""
-        check_model(parts, model_id)
-        return card
+        return card(catalogue.entry(model_id))
 
 
 def _add_operation_routes(app: FastAPI, backend: Backend, registry: CollectorRegistry) -> None:

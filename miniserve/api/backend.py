@@ -60,3 +60,4 @@ class ServedModel:
     max_model_len: int  # tokens, prompt and answer together
     created: int  # seconds since 1970, for /v1/models
     longest_token_bytes: int | None = None  # no text of so many bytes is less than a token; None: not known
+    versions: tuple[str, ...] = ()  # "2" can be asked for as NAME@2; none: there is just one, without a number

@@ -24,9 +24,11 @@ from miniserve.types import Request, TokenLogprob
 
 async def answer_completion(parts: Parts, http: HttpRequest) -> Response:
     """Serve one call with one or several prompts."""
-    body = await read_body(http, CompletionRequest, parts.config.max_body_bytes, parts.model.max_model_len)
+    body = await read_body(http, CompletionRequest, parts.config.max_body_bytes, parts.catalogue.max_model_len)
     exchange = exchange_of(http.scope)
+    parts = parts.of_call(body.model, body.question, exchange)
     requests = await completion_requests(parts, body, exchange)
+    parts.metrics.traffic.record("completions", requests[0], stream=bool(body.stream))
     answer = CompletionAnswer(parts, body, requests, exchange)
     if body.stream:
         return parts.event_stream(answer.events(), requests)

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from miniserve.api.hints import HINT_HEADERS
+
+MODEL_HEADER = "x-miniserve-model"  # who answered: NAME or NAME@VERSION
+DEGRADED_HEADER = "x-miniserve-degraded"  # what an overloaded gateway took away: small-model, short-answer
 _SANE_ID = re.compile(r"[!-~]{1,128}")  # printable, no spaces, and short enough for a log line and a header
 
 
@@ -21,6 +28,7 @@ class Exchange:
     request_id: str  # ours, and unique: everything inside, and the answer's body, calls it so
     client_request_id: str  # the client's `x-request-id`, else ours: for header and log
     started_s: float
+    hints: Mapping[str, str] = field(default_factory=dict)  # of the headers that `hints` reads, those that were sent
     status: int | None = None  # of the response, once it has started
     error: str | None = None  # the type of the error object that was sent
     begun: bool = False  # something of the answer itself has been sent, more than headers and heartbeats
@@ -28,8 +36,24 @@ class Exchange:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    discarded_tokens: int = 0  # of a first model's answer, which a second model's has replaced: not the client's bill
     first_token_s: float | None = None
     finish_reason: str | None = None
+    answered_by: list[str] = field(default_factory=list)  # the models, as far as they have begun; mostly one
+    degraded: list[str] = field(default_factory=list)  # what was taken away from it under overload
+    headers: dict[str, str] = field(default_factory=dict)  # of the response, beside its own; read when it starts
+
+    def note_model(self, name: str) -> None:
+        """Note that `name` answers, or answers a part."""
+        if name not in self.answered_by:
+            self.answered_by.append(name)
+            self.headers[MODEL_HEADER] = ",".join(quote(each, safe="@/:+ ") for each in self.answered_by)
+
+    def note_degraded(self, measure: str) -> None:
+        """Note that `measure` was taken, for one of its choices at least."""
+        if measure not in self.degraded:
+            self.degraded.append(measure)
+            self.headers[DEGRADED_HEADER] = ",".join(self.degraded)
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -39,8 +63,10 @@ def exchange_of(scope: Scope) -> Exchange:
     return exchange
 
 
-def new_exchange(offered_id: str | None, started_s: float) -> Exchange:
-    """Begin one. `offered_id` is the client's `x-request-id`, kept where it is sane; two clients may send the same."""
+def new_exchange(headers: Headers, started_s: float) -> Exchange:
+    """Begin one. The client's `x-request-id` is kept where it is sane; two clients may send the same."""
+    offered_id = headers.get("x-request-id")
+    hints = {name: ", ".join(headers.getlist(name)) for name in HINT_HEADERS if name in headers}
     request_id = uuid.uuid4().hex
     client_id = offered_id if offered_id and _SANE_ID.fullmatch(offered_id) else request_id
-    return Exchange(request_id, client_id, started_s)
+    return Exchange(request_id, client_id, started_s, hints)

@@ -80,6 +80,7 @@ class Generation:
         self._parts.metrics.begin_generation(count)
 
     def _take(self, event: TokenEvent) -> TextPiece:
+        self._note_source(event)
         text, used = self._detokenize(event)
         self._measure(event, used)
         finish = self._finish(event.finish_reason)
@@ -89,8 +90,19 @@ class Generation:
         self._finished = finish is not None
         return TextPiece(self._index, text, event.logprobs[:used], finish)
 
+    def _note_source(self, event: TokenEvent) -> None:
+        if (served := event.served) is not None:
+            self._exchange.note_model(served.model)
+            self._exchange.discarded_tokens += served.discarded_tokens
+            self._parts.metrics.discarded_tokens.inc(served.discarded_tokens)
+            for measure in served.degraded:
+                self._exchange.note_degraded(measure)
+                self._parts.metrics.degraded.labels(measure).inc()
+        elif self._last_s is None and not self._exchange.answered_by:
+            self._exchange.note_model(self._request.model)
+
     def _record_end(self, reason: str) -> None:
-        self._parts.metrics.end_generation(reason)
+        self._parts.metrics.end_generation(reason, self._parts.clock() - self._request.arrived_s)
         self._exchange.finish_reason = reason
 
     def _detokenize(self, event: TokenEvent) -> tuple[str, int]:

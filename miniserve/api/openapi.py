@@ -1,7 +1,7 @@
 """The description of the API, as honest as the code: bodies are validated by hand, so they are described by hand.
 
-FastAPI writes the paths and the answers. Added here are the request bodies and chunks, the served model's own limits
-(its name and vocabulary), and the errors each route can give.
+FastAPI writes the paths and the answers. Added here are the request bodies and chunks, the served models' own limits
+(their names and the largest vocabulary), and the errors each route can give.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from miniserve.api.answers import ChatCompletionChunk, Completion, ErrorResponse
-from miniserve.api.backend import ServedModel
+from miniserve.api.catalogue import Catalogue
 from miniserve.api.requests import ChatCompletionRequest, CompletionRequest
 
 _REF = "#/components/schemas/{model}"
@@ -56,14 +56,14 @@ def request_body(body: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def describe_api(app: FastAPI, model: ServedModel) -> None:
-    """Give `app` an OpenAPI document that tells the truth about `model`."""
+def describe_api(app: FastAPI, catalogue: Catalogue) -> None:
+    """Give `app` an OpenAPI document that tells the truth about the models it serves."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             _forget_422(document)
-            document["components"]["schemas"].update(_schemas(model))
+            document["components"]["schemas"].update(_schemas(catalogue))
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -79,7 +79,7 @@ def _forget_422(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
-def _schemas(model: ServedModel) -> dict[str, Any]:
+def _schemas(catalogue: Catalogue) -> dict[str, Any]:
     bodies: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
     chunks: tuple[type[BaseModel], ...] = (ChatCompletionChunk, Completion)
     wanted = [(body, "validation") for body in bodies] + [(chunk, "serialization") for chunk in chunks]
@@ -87,8 +87,8 @@ def _schemas(model: ServedModel) -> dict[str, Any]:
     schemas: dict[str, Any] = document["$defs"]
     for body in bodies:
         properties = schemas[body.__name__]["properties"]
-        properties["model"]["enum"] = [model.name]
-        largest = model.tokenizer.vocab_size - 1
+        properties["model"] |= {"enum": [entry.name for entry in catalogue], "default": catalogue.default_name}
+        largest = catalogue.vocab_size - 1
         for name in ("prompt", "stop_token_ids"):
             _limit(properties.get(name), "minimum", "maximum", largest)
         (biases,) = [option for option in properties["logit_bias"]["anyOf"] if "patternProperties" in option]

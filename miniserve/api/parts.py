@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from miniserve import __version__
 from miniserve.api.answers import CachedTokens, Usage
 from miniserve.api.backend import Backend, ServedModel
+from miniserve.api.catalogue import Catalogue
 from miniserve.api.event_stream import EventStream
 from miniserve.api.exchange import Exchange
 from miniserve.config import ApiConfig
@@ -19,19 +20,35 @@ from miniserve.observe.metrics import ApiMetrics
 from miniserve.types import Clock, Request
 
 SEED_HEADER = "x-miniserve-seed"
+DEPRECATION_HEADER = "deprecation"  # RFC 9745: "@" and seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of one HTTP edge. `clock` is monotonic; `wall_clock` gives seconds since 1970, for `created` only."""
+    """The parts of one HTTP edge. `clock` is monotonic; `wall_clock` gives seconds since 1970, for `created` only.
+
+    `model` is the catalogue's default, and in the parts of one call (`of_call`) the model that this call is for.
+    """
 
     backend: Backend
+    catalogue: Catalogue
     model: ServedModel
     config: ApiConfig
     metrics: ApiMetrics
     clock: Clock
     wall_clock: Callable[[], float]
     rng: Random
+
+    def of_call(self, asked: str, question: Callable[[], str | None], exchange: Exchange) -> Parts:
+        """Return the parts that serve a call for the model `asked`; `question` is its text, if it has one.
+
+        Raises: NotFound, InvalidRequest: as `Catalogue.resolve`.
+        """
+        model = self.catalogue.resolve(asked, question)
+        since = self.catalogue.deprecated_since(asked, model.name)
+        if since is not None:
+            exchange.headers[DEPRECATION_HEADER] = f"@{since}"
+        return replace(self, model=model)
 
     def head(self, prefix: str, exchange: Exchange) -> dict[str, Any]:
         """Return the fields that an answer and each of its chunks begin with."""

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from miniserve.api.catalogue import DEFAULT_MODEL
+from miniserve.api.hints import MOST_TIMEOUT_S
 from miniserve.api.not_served import Always, EmptyList, EmptyObject, Never, NotServed, RequestPart, whole_number
 
 MAX_LOGPROBS = 20  # OpenAI's own limit
@@ -19,6 +21,7 @@ MAX_PROMPTS = 64  # of one /v1/completions call; each is a request of its own to
 MAX_CHOICES = 16  # for each prompt
 MAX_TOKEN_RULES = 1024  # entries of logit_bias, and tokens of stop_token_ids
 MAX_BAD_WORDS = 64
+QUESTION_CHARACTERS = 1_000  # what a router reads of a prompt: on the event loop, so not much
 _INT64 = 1 << 63
 
 
@@ -122,7 +125,9 @@ Stop = Annotated[
 class GenerationBody(NotServed):
     """What both kinds of completion share."""
 
-    model: str = Field(description="Name of the served model, as /v1/models lists it.")
+    model: str = Field(
+        DEFAULT_MODEL, description="A name that /v1/models lists. Where absent, the server's default model answers."
+    )
     max_tokens: TokenCount | None = Field(None, description="Cut to what the context leaves beside the prompt.")
     temperature: float | None = Field(None, ge=0, le=2, description="0, or almost, is greedy; 1 where absent.")
     top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy.")
@@ -148,7 +153,15 @@ class GenerationBody(NotServed):
     stream_options: StreamOptions | None = Field(None, description="Without `stream` of no effect.")
     ignore_eos: bool | None = Field(None, description="Go on past the end-of-sequence token (for benchmarks).")
     user: str | None = Field(None, description="Who asks; requests of one user may be kept on one replica.")
-    priority: PriorityNumber | None = Field(None, description="0 interactive, 1 standard, 2 batch.")
+    priority: PriorityNumber | None = Field(
+        None, description="0 interactive, 1 standard, 2 batch; before the header `x-priority`."
+    )
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        le=MOST_TIMEOUT_S,
+        description="Seconds after which no answer is wanted; of this and `x-request-timeout-s` the smaller counts.",
+    )
     n: ChoiceCount | None = Field(None, description="How many answers to each prompt; seeds count up from the first.")
 
     def stop_strings(self) -> tuple[str, ...]:
@@ -161,6 +174,10 @@ class GenerationBody(NotServed):
 
     def logprob_count(self) -> int | None:
         """Return how many alternatives to report for each token, None for no log-probabilities at all."""
+        raise NotImplementedError
+
+    def question(self) -> str | None:
+        """Return what is asked, for those who choose a model by it; None if it is not in words."""
         raise NotImplementedError
 
 
@@ -181,6 +198,11 @@ class ChatCompletionRequest(GenerationBody):
 
     def logprob_count(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    def question(self) -> str:
+        """Return the last thing said to the model."""
+        said = [message for message in self.messages if isinstance(message, SaidMessage)]
+        return content_text((said or self.messages)[-1].content)[:QUESTION_CHARACTERS]
 
 
 PromptText = Annotated[str, Field(min_length=1)]
@@ -211,3 +233,10 @@ class CompletionRequest(GenerationBody):
 
     def logprob_count(self) -> int | None:
         return self.logprobs
+
+    def question(self) -> str | None:
+        """Return the beginnings of all prompts."""
+        prompts = self.prompts()
+        share = QUESTION_CHARACTERS // len(prompts)
+        texts = [prompt[:share] for prompt in prompts if isinstance(prompt, str)]
+        return "\n".join(texts) if texts else None

@@ -1,6 +1,6 @@
 """From what a client said to what the engine is asked: text becomes token ids, absent fields get their defaults.
 
-Here the limits of the served model apply: its name, its vocabulary, its context. What is absent and random (the seed)
+Here the limits of the model that was asked for apply: its vocabulary, its context. What is absent and random (the seed)
 is drawn here, so that everything behind the edge is deterministic.
 """
 
@@ -15,10 +15,11 @@ from typing import TypeVar
 from miniserve.api.backend import TextTokenizer
 from miniserve.api.bodies import too_long
 from miniserve.api.exchange import Exchange
+from miniserve.api.hints import read_hints
 from miniserve.api.not_served import UNSUPPORTED
 from miniserve.api.parts import Parts
 from miniserve.api.requests import ChatCompletionRequest, CompletionRequest, GenerationBody, content_text
-from miniserve.errors import InvalidRequest, NotFound, prompt_too_long
+from miniserve.errors import InvalidRequest, prompt_too_long
 from miniserve.types import Priority, Request, SamplingParams
 
 _LONG_TEXT = 4_000  # characters of a whole request; tokenizing more takes long enough to be felt by other streams
@@ -33,9 +34,8 @@ B = TypeVar("B")
 async def chat_requests(parts: Parts, body: ChatCompletionRequest, exchange: Exchange) -> list[Request]:
     """Return the requests that a chat completion asks for: one for each choice.
 
-    Raises: NotFound for an unknown model; InvalidRequest for what does not fit the model.
+    Raises: InvalidRequest for what does not fit the model.
     """
-    check_model(parts, body.model)
     roles = {"developer": "system"}  # OpenAI's newer name for it, which no chat template here knows
     messages = [{"role": roles.get(m.role, m.role), "content": content_text(m.content)} for m in body.messages]
     if len(messages) > parts.model.max_model_len:
@@ -52,7 +52,6 @@ async def completion_requests(parts: Parts, body: CompletionRequest, exchange: E
 
     Raises: as `chat_request`.
     """
-    check_model(parts, body.model)
     prompts = body.prompts()
     params = ["prompt"] if len(prompts) == 1 else [f"prompt[{index}]" for index in range(len(prompts))]
     named = list(zip(prompts, params, strict=True))
@@ -65,13 +64,6 @@ async def completion_requests(parts: Parts, body: CompletionRequest, exchange: E
     for one, param in zip(ids, params, strict=True):
         requests += _requests(parts, body, common, one, param, len(requests))
     return requests
-
-
-def check_model(parts: Parts, name: str) -> None:
-    """Raises: NotFound if `name` is not the served model's."""
-    if name != parts.model.name:
-        message = f"The model `{name[:200]}` does not exist. Valid models: `{parts.model.name}`."
-        raise NotFound(message, param="model", code="model_not_found")
 
 
 def _check_length(parts: Parts, characters: int, param: str) -> None:
@@ -111,14 +103,21 @@ def _common(parts: Parts, body: GenerationBody, exchange: Exchange) -> Request:
     """Return what all requests of a call have in common, under the id of the first; prompt, length and seed follow."""
     if body.best_of not in (None, 1, body.n):
         raise InvalidRequest(f"best_of={body.best_of} is not supported here: {UNSUPPORTED['best_of']}", param="best_of")
+    hints = read_hints(exchange.hints)
+    limits = [seconds for seconds in (hints.timeout_s, body.timeout) if seconds is not None]
+    priority = hints.priority if body.priority is None else Priority(body.priority)
     return Request(
         request_id=exchange.request_id,
         model=parts.model.name,
         prompt_ids=(),
         sampling=_sampling(parts, body),
         arrived_s=exchange.started_s,
-        priority=Priority.STANDARD if body.priority is None else Priority(body.priority),
-        session_key=body.user,
+        deadline_s=exchange.started_s + min(limits) if limits else None,
+        tenant=hints.tenant,
+        priority=Priority.STANDARD if priority is None else priority,
+        session_key=hints.session_key or body.user,
+        region=hints.region,
+        feature=hints.feature,
         seen=lambda: exchange.begun,
     )
 

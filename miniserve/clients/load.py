@@ -12,17 +12,18 @@ Knows a URL and requests, but not which policies serve them.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Iterable, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 
-from miniserve.errors import UpstreamError
+from miniserve.clients.answer import Answer, message_in
+from miniserve.errors import RequestError, UpstreamError
 from miniserve.observe.outcomes import CLIENT_LEFT, SERVED, OutcomeLog, Outcomes
 from miniserve.observe.percentiles import percentiles
-from miniserve.sse import SSEDecoder
+from miniserve.policies.recovery.retry import NeverRetry, RetryPolicy
+from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.types import Clock, Request, TokenIds
 
 CONNECT_TIMEOUT_S = 10.0  # for a connection; answers may take as long as their deadline allows
@@ -63,6 +64,7 @@ class LoadResult:
     reasons: Mapping[int, str] = field(default_factory=dict)  # the first message received with each status
     unanswered: int = 0  # sent, but still open when the run was interrupted
     stopped: str | None = None
+    itl_s: Sequence[float] = ()  # between the tokens of served answers
 
     def lag_line(self) -> str:
         """Describe how well the schedule was kept."""
@@ -73,17 +75,68 @@ class LoadResult:
         return f"{len(self.lag_s):,} {words}; latencies count from the intended time"
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What the clients of a run do when they lose patience or get an error; they share one budget.
+
+    Each try is a request of its own to the server, called "ID~N". In simulation `sim.clients` does the same.
+    """
+
+    timeout_s: float | None = None  # for each try
+    retry: RetryPolicy = field(default_factory=NeverRetry)
+    budget: Budget | None = None
+
+    def patience_s(self, request: Request, now_s: float) -> float | None:
+        """Return how long a try that begins now may take; None: for ever."""
+        limits = [] if self.timeout_s is None else [self.timeout_s]
+        if request.deadline_s is not None:
+            limits.append(max(0.0, request.deadline_s - now_s))
+        return min(limits, default=None)
+
+    def wait_s(self, failures: int, answer: Answer, request: Request, now_s: float) -> float | None:
+        """Return how long to wait before another try, or None to give up."""
+        wait_s = self.retry.delay_s(failures, answer.error(), now_s, request.deadline_s)
+        if wait_s is None or (self.budget is not None and not self.budget.withdraw(now_s)):
+            return None
+        return wait_s
+
+
+def headers_of(request: Request, left_s: float | None) -> dict[str, str]:
+    """Return what a request says about itself beside its body; another server ignores it."""
+    said = {
+        "x-tenant-id": request.tenant,
+        "x-session-id": request.session_key,
+        "x-region": request.region,
+        "x-feature": request.feature,
+        "x-priority": request.priority.name.lower(),
+        "x-request-timeout-s": None if left_s is None else f"{max(left_s, 0.001):.3f}",
+    }
+    return {name: value for name, value in said.items() if value}
+
+
 class LoadRun:
     """One run against one server. `run` sends and collects; cancelling it ends the run and keeps the results so far."""
 
     def __init__(
-        self, url: str, model: str, clock: Clock, *, api_key: str | None = None, on_progress: OnSent | None = None
+        self,
+        url: str,
+        model: str,
+        clock: Clock,
+        *,
+        api_key: str | None = None,
+        on_progress: OnSent | None = None,
+        habits: Habits | None = None,
+        body: Mapping[str, object] | None = None,
     ) -> None:
+        """`body`: further fields of each request's body, or other values for those that it has."""
         self._model = model
         self._clock = clock
+        self._habits = habits or Habits()
+        self._body = body or {}
         self._on_progress = on_progress or (lambda sent, answered: None)
         self._log = OutcomeLog()
         self._lag_s: list[float] = []
+        self._itl_s = array("d")
         self._reasons: dict[int, str] = {}
         self._started_s = 0.0
         self._client = httpx.AsyncClient(
@@ -109,7 +162,7 @@ class LoadRun:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return LoadResult(self._log.outcomes(), tuple(self._lag_s), self._reasons, unanswered, stopped)
+        return LoadResult(self._log.outcomes(), tuple(self._lag_s), self._reasons, unanswered, stopped, self._itl_s)
 
     async def _send_all(self, requests: Iterable[Request], tasks: set[asyncio.Task[None]]) -> None:
         self._started_s = self._clock()
@@ -126,18 +179,43 @@ class LoadRun:
     async def _ask(self, index: int, request: Request) -> None:
         self._lag_s.append(max(0.0, self._now_s() - request.arrived_s))
         self._on_progress(len(self._lag_s), len(self._log))
-        answer = _Answer()
+        answer, tries = await self._persist(request)
+        if answer.status != SERVED:
+            self._reasons.setdefault(answer.status, answer.problem)
+        self._itl_s.extend(answer.gaps_s if answer.status == SERVED else ())
+        self._record(index, request, answer, tries)
+
+    async def _persist(self, request: Request) -> tuple[Answer, int]:
+        """Ask until there is an answer or no retry is left; return the last answer, and how many tries there were."""
+        habits = self._habits
+        if habits.budget is not None:
+            habits.budget.deposit(self._now_s())
+        tries = 0
+        while True:
+            answer = await self._try(request, tries)
+            tries += 1
+            if habits.budget is not None:
+                habits.budget.record(answer.status == SERVED, self._now_s())
+            wait_s = None if answer.status == SERVED else habits.wait_s(tries, answer, request, self._now_s())
+            if wait_s is None:
+                return answer, tries
+            await asyncio.sleep(wait_s)
+
+    async def _try(self, request: Request, number: int) -> Answer:
+        answer = Answer()
+        left_s = self._habits.patience_s(request, self._now_s())
         try:
-            left_s = None if request.deadline_s is None else request.deadline_s - self._now_s()
             async with asyncio.timeout(left_s):
-                await self._stream(request, answer)
+                await self._stream(request, answer, left_s, f"{request.request_id}~{number}" if number else None)
         except TimeoutError:
             answer.fail(CLIENT_LEFT, "the deadline passed before the answer was complete")
+        except RequestError as error:  # told inside the stream
+            answer.fail(error.status, error.message)
         except (httpx.HTTPError, ValueError) as error:
             answer.fail(UpstreamError.status, f"{type(error).__name__}: {error}")
-        self._record(index, request, answer)
+        return answer
 
-    async def _stream(self, request: Request, answer: _Answer) -> None:
+    async def _stream(self, request: Request, answer: Answer, left_s: float | None, request_id: str | None) -> None:
         body = {
             "model": self._model,
             "prompt": prompt_text(request.prompt_ids),
@@ -146,20 +224,19 @@ class LoadRun:
             "ignore_eos": True,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **self._body,
         }
-        headers = {"x-request-id": request.request_id}
-        async with self._client.stream("POST", "/v1/completions", json=body, headers=headers) as response:
+        headers = {"x-request-id": request_id or request.request_id, **headers_of(request, left_s)}
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        async with self._client.stream("POST", "/v1/completions", json=body, headers=encoded) as response:
             if response.status_code != SERVED:
-                answer.fail(response.status_code, _message(await response.aread()))
+                retry_after = response.headers.get("retry-after")
+                answer.fail(response.status_code, message_in(await response.aread()), retry_after)
                 return
-            decoder = SSEDecoder()
             async for chunk in response.aiter_raw():
-                for data in decoder.feed(chunk):
-                    answer.take(data, self._now_s())
+                answer.feed(chunk, self._now_s())
 
-    def _record(self, index: int, request: Request, answer: _Answer) -> None:
-        if answer.status != SERVED:
-            self._reasons.setdefault(answer.status, answer.problem)
+    def _record(self, index: int, request: Request, answer: Answer, tries: int) -> None:
         self._log.record(
             index,
             request.arrived_s,
@@ -169,47 +246,11 @@ class LoadRun:
             prompt_tokens=answer.usage.get("prompt_tokens", len(request.prompt_ids)),
             output_tokens=answer.usage.get("completion_tokens", answer.pieces),
             cached_tokens=(answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
+            attempts=tries,
             status=answer.status,
             tenant=request.tenant,
         )
         self._on_progress(len(self._lag_s), len(self._log))
-
-
-@dataclass(slots=True)
-class _Answer:
-    """One answer so far. Until it has ended properly it counts as broken off."""
-
-    status: int = UpstreamError.status
-    problem: str = "the answer broke off"
-    first_token_s: float | None = None
-    ended_s: float | None = None
-    pieces: int = 0
-    usage: dict[str, Any] = field(default_factory=dict)
-
-    def fail(self, status: int, problem: str) -> None:
-        self.status, self.problem = status, problem
-
-    def take(self, data: str, now_s: float) -> None:
-        """Read one event. Raises: ValueError if it is not what the API promises."""
-        if data == "[DONE]":
-            self.status, self.ended_s = SERVED, now_s
-            return
-        event = json.loads(data)
-        if not isinstance(event, dict) or "error" in event:
-            raise ValueError(_message(data))
-        self.usage = event.get("usage") or self.usage
-        for choice in event.get("choices", ()):
-            if choice.get("text"):
-                self.pieces += 1
-                if self.first_token_s is None:
-                    self.first_token_s = now_s
-
-
-def _message(body: str | bytes) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return "the server gave no reason"
 
 
 async def first_model(url: str, api_key: str | None = None) -> str:

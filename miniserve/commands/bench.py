@@ -13,8 +13,8 @@ from miniserve.commands.options import add_model_options, at_least_one
 from miniserve.errors import SetupError
 
 PROSE = Path(__file__).parents[2] / "data" / "eval" / "prose.txt"
-WHAT = ("engine", "quant", "steps", "stack", "race", "profile", "sim", "calibrate", "autoscale", "levers")
-_WITHOUT_A_MODEL = {"sim", "autoscale", "levers"}
+WHAT = ("engine", "quant", "steps", "stack", "overhead", "race", "profile", "sim", "calibrate", "autoscale", "levers")
+_WITHOUT_A_MODEL = {"sim", "autoscale", "levers", "overhead"}
 SIM_REQUESTS = (10_000, 100_000, 1_000_000)
 _RECORDS = {"calibrate": "calibration"}  # the names of records that differ from their benchmark's
 
@@ -84,6 +84,16 @@ def _stack(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, An
     result = bench_start(folder, args.repeats)
     result |= asyncio.run(bench_memory(folder, args.requests, streams=8, console=console))
     console.print(stack_table(result))
+    return result
+
+
+def _overhead(args: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from miniserve.bench.overhead import MODEL, bench_overhead, overhead_table
+    from miniserve.models.store import resolve_model
+
+    small = resolve_model(MODEL, args.cache, offline=True)
+    result = asyncio.run(bench_overhead(small, 2 * args.repeats, console))
+    console.print(overhead_table(result))
     return result
 
 
@@ -175,6 +185,7 @@ _BENCHES: dict[str, Callable[[argparse.Namespace, Path, Any], dict[str, Any]]] =
     "quant": _quant,
     "steps": _steps,
     "stack": _stack,
+    "overhead": _overhead,
     "race": _race,
     "profile": _profile,
     "sim": _sim,

@@ -17,26 +17,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
+from miniserve.commands.backend_options import (
+    add_backend_options,
+    add_vllm_engine_options,
+    backend_options,
+    vllm_engine,
+)
+from miniserve.commands.decisions import decisions_to
+from miniserve.commands.demo_output import described, log_changes, show_table, welcome
 from miniserve.commands.options import (
     DEFAULT_MODEL,
-    add_balancer_option,
     add_cors_option,
     add_drain_option,
     add_engine_options,
     add_model_options,
+    add_vllm_option,
     at_least_one,
-    engine_arguments,
     log_to_stderr,
-    make_balancer,
     port,
     say,
-    served_name,
 )
+from miniserve.commands.policy_options import add_policy_options, live_policies
+from miniserve.commands.pool_options import add_pool_options, check_memory, demo_pools, demo_scaling, read_latencies
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
-    from miniserve.commands.live_table import GatewayNumbers, ReplicaRow
-    from miniserve.policies.routing.balancer import Balancer
+    from miniserve.policies.routing.model_names import ModelRouting
+    from miniserve.processes.pools import Pool
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, Stack
 
@@ -44,8 +51,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 FALLBACK_MODEL = "large"  # shipped in data/models
-REFRESH_S = 0.25
-LOG_EVERY_S = 10.0  # without a table: how often a line is logged, if anything has changed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.set_defaults(model=None)  # to tell "not given", where we may fall back, from an explicit "smollm2"
     add_engine_options(parser)
-    add_balancer_option(parser)
+    add_policy_options(parser)
     add_cors_option(parser)
-    parser.add_argument("--replicas", type=at_least_one, default=2, help="replica processes (default %(default)s)")
+    add_pool_options(parser)
+    add_backend_options(parser)
+    add_vllm_engine_options(parser)
+    add_vllm_option(parser)
     parser.add_argument(
         "--port", type=port, help=f"the gateway's, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
     )
@@ -75,12 +83,18 @@ def run(args: argparse.Namespace) -> int:
     from miniserve.processes.http_server import bind
 
     _set_up_logging(args)
-    balancer = make_balancer(args)  # before anything is loaded
+    args.live = live_policies(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
-    with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
+    port_asked = default_port if args.port is None else args.port
+    with decisions_to(args.decisions) as args.on_decision, bind(port_asked) as sock:  # before anything is loaded
+        args.other_backends = backend_options(args)
+        said = (args.model, args.replicas, args.once, args.pace, args.other_backends, vllm_engine(args))
+        args.says_nothing = said == (None,) * len(said) and not args.pools
         folder = _model_folder(args)
-        _check_memory(args, folder)
-        return asyncio.run(_main(args, folder, sock, balancer))
+        told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
+        pools = demo_pools(args, folder, [*told, *args.live.scheduler_arguments()])
+        check_memory(pools)
+        return asyncio.run(_main(args, pools, sock))
 
 
 # --- before the stack --------------------------------------------------------------------------------------------
@@ -102,25 +116,6 @@ def _model_folder(args: argparse.Namespace) -> Path:
         return resolve_model(FALLBACK_MODEL, args.cache, offline=True)
 
 
-def _check_memory(args: argparse.Namespace, folder: Path) -> None:
-    from miniserve.config import EngineConfig
-    from miniserve.machine import available_bytes
-    from miniserve.models.folder import tensor_files
-    from miniserve.models.store import read_config
-    from miniserve.processes.memory import replica_need, require_memory
-
-    file_bytes = sum(file.stat().st_size for file in tensor_files(folder))
-    need = replica_need(file_bytes, read_config(folder), EngineConfig().cache)
-    require_memory(need, args.replicas, available_bytes())
-
-
-def _threads_per_replica(replicas: int) -> int:
-    """Give each replica its share of the cores: more threads than free cores make small products 10x slower."""
-    from miniserve.machine import usable_cores
-
-    return max(1, usable_cores() // replicas)
-
-
 def _wants_table(args: argparse.Namespace) -> bool:
     return not args.no_table and args.once is None and sys.stdout.isatty()
 
@@ -138,17 +133,29 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 # --- the stack ---------------------------------------------------------------------------------------------------
 
 
-async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, balancer: Balancer) -> int:
+async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
     api = ApiConfig(cors_origins=tuple(args.cors))
-    options = GatewayOptions(served_name(args), folder, args.drain_timeout, args.absent_after, api, balancer)
+    options = GatewayOptions(
+        pools[0].served_name,
+        pools[0].folder,
+        args.drain_timeout,
+        args.absent_after,
+        api,
+        args.live.policies,
+        on_decision=args.on_decision,
+        routing=_routing(args, pools),
+        degradation=args.live.degradation,
+        vllm_metrics=args.vllm_metrics,
+    )
     up = asyncio.Event()
     with StopSignals().caught() as stop:
-        job = _serve(args, options, sock, stop, up) if args.once is None else _answer_once(args, options, sock)
+        stack = _stack(args, options, pools, sock)
+        job = _serve(args, stack, pools, stop, up) if args.once is None else _answer_once(args, stack, pools)
         work, cut = asyncio.create_task(job), asyncio.create_task(_cut_off(stop, up))
         try:
             await asyncio.wait({work, cut}, return_when=asyncio.FIRST_COMPLETED)
@@ -161,6 +168,17 @@ async def _main(args: argparse.Namespace, folder: Path, sock: socket.socket, bal
             cut.cancel()
 
 
+def _routing(args: argparse.Namespace, pools: list[Pool]) -> ModelRouting:
+    """Return what models are called. Where nothing is said, `auto` is the small or the large one, by the question."""
+    from miniserve.scenario.models import ModelRule, model_routing
+
+    said: ModelRouting = args.live.routing
+    if any((said.aliases, said.by_question, said.cascades, said.deprecated)):
+        return said
+    both = {"small", "large"} <= {pool.name for pool in pools}
+    return model_routing({"auto": ModelRule("learned", "small", "large")} if both else {}, {})
+
+
 async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
     """Return when the work must be interrupted: at the first signal before the stack is up, later at the second."""
     await stop.first.wait()
@@ -168,13 +186,15 @@ async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:
         await stop.second.wait()
 
 
-async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: socket.socket) -> int:
+async def _answer_once(
+    args: argparse.Namespace, starting: AbstractAsyncContextManager[Stack], pools: list[Pool]
+) -> int:
     from miniserve.clients.ask import ask_once
 
-    say(f"starting {args.replicas} replicas of {options.name}")
-    async with _stack(args, options, sock) as stack:
+    say(f"starting {described(pools)}")
+    async with starting as stack:
         try:
-            await ask_once(stack.url, options.name, args.once, args.max_tokens, _print_piece)
+            await ask_once(stack.url, pools[0].served_name, args.once, args.max_tokens, _print_piece)
         except RequestError as error:
             say(f"miniserve: {error}")
             return 1
@@ -183,14 +203,18 @@ async def _answer_once(args: argparse.Namespace, options: GatewayOptions, sock: 
 
 
 async def _serve(
-    args: argparse.Namespace, options: GatewayOptions, sock: socket.socket, stop: StopSignals, up: asyncio.Event
+    args: argparse.Namespace,
+    starting: AbstractAsyncContextManager[Stack],
+    pools: list[Pool],
+    stop: StopSignals,
+    up: asyncio.Event,
 ) -> int:
-    say(f"starting {args.replicas} replicas of {options.name}; the first import of torch may take a while")
+    say(f"starting {described(pools)}; the first import of torch may take a while")
     started_s = monotonic()
-    async with _stack(args, options, sock) as stack:
+    async with starting as stack:
         up.set()
-        print(_welcome(stack.url, options.name, monotonic() - started_s), flush=True)
-        showing = asyncio.create_task(_show_table(stack) if _wants_table(args) else _log_changes(stack))
+        print(welcome(stack.url, pools, monotonic() - started_s), flush=True)
+        showing = asyncio.create_task(show_table(stack) if _wants_table(args) else log_changes(stack))
         showing.add_done_callback(_tell_why_it_ended)
         await stop.first.wait()
         showing.cancel()
@@ -207,87 +231,20 @@ def _tell_why_it_ended(showing: asyncio.Task[None]) -> None:
 
 
 def _stack(
-    args: argparse.Namespace, options: GatewayOptions, sock: socket.socket
+    args: argparse.Namespace, options: GatewayOptions, pools: list[Pool], sock: socket.socket
 ) -> AbstractAsyncContextManager[Stack]:
-    from miniserve.processes.stack import running_stack
+    from miniserve.gateway.distance import between
+    from miniserve.processes.stack import running_pools
 
-    threads, drain = str(_threads_per_replica(args.replicas)), str(args.drain_timeout)
-    more = [
-        "--offline",
-        *engine_arguments(args),
-        "--threads",
-        threads,
-        "--drain-timeout",
-        drain,
-        "--log-level",
-        "warning",
-    ]
-    return running_stack(options, sock, replicas=args.replicas, replica_arguments=more)
-
-
-# --- output for people -------------------------------------------------------------------------------------------
-
-
-def _welcome(url: str, name: str, seconds: float) -> str:
-    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
-    return f"""ready: {url} serves {name} (after {seconds:.1f} s)
-
-  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
-
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="unused")
-  messages = [{{"role": "user", "content": "Hello!"}}]
-  for chunk in client.chat.completions.create(model="{name}", messages=messages, stream=True):
-      print(chunk.choices[0].delta.content or "", end="", flush=True)
-
-It is open to every program on this machine (bound to loopback only) and ignores any API keys that clients send.
-Ctrl-C drains and stops.
-"""
-
-
-async def _show_table(stack: Stack) -> None:
-    from rich.live import Live
-
-    from miniserve.commands.live_table import live_table
-
-    with Live(live_table(_numbers(stack), _rows(stack)), auto_refresh=False) as live:
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            live.update(live_table(_numbers(stack), _rows(stack)), refresh=True)
-
-
-async def _log_changes(stack: Stack) -> None:
-    from miniserve.commands.live_table import gateway_line
-
-    shown = 0
-    while True:
-        await asyncio.sleep(LOG_EVERY_S)
-        numbers = _numbers(stack)
-        if numbers.requests != shown:
-            shown = numbers.requests
-            say(gateway_line(numbers))
-
-
-def _numbers(stack: Stack) -> GatewayNumbers:
-    from miniserve.commands.live_table import GatewayNumbers
-
-    recent = stack.gateway.recent
-    ttft_s = recent.ttft_s.percentiles(50, 99)
-    rate = recent.tokens_per_s(monotonic())
-    return GatewayNumbers(stack.url, recent.requests, recent.in_flight, recent.failed, ttft_s, rate)
-
-
-def _rows(stack: Stack) -> list[ReplicaRow]:
-    from miniserve.commands.live_table import ReplicaRow
-    from miniserve.types import ReplicaView
-
-    views = {view.replica_id: view for view in stack.gateway.fleet.view().replicas}
-    rows = []
-    for child in stack.supervisor.children:
-        view = views.get(child.replica_id, ReplicaView(child.replica_id))
-        load = (view.running, view.queue_depth, view.kv_used_fraction, view.tokens_per_s)
-        rows.append(ReplicaRow(child.replica_id, view.state, child.pid, *load, child.restarts))
-    return rows
+    return running_pools(
+        options,
+        pools,
+        sock,
+        scaling=demo_scaling(args, args.live.autoscaling, pools),
+        distance=between({**args.live.latency_s, **read_latencies(args.latency)}),
+        measured_weights=args.measured_weights,
+        backends=args.other_backends,
+    )
 
 
 def _print_piece(text: str) -> None:

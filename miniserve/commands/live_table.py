@@ -14,7 +14,7 @@ from rich.text import Text
 
 from miniserve.types import ReplicaState
 
-_COLOURS = {
+STATE_COLOURS: dict[str, str] = {
     ReplicaState.STARTING: "yellow",
     ReplicaState.READY: "green",
     ReplicaState.DRAINING: "cyan",
@@ -24,7 +24,7 @@ _COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRow:
-    """One replica's row. `pid` None: no process at the moment."""
+    """One replica's row. `pid` None: no process at the moment. `start_s`: its cold start, and the stages within it."""
 
     replica_id: str
     state: ReplicaState
@@ -34,45 +34,63 @@ class ReplicaRow:
     kv_used_fraction: float
     tokens_per_s: float
     restarts: int
+    is_paced: bool = False
+    start_s: float | None = None
+    stages_s: tuple[float, ...] = ()  # import, load, warm up
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayNumbers:
-    """What clients got recently. `ttft_s` is (p50, p99), or None before the first answer."""
+    """What clients got recently. Latencies are (p50, p90, p99, p99.9), or None before the first answer."""
 
     url: str
     requests: int
     in_flight: int
     failed: int
     ttft_s: tuple[float, ...] | None
+    itl_s: tuple[float, ...] | None
     tokens_per_s: float
 
 
-def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow]) -> RenderableType:
-    """Return the table with the gateway's line below it."""
+def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow], warning: str = "") -> RenderableType:
+    """Return the table with the gateway's line below it, and then the warning."""
     table = Table(expand=False)
     table.add_column("replica")
     table.add_column("state")
-    for heading in ("pid", "running", "waiting", "KV used", "tokens/s", "restarts"):
+    for heading in ("pid", "running", "waiting", "KV used", "tokens/s", "restarts", "cold start"):
         table.add_column(heading, justify="right")
     for row in replicas:
         table.add_row(
             row.replica_id,
-            Text(row.state.value, _COLOURS[row.state]),
+            Text(row.state.value, STATE_COLOURS[row.state]),
             str(row.pid or "-"),
             str(row.running),
             str(row.waiting),
             f"{row.kv_used_fraction:.0%}",
-            f"{row.tokens_per_s:.1f}",
+            f"{row.tokens_per_s:.1f}" + (" paced" if row.is_paced else ""),
             str(row.restarts),
+            _cold_start(row),
         )
-    return Group(table, Text(gateway_line(gateway)))
+    lines = [Text(gateway_line(gateway)), *([Text(warning, "yellow")] if warning else [])]
+    return Group(table, *lines)
+
+
+def _cold_start(row: ReplicaRow) -> str:
+    """Return how long a start took, and how much of it its stages: "6.1 s (2.4 + 3.2 + 0.1)"."""
+    if row.start_s is None:
+        return "-"
+    stages = f" ({' + '.join(f'{seconds:.1f}' for seconds in row.stages_s)})" if row.stages_s else ""
+    return f"{row.start_s:.1f} s{stages}"
 
 
 def gateway_line(gateway: GatewayNumbers) -> str:
     """Return the gateway's numbers as one line, for use below the table or in a log."""
-    ttft = "-" if gateway.ttft_s is None else " / ".join(f"{seconds * 1000:.0f}" for seconds in gateway.ttft_s)
     return (
         f"gateway {gateway.url}: {gateway.requests} requests, {gateway.in_flight} in flight, {gateway.failed} failed, "
-        f"TTFT p50 / p99 {ttft} ms, {gateway.tokens_per_s:.1f} tokens/s"
+        f"TTFT {_milliseconds(gateway.ttft_s)}, ITL {_milliseconds(gateway.itl_s)} ms (p50 / p90 / p99 / p99.9), "
+        f"{gateway.tokens_per_s:.1f} tokens/s"
     )
+
+
+def _milliseconds(latencies_s: tuple[float, ...] | None) -> str:
+    return "-" if latencies_s is None else " / ".join(f"{seconds * 1000:.0f}" for seconds in latencies_s)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
-from miniserve.commands.options import at_least_one, check_outputs
+from miniserve.commands.options import at_least_one, check_outputs, share
 from miniserve.errors import RequestError, SetupError
 
 if TYPE_CHECKING:
-    from miniserve.clients.load import LoadResult, OnSent
+    from miniserve.clients.load import Habits, LoadResult, OnSent
     from miniserve.scenario import Scenario
+    from miniserve.scenario.model import Clients
+    from miniserve.sim.result import SimResult
 
 LATE_S = 0.05  # missing the schedule by more than this, at the 99th percentile, gives a warning
 EXAMPLES = """
@@ -21,9 +24,12 @@ examples:
   miniserve load http://127.0.0.1:8000 --scenario data/scenarios/quickstart.toml --requests 60
   miniserve load http://127.0.0.1:8000 --scenario data/scenarios/quickstart.toml --set workload.arrivals.rate_per_s=1
 
-Only the scenario's demand and goals are used: [workload], [run], [slo], and the timeout of [clients] (without their
-retries). Requests leave at their scheduled times, whether or not earlier ones have been answered. Ctrl-C stops and
-shows the answers so far.
+Used of the scenario: [workload], [run], [clients] (their timeout, retries and budget) and [slo]. Requests leave at
+their scheduled times, whether or not earlier ones have been answered, and say their tenant, session, region, feature,
+priority and time left in headers. Ctrl-C stops and shows the answers so far.
+
+Exit code: 1 if a limit of [slo] is kept by fewer requests than --slo-share, 2 if nothing could be sent, 130 after
+Ctrl-C.
 """
 
 
@@ -41,18 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", help="name of the model to ask (default: the server's first)")
     parser.add_argument("--api-key", metavar="KEY", help="sent as a bearer token")
+    parser.add_argument(
+        "--slo-share",
+        type=share,
+        default=0.95,
+        metavar="SHARE",
+        help="how many of the requests must keep each limit of [slo] (default %(default)g)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write figures (.png, .svg, .pdf)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the scenario and the server, send, show."""
-    from rich.console import Console
-
+    """Check the scenario and the server, send, show, judge."""
+    from miniserve.observe.goodput import missed_limits
     from miniserve.scenario import load
-    from miniserve.sim.result import SimResult
     from miniserve.toml.source import Setting
 
-    check_outputs(plot=args.plot)
+    check_outputs(args.plot, args.out)
     settings = [Setting.parse(text) for text in args.settings]
     if args.requests is not None:
         settings.append(Setting(("run", "requests"), args.requests, f"--requests {args.requests}"))
@@ -61,17 +73,50 @@ def run(args: argparse.Namespace) -> int:
         result = _send(args, scenario)
     except RequestError as error:
         raise SetupError(str(error)) from None
+    missed = missed_limits(result.outcomes, scenario.slo, args.slo_share)
+    _show(args, scenario, result, missed)
+    if result.stopped is not None:
+        return 130
+    return 1 if missed else 0
+
+
+def _show(args: argparse.Namespace, scenario: Scenario, result: LoadResult, missed: list[str]) -> None:
+    from rich.console import Console
+
+    from miniserve.observe.outcomes import Latency
+    from miniserve.sim.result import SimResult
+
     console = Console()
     if len(result.outcomes):
-        shown = SimResult(result.outcomes, {}, {"live": args.url}, scenario.slo, result.stopped)
+        itl = Latency.of(result.itl_s)
+        shown = SimResult(result.outcomes, {}, {"live": args.url}, scenario.slo, result.stopped, itl=itl)
         console.print(shown.table())
         if args.plot is not None:
             console.print(f"figures in {shown.plot(args.plot)}", markup=False, soft_wrap=True)
+        if args.out is not None:
+            _write(args, result, shown, missed)
     else:
         console.print("no request was answered")
-    for line in _remarks(result):
+    for line in _remarks(result) + [f"missed: {line}" for line in missed]:
         console.print(line, markup=False, soft_wrap=True)
-    return 0 if result.stopped is None else 130
+
+
+def _write(args: argparse.Namespace, result: LoadResult, shown: SimResult, missed: list[str]) -> None:
+    """Write the figures and what they were measured on."""
+    record = {
+        "url": args.url,
+        "scenario": str(args.scenario),
+        "variant": args.variant,
+        "seed": args.seed,
+        "settings": args.settings,
+        "figures": shown.figures(),
+        "by_status": {str(status): count for status, count in result.outcomes.by_status().items()},
+        "reasons": {str(status): reason for status, reason in result.reasons.items()},
+        "lag": result.lag_line(),
+        "missed": missed,
+        "stopped": result.stopped,
+    }
+    args.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _remarks(result: LoadResult) -> list[str]:
@@ -103,14 +148,22 @@ def _send(args: argparse.Namespace, scenario: Scenario) -> LoadResult:
 
 
 async def _run(args: argparse.Namespace, scenario: Scenario, show: OnSent) -> LoadResult:
-    from dataclasses import replace
-
     from miniserve.clients.load import LoadRun, first_model
 
-    workload = scenario.workload
-    if scenario.clients is not None and workload.deadline_after_s is None:
-        workload = replace(workload, deadline_after_s=scenario.clients.timeout_s)
     model = args.model or await first_model(args.url, args.api_key)
     seed = scenario.run.seed if args.seed is None else args.seed
-    requests = workload.requests(seed, count=scenario.run.requests, duration_s=scenario.run.duration_s)
-    return await LoadRun(args.url, model, monotonic, api_key=args.api_key, on_progress=show).run(requests)
+    requests = scenario.workload.requests(seed, count=scenario.run.requests, duration_s=scenario.run.duration_s)
+    load = LoadRun(
+        args.url, model, monotonic, api_key=args.api_key, on_progress=show, habits=_habits(scenario.clients, seed)
+    )
+    return await load.run(requests)
+
+
+def _habits(clients: Clients | None, seed: int) -> Habits:
+    """Return what the scenario's clients do when they lose patience; without [clients] they wait for ever."""
+    from miniserve.clients.load import Habits
+
+    if clients is None:
+        return Habits()
+    budget = None if clients.budget is None else clients.budget.build(seed=seed)
+    return Habits(clients.timeout_s, clients.retry.build(seed=seed), budget)

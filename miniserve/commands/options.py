@@ -1,4 +1,4 @@
-"""Options that several commands share: the model and its files, the engine, the balancer, the log."""
+"""Options that several commands share: the model and its files, the engine, the log."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from miniserve.errors import SetupError
 from miniserve.models.store import default_cache
-
-if TYPE_CHECKING:
-    from miniserve.policies.routing.balancer import Balancer
 
 DEFAULT_MODEL = "smollm2"
 
@@ -60,16 +56,6 @@ def engine_arguments(args: argparse.Namespace) -> list[str]:
     return ["--quant", args.quant, "--device", args.device, "--attention", args.attention]
 
 
-def add_balancer_option(parser: argparse.ArgumentParser) -> None:
-    """Add --balancer."""
-    parser.add_argument(
-        "--balancer",
-        default="least-outstanding",
-        metavar="NAME|FILE:CLASS",
-        help="which replica gets a request: p2c, my_file.py:Mine, chapter.ipynb:Mine, ... (default %(default)s)",
-    )
-
-
 def add_cors_option(parser: argparse.ArgumentParser) -> None:
     """Add --cors."""
     parser.add_argument(
@@ -81,18 +67,9 @@ def add_cors_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_balancer(args: argparse.Namespace) -> Balancer:
-    """Return the balancer that --balancer names. Raises: SetupError if it is unknown or the user's file is wrong."""
-    from miniserve.plugins.load import is_plugin, load_object
-    from miniserve.policies.routing.balancer import BALANCERS, Balancer
-
-    name: str = args.balancer
-    if is_plugin(name):
-        made: Balancer = load_object(name, Balancer)
-        return made
-    if name not in BALANCERS:
-        raise SetupError(f"--balancer {name}: choose one of {', '.join(BALANCERS)}, or my_file.py:MyClass")
-    return BALANCERS[name]()
+def add_vllm_option(parser: argparse.ArgumentParser) -> None:
+    """Add --vllm-metrics."""
+    parser.add_argument("--vllm-metrics", action="store_true", help="add metrics under vLLM's names, for other routers")
 
 
 def add_log_option(parser: argparse.ArgumentParser) -> None:
@@ -152,4 +129,12 @@ def at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def share(text: str) -> float:
+    """Parse a share for argparse."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
     return number

@@ -2,9 +2,10 @@
 
 Exactly one line is printed on stdout, as soon as requests can be sent:
 
-    {"ready": true, "port": 8001, "pid": 4711, "load_s": 3.2}
+    {"ready": true, "port": 8001, "pid": 4711, "import_s": 2.1, "load_s": 3.2, "warm_up_s": 0.1}
 
-Everything else goes to stderr. SIGTERM and SIGINT drain; a second one stops at once.
+The seconds are the stages of its cold start. Everything else goes to stderr. SIGTERM and SIGINT drain; a second one
+stops at once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from miniserve.commands.options import (
     add_engine_options,
     add_log_option,
     add_model_options,
+    add_vllm_option,
     at_least_one,
     log_to_stderr,
     port,
@@ -35,7 +37,9 @@ from miniserve.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from miniserve.config import EngineConfig
     from miniserve.engine.engine import Engine
+    from miniserve.engine.step_time import StepTimeModel
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +52,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_log_option(parser)
     parser.add_argument("--port", type=port, default=8001, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads for matrix products (default 1)")
+    parser.add_argument(
+        "--scheduler",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of [engine.scheduler], such as max_batch_tokens=64; repeatable",
+    )
     add_drain_option(parser)
-    parser.add_argument("--vllm-metrics", action="store_true", help="add metrics under vLLM's names, for other routers")
+    add_vllm_option(parser)
     parser.add_argument("--step-log", type=Path, metavar="FILE", help="append every engine step to FILE, as JSON lines")
+    parser.add_argument(
+        "--pace",
+        nargs="?",
+        const="default",
+        metavar="SPEC",
+        help="let each step last as long as a step-time model says: default (25 ms + 1 ms per running sequence), "
+        "or base_s=0.025,per_decode_row_s=0.001,...",
+    )
     parser.add_argument("--die-with-parent", action="store_true", help="exit when stdin is closed")
 
 
@@ -61,16 +80,19 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(args.log_level)
     logging.getLogger("miniserve.access").addFilter(_not_internal)
     from miniserve.processes.http_server import bind
+    from miniserve.replica.pace import parse_pace
     from miniserve.replica.step_log import step_log
 
+    pace = None if args.pace is None else parse_pace(args.pace)
     sock = bind(args.port)  # a busy port is noticed before anything is loaded
+    began_s = monotonic()
     import miniserve.engine.engine  # noqa: F401 -- importing torch takes seconds that should not count as loading
 
-    started_s = monotonic()
+    imported_s = monotonic()
     engine, folder = load_replica(args)
-    load_s = monotonic() - started_s
+    stages = {"import_s": round(imported_s - began_s, 3), "load_s": round(monotonic() - imported_s, 3)}
     with nullcontext() if args.step_log is None else step_log(args.step_log) as engine.on_step:
-        return asyncio.run(serve_replica(args, engine, folder, sock, load_s))
+        return asyncio.run(serve_replica(args, engine, folder, sock, stages, pace))
 
 
 def _not_internal(record: logging.LogRecord) -> bool:
@@ -91,13 +113,12 @@ def die_with_parent() -> None:
 
 def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
     """Return the loaded engine and its model folder."""
-    from miniserve.config import EngineConfig
     from miniserve.engine.engine import best_device, load_engine
     from miniserve.machine import release_free_memory
     from miniserve.models.store import resolve_model
 
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=lambda line: log.info("%s", line))
-    config = EngineConfig(threads=args.threads)
+    config = engine_config(args)
     device = best_device() if args.device == "auto" else args.device
     # Load in a thread that ends. OpenMP gives each computing thread its own team; while this thread's team stood idle,
     # the
@@ -111,8 +132,24 @@ def load_replica(args: argparse.Namespace) -> tuple[Engine, Path]:
     return engine, folder
 
 
+def engine_config(args: argparse.Namespace) -> EngineConfig:
+    """Return what the options say about the engine. Raises: SetupError for a wrong setting of the scheduler."""
+    from miniserve.config import EngineConfig
+
+    if not args.scheduler:  # reading settings takes more imports than a replica needs
+        return EngineConfig(threads=args.threads)
+    from miniserve.scenario.live import read_scheduler
+
+    return EngineConfig(read_scheduler(args.scheduler), threads=args.threads)
+
+
 async def serve_replica(
-    args: argparse.Namespace, engine: Engine, folder: Path, sock: socket.socket, load_s: float
+    args: argparse.Namespace,
+    engine: Engine,
+    folder: Path,
+    sock: socket.socket,
+    stages: dict[str, float],
+    pace: StepTimeModel | None = None,
 ) -> int:
     """Serve until a signal (0), or until the engine is broken (1)."""
     from miniserve.api.wiring import api_app, served_model
@@ -120,22 +157,27 @@ async def serve_replica(
     from miniserve.processes.http_server import HttpServer
     from miniserve.processes.signals import StopSignals
     from miniserve.replica.local import LocalReplica
+    from miniserve.replica.pace import PacedEngine
     from miniserve.replica.server import add_internal_routes, reporter
 
     stop = StopSignals(at_once=lambda: os._exit(130))
-    replica = LocalReplica(engine, on_broken=stop.first.set)
+    stepped = engine if pace is None else PacedEngine(engine, pace, monotonic)
+    replica = LocalReplica(stepped, on_broken=stop.first.set)
     model = served_model(served_name(args), folder, engine.max_model_len)
     config = ApiConfig(cors_origins=tuple(args.cors))
     app = api_app(replica, model, config=config, engine_stats=replica.stats, vllm_metrics=args.vllm_metrics)
-    report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len)
+    report = reporter(replica, monotonic, model=model.name, max_model_len=engine.max_model_len, stages=stages)
     add_internal_routes(app, replica, report)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
-    replica.start()
+    began_s = monotonic()
+    replica.start(engine.warm_up)
     with stop.caught():
         try:
+            await replica.warm()
+            stages["warm_up_s"] = round(monotonic() - began_s, 3)
             async with HttpServer(app, sock) as server:
-                ready = {"ready": True, "port": server.port, "pid": os.getpid(), "load_s": round(load_s, 3)}
-                print(json.dumps(ready), flush=True)
+                if not replica.broken:
+                    print(json.dumps({"ready": True, "port": server.port, "pid": os.getpid(), **stages}), flush=True)
                 await stop.first.wait()
                 if not await replica.drain(args.drain_timeout):
                     log.warning("stopped with %d requests unfinished", replica.door.inside)

@@ -9,10 +9,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniserve.commands.decisions import decisions_to
 from miniserve.commands.options import at_least_one, check_outputs
+from miniserve.commands.policy_options import add_policy_options, named, policy_settings
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ examples:
   miniserve simulate data/scenarios/quickstart.toml --plot run.png --set workload.arrivals.rate_per_s=6
   miniserve simulate data/scenarios/hetero.toml --compare round-robin weighted peak-ewma --seeds 10
   miniserve simulate data/scenarios/quickstart.toml --balancer my_file.py:Mine
+  miniserve simulate data/scenarios/quickstart.toml --policies my_policies.toml     (as `miniserve demo` takes it)
   miniserve simulate data/scenarios/bursty.toml --cost
   miniserve simulate data/scenarios/retry_storm.toml --plot storm.png      (its variants, side by side)
 
@@ -51,11 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"run N seeds, from --seed on, and give intervals (default 1; {COMPARED_SEEDS} when comparing)",
     )
     parser.add_argument("--requests", type=at_least_one, metavar="N", help="end after N requests")
-    parser.add_argument("--balancer", metavar="NAME|FILE:CLASS", help="replace the scenario's: p2c, my_file.py:Mine")
-    parser.add_argument("--autoscaler", metavar="NAME|FILE:CLASS", help="replace the scenario's: my_file.py:Mine")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change any key; repeatable"
-    )
+    add_policy_options(parser)
     parser.add_argument("--variant", metavar="NAME", help="only this one of the scenario's variants")
     parser.add_argument(
         "--compare",
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"show where the money went, by any of {', '.join(COST_DIMENSIONS)} (default: all that differ); "
         "with --plot also as a figure, NAME-cost",
     )
+    parser.add_argument("--advise", action="store_true", help="show which hardware, and how much, the demand asks for")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write figures (.png, .svg, .pdf)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument(
@@ -91,11 +92,16 @@ def run(args: argparse.Namespace) -> int:
     start = first.run.seed if args.seed is None else args.seed
     seeds = args.seeds or (COMPARED_SEEDS if len(cases) > 1 else 1)
     experiment = PolicyComparison(cases, range(start, start + seeds), with_ledger=args.cost is not None)
-    _run(experiment)
+    if args.decisions is not None and len(cases) * seeds > 1:
+        raise SetupError(f"--decisions {args.decisions}: one run at a time; choose a --variant, no --compare, one seed")
+    with decisions_to(args.decisions) as experiment.on_decision:
+        _run(experiment)
     console = Console()
     _show(experiment, console, first.description)
     if args.cost is not None:
         _show_costs(experiment, console, args)
+    if args.advise and experiment.has_outcomes:
+        _advise(experiment, console)
     if args.plot is not None and experiment.has_outcomes:
         console.print(f"figures in {experiment.plot(args.plot)}", markup=False, soft_wrap=True)
     if args.out is not None:
@@ -117,44 +123,28 @@ def _cases(args: argparse.Namespace) -> dict[str, Scenario]:
     from miniserve.scenario import load, variants
     from miniserve.toml.source import Setting
 
-    common = [Setting.parse(text) for text in args.settings]
+    common = policy_settings(args)
     if args.requests is not None:
         common.append(Setting(("run", "requests"), args.requests, f"--requests {args.requests}"))
-    if args.balancer is not None:
-        common.append(_balancer(args.balancer, "--balancer"))
-    if args.autoscaler is not None:
-        common.append(_named(("autoscaler", "policy"), args.autoscaler, "--autoscaler"))
+    load_with = partial(load, args.scenario, policies=args.policies)
     if args.compare:
         names = list(dict.fromkeys(args.compare))
         if len(names) < 2:
             raise SetupError(f"--compare {' '.join(args.compare)}: there is nothing to compare; name two or more cases")
         settings = [_case(name) for name in names]
         return {
-            name: load(args.scenario, variant=args.variant, settings=[*common, setting])
+            name: load_with(variant=args.variant, settings=[*common, setting])
             for name, setting in zip(names, settings, strict=True)
         }
     if args.variant is None and (there := variants(args.scenario)):
-        return {name: load(args.scenario, variant=name, settings=common) for name in there}
-    return {args.variant or args.scenario.stem: load(args.scenario, variant=args.variant, settings=common)}
+        return {name: load_with(variant=name, settings=common) for name in there}
+    return {args.variant or args.scenario.stem: load_with(variant=args.variant, settings=common)}
 
 
 def _case(text: str) -> Setting:
     from miniserve.toml.source import Setting
 
-    return Setting.parse(text, "--compare") if "=" in text else _balancer(text, "--compare")
-
-
-def _balancer(name: str, option: str) -> Setting:
-    return _named(("policies", "balancer"), name, option)
-
-
-def _named(place: tuple[str, ...], name: str, option: str) -> Setting:
-    from miniserve.toml.source import Setting
-
-    file, colon, class_name = name.rpartition(":")
-    if colon and Path(file).is_file():  # relative to the current folder, not to the scenario's
-        name = f"{Path(file).absolute()}:{class_name}"
-    return Setting(place, name, f"{option} {name}")
+    return Setting.parse(text, "--compare") if "=" in text else named(("policies", "balancer"), text, "--compare")
 
 
 # --- while it runs, and after --------------------------------------------------------------------------------------
@@ -243,6 +233,15 @@ def _show_costs(experiment: PolicyComparison, console: Console, args: argparse.N
             path = args.plot.with_stem(f"{args.plot.stem}{case.replace('/', '_')}-cost")
             plots.save_figure(cost_figure(ledger, chosen), path)
             console.print(f"costs in {path}", markup=False, soft_wrap=True)
+
+
+def _advise(experiment: PolicyComparison, console: Console) -> None:
+    """Print what the right-sizing makes of the first case's run."""
+    from miniserve.planning.advice import advice_table, fleet_advice
+
+    name, scenario = next(iter(experiment.cases.items()))
+    for advice in fleet_advice(scenario, experiment.first[name].outcomes):
+        console.print(advice_table(advice))
 
 
 def _write(experiment: PolicyComparison, args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Overload: give everyone a little less before some get nothing. Used only by its tests so far.
+"""Overload: give everyone a little less before some get nothing.
 
 A ladder of measures, each kept while the ones above it are added: a smaller model, shorter answers, answers from the
 cache, then no answers for batch work, then none for standard work. Interactive requests are never shed here.
@@ -6,14 +6,15 @@ cache, then no answers for batch work, then none for standard work. Interactive 
 It climbs as fast as the load demands; it comes down one rung at a time, after the load has stayed clearly lower (`gap`)
 for `hold_s`. Without both it would oscillate: a measure lowers the load, and the lower load cancels the measure.
 
-Knows the view of the fleet and the time it is told.
+Knows the view of the fleet and the time it is told. A live gateway performs it (`gateway/degraded.py`) if its file has
+the table that `Degradation` describes; the simulator does not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import pairwise
 
@@ -96,10 +97,13 @@ class Treatment:
 
     request: Request
     cache_first: bool = False  # take an older answer to the same question, if there is one
+    measures: tuple[str, ...] = ()  # what was taken away, in words for a header: it is never done in silence
 
 
-def treat(request: Request, rung: Rung, *, small_model: str, max_tokens: int, retry_after_s: float = 5.0) -> Treatment:
-    """Return how to serve a request on this rung.
+def treat(
+    request: Request, rung: Rung, *, small_model: str | None, max_tokens: int, retry_after_s: float = 5.0
+) -> Treatment:
+    """Return how to serve a request on this rung; `small_model` None: it keeps the model that it asked for.
 
     Raises: Overloaded if the rung sheds the request's class. SetupError if `max_tokens` is below 1.
     """
@@ -108,12 +112,44 @@ def treat(request: Request, rung: Rung, *, small_model: str, max_tokens: int, re
     if rung >= _SHED.get(request.priority, math.inf):
         name = request.priority.name.lower()
         raise Overloaded(f"overloaded: {name} requests must wait until it is over", retry_after_s=retry_after_s)
-    if rung >= Rung.SMALL_MODEL:
+    measures: list[str] = []
+    if rung >= Rung.SMALL_MODEL and small_model is not None and small_model != request.model:
         request = replace(request, model=small_model)
-    if rung >= Rung.SHORT_ANSWER:
-        shorter = min(request.sampling.max_tokens, max_tokens)
-        request = replace(request, sampling=replace(request.sampling, max_tokens=shorter))
-    return Treatment(request, cache_first=rung >= Rung.CACHED_ANSWER)
+        measures.append("small-model")
+    if rung >= Rung.SHORT_ANSWER and request.sampling.max_tokens > max_tokens:
+        least = min(request.sampling.min_tokens, max_tokens)
+        request = replace(request, sampling=replace(request.sampling, max_tokens=max_tokens, min_tokens=least))
+        measures.append("short-answer")
+    return Treatment(request, rung >= Rung.CACHED_ANSWER, tuple(measures))
 
 
 _SHED = {Priority.BATCH: Rung.SHED_BATCH, Priority.STANDARD: Rung.SHED_STANDARD}
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """The table `[degradation]`: without it, nothing of this happens."""
+
+    capacity: float  # requests that one replica should hold at a time, including waiting ones
+    smaller: Mapping[str, str] = field(default_factory=dict)  # large model -> the smaller one that may stand in for it
+    max_tokens: int = 64  # of a short answer
+    retry_after_s: float = 5.0  # what who is shed is told
+    enter: tuple[float, ...] = (0.9, 1.2, 1.5, 2.0, 3.0)
+    gap: float = 0.2
+    hold_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Raises: SetupError for settings that no ladder could have."""
+        self.ladder()
+        if self.max_tokens < 1:
+            raise SetupError(f"max_tokens ({self.max_tokens}) of a short answer must be at least 1")
+        if not 0 < self.retry_after_s < math.inf:
+            raise SetupError(f"retry_after_s ({self.retry_after_s:g}) must be above 0 and finite")
+        if any(large == small for large, small in self.smaller.items()):
+            raise SetupError("smaller: no model is smaller than itself")
+        if pins := [large for large in self.smaller if "@" in large]:
+            raise SetupError(f"smaller: {pins[0]} is a version, and who asks for a version gets it; name a model")
+
+    def ladder(self) -> Ladder:
+        """Return a ladder at its foot."""
+        return Ladder(capacity=self.capacity, enter=self.enter, gap=self.gap, hold_s=self.hold_s)

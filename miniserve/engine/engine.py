@@ -25,12 +25,12 @@ from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.model import load_model
 from miniserve.engine.runner import ModelRunner, use_threads
 from miniserve.engine.sampler import Sampled
-from miniserve.engine.scheduler import Scheduler
+from miniserve.engine.scheduler import Counters, Scheduler
 from miniserve.engine.sequence import Sequence
 from miniserve.engine.stats import EngineStats, snapshot
 from miniserve.errors import InvalidRequest, SetupError
 from miniserve.models.model_config import read_config
-from miniserve.types import Clock, FinishReason, Request, TokenEvent
+from miniserve.types import Clock, FinishReason, Request, SamplingParams, TokenEvent
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class Engine:
         self.clock = clock
         self.on_step = on_step
         self.vocab_size = vocab_size
+        self.busy_s = 0.0  # spent in steps
         self.steps: deque[StepRecord] = deque(maxlen=512)  # the latest; `on_step` sees them all
 
     @property
@@ -167,11 +168,12 @@ class Engine:
             recomputed_tokens=counters.recomputed_tokens - before[2],
         )
         self.steps.append(record)
+        self.busy_s += record.seconds
         if self.on_step is not None:
             self.on_step(record)
 
     def stats(self) -> EngineStats:
-        return snapshot(self.scheduler, self._recent_tokens_per_s(window_s=5.0))
+        return snapshot(self.scheduler, self._recent_tokens_per_s(window_s=5.0), self.busy_s)
 
     def _recent_tokens_per_s(self, window_s: float) -> float:
         now_s = self.clock()
@@ -189,6 +191,15 @@ class Engine:
             for event in self.step():
                 outputs[event.request_id].extend(event.token_ids)
         return outputs
+
+    def warm_up(self) -> None:
+        """Compute one tiny request and forget it: whatever is slow only once is then over before anybody waits."""
+        on_step, self.on_step = self.on_step, None
+        try:
+            self.run([Request("warm-up", "", (0, 0, 0, 0), SamplingParams(max_tokens=2, temperature=0.0))])
+        finally:
+            self.on_step, self.busy_s, self.scheduler.counters = on_step, 0.0, Counters()
+            self.steps.clear()
 
 
 def _event(seq: Sequence, sampled: Sampled) -> TokenEvent:

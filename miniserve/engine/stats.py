@@ -30,6 +30,9 @@ class EngineStats:
     blocks_cached: int = 0  # free, but they still hold a prefix that can be used again
     block_size: int = 0  # tokens
     tokens_per_s: float = 0.0  # generated, of late
+    busy_s: float = 0.0  # spent in steps, since start
+    paced_steps: int = 0  # of a paced replica (`replica.pace`): its steps, ...
+    overrun_steps: int = 0  # ... and those that took longer than its pace
 
     @property
     def kv_used_fraction(self) -> float:
@@ -39,7 +42,7 @@ class EngineStats:
         return Load(self.waiting, self.running, self.kv_used_fraction, self.tokens_per_s, self.counters.steps)
 
 
-def snapshot(scheduler: Scheduler, tokens_per_s: float = 0.0) -> EngineStats:
+def snapshot(scheduler: Scheduler, tokens_per_s: float = 0.0, busy_s: float = 0.0) -> EngineStats:
     """Return how things stand; the counters are copied, since the scheduler's own go on."""
     counters, blocks = scheduler.counters, scheduler.blocks
     return EngineStats(
@@ -51,4 +54,5 @@ def snapshot(scheduler: Scheduler, tokens_per_s: float = 0.0) -> EngineStats:
         blocks_cached=blocks.num_cached,
         block_size=blocks.block_size,
         tokens_per_s=tokens_per_s,
+        busy_s=busy_s,
     )

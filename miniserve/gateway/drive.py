@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 from miniserve.errors import InternalError, PolicyError, RequestError, deadline_passed, no_first_token
+from miniserve.gateway.counting import counted
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.queue_cost import QueueCost
+from miniserve.observe.counts import GatewayCounts
 from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import OnDecision, logged
 from miniserve.policies.dispatch import advance, cancel, dispatch
-from miniserve.policies.health import HealthTick
+from miniserve.policies.health import HealthTick, StallTick
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.replica.drain import DrainGate
 from miniserve.types import AttemptResult, FinishReason, Hedge, Outcome, Request, Send, Sleep, Story, TokenEvent
@@ -35,10 +39,14 @@ class FleetBackend:
     def __init__(self, fleet: Fleet, policies: Policies | Balancer, *, on_decision: OnDecision | None = None) -> None:
         self.door = DrainGate("the gateway")
         self.policies = policies if isinstance(policies, Policies) else Policies(policies)
+        self.requests: Counter[str] = Counter()  # that have come, by model and whatever their fate
+        self.counts = GatewayCounts()
         self._fleet = fleet
         self._on_decision = on_decision
         self._queue_cost = QueueCost()
+        self._running: dict[_Attempt, None] = {}  # a set in order
         fleet.add_tick(HealthTick(self.policies))
+        fleet.add_tick(StallTick(self.policies, self._running))
 
     def ready(self) -> bool:
         return self.door.is_open and self._fleet.any_ready()
@@ -51,6 +59,7 @@ class FleetBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the request's tokens from whichever replica serves it. Raises: the last attempt's error."""
         with self.door.enter():
+            self.requests[request.model] += 1
             story, performance = self._story(request), None
             try:
                 asked = advance(story)
@@ -59,7 +68,7 @@ class FleetBackend:
                     if isinstance(asked, Sleep):
                         await asyncio.sleep(asked.seconds)
                     else:
-                        performance = _perform(self._fleet, asked)
+                        performance = self._perform(asked)
                         async with aclosing(performance.run()) as events:
                             async for event in events:
                                 yield event
@@ -75,25 +84,28 @@ class FleetBackend:
             for attempt in asked.attempts[-1:]:
                 self._queue_cost.answered(attempt.replica_id, self._fleet.clock())
 
+    def _perform(self, effect: Send | Hedge) -> _Attempt | _Race:
+        begin = partial(_Attempt, self._fleet, self._running)
+        return begin(effect) if isinstance(effect, Send) else _Race(begin, effect)
+
     def _story(self, request: Request) -> Story:
-        story = dispatch(request, self._fleet.view, self._fleet.clock, self.policies)
+        story = counted(dispatch(request, self._fleet.view, self._fleet.clock, self.policies), self.counts)
         if self._on_decision is None:
             return story
         return logged(story, request.request_id, self._fleet.clock, self._on_decision)
 
 
-def _perform(fleet: Fleet, effect: Send | Hedge) -> _Attempt | _Race:
-    return _Attempt(fleet, effect) if isinstance(effect, Send) else _Race(fleet, effect)
-
-
 class _Attempt:
     """One `Send`, performed: its events while it runs, its result afterwards."""
 
-    def __init__(self, fleet: Fleet, send: Send) -> None:
+    def __init__(self, fleet: Fleet, running: dict[_Attempt, None], send: Send) -> None:
         self.has_begun = False  # it has brought something
+        self.replica_id = send.replica_id
         self._fleet = fleet
+        self._running = running
         self._send = send
         self._token_ids: list[int] = []
+        self._is_text = False
         self._cached_tokens = 0
         self._finish_reason: FinishReason | None = None
         self._error: Exception | None = None
@@ -102,12 +114,15 @@ class _Attempt:
         within_s = send.within_s
         self._deadline_at = None if within_s is None else self._started_at + within_s
         self._is_patient = True  # until the limit on the first token has passed for good
-        self._started_s = fleet.clock()
+        self._cut: RequestError | None = None
+        self._limit: asyncio.Timeout | None = None  # on the event that is being waited for
+        self.started_s = fleet.clock()
         self._first_token_s: float | None = None
-        self._ended_s = self._started_s
+        self._ended_s = self.started_s
 
     async def run(self) -> AsyncGenerator[TokenEvent, None]:
         """Yield what the replica sends. Never raises its failure: that is in `result`."""
+        self._running[self] = None
         try:
             async with aclosing(self._fleet.attempt(self._send)) as events:
                 while (event := await self._next(events)) is not None:
@@ -119,18 +134,29 @@ class _Attempt:
             log.exception("attempt %d on replica %s broke", self._send.attempt, self._send.replica_id)
             self._error = InternalError("the gateway failed while serving this request")
         finally:
+            del self._running[self]
             self._ended_s = self._fleet.clock()
+
+    def cut_off(self, error: RequestError) -> None:
+        """Let it fail with `error`, now or when its consumer comes back for more."""
+        self._cut = error
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(self._loop.time())
 
     async def _next(self, events: AsyncGenerator[TokenEvent, None]) -> TokenEvent | None:
         """Return the next event, None at the end. Raises: the error of the limit that passes first."""
         try:
-            async with asyncio.timeout_at(self._deadline_at) as limit:
-                with self._first_token_limit(limit):
+            async with asyncio.timeout_at(self._deadline_at) as self._limit:
+                with self._first_token_limit(self._limit):
                     event = await anext(events, None)
         except TimeoutError:
-            if limit.expired():
+            if self._limit is not None and self._limit.expired():
                 raise self._too_late() from None
             raise
+        finally:
+            self._limit = None
+        if self._cut is not None:
+            raise self._cut
         if not self._is_patient or (self._deadline_at is not None and self._loop.time() >= self._deadline_at):
             raise self._too_late()
         return event
@@ -157,6 +183,8 @@ class _Attempt:
             limit.reschedule(self._loop.time())
 
     def _too_late(self) -> RequestError:
+        if self._cut is not None:
+            return self._cut
         if self._is_patient:
             return deadline_passed()
         return no_first_token(self._loop.time() - self._started_at)
@@ -164,6 +192,7 @@ class _Attempt:
     def _note(self, event: TokenEvent) -> None:
         self.has_begun = True
         self._token_ids += event.token_ids
+        self._is_text = self._is_text or bool(event.text)
         self._finish_reason = event.finish_reason
         self._cached_tokens = max(self._cached_tokens, event.cached_tokens)
         if self._first_token_s is None:
@@ -182,6 +211,7 @@ class _Attempt:
     def result_as_loser(self) -> AttemptResult:
         """Return how it ended, aborted or failed; nothing of it has reached the client."""
         self._token_ids.clear()
+        self._is_text = False
         self._finish_reason = None
         self._cached_tokens = 0
         return self._told(())
@@ -192,11 +222,12 @@ class _Attempt:
             self._finish_reason,
             self.tokens_sent(),
             self._error,
-            self._started_s,
+            self.started_s,
             self._first_token_s,
             self._ended_s,
             losers,
             self._cached_tokens,
+            self._is_text,
         )
 
 
@@ -237,8 +268,8 @@ class _Lane:
 class _Race:
     """One `Hedge`, performed: the events of whoever brings the first one."""
 
-    def __init__(self, fleet: Fleet, hedge: Hedge) -> None:
-        self._fleet = fleet
+    def __init__(self, begin: Callable[[Send], _Attempt], hedge: Hedge) -> None:
+        self._begin = begin
         self._hedge = hedge
         self._news: asyncio.Queue[_Lane] = asyncio.Queue()
         self._lanes: list[_Lane] = []
@@ -259,7 +290,7 @@ class _Race:
                 await lane.stop()
 
     def _start(self, send: Send) -> None:
-        self._lanes.append(_Lane(_Attempt(self._fleet, send), self._news))
+        self._lanes.append(_Lane(self._begin(send), self._news))
 
     async def _first_to_bring_one(self) -> _Lane:
         """Return the lane that brings an event first; if both fail, the last of them."""

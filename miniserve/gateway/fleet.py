@@ -12,15 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol
 
 from miniserve.engine.stats import Load
-from miniserve.errors import RequestError, left_the_fleet
+from miniserve.errors import Draining, RequestError, left_the_fleet, no_connection
+from miniserve.gateway.distance import Distance, far, nowhere
 from miniserve.replica.wire import ReplicaReport
-from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, TokenEvent
+from miniserve.types import Clock, FleetView, ReplicaState, ReplicaView, Request, Send, Served, TokenEvent
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ class Upstream(Protocol):
     async def close(self) -> None: ...
 
 
+Via = Callable[[str, Upstream], Awaitable[Upstream]]  # told a replica's id, and how it is reached
+
+
 @dataclass
 class Member:
     """One replica and what is known of it."""
@@ -49,6 +53,20 @@ class Member:
     misses: int = 0  # probes in a row without an answer
     report: ReplicaReport | None = None
     as_of_s: float = 0.0
+    is_leaving: bool = False  # told to drain by us; what its probes say about that comes later, or never
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while nothing is outstanding
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    def enter(self) -> None:
+        self.outstanding += 1
+        self.idle.clear()
+
+    def exit(self) -> None:
+        self.outstanding -= 1
+        if self.outstanding == 0:
+            self.idle.set()
 
     def view(self) -> ReplicaView:
         report = self.report
@@ -82,6 +100,7 @@ class Fleet:
         tick_interval_s: float = 0.5,  # as often as there can be news
         control_sleep: SleepFor = asyncio.sleep,
         probe_sleep: SleepFor = asyncio.sleep,
+        distance: Distance = nowhere,
     ) -> None:
         self.clock = clock
         self._probe_interval_s = probe_interval_s
@@ -89,6 +108,8 @@ class Fleet:
         self._misses_until_down = misses_until_down
         self._tick_interval_s = tick_interval_s
         self._control_sleep, self._probe_sleep = control_sleep, probe_sleep  # under virtual time, ties need an order
+        self._distance = distance
+        self.via: Via | None = None  # where drills put a hop between us and each replica
         self.answered = asyncio.Event()  # set once any replica has reported
         self._ticks: list[Tick] = []
         self._control: asyncio.Task[None] | None = None
@@ -110,9 +131,15 @@ class Fleet:
 
     # --- membership ------------------------------------------------------------------------------------------------
 
+    def announce(self, replica_id: str, *, weight: float = 1.0, region: str = "") -> None:
+        """Show a replica that was ordered as STARTING, until it is `put`: control loops must not order it again."""
+        self._members[replica_id] = Member(replica_id, _NotThereYet(), weight, region, as_of_s=self.clock())
+
     async def put(self, replica_id: str, upstream: Upstream, *, weight: float = 1.0, region: str = "") -> None:
-        """Add a replica, or put a restarted one in its old place; returns after its first probe."""
+        """Add a replica, or put an announced or a restarted one in its place; returns after its first probe."""
         old, old_probe = self._members.get(replica_id), self._probes.pop(replica_id, None)
+        if self.via is not None:
+            upstream = await self.via(replica_id, upstream)
         member = self._members[replica_id] = Member(replica_id, upstream, weight, region)
         await self._probe(member)
         self._probes[replica_id] = asyncio.create_task(self._probe_for_ever(member), name=f"probe {replica_id}")
@@ -124,10 +151,33 @@ class Fleet:
         if (member := self._members.pop(replica_id, None)) is not None:
             await _retire(member, self._probes.pop(replica_id, None))
 
+    def drain(self, replica_id: str) -> None:
+        """Send nothing new there; what runs goes on. One that was only announced is forgotten at once."""
+        member = self._members.get(replica_id)
+        if member is not None and isinstance(member.upstream, _NotThereYet):
+            del self._members[replica_id]
+        elif member is not None:
+            member.is_leaving = True
+            self._set_state(member, ReplicaState.DRAINING, ", as it was told")
+
+    async def remove_drained(self, replica_id: str, timeout_s: float | None = None) -> None:
+        """Forget a replica once its last answer is out, or after `timeout_s`. Call `drain` before."""
+        if member := self._members.get(replica_id):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await member.idle.wait()
+            if self._members.get(replica_id) is member:
+                await self.remove(replica_id)
+
     def mark_down(self, replica_id: str) -> None:
         """Believe somebody who saw the process die, instead of waiting for probes to miss it."""
         if member := self._members.get(replica_id):
             self._set_state(member, ReplicaState.DOWN)
+
+    def weigh(self, replica_id: str, weight: float) -> None:
+        """Give a replica another weight. No effect if it has gone."""
+        if member := self._members.get(replica_id):
+            member.weight = weight
 
     # --- what others see -------------------------------------------------------------------------------------------
 
@@ -148,13 +198,21 @@ class Fleet:
         member = self._members.get(send.replica_id)
         if member is None:
             raise left_the_fleet(send.replica_id)
-        member.outstanding += 1
+        member.enter()
         try:
-            async with aclosing(self._stream(member.upstream, send)) as events:
+            events = self._stream(member.upstream, send)
+            if one_way_s := self._distance(send.request.region, member.region):
+                events = far(events, one_way_s)
+            served = None if member.report is None else Served(member.report.model)
+            async with aclosing(events):
                 async for event in events:
-                    yield event
+                    yield event if event.served is served else replace(event, served=served)
+                    served = None  # said once is enough
+        except Draining:
+            self._set_state(member, ReplicaState.DRAINING, ": it refused a request")  # sooner than by the next probe
+            raise
         finally:
-            member.outstanding -= 1
+            member.exit()
 
     def _stream(self, upstream: Upstream, send: Send) -> AsyncGenerator[TokenEvent, None]:
         """Where drills put their faults (`tests/parity/paced_fleet.py`)."""
@@ -199,9 +257,25 @@ class Fleet:
         self._set_state(member, report.state)
 
     def _set_state(self, member: Member, state: ReplicaState, why: str = "") -> None:
+        if member.is_leaving and state in (ReplicaState.STARTING, ReplicaState.READY):
+            return
         if member.state is not state:
             log.info("replica %s: %s -> %s%s", member.replica_id, member.state.value, state.value, why)
             member.state = state
+
+
+class _NotThereYet:
+    """Where a replica will be that is still starting."""
+
+    async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
+        raise no_connection()
+        yield  # a generator that never yields
+
+    async def report(self, timeout_s: float) -> ReplicaReport:
+        raise no_connection()
+
+    async def close(self) -> None:
+        pass
 
 
 def _named(send: Send) -> Request:

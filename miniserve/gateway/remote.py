@@ -6,6 +6,7 @@ Knows HTTP and that a connection can be refused, reset, silent, or closed in the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -37,11 +38,14 @@ class RemoteReplica:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the replica's events; closing the generator early closes the connection, which aborts the work there.
 
+        The request's deadline is read on the event loop's clock, as everything here is, and sent as the time left.
+
         Raises: Unreachable when no connection can be made; UpstreamError when it fails or ends early; the replica's
             own error otherwise.
         """
+        body = encode_request(request, asyncio.get_running_loop().time())
         try:
-            async with self._client.stream("POST", "/internal/generate", content=encode_request(request)) as response:
+            async with self._client.stream("POST", "/internal/generate", content=body) as response:
                 if response.status_code != httpx.codes.OK:
                     retry_after = response.headers.get("retry-after")
                     raise decode_error(response.status_code, await response.aread(), retry_after)

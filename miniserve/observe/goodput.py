@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from miniserve.observe.outcomes import Floats, Mask, Outcomes
+from miniserve.observe.percentiles import percentiles_of_sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,37 @@ class SLO:
     def __str__(self) -> str:
         limits = [(item.name.removesuffix("_s").upper(), getattr(self, item.name)) for item in fields(self)]
         return ", ".join(f"{name} <= {limit:g} s" for name, limit in limits if limit is not None) or "served at all"
+
+
+def missed_limits(outcomes: Outcomes, slo: SLO, share: float) -> list[str]:
+    """Return a line for each limit that fewer than `share` of the requests kept: by how much it was missed.
+
+    A request that was not served, or too late for its own deadline, keeps no limit.
+    """
+    lines = []
+    for item in fields(slo):
+        limit = getattr(slo, item.name)
+        if limit is None:
+            continue
+        one = SLO(**{item.name: limit})
+        got = attainment(outcomes, one) if len(outcomes) else 0.0
+        if got < share:
+            lines.append(
+                f"{one}: {got:.1%} of requests kept it, {share:.1%} are wanted; {_excess(outcomes, one, share)}"
+            )
+    return lines
+
+
+def _excess(outcomes: Outcomes, one: SLO, share: float) -> str:
+    """Say how far the served requests' percentile is from the limit, the reason perhaps being the others."""
+    [(name, limit)] = [(item.name, v) for item in fields(one) if (v := getattr(one, item.name)) is not None]
+    values = getattr(outcomes, name)[outcomes.served]
+    values = np.sort(values[~np.isnan(values)])
+    if not len(values):
+        return "none was served"
+    at = percentiles_of_sorted(values, (100 * share,))[0]
+    beyond = f"{at - limit:.3g} s beyond the limit" if at > limit else "within the limit: the others were not served"
+    return f"p{100 * share:g} of those served was {at:.3g} s, {beyond}"
 
 
 def kept(outcomes: Outcomes, slo: SLO) -> Mask:

@@ -9,20 +9,42 @@ Labels have few values by design (a route's template, never a path), because eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from miniserve.engine.stats import EngineStats
 from miniserve.observe.recent import Recent
+from miniserve.observe.traffic import Traffic
+from miniserve.observe.vllm_metrics import vllm_families
 
 # Three buckets per decade. A fast decode step takes well under a millisecond, so the inter-token buckets start there.
 # vLLM's start at 10 ms, which makes the percentiles of such engines unreadable.
 _INTER_TOKEN_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_FIRST_TOKEN_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-_DURATION_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+_FIRST_TOKEN_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+_DURATION_S = (
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    20.0,
+    50.0,
+    100.0,
+    200.0,
+    500.0,
+)
 
 
 class ApiMetrics:
@@ -58,11 +80,28 @@ class ApiMetrics:
             buckets=_INTER_TOKEN_S,
             registry=registry,
         )
+        self.end_to_end = Histogram(
+            "miniserve_e2e_request_latency_seconds",
+            "Time from a request's headers to its last token, of answers that were complete.",
+            buckets=_DURATION_S,
+            registry=registry,
+        )
         self.prompt_tokens = Counter(
             "miniserve_prompt_tokens_total", "Prompt tokens of requests that were started.", registry=registry
         )
         self.completion_tokens = Counter(
             "miniserve_completion_tokens_total", "Tokens generated for clients.", registry=registry
+        )
+        self.discarded_tokens = Counter(
+            "miniserve_cascade_discarded_tokens_total",
+            "Tokens of a small model's answers that a cascade did not keep.",
+            registry=registry,
+        )
+        self.degraded = Counter(
+            "miniserve_degraded_generations_total",
+            "Generations from which something was taken under overload.",
+            ("measure",),
+            registry=registry,
         )
         self.finished = Counter(
             "miniserve_generations_finished_total",
@@ -70,6 +109,7 @@ class ApiMetrics:
             ("reason",),
             registry=registry,
         )
+        self.traffic = Traffic(registry)
 
     def record_exchange(self, route: str, method: str, status: int | None, duration_s: float) -> None:
         """Count one finished HTTP exchange. `status` None: it ended without an answer."""
@@ -91,15 +131,27 @@ class ApiMetrics:
         self.completion_tokens.inc(count)
         self.recent.add_tokens(count, now_s)
 
-    def end_generation(self, reason: str) -> None:
-        """Count a generation that is over; "error" is one that failed."""
+    def end_generation(self, reason: str, e2e_s: float) -> None:
+        """Count a generation that is over, `e2e_s` after its request came; "error" is one that failed."""
         self.finished.labels(reason).inc()
         self.recent.end(failed=reason == "error")
+        if reason not in ("error", "abort"):  # a refusal is no fast answer
+            self.end_to_end.observe(e2e_s)
+            self.recent.e2e_s.add(e2e_s)
 
     def record_tokens(self, count: int, gap_s: float) -> None:
         """Count `count` tokens that arrived together, `gap_s` after the previous ones."""
         for _ in range(count):
             self.inter_token.observe(gap_s / count)
+            self.recent.itl_s.add(gap_s / count)
+
+    def vllm_histograms(self) -> dict[str, Histogram]:
+        """Return the histograms that vLLM has too, under its names."""
+        return {
+            "vllm:time_to_first_token_seconds": self.time_to_first_token,
+            "vllm:inter_token_latency_seconds": self.inter_token,
+            "vllm:e2e_request_latency_seconds": self.end_to_end,
+        }
 
 
 class EngineCollector(Collector):
@@ -122,7 +174,7 @@ class EngineCollector(Collector):
         stats = self._stats()
         yield from _native(stats)
         if self._vllm_aliases:
-            yield from _vllm(stats, self._model_name)
+            yield from vllm_families([(self._model_name, "0", stats)])
 
 
 def _native(stats: EngineStats) -> Iterator[Metric]:
@@ -141,6 +193,7 @@ def _native(stats: EngineStats) -> Iterator[Metric]:
     counts = stats.counters
     counters = {
         "steps": ("Engine steps.", counts.steps),
+        "busy_seconds": ("Time spent in steps.", stats.busy_s),
         "prompt_tokens": ("Prompt tokens of admitted requests.", counts.prompt_tokens),
         "generated_tokens": ("Tokens sampled.", counts.generated_tokens),
         "prefix_query_tokens": ("Prompt tokens looked up in the prefix cache.", counts.prefix_query_tokens),
@@ -151,44 +204,12 @@ def _native(stats: EngineStats) -> Iterator[Metric]:
     }
     for name, (text, value) in counters.items():
         yield CounterMetricFamily(f"miniserve_engine_{name}", text, value=value)
-    yield _by_reason("miniserve_engine_requests_finished", "Requests by how they ended.", "reason", stats)
+    yield _by_reason(stats)
 
 
-def _vllm(stats: EngineStats, model_name: str) -> Iterator[Metric]:
-    names, values = ("model_name", "engine"), (model_name, "0")
-    gauges = {
-        "num_requests_running": ("Number of requests in model execution batches.", stats.running),
-        "num_requests_waiting": ("Number of requests waiting to be processed.", stats.waiting),
-        "kv_cache_usage_perc": ("KV-cache usage. 1 means 100 percent usage.", stats.kv_used_fraction),
-    }
-    for name, (text, value) in gauges.items():
-        gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=names)
-        gauge.add_metric(values, value)
-        yield gauge
-    counts = stats.counters
-    counters = {
-        "prompt_tokens": ("Number of prefill tokens processed.", counts.prompt_tokens),
-        "generation_tokens": ("Number of generation tokens processed.", counts.generated_tokens),
-        "prefix_cache_queries": ("Prefix cache queries, in tokens.", counts.prefix_query_tokens),
-        "prefix_cache_hits": ("Prefix cache hits, in tokens.", counts.prefix_hit_tokens),
-        "num_preemptions": ("Cumulative number of preemptions.", counts.preemptions),
-    }
-    for name, (text, value) in counters.items():
-        counter = CounterMetricFamily(f"vllm:{name}", text, labels=names)
-        counter.add_metric(values, value)
-        yield counter
-    labels = dict(zip(names, values, strict=True))
-    yield _by_reason("vllm:request_success", "Count of finished requests.", "finished_reason", stats, labels)
-    info = InfoMetricFamily("vllm:cache_config", "Configuration of the KV cache.", labels=("engine",))
-    info.add_metric(("0",), {"block_size": str(stats.block_size), "num_gpu_blocks": str(stats.blocks_total)})
-    yield info
-
-
-def _by_reason(
-    name: str, text: str, label: str, stats: EngineStats, more: Mapping[str, str] | None = None
-) -> CounterMetricFamily:
-    more = more or {}
-    counter = CounterMetricFamily(name, text, labels=(*more, label))
+def _by_reason(stats: EngineStats) -> CounterMetricFamily:
+    name, text = "miniserve_engine_requests_finished", "Requests by how they ended."
+    counter = CounterMetricFamily(name, text, labels=("reason",))
     for reason, count in stats.counters.finished.items():
-        counter.add_metric((*more.values(), reason), count)
+        counter.add_metric((reason,), count)
     return counter

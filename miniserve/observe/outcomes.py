@@ -245,8 +245,10 @@ class Latency:
 
     mean_s: float
     p50_s: float
+    p90_s: float
     p95_s: float
     p99_s: float
+    p99_9_s: float
     max_s: float
 
     @classmethod
@@ -256,8 +258,7 @@ class Latency:
         ordered = np.sort(values[~np.isnan(values)])
         if not len(ordered):
             return None
-        p50, p95, p99, top = (float(value) for value in percentiles_of_sorted(ordered, (50, 95, 99, 100)))
-        return cls(float(ordered.mean()), p50, p95, p99, top)
+        return cls(float(ordered.mean()), *map(float, percentiles_of_sorted(ordered, (50, 90, 95, 99, 99.9, 100))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from collections import deque
 from miniserve.observe.percentiles import Window
 
 WINDOW_S = 5.0
-TTFT_WINDOW = 500  # requests: the p99 then rests on five of them
+TTFT_WINDOW = 2_000  # requests: the p99.9 then rests on two of them
+ITL_WINDOW = 10_000  # tokens
 
 
 class Recent:
@@ -21,6 +22,8 @@ class Recent:
         self.in_flight = 0
         self.failed = 0
         self.ttft_s = Window(TTFT_WINDOW)
+        self.itl_s = Window(ITL_WINDOW)
+        self.e2e_s = Window(TTFT_WINDOW)  # of answers that were complete
         self._tokens: deque[tuple[float, int]] = deque()  # (tenth of a second, tokens in it)
 
     def begin(self) -> None:

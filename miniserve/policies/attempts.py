@@ -26,6 +26,9 @@ class Attempts:
         "_permits",
         "_policies",
         "_request",
+        "failed",
+        "failures",
+        "is_text",
         "results",
         "sent",
         "stuck_on",
@@ -36,8 +39,11 @@ class Attempts:
     def __init__(self, request: Request, policies: Policies) -> None:
         self.results: list[AttemptResult] = []
         self.sent = 0  # attempts begun, hedges included
+        self.failures = 0  # in a row: since the client's last token
         self.tried: set[str] = set()
+        self.failed: set[str] = set()  # of these, since the client's last token: others may have been restarted
         self.tokens: TokenIds = ()  # what the client has received
+        self.is_text = False  # ... and whether any of it came as text
         self.stuck_on: set[str] = set()  # replicas that broke since the client's last token
         self._request = request
         self._policies = policies
@@ -63,6 +69,7 @@ class Attempts:
         # failures that the ejector has blamed on a replica.
         for attempt in (*result.losers, result):
             self._end(attempt, now_s)
+        self.failures += 1
         self._tell_budgets(result, now_s)
         blamed = self._blamed(result, now_s)
         if self._policies.breakers is not None:
@@ -72,6 +79,8 @@ class Attempts:
         """Record tokens that have reached the client."""
         if token_ids:
             self.tokens = joined(self.tokens, token_ids)
+            self.failures = 0
+            self.failed.clear()
             self.stuck_on.clear()
 
     def release(self, now_s: float) -> None:
@@ -90,6 +99,8 @@ class Attempts:
         """Record the end of one attempt: a hedge's loser, or the one that counts."""
         self._open.pop(attempt.replica_id, None)
         self.add_tokens(attempt.token_ids)
+        self.failed.add(attempt.replica_id)
+        self.is_text = self.is_text or attempt.is_text
         if _broke(attempt):
             self.stuck_on.add(attempt.replica_id)
         if self._policies.progress is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from miniserve.errors import SetupError
 from miniserve.policies.admission.admission import Admission
@@ -21,7 +21,7 @@ from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.policies.recovery.retry import Backoff, RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget, RetryBudget, TokenThrottle
 from miniserve.policies.routing.balancer import Balancer, LearningBalancer
-from miniserve.policies.routing.router import Router
+from miniserve.policies.routing.router import ByModel, Router
 
 Breakers = defaultdict[str, Breaker]
 
@@ -49,7 +49,7 @@ class Policies:
     hedge_after_s: float | None = None  # off: hedging adds load; the usual value is the p95 of the time to first token
     first_token_s: float | None = 30.0  # wait this long for a first token if another replica could be asked instead ...
     first_token_share: float | None = 1 / 3  # ... or this share of the time left to the deadline, if that is less
-    resume: bool = False  # continue a broken stream elsewhere, after the tokens the client already has
+    resume: bool = True  # continue a broken stream elsewhere, after the tokens the client already has
     same_replica: bool = False  # once all have been tried, start over with the same ones: what a naive client does
     learner: LearningBalancer | None = field(init=False, repr=False, compare=False)  # the balancer, if it is one
 
@@ -67,3 +67,8 @@ class Policies:
             return self.first_token_s
         share_s = left_s * self.first_token_share
         return share_s if self.first_token_s is None else min(share_s, self.first_token_s)
+
+
+def by_model(policies: Policies) -> Policies:
+    """Return the same policies for a fleet of several models: a request only ever goes to replicas of its own."""
+    return replace(policies, router=ByModel(policies.router))

@@ -13,7 +13,8 @@ It never sees tokens in flight (the driver passes those straight to the client) 
 **While the client has seen nothing** a failed attempt can be repeated elsewhere: before the first token, and as long as
 tokens have been made but nothing of them has gone out (`Request.seen`), as in an answer without streaming. The tokens
 that are there are sent along (`resume_ids`), so that nobody computes them twice. **Afterwards** the client holds part
-of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`).
+of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`). Text from a
+backend that names no tokens nobody can continue.
 
 **Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third. A 500
 is tried on one other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
@@ -35,6 +36,7 @@ from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
 from miniserve.policies.recovery.retry import was_too_busy
+from miniserve.policies.routed import RoutedFleet
 from miniserve.types import (
     AttemptResult,
     Clock,
@@ -88,7 +90,7 @@ def cancel(story: Story, token_ids: TokenIds = ()) -> None:
 class _Dispatch:
     """One story: what it works with, and what has happened in it so far."""
 
-    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_some_hang")
+    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_route", "_some_hang")
 
     def __init__(self, request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Policies) -> None:
         self._request = request
@@ -96,6 +98,7 @@ class _Dispatch:
         self._clock = clock
         self._policies = policies
         self._attempts = Attempts(request, policies)
+        self._route = RoutedFleet(request, fleet, policies.router)
         self._some_hang = False  # as of the last look at the fleet
 
     def effects_if_admitted(self, admission: Admission) -> Story:
@@ -120,6 +123,8 @@ class _Dispatch:
                 attempts.learn(result, self._clock())
                 if result.error is None:
                     return Outcome(self._request.request_id, result.finish_reason, attempts=tuple(attempts.results))
+                if attempts.tokens:
+                    self._route.keep_version_of(result.replica_id)
                 wait_s = self._wait_s(result.error)
                 if wait_s is None:
                     break
@@ -160,7 +165,7 @@ class _Dispatch:
         if progress is None or not self._some_hang or not (others := self._untried(candidates)):
             return None
         offered = {view.replica_id for view in others}  # comparing whole views would cost the square of the fleet
-        left_out = [view for view in self._untried(self._routed()) if view.replica_id not in offered]
+        left_out = [view for view in self._untried(self._route.replicas()) if view.replica_id not in offered]
         suspect = progress.trial(left_out, now_s)
         if suspect is None:
             return None
@@ -169,7 +174,7 @@ class _Dispatch:
     def _candidates(self, now_s: float) -> tuple[ReplicaView, ...]:
         """Return the replicas that may be used: the healthy ones and, of those, the untried."""
         policies = self._policies
-        replicas = self._routed()
+        replicas = self._route.replicas()
         # Health before "untried": the ejector and the progress watch each give up filtering when too many replicas are
         # bad,
         # and must judge that by the whole route, not by what this request has left to try. Breakers have no such rule.
@@ -179,22 +184,30 @@ class _Dispatch:
             progressing = policies.progress.admitted(replicas, now_s)
             self._some_hang = len(progressing) < len(replicas)
             replicas = progressing
-        if policies.breakers is not None:
-            replicas = tuple(view for view in replicas if policies.breakers[view.replica_id].allows(now_s))
+        replicas = self._unbroken(replicas, now_s)
         if not self._attempts.tried:
             return replicas
-        return self._untried(replicas) or (replicas if policies.same_replica else ())
+        return self._untried(replicas) or (replicas if policies.same_replica else self._tried_before(replicas, now_s))
 
-    def _routed(self) -> tuple[ReplicaView, ...]:
-        view, router = self._fleet(), self._policies.router
-        if router is None:
-            return view.ready()
-        replicas = ask_about(router, self._request, lambda: tuple(router.route(self._request, view).replicas))
-        if not {replica.replica_id for replica in replicas} <= {replica.replica_id for replica in view.ready()}:
-            raise broken_promise(
-                router, self._request, "it offered a replica that is not among the ready ones it was shown"
-            )
-        return replicas
+    def _unbroken(self, replicas: tuple[ReplicaView, ...], now_s: float) -> tuple[ReplicaView, ...]:
+        breakers = self._policies.breakers
+        if breakers is None:
+            return replicas
+        return tuple(view for view in replicas if breakers[view.replica_id].allows(now_s))
+
+    def _tried_before(self, replicas: tuple[ReplicaView, ...], now_s: float) -> tuple[ReplicaView, ...]:
+        """Return where a broken stream may go on once all have been tried.
+
+        Who failed before the last token may have been restarted since. And who is left out for its health may be well
+        all the same, while an error would be certain.
+        """
+        attempts = self._attempts
+        if not attempts.tokens:
+            return ()
+        back = tuple(view for view in replicas if view.replica_id not in attempts.failed)
+        return back or self._unbroken(
+            tuple(view for view in self._route.replicas() if view.replica_id not in attempts.failed), now_s
+        )
 
     def _untried(self, replicas: Sequence[ReplicaView]) -> tuple[ReplicaView, ...]:
         return tuple(view for view in replicas if view.replica_id not in self._attempts.tried)
@@ -253,12 +266,12 @@ class _Dispatch:
 
     def _asked_next_s(self, error: Exception, now_s: float) -> float | None:
         """Return 0, or None to give up: a refusal has cost nothing, so the next replica is asked at once and free."""
-        retry, failures = self._policies.retry, len(self._attempts.results)
+        retry, failures = self._policies.retry, self._attempts.failures
         wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, None))
         return None if wait_s is None else 0.0
 
     def _backoff_s(self, error: Exception, now_s: float) -> float | None:
-        retry, failures, deadline_s = self._policies.retry, len(self._attempts.results), self._request.deadline_s
+        retry, failures, deadline_s = self._policies.retry, self._attempts.failures, self._request.deadline_s
         wait_s = ask_about(retry, self._request, lambda: retry.delay_s(failures, error, now_s, deadline_s))
         if wait_s is not None and not wait_s >= 0:
             raise broken_promise(retry, self._request, f"it wants to wait {wait_s} s")
@@ -269,6 +282,8 @@ class _Dispatch:
     def _can_go_on(self) -> bool:
         """Return whether a new attempt could give the client what it lacks without repeating anything."""
         tokens = self._attempts.tokens
+        if self._attempts.is_text:
+            return False
         if not tokens:
             return True
         return (self._policies.resume or self._is_unseen()) and len(tokens) < self._request.sampling.max_tokens
@@ -302,9 +317,5 @@ class _Dispatch:
             return error
         if left_s is not None and left_s <= 0:
             return DeadlineExceeded("the request's deadline had passed before it could be sent to a replica")
-        view = self._fleet()
-        return Overloaded(
-            f"no replica is ready ({len(view.ready())} of {len(view.replicas)}); try again in {RETRY_AFTER_S:g} s",
-            code="no_replica_ready",
-            retry_after_s=RETRY_AFTER_S,
-        )
+        message = f"{self._route.why_none()}; try again in {RETRY_AFTER_S:g} s"
+        return Overloaded(message, code="no_replica_ready", retry_after_s=RETRY_AFTER_S)

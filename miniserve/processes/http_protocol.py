@@ -7,7 +7,9 @@ Java client), answers HTTP/1.0 in chunks and lets a missing Host pass. So the pa
 - a request that gives its length twice, as `content-length` and as chunks, is refused: two readers could disagree
   about where it ends;
 - what is no HTTP gets our JSON error, and a head that does not come to its end within `HEAD_TIMEOUT_S` a 408;
-- a client that shuts its sending side after a complete request gets its answer.
+- a client that shuts its sending side after a complete request gets its answer;
+- an answer that was given up because its reader takes nothing is dropped with its connection: to flush what is buffered
+  would take that reader hours.
 
 **Half closed or gone?** Both look the same until something is sent. So before an answer has begun such a client is sent
 `102 Processing`, which clients skip: whoever has left answers with a reset, and the generation stops.
@@ -16,6 +18,7 @@ Java client), answers HTTP/1.0 in chunks and lets a missing Host pass. So the pa
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -36,7 +39,7 @@ class HttpProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.app = _Sorted(self.app)
+        self.app = _Sorted(self.app, self._drop_the_unfinished)
         self._head_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
 
@@ -79,6 +82,11 @@ class HttpProtocol(H11Protocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: an upgrade is an offer, and every Java client makes it."""
 
+    def _drop_the_unfinished(self) -> None:
+        """End the connection now if the application is done, its answer is not, and the reader has not kept up."""
+        if not self.cycle.response_complete and self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     # --- a client that sends no more -------------------------------------------------------------------------------
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
@@ -100,8 +108,9 @@ class HttpProtocol(H11Protocol):
 class _Sorted:
     """The application, which hears of a request's path only, and of no request whose end is in doubt."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, on_end: Callable[[], None]) -> None:
         self._app = app
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         names = {name for name, _ in scope.get("headers", ())}
@@ -110,7 +119,10 @@ class _Sorted:
             return
         if not scope["raw_path"].startswith((b"/", b"*")):
             scope = {**scope, "path": _path(scope["path"]), "raw_path": _path(scope["raw_path"].decode()).encode()}
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._on_end()
 
 
 def _path(target: str) -> str:

@@ -30,6 +30,11 @@ def bind(port: int) -> socket.socket:
         raise SetupError(_taken(port, error)) from None
 
 
+def url_of(sock: socket.socket) -> str:
+    """Return the URL of a bound socket."""
+    return f"http://{LOOPBACK}:{sock.getsockname()[1]}"
+
+
 def _bound(port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle on
     try:
@@ -63,7 +68,7 @@ class HttpServer:
 
     def __init__(self, app: Any, sock: socket.socket, *, graceful_s: float = 5.0) -> None:
         self.port: int = sock.getsockname()[1]
-        self.url = f"http://{LOOPBACK}:{self.port}"
+        self.url = url_of(sock)
         self._sock = sock
         self._server = _Server(
             uvicorn.Config(

@@ -12,37 +12,72 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from miniserve.api.wiring import api_app, served_model
+from miniserve.api.backend import Backend
+from miniserve.api.catalogue import Catalogue, ModelNames
+from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
+from miniserve.control.autoscaler import Autoscaler
+from miniserve.control.decisions import LoggedAutoscaler
+from miniserve.control.degrade import Degradation
 from miniserve.errors import SetupError
+from miniserve.gateway.degraded import DegradingBackend
+from miniserve.gateway.distance import Distance, nowhere
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
+from miniserve.gateway.model_choice import CascadeBackend
 from miniserve.gateway.remote import RemoteReplica
+from miniserve.gateway.scaling import LiveScaling
+from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
+from miniserve.gateway.weights import SpeedWeights
+from miniserve.machine import available_bytes
+from miniserve.models.model_config import read_config
+from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
-from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
-from miniserve.processes.http_server import HttpServer
-from miniserve.processes.supervisor import ABSENT_S, Supervisor
+from miniserve.policies.bundle import Policies, by_model
+from miniserve.policies.decision_log import OnDecision
+from miniserve.policies.routing.balancer import LeastOutstanding
+from miniserve.policies.routing.model_names import ModelRouting
+from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
+from miniserve.processes.child import Child
+from miniserve.processes.http_server import HttpServer, url_of
+from miniserve.processes.pools import Pool, Pools, replica_command_line
+from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
+from miniserve.replica.wire import ReplicaReport
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """The model's name for clients, the files the gateway needs to read it, and the policies."""
+    """The model's name for clients, the files the gateway needs to read it, and the policies.
+
+    `more_models` are served beside it: the name that their replicas report (`small`, `large@2`) and their files. A
+    bundle of policies has a memory and belongs to one gateway, so another gateway needs other options.
+    """
 
     name: str
     folder: Path
     drain_timeout_s: float = DRAIN_TIMEOUT_S
     absent_s: float = ABSENT_S  # a replica process that answers no probe for so long is replaced
     api: ApiConfig = field(default_factory=ApiConfig)
-    balancer: Balancer = field(default_factory=LeastOutstanding)
+    policies: Policies = field(default_factory=lambda: Policies(LeastOutstanding()))
+    more_models: Mapping[str, Path] = field(default_factory=dict)
+    routing: ModelRouting = field(default_factory=ModelRouting)
+    degradation: Degradation | None = None
+    on_decision: OnDecision | None = None  # told of every decision about a request, and of the autoscalers'
+    vllm_metrics: bool = False  # repeat metrics under vLLM's names
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The files of every model, by the name that its replicas report."""
+        return {self.name: self.folder, **self.more_models}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +91,22 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """Who says how many replicas a pool has. `pool`: its served name. An autoscaler has a memory: one stack each."""
+
+    autoscaler: Autoscaler
+    pool: str
+    period_s: float = 15.0  # between two ticks
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """A running gateway with its own replicas."""
 
     gateway: Gateway
     supervisor: Supervisor
+    pools: Pools
+    scaling: Mapping[str, LiveScaling]  # by pool
 
     @property
     def url(self) -> str:
@@ -68,16 +114,49 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_gateway(options: GatewayOptions, fleet: Fleet, sock: socket.socket) -> AsyncGenerator[Gateway, None]:
-    """Serve `fleet` on `sock` inside the block. Raises: SetupError when its replicas do not serve this model."""
-    backend = FleetBackend(fleet, options.balancer)
+async def running_gateway(
+    options: GatewayOptions, fleet: Fleet, sock: socket.socket, *, processes: Processes = dict
+) -> AsyncGenerator[Gateway, None]:
+    """Serve `fleet` on `sock` inside the block; `processes` tells what a supervisor knows of the replicas.
+
+    Raises: SetupError when the replicas serve anything else than these models.
+    """
+    backend = FleetBackend(fleet, by_model(options.policies), on_decision=options.on_decision)
     recent = Recent()
-    model = served_model(options.name, options.folder, _agreed_length(fleet, options.name))
-    app = api_app(backend, model, config=options.api, recent=recent)
+    catalogue = _catalogue(options, fleet)
+    status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
+    collector = FleetCollector(status.readings, vllm_aliases=options.vllm_metrics)
+    app = api_app(
+        _front(options, backend, fleet, catalogue),
+        catalogue,
+        config=options.api,
+        recent=recent,
+        collectors=[collector],
+        vllm_metrics=options.vllm_metrics,
+    )
+    add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent)
         await backend.drain(options.drain_timeout_s)
+
+
+def _catalogue(options: GatewayOptions, fleet: Fleet) -> Catalogue:
+    routing, lengths = options.routing, _agreed_lengths(fleet, options.folders)
+    pairs = {name: (cascade.small, cascade.large) for name, cascade in routing.cascades.items()}
+    names = ModelNames(routing.aliases, routing.by_question, pairs, routing.deprecated)
+    return served_catalogue(options.folders, lengths, names)
+
+
+def _front(options: GatewayOptions, backend: Backend, fleet: Fleet, catalogue: Catalogue) -> Backend:
+    """Put in front of the fleet what chooses the model that answers."""
+    if options.routing.cascades:
+        backend = CascadeBackend(backend, options.routing.cascades, catalogue)
+    if options.degradation is None:
+        return backend
+    degrading = DegradingBackend(backend, options.degradation, catalogue)
+    fleet.add_tick(degrading.tick)
+    return degrading
 
 
 @asynccontextmanager
@@ -88,37 +167,92 @@ async def running_stack(
 
     `replica_arguments` are further options for `miniserve replica`. Raises: SetupError if something cannot start.
     """
-    async with Fleet(monotonic) as fleet:
+    pool = Pool(options.name, options.folder, replicas=replicas, prefix="r", arguments=tuple(replica_arguments))
+    async with running_pools(options, [pool], sock) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def running_pools(
+    options: GatewayOptions,
+    pools: Sequence[Pool],
+    sock: socket.socket,
+    *,
+    scaling: Sequence[Scaling] = (),
+    distance: Distance = nowhere,
+    measured_weights: bool = False,
+    backends: BackendOptions | None = None,
+) -> AsyncGenerator[Stack, None]:
+    """Start several pools and a gateway on `sock`; autoscalers may change their sizes. All are gone after the block.
+
+    `backends` run already and serve the first model too.
+
+    A pool that cannot start is left out. Raises: SetupError if that leaves none, or if something else cannot start.
+    """
+    async with Fleet(monotonic, distance=distance) as fleet:
+        drain_s = options.drain_timeout_s
+        crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
+        start_s = VLLM_START_S if any(pool.vllm for pool in pools) else START_TIMEOUT_S
         supervisor = Supervisor(
-            replica_command(options, replica_arguments),
-            [f"r{i}" for i in range(replicas)],
-            _Registrar(fleet),
-            monotonic,
-            drain_timeout_s=options.drain_timeout_s,
-            absent_s=options.absent_s,
+            (), (), crew, monotonic, start_timeout_s=start_s, drain_timeout_s=drain_s, absent_s=options.absent_s
         )
         fleet.add_tick(supervisor.replace_absent)
-        async with supervisor, running_gateway(options, fleet, sock) as gateway:
-            yield Stack(gateway, supervisor)
+        if measured_weights:
+            fleet.add_tick(SpeedWeights(fleet))
+        if backends is not None:
+            await connect_backends(fleet, options.name, options.folder, backends)
+        async with supervisor:
+            await crew.start_first(supervisor)
+            serving, facts = _serving(options, crew), partial(_facts, supervisor, fleet)
+            async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
+                wanted = [one for one in scaling if one.pool not in crew.lost]
+                loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
+                for loop in loops.values():
+                    fleet.add_tick(loop)
+                yield Stack(gateway, supervisor, crew, loops)
+
+
+def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
+    """Return what the gateway's status is told about the replicas' processes."""
+    reports = {member.replica_id: member.report for member in fleet.members()}
+    return {child.replica_id: _fact(child, reports.get(child.replica_id)) for child in supervisor.children}
+
+
+def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
+    if report is None or child.start_s is None:
+        return ProcessFacts(child.pid, child.restarts)
+    stages = {"import": report.import_s, "load": report.load_s, "warm_up": report.warm_up_s, "total": child.start_s}
+    return ProcessFacts(child.pid, child.restarts, stages)
+
+
+def _serving(options: GatewayOptions, crew: Pools) -> GatewayOptions:
+    """Return the options of a gateway that serves the models of all pools, the first of them by default.
+
+    A pool that was left out takes the names along that stand for its model.
+    """
+    if not crew.pools:
+        return options  # all is served by backends
+    first, *others = crew.pools
+    more = {pool.served_name: pool.folder for pool in others}
+    routing = options.routing.among([first.served_name, *more]) if crew.lost else options.routing
+    return replace(options, name=first.served_name, folder=first.folder, more_models=more, routing=routing)
+
+
+def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: OnDecision | None) -> LiveScaling:
+    """Raises: SetupError if there is no such pool."""
+    pool = crew.named(scaling.pool)
+    came = gateway.backend.requests
+
+    def requests() -> int:
+        return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
+
+    autoscaler = scaling.autoscaler if on_decision is None else LoggedAutoscaler(scaling.autoscaler, on_decision)
+    return LiveScaling(gateway.fleet, autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests)
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:
     """Return the command line of a replica that dies with us, on a port it chooses itself."""
-    model = ["--model", str(options.folder), "--served-name", options.name]
-    return [sys.executable, "-m", "miniserve", "replica", "--port", "0", "--die-with-parent", *model, *more]
-
-
-class _Registrar:
-    """Tells the fleet what the supervisor observes."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
-    async def up(self, replica_id: str, url: str) -> None:
-        await self._fleet.put(replica_id, RemoteReplica(url))
-
-    def down(self, replica_id: str) -> None:
-        self._fleet.mark_down(replica_id)
+    return replica_command_line(options.name, options.folder, more)
 
 
 async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
@@ -132,12 +266,17 @@ async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
         raise SetupError(f"no replica answered within {timeout_s:g} s at {', '.join(urls)}") from None
 
 
-def _agreed_length(fleet: Fleet, name: str) -> int:
-    """Return the context length that every replica has room for."""
+def _agreed_lengths(fleet: Fleet, folders: Mapping[str, Path]) -> dict[str, int]:
+    """Return the context length of each model that every replica of it has room for.
+
+    A model none of whose replicas is there yet has that of its files.
+    """
     reports = [member.report for member in fleet.members() if member.report is not None]
-    others = sorted({report.model for report in reports if report.model != name})
+    others = sorted({report.model for report in reports} - set(folders))
     if others:
-        raise SetupError(f"the gateway was told to serve {name}, but a replica serves {', '.join(others)}")
+        told, found = ", ".join(folders), ", ".join(others)
+        raise SetupError(f"the gateway was told to serve {told}, but a replica serves {found}")
     if not reports:
         raise SetupError("no replica answers, so the gateway has nothing to serve")
-    return min(report.max_model_len for report in reports)
+    lengths = {name: [report.max_model_len for report in reports if report.model == name] for name in folders}
+    return {name: min(lengths[name], default=0) or read_config(folder).max_position for name, folder in folders.items()}

@@ -1,9 +1,11 @@
 """Replica processes: start them, restart any that dies or is absent, drain and stop them; leave none behind.
 
-Each process gets its own session, so that a terminal's Ctrl-C reaches only us, and the replicas outlive it for as long
-as draining takes. Each holds the read end of a pipe that we never write to: if we die without warning, the pipe closes
-and the replica exits. A replica prints one JSON line on stdout when it is ready; its stderr is logged, and its last
-lines are kept for the error message if a start fails.
+    start ──> starting ── ready line, first probe ──> up ── retire ──> draining ──> gone
+                 ^                                     |
+                 └────────── backoff <── it ended ─────┘
+
+**Who ends unasked is started anew**, whatever its exit code: a replica that somebody sent SIGTERM finishes what runs,
+exits with 0, and comes back. Only `retire` is for good.
 
 **Absent is not dead.** A process that was stopped, or whose event loop is stuck, never exits, so waiting for its end
 would halve the fleet for good. Its probes tell (`replace_absent`): who has been up and answers none for `absent_s` is
@@ -14,18 +16,23 @@ up, and has `start_timeout_s`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import signal
-import sys
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
 from miniserve.errors import SetupError
+from miniserve.processes.child import (
+    Child,
+    ChildSpec,
+    kill,
+    read_port,
+    read_stderr,
+    send_signal,
+    spawn,
+    terminate,
+)
 from miniserve.processes.http_server import LOOPBACK
 from miniserve.types import Clock, FleetView, ReplicaState
 
@@ -35,8 +42,6 @@ START_TIMEOUT_S = 180.0  # importing torch and reading weights on a slow disk, w
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0  # doubling: a replica that dies at once must not burn a core by restarting
 ABSENT_S = 30.0  # without an answer to any probe: far longer than a machine that swaps, or a step that drags on
 STABLE_S = 30.0  # after living this long, a replica restarts with the first backoff
-LINE_LIMIT = 1 << 20  # bytes; nothing we start writes a longer line
-STDERR_LINES = 8  # shown when a start fails: the end of a traceback
 
 
 class Listener(Protocol):
@@ -46,25 +51,10 @@ class Listener(Protocol):
     def down(self, replica_id: str) -> None: ...
 
 
-@dataclass
-class Child:
-    """One replica, across all the processes that run it in turn."""
-
-    replica_id: str
-    process: asyncio.subprocess.Process | None = None
-    restarts: int = 0
-    up_since_s: float | None = None  # None: it is starting, has ended, or is being killed
-    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
-
-    @property
-    def pid(self) -> int | None:
-        return self.process.pid if self.process and self.process.returncode is None else None
-
-
 class Supervisor:
     """`async with Supervisor(...)`: the replicas run inside the block, and none is left after it.
 
-    `command` is the command line of a replica; the process must behave like `commands/replica.py`.
+    It begins with `replica_ids`, all of which run `command`; `start` adds others, each with a command line of its own.
     """
 
     def __init__(
@@ -78,8 +68,8 @@ class Supervisor:
         drain_timeout_s: float = 30.0,
         absent_s: float = ABSENT_S,
     ) -> None:
-        self.children = tuple(Child(replica_id) for replica_id in replica_ids)
-        self._command = tuple(command)
+        first = [Child(ChildSpec(replica_id, tuple(command))) for replica_id in replica_ids]
+        self._children = {child.replica_id: child for child in first}
         self._listener = listener
         self._clock = clock
         self._start_timeout_s = start_timeout_s
@@ -87,18 +77,16 @@ class Supervisor:
         self._absent_s = absent_s
         self._tasks: set[asyncio.Task[None]] = set()  # watchers, and readers of stderr
 
+    @property
+    def children(self) -> tuple[Child, ...]:
+        return tuple(self._children.values())
+
     async def __aenter__(self) -> Supervisor:
         try:
-            async with asyncio.TaskGroup() as group:
-                for child in self.children:
-                    group.create_task(self._start(child))
-        except BaseException as error:
+            await self._start_all(self.children)
+        except BaseException:
             await self._stop_all(grace_s=0.0)
-            if isinstance(error, ExceptionGroup):
-                raise error.exceptions[0] from None
             raise
-        for child in self.children:
-            self._spawn_task(self._watch(child), f"watch {child.replica_id}")
         return self
 
     async def __aexit__(
@@ -106,10 +94,58 @@ class Supervisor:
     ) -> None:
         await self._stop_all(self._drain_timeout_s if error is None else 0.0)
 
+    # --- membership ------------------------------------------------------------------------------------------------
+
+    async def start(self, specs: Sequence[ChildSpec]) -> None:
+        """Start more processes and return when all of them are up. Cancelling gives up.
+
+        Raises: SetupError when one fails, with its last words, or has an id that is in use; then none of them is left.
+        """
+        taken = [spec.replica_id for spec in specs if spec.replica_id in self._children]
+        if taken:
+            raise SetupError(f"there is a replica {taken[0]} already")
+        children = [Child(spec) for spec in specs]
+        self._children |= {child.replica_id: child for child in children}
+        try:
+            await self._start_all(children)
+        except BaseException:
+            await asyncio.gather(*(self._forget(child, grace_s=0.0) for child in children))
+            raise
+
+    async def _start_all(self, children: Sequence[Child]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child in children:
+                    group.create_task(self._start(child))
+        except ExceptionGroup as errors:
+            error = errors.exceptions[0]
+            if isinstance(error, OSError):
+                error = SetupError(f"the system cannot start another process: {error}")
+            raise error from None
+        for child in children:
+            child.watcher = self._spawn_task(self._watch(child), f"watch {child.replica_id}")
+
+    async def retire(self, replica_id: str) -> None:
+        """Have a replica finish what it runs, for `drain_timeout_s` at most, and let it go for good.
+
+        No effect if it has gone. Tell the fleet first (`Fleet.drain`), or requests go on being sent there.
+        """
+        if child := self._children.get(replica_id):
+            await self._forget(child, self._drain_timeout_s)
+
+    async def _forget(self, child: Child, grace_s: float) -> None:
+        child.up_since_s = None
+        if child.watcher is not None:
+            child.watcher.cancel()  # if it is starting another process, that one is killed with it
+            await asyncio.gather(child.watcher, return_exceptions=True)
+        await terminate(child.process, grace_s)
+        if self._children.get(child.replica_id) is child:
+            del self._children[child.replica_id]
+
     def kill_now(self) -> None:
         """Kill every process without waiting for anything; for a second Ctrl-C."""
         for child in self.children:
-            _signal(child.process, signal.SIGKILL)
+            send_signal(child.process, signal.SIGKILL)
 
     def replace_absent(self, now_s: float, view: FleetView) -> None:
         """Kill each process that answers no probe any more; its watcher starts another. A control loop of the fleet.
@@ -124,37 +160,35 @@ class Supervisor:
             if silent_s >= self._absent_s:
                 log.warning("replica %s has answered no probe for %.0f s; killing it", child.replica_id, silent_s)
                 child.up_since_s = None
-                _signal(child.process, signal.SIGKILL)
+                send_signal(child.process, signal.SIGKILL)
 
     # --- one child's life ------------------------------------------------------------------------------------------
 
     async def _start(self, child: Child) -> None:
         """Start a process and wait until it is ready. Raises: SetupError with its last lines if it fails."""
-        child.process = process = await _spawn(self._command)
+        ordered_s = self._clock()
+        child.process = process = await spawn(child.spec)
         child.last_lines.clear()
-        reader = self._spawn_task(_read_stderr(child, process), f"stderr of {child.replica_id}")
+        reader = self._spawn_task(read_stderr(child, process), f"stderr of {child.replica_id}")
         try:
             async with asyncio.timeout(self._start_timeout_s):
-                port = await _ready_port(process)
+                port = await read_port(process)
         except TimeoutError:
-            await _kill(process)
-            raise SetupError(self._start_failure(child, f"was not ready after {self._start_timeout_s:g} s")) from None
+            await kill(process)
+            raise SetupError(_start_failure(child, f"was not ready after {self._start_timeout_s:g} s")) from None
         except BaseException:
-            await _kill(process)
+            await kill(process)
             raise
         if port is None:
             await process.wait()
             await asyncio.wait({reader}, timeout=1.0)  # its last lines may still be in the pipe
-            raise SetupError(self._start_failure(child, f"exited with code {process.returncode} before it was ready"))
+            raise SetupError(_start_failure(child, f"exited with code {process.returncode} before it was ready"))
         await self._listener.up(child.replica_id, f"http://{LOOPBACK}:{port}")
         child.up_since_s = self._clock()
-
-    def _start_failure(self, child: Child, what: str) -> str:
-        said = " | ".join(child.last_lines) or "nothing"
-        return f"replica {child.replica_id} {what}; it said: {said}"
+        child.start_s = child.up_since_s - ordered_s
 
     async def _watch(self, child: Child) -> None:
-        """Wait for the process to die and start another, forever."""
+        """Wait for the process to end and start another, forever."""
         backoff_s = FIRST_BACKOFF_S
         while True:
             assert child.process is not None
@@ -179,7 +213,7 @@ class Supervisor:
         """SIGTERM, wait up to `grace_s` for draining, SIGKILL what is left, even if we are cancelled."""
         try:
             await self._cancel_tasks("watch")
-            await asyncio.gather(*(_terminate(child.process, grace_s) for child in self.children))
+            await asyncio.gather(*(terminate(child.process, grace_s) for child in self.children))
         finally:
             self.kill_now()
         await self._cancel_tasks("")
@@ -197,53 +231,6 @@ class Supervisor:
         return task
 
 
-async def _spawn(command: Sequence[str]) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        *command,
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        limit=LINE_LIMIT,
-        start_new_session=sys.platform != "win32",
-    )
-
-
-async def _ready_port(process: asyncio.subprocess.Process) -> int | None:
-    """Return the port from the ready line; None if stdout ends without one."""
-    assert process.stdout is not None
-    async for line in process.stdout:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            return int(json.loads(line)["port"])
-    return None
-
-
-async def _read_stderr(child: Child, process: asyncio.subprocess.Process) -> None:
-    assert process.stderr is not None
-    async for line in process.stderr:
-        text = line.decode(errors="replace").rstrip()
-        if text:
-            child.last_lines.append(text)
-            log.info("[%s] %s", child.replica_id, text)
-
-
-async def _terminate(process: asyncio.subprocess.Process | None, grace_s: float) -> None:
-    if process is None:
-        return
-    _signal(process, signal.SIGTERM)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(grace_s):
-            await process.wait()
-            return
-    await _kill(process)
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    _signal(process, signal.SIGKILL)
-    await process.wait()
-
-
-def _signal(process: asyncio.subprocess.Process | None, number: signal.Signals) -> None:
-    if process is not None and process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+def _start_failure(child: Child, what: str) -> str:
+    said = " | ".join(child.last_lines) or "nothing"
+    return f"replica {child.replica_id} {what}; it said: {said}"

@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from miniserve.engine.stats import EngineStats
-from miniserve.errors import InternalError, Overloaded, RequestError, stopped
+from miniserve.errors import InternalError, Overloaded, RequestError, deadline_passed, stopped
 from miniserve.replica.drain import DrainGate
 from miniserve.types import FinishReason, Request, TokenEvent
 
@@ -91,12 +91,20 @@ class LocalReplica:
         self._streams: dict[str, _Stream] = {}  # the engine thread's
         self._failures = 0
         self._loop = asyncio.get_running_loop()
+        self._warm_up: Callable[[], object] = lambda: None
+        self._warm = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # --- the event loop's half -------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, warm_up: Callable[[], object] = lambda: None) -> None:
+        """Start the engine's thread, which calls `warm_up` before it takes requests; `warm` waits for that."""
+        self._warm_up = warm_up
         self._thread.start()
+
+    async def warm(self) -> None:
+        """Wait until the engine is warm, or broken."""
+        await self._warm.wait()
 
     def ready(self) -> bool:
         return self.door.is_open and not self.broken and self._thread.is_alive()
@@ -109,17 +117,22 @@ class LocalReplica:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the request's tokens as they are made; closing the generator early aborts the generation.
 
-        Raises: InvalidRequest, Overloaded (from the engine's queue, or draining), InternalError (the engine failed).
+        The work ends with the request's deadline, read on the event loop's clock, whoever else watches it.
+
+        Raises: InvalidRequest, Overloaded (from the engine's queue, or draining), InternalError (the engine failed),
+            DeadlineExceeded.
         """
         with self.door.enter():
             if not self.ready():
                 raise _not_ready("is not running")
+            if request.deadline_s is not None and request.deadline_s <= self._loop.time():
+                raise deadline_passed()
             stream: _Stream = asyncio.Queue()
             finished = False
             self._inbox.put(_Add(request, stream))
             try:
                 while not finished:
-                    item = await stream.get()
+                    item = await _next(stream, request.deadline_s)
                     if isinstance(item, RequestError):
                         finished = True
                         raise item
@@ -147,6 +160,8 @@ class LocalReplica:
 
     def _run(self) -> None:
         try:
+            self._warm_up()
+            self._call_on_loop(self._warm.set)
             while self._read_inbox():
                 if self._engine.has_work and not self.broken:
                     self._step()
@@ -231,6 +246,7 @@ class LocalReplica:
     def _break(self) -> None:
         if not self.broken:
             self.broken = True
+            self._call_on_loop(self._warm.set)
             self._deliver_to_all(InternalError("the engine has failed"))
             self._call_on_loop(self._on_broken)
 
@@ -244,6 +260,17 @@ class LocalReplica:
     def _call_on_loop(self, function: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends and nobody listens
             self._loop.call_soon_threadsafe(function, *args)
+
+
+async def _next(stream: _Stream, deadline_s: float | None) -> TokenEvent | RequestError:
+    """Raises: DeadlineExceeded when nothing comes before the deadline."""
+    if deadline_s is None:
+        return await stream.get()
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            return await stream.get()
+    except TimeoutError:
+        raise deadline_passed() from None
 
 
 def _not_ready(why: str) -> Overloaded:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 
 from fastapi import FastAPI
 from starlette.requests import Request as HttpRequest
@@ -34,6 +35,7 @@ from miniserve.replica.wire import (
 from miniserve.types import Clock, ReplicaState, Request
 
 HEARTBEAT_S = 2.0  # a fifth of the silence that `gateway.remote` allows
+_NO_STAGES: Mapping[str, float] = MappingProxyType({})
 SEND_TIMEOUT_S = 30.0  # a gateway that takes nothing for so long is gone
 
 
@@ -42,7 +44,9 @@ def add_internal_routes(app: FastAPI, replica: LocalReplica, report: Callable[[]
 
     async def generate(http: HttpRequest) -> Response:
         body = await http.body()
-        request = decode_request(body) if len(body) < SMALL_BYTES else await asyncio.to_thread(decode_request, body)
+        now_s = asyncio.get_running_loop().time()  # the clock that `LocalReplica` reads deadlines on
+        small = len(body) < SMALL_BYTES
+        request = decode_request(body, now_s) if small else await asyncio.to_thread(decode_request, body, now_s)
         return EventStream(_events(replica, request), heartbeat_s=HEARTBEAT_S, send_timeout_s=SEND_TIMEOUT_S)
 
     async def stats(_: HttpRequest) -> Response:
@@ -65,8 +69,13 @@ async def _events(replica: LocalReplica, request: Request) -> AsyncGenerator[str
         yield encode_error(error)
 
 
-def reporter(replica: LocalReplica, clock: Clock, *, model: str, max_model_len: int) -> Callable[[], ReplicaReport]:
-    """Return the function that makes this process's reports."""
+def reporter(
+    replica: LocalReplica, clock: Clock, *, model: str, max_model_len: int, stages: Mapping[str, float] = _NO_STAGES
+) -> Callable[[], ReplicaReport]:
+    """Return the function that makes this process's reports. `stages`: of its cold start, as `ReplicaReport` has them.
+
+    They are read at each report: the last one ends after this function.
+    """
     started_s = clock()
 
     def report() -> ReplicaReport:
@@ -79,6 +88,7 @@ def reporter(replica: LocalReplica, clock: Clock, *, model: str, max_model_len: 
             max_model_len=max_model_len,
             stats=replica.stats(),
             max_abort_lag_steps=replica.max_abort_lag_steps,
+            **stages,
         )
 
     return report

@@ -14,9 +14,9 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from miniserve import errors
@@ -37,12 +37,27 @@ class ReplicaReport:
     max_model_len: int
     stats: EngineStats
     max_abort_lag_steps: int = 0
+    import_s: float = 0.0  # the stages of its cold start
+    load_s: float = 0.0
+    warm_up_s: float = 0.0
 
 
 MOST_RETRY_AFTER_S = 60.0  # a replica that wants to be left alone for longer is asked again all the same
 _MOST = 1 << 53  # any count beyond is nonsense; up to here floats hold every whole number
 
-_request = TypeAdapter(Request)
+
+@dataclass(frozen=True, slots=True)
+class _Sent(Request):
+    """A request on its way. No clock of one process means anything in another: a deadline travels as the time left."""
+
+    within_s: Annotated[float | None, Field(ge=0, le=_MOST, allow_inf_nan=False)] = None
+
+
+_CLOCK_READINGS = {"deadline_s", "arrived_s"}
+_OWN = {"seen"}  # a matter of the gateway's
+_FIELDS = [field.name for field in fields(Request)]
+
+_request = TypeAdapter(_Sent)
 _event = TypeAdapter(TokenEvent)
 _report = TypeAdapter(ReplicaReport)
 _REPORTED = [field.name for field in fields(ReplicaReport) if field.type in ("int", "float")]
@@ -57,18 +72,31 @@ _BY_CODE = {(kind.status, kind.code): kind for kind in _KINDS}  # one class has 
 _BY_TYPE = {kind.type: kind for kind in reversed(_KINDS)}  # the first class of those that share a type
 
 
-def encode_request(request: Request) -> bytes:
-    return _request.dump_json(request, exclude={"seen"})  # a matter of the gateway's
+def encode_request(request: Request, now_s: float) -> bytes:
+    """Return the request as it travels. `now_s`: the time on the clock that its deadline is read on."""
+    within_s = None if request.deadline_s is None else max(0.0, request.deadline_s - now_s)
+    sent = _Sent(**{name: getattr(request, name) for name in _FIELDS}, within_s=within_s)
+    return _request.dump_json(sent, exclude=_CLOCK_READINGS | _OWN)
 
 
-def decode_request(data: bytes) -> Request:
-    """Raises: InvalidRequest, naming the first field that is wrong."""
+def decode_request(data: bytes, now_s: float) -> Request:
+    """Return the request with a deadline on our own clock, which says `now_s`.
+
+    Raises: InvalidRequest, naming the first field that is wrong.
+    """
     _check_ids(data)
     try:
-        request = _request.validate_json(data)
+        sent = _request.validate_json(data)
     except ValidationError as error:
         raise InvalidRequest(f"not a request: {_first(error)}") from None
-    return replace(request, prompt_ids=tuple(request.prompt_ids), resume_ids=tuple(request.resume_ids))
+    request = Request(**{name: getattr(sent, name) for name in _FIELDS})
+    return replace(
+        request,
+        prompt_ids=tuple(sent.prompt_ids),
+        resume_ids=tuple(sent.resume_ids),
+        arrived_s=now_s,
+        deadline_s=None if sent.within_s is None else now_s + sent.within_s,
+    )
 
 
 def _check_ids(data: bytes) -> None:
@@ -106,7 +134,7 @@ def encode_error(error: RequestError) -> str:
 
 def decode_error(status: int, body: bytes, retry_after: str | None = None) -> RequestError:
     """Return the error that a replica's HTTP answer stands for: its status, body and `retry-after` header (seconds)."""
-    retry_after_s = _wait_in(retry_after)
+    retry_after_s = retry_after_in(retry_after)
     found = _error_in(body)
     if found is None:
         return _kind(status, None)(f"the replica answered {status}", retry_after_s=retry_after_s)
@@ -138,7 +166,7 @@ def _is_finite(entry: TokenLogprob) -> bool:
     return math.isfinite(entry.logprob) and all(math.isfinite(logprob) for _, logprob in entry.top)
 
 
-def _wait_in(value: object) -> float | None:
+def retry_after_in(value: object) -> float | None:
     """Return the seconds that a `retry-after` names; None for a date, for nonsense, and for what is no wait."""
     try:
         wait_s = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
@@ -159,7 +187,7 @@ def _error_in(data: str | bytes) -> RequestError | None:
             status = _BY_TYPE.get(fields["type"], UpstreamError).status
         param = fields["param"] if isinstance(fields["param"], str) else None
         code = code if isinstance(code, str) else None
-        return _kind(status, code)(str(fields["message"]), param, code, _wait_in(fields.get("retry_after_s")))
+        return _kind(status, code)(str(fields["message"]), param, code, retry_after_in(fields.get("retry_after_s")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -19,6 +19,7 @@ from miniserve.hardware.prices import PriceList, load_price_list
 from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.scenario.build import prefix_tier, replicas, scaled_group
 from miniserve.scenario.kinds import KINDS, loaders, makers
+from miniserve.scenario.live import SHARED_TABLES, read_live
 from miniserve.scenario.model import Scenario
 from miniserve.toml.reader import Reader, check_name, suggestion
 from miniserve.toml.source import Place, Setting, TomlSource, read_source_file
@@ -37,8 +38,12 @@ def variants(path: Path) -> tuple[str, ...]:
     return tuple(table) if isinstance(table, dict) else ()
 
 
-def load(path: Path, *, variant: str | None = None, settings: Sequence[Setting] = ()) -> Scenario:
+def load(
+    path: Path, *, variant: str | None = None, settings: Sequence[Setting] = (), policies: Path | None = None
+) -> Scenario:
     """Read and check a scenario, with one of its variants and then `settings` laid over it.
+
+    The tables of a file of `policies` (see `live`) take the place of its own; its distances are the fleet's own.
 
     Raises: SetupError naming file, line and key, the value, and what is allowed.
     """
@@ -50,14 +55,17 @@ def load(path: Path, *, variant: str | None = None, settings: Sequence[Setting] 
         if variant not in table:
             raise SetupError(f"{path} has no variant {variant!r}; {suggestion(variant, table)}")
         source = source.with_laid_over(table[variant], ("variants", variant))
+    if policies is not None:
+        read_live(policies)  # to hear of what is wrong in the rest of it
+        source = source.with_tables_of(read_source_file(policies), SHARED_TABLES)
     for setting in settings:
         source = source.with_setting(setting)
-    return from_source(source, path.parent)
+    return from_source(source, path.parent, *([] if policies is None else [policies.parent]))
 
 
-def from_source(source: TomlSource, folder: Path) -> Scenario:
-    """Return the scenario that `source` describes; user files are looked for in `folder`. Raises: SetupError."""
-    reader = Reader(source, KINDS, loaders(folder), makers(folder))
+def from_source(source: TomlSource, folder: Path, *others: Path) -> Scenario:
+    """Return the scenario that `source` describes; user files are looked for in the folders. Raises: SetupError."""
+    reader = Reader(source, KINDS, loaders(folder, *others), makers(folder))
     scenario = reader.construct(Scenario, source.values)
     assert isinstance(scenario, Scenario)
     _check_run(scenario, source)
@@ -100,11 +108,11 @@ def _check_probes(scenario: Scenario, source: TomlSource) -> None:
         raise source.error(("fleet", "probe_interval_s"), f"{interval_s:g} is not allowed; it must be {wanted}")
     recipe = scenario.policies.progress
     watch = ProgressWatch() if recipe is None else recipe.build()
-    if isinstance(watch, ProgressWatch) and interval_s >= watch.stall_s:
+    if isinstance(watch, ProgressWatch) and interval_s >= min(watch.stall_s, watch.move_s):
         raise source.error(
             ("fleet", "probe_interval_s"),
-            f"{interval_s:g} s is too long for a progress watch that takes {watch.stall_s:g} s of silence for a hang; "
-            'probe more often, give policies.progress a longer stall_s, or set it to "off"',
+            f"{interval_s:g} s is too long for a progress watch that takes {min(watch.stall_s, watch.move_s):g} s of "
+            'silence for a hang; probe more often, give policies.progress a longer stall_s, or set it to "off"',
         )
 
 

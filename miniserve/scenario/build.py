@@ -6,6 +6,7 @@ takes its own named stream from it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,15 +17,23 @@ from miniserve.hardware.spec import ReplicaSpec, TierSpec, replica_spec
 from miniserve.hardware.speculation import blocks_beside
 from miniserve.policies.admission.admission import AllOf
 from miniserve.policies.bundle import Policies, breakers
-from miniserve.scenario.model import EngineSection, FleetSection, ReplicaGroup, Scenario
+from miniserve.policies.routing.router import Routers
+from miniserve.scenario.model import EngineSection, FleetSection, PolicySection, ReplicaGroup, Scenario
 
 _PARTS = ("retry", "budget", "second_opinions", "ejector", "progress")
 _NUMBERS = ("hedge_after_s", "first_token_s", "first_token_share", "resume", "same_replica")
 
 
 def resilience(scenario: Scenario, seed: int) -> Policies:
-    """Return the policies of one gateway. What the scenario does not name is left at its default."""
-    policies = scenario.policies
+    """Return the policies of one simulated gateway."""
+    return bundle(scenario.policies, seed, {} if scenario.fleet is None else distances(scenario.fleet.latency_s))
+
+
+def bundle(policies: PolicySection, seed: int, one_way_s: Mapping[tuple[str, str], float]) -> Policies:
+    """Return the policies of one gateway, simulated or not. What the section does not name is left at its default.
+
+    `one_way_s`: seconds between regions, for routers that go by distance.
+    """
     chosen: dict[str, Any] = {}
     for name in _PARTS:
         if (recipe := getattr(policies, name)) is not None:
@@ -36,19 +45,19 @@ def resilience(scenario: Scenario, seed: int) -> Policies:
         chosen["breakers"] = breakers(policies.breaker.build)
     if policies.admission:
         chosen["admission"] = AllOf(*(recipe.build(seed=seed) for recipe in policies.admission))
-    if policies.router is not None:
-        chosen["router"] = policies.router.build(seed=seed, latency_s=_both_ways(scenario.fleet))
+    if policies.routers:
+        made = [recipe.build(seed=seed, latency_s=_both_ways(one_way_s)) for recipe in policies.routers]
+        chosen["router"] = made[0] if len(made) == 1 else Routers(*made)
     return Policies(policies.balancer.build(seed=seed), **chosen)
 
 
-def _both_ways(fleet: FleetSection | None) -> dict[tuple[str, str], float]:
-    one_way = {} if fleet is None else distances(fleet)
-    return one_way | {(there, here): seconds for (here, there), seconds in one_way.items()}
+def _both_ways(one_way_s: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    return {**one_way_s, **{(there, here): seconds for (here, there), seconds in one_way_s.items()}}
 
 
-def distances(fleet: FleetSection) -> dict[tuple[str, str], float]:
-    """Return the one-way seconds between regions."""
-    return {(here, there): seconds for here, row in fleet.latency_s.items() for there, seconds in row.items()}
+def distances(latency_s: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:
+    """Return the one-way seconds between regions, by pairs of them."""
+    return {(here, there): seconds for here, row in latency_s.items() for there, seconds in row.items()}
 
 
 def replicas(scenario: Scenario) -> tuple[tuple[str, ReplicaSpec], ...]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+from miniserve.config import SchedulerConfig
 from miniserve.control.autoscaler import Autoscaler, Combined, QueueBased, Reactive, Scheduled, TargetTracking
 from miniserve.control.forecast import FORECASTS, Forecast
 from miniserve.control.predictive import Predictive
@@ -28,7 +29,7 @@ from miniserve.policies.recovery.retry_budget import BUDGETS, Budget
 from miniserve.policies.recovery.waits import JITTERS, Jitter
 from miniserve.policies.routing.balancer import BALANCERS, Balancer
 from miniserve.policies.routing.router import ROUTERS, Router
-from miniserve.toml.reader import Loader, NotNegative, Positive
+from miniserve.toml.reader import Count, Fraction, Loader, NotNegative, Positive
 from miniserve.types import Priority
 from miniserve.workload import Arrivals, Bursts, Constant, Conversations, Geometric, Lengths, Mix, Poisson, Quantiles
 from miniserve.workload.calibrated import HeavyClients, code, conversation
@@ -104,11 +105,15 @@ KINDS: Mapping[Any, Mapping[str, Any]] = {
 }
 
 
-def loaders(folder: Path) -> dict[Any, Loader]:
-    """Return how a user's own class is found for each role; relative files are looked for in `folder` first."""
+def loaders(*folders: Path) -> dict[Any, Loader]:
+    """Return how a user's own class is found for each role; relative files are looked for in `folders` first."""
 
     def loader(role: Any) -> Loader:
-        return lambda name: load_class(name, role, folder)
+        def load(name: str) -> Callable[..., Any]:
+            file = name.rpartition(":")[0]
+            return load_class(name, role, next((each for each in folders if (each / file).is_file()), folders[0]))
+
+        return load
 
     return {role: loader(role) for role in (Balancer, Router, RetryPolicy, Budget, Admission, Autoscaler)}
 
@@ -162,6 +167,30 @@ def make_step_time(
     return StepTimeModel(base_s, per_decode_row_s, per_prefill_token_s, per_context_token_s, per_prefill_pair_s)
 
 
+_SCHEDULER = SchedulerConfig()
+
+
+def make_scheduler(
+    max_running: Count = _SCHEDULER.max_running,
+    max_batch_tokens: Count = _SCHEDULER.max_batch_tokens,
+    watermark_fraction: Fraction = _SCHEDULER.watermark_fraction,
+    aging_s: NotNegative = _SCHEDULER.aging_s,
+    turn_tokens: Count | Literal["off"] | None = _SCHEDULER.turn_tokens,
+    max_output_tokens: tuple[Count, Count, Count] = _SCHEDULER.max_output_tokens,
+    max_waiting: int = _SCHEDULER.max_waiting,
+) -> SchedulerConfig:
+    """Return the scheduler of an `[engine.scheduler]` table. `turn_tokens` may be "off": a file has no None."""
+    return SchedulerConfig(
+        max_running,
+        max_batch_tokens,
+        watermark_fraction,
+        aging_s,
+        None if turn_tokens == "off" else turn_tokens,
+        max_output_tokens,
+        max_waiting,
+    )
+
+
 def makers(folder: Path) -> dict[Any, Callable[..., Any]]:
     """Return what to call for types whose keys are not their fields; a trace is looked for in `folder` first."""
 
@@ -171,4 +200,9 @@ def makers(folder: Path) -> dict[Any, Callable[..., Any]]:
         nearby = folder / file
         return RecordedTrace.open(nearby if nearby.exists() else Path(file), format, speed)
 
-    return {Workload: make_workload, StepTimeModel: make_step_time, RecordedTrace: make_trace}
+    return {
+        Workload: make_workload,
+        StepTimeModel: make_step_time,
+        SchedulerConfig: make_scheduler,
+        RecordedTrace: make_trace,
+    }

@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 from miniserve.config import SchedulerConfig
 from miniserve.control.autoscaler import Autoscaler
 from miniserve.control.checked import Checked
+from miniserve.control.degrade import Degradation
 from miniserve.control.steady import Steady
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.faults import KeyedFaults, ReplicaEvent, ReplicaFault
@@ -35,6 +36,7 @@ from miniserve.policies.recovery.retry import Backoff, RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.policies.routing.router import Router
+from miniserve.scenario.models import ModelRule
 from miniserve.toml.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
 from miniserve.workload.replay import RecordedTrace
 from miniserve.workload.requests import Workload
@@ -125,7 +127,7 @@ class PolicySection:
     """Every decision. What is left out is as in `policies.bundle`; "off" switches a part off."""
 
     balancer: Recipe[Balancer] = field(default_factory=lambda: Recipe("least-outstanding", LeastOutstanding))
-    router: Recipe[Router] | None = None
+    router: Recipe[Router] | tuple[Recipe[Router], ...] | None = None  # of several, each narrows what is left
     admission: tuple[Recipe[Admission], ...] = ()  # each must admit
     retry: Recipe[RetryPolicy] | None = None
     budget: Recipe[Budget] | None = None
@@ -138,6 +140,12 @@ class PolicySection:
     first_token_share: NotNegative | Literal["off"] | None = None
     resume: bool | None = None
     same_replica: bool | None = None
+
+    @property
+    def routers(self) -> tuple[Recipe[Router], ...]:
+        """The routers, in turn."""
+        several = self.router if isinstance(self.router, tuple) else (self.router,)
+        return tuple(router for router in several if router is not None)
 
 
 WholeNumber = Annotated[int, Range(at_least=0, at_most=MOST_REPLICAS)]
@@ -279,6 +287,9 @@ class Scenario:
     response_cache: ResponseCache | None = None
     faults: Faults = Faults()
     slo: SLO = field(default_factory=SLO)
+    models: Mapping[str, str | ModelRule] = field(default_factory=dict)  # of a live gateway: other names (see `models`)
+    deprecated: Mapping[str, str] = field(default_factory=dict)  # of a live gateway: name -> day
+    degradation: Degradation | None = None  # of a live gateway
     description: str = ""
 
     @property

@@ -18,7 +18,7 @@ import simpy
 from miniserve.errors import RequestError, deadline_passed, no_first_token
 from miniserve.policies.bundle import Policies
 from miniserve.policies.dispatch import advance, cancel
-from miniserve.policies.health import HealthTick
+from miniserve.policies.health import HealthTick, StallTick
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Attempt
 from miniserve.types import AttemptResult, Hedge, Outcome, Send, Sleep, Story, TokenIds
@@ -50,8 +50,14 @@ def run(env: simpy.Environment, story: Story, fleet: SimFleet) -> Generator[simp
 
 def start_control(fleet: SimFleet, policies: Policies, *, tick_interval_s: float = 0.5) -> None:
     """Start the control loops that a live gateway has. Call it before adding replicas, so that ticks precede probes."""
-    tick = HealthTick(policies)
-    fleet.every(tick_interval_s, lambda now_s: tick(now_s, fleet.view()))
+    ticks = (HealthTick(policies), StallTick(policies, fleet.running))
+
+    def tick_all(now_s: float) -> None:
+        view = fleet.view()
+        for tick in ticks:
+            tick(now_s, view)
+
+    fleet.every(tick_interval_s, tick_all)
 
 
 def _perform(env: simpy.Environment, fleet: SimFleet, effect: Send | Hedge) -> _Attempt | _Race:
@@ -61,12 +67,13 @@ def _perform(env: simpy.Environment, fleet: SimFleet, effect: Send | Hedge) -> _
 class _Attempt:
     """One `Send`, performed."""
 
-    __slots__ = ("_env", "_error", "_news_s", "_send", "_started_s", "attempt")
+    __slots__ = ("_env", "_error", "_fleet", "_news_s", "_send", "attempt", "started_s")
 
     def __init__(self, env: simpy.Environment, fleet: SimFleet, send: Send) -> None:
         self._env = env
+        self._fleet = fleet
         self._send = send
-        self._started_s = self._news_s = env.now
+        self.started_s = self._news_s = env.now
         self._error: RequestError | None = None  # why it could not start, or was cut off
         self.attempt: Attempt | None = None
         try:
@@ -74,6 +81,8 @@ class _Attempt:
         except RequestError as error:
             self._error = error
             return
+        fleet.running[self] = None
+        self.attempt.ended.callbacks.append(self._forget)
         if send.first_token_within_s is not None:
             self._after(send.first_token_within_s, self._miss_first_token)
         if send.within_s is not None:
@@ -87,6 +96,13 @@ class _Attempt:
                 self.stop()
         return self.result()
 
+    @property
+    def replica_id(self) -> str:
+        return self._send.replica_id
+
+    def _forget(self, _: simpy.Event) -> None:
+        del self._fleet.running[self]
+
     def _after(self, seconds: float, call: Callable[[simpy.Event], None]) -> None:
         self._env.timeout(seconds).callbacks.append(call)
 
@@ -95,14 +111,18 @@ class _Attempt:
             return
         more_s = None if self._send.wait_on is None else self._send.wait_on(self._env.now)
         if more_s is None:
-            self._cut_off(no_first_token(self._env.now - self._started_s))
+            self._fail(no_first_token(self._env.now - self.started_s))
         else:
             self._after(more_s, self._miss_first_token)
 
     def _miss_deadline(self, _: simpy.Event) -> None:
-        self._cut_off(deadline_passed())
+        self._fail(deadline_passed())
 
-    def _cut_off(self, error: RequestError) -> None:
+    def cut_off(self, error: RequestError) -> None:
+        """Let it fail, after the probes of this instant, as a live driver's task would."""
+        self._after(0.0, lambda _: self._fail(error))
+
+    def _fail(self, error: RequestError) -> None:
         if self.attempt is not None and not self.attempt.ended.triggered:
             self._error = error
             self.attempt.abort()
@@ -139,7 +159,7 @@ class _Attempt:
 
     def result(self, losers: tuple[AttemptResult, ...] = ()) -> AttemptResult:
         """Return how it ended; it has ended just now."""
-        attempt, started_s, now_s = self.attempt, self._started_s, self._env.now
+        attempt, started_s, now_s = self.attempt, self.started_s, self._env.now
         if attempt is None:
             return AttemptResult(self._send.replica_id, None, (), self._error, started_s, None, now_s, losers)
         error = self._error or attempt.error
@@ -169,7 +189,7 @@ class _Attempt:
             error, first_token_s = error or attempt.error, attempt.first_token_s
             if self.stop():
                 ended_s = self._env.now
-        return AttemptResult(self._send.replica_id, None, (), error, self._started_s, first_token_s, ended_s)
+        return AttemptResult(self._send.replica_id, None, (), error, self.started_s, first_token_s, ended_s)
 
 
 class _Race:

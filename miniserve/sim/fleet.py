@@ -25,6 +25,7 @@ from miniserve.errors import broke_off, cut_off, draining, left_the_fleet, no_co
 from miniserve.faults import FaultPlan, NoFaults, ReplicaEvent, ReplicaFault, fault_of
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.observe.cost import Ledger
+from miniserve.policies.health import Running
 from miniserve.seeds import uniform
 from miniserve.sim.bill import Account, Bill, bill
 from miniserve.sim.link import Attempt, CutAttempt, Distances, FarAttempt, shortened
@@ -58,13 +59,12 @@ class SimFleet:
     ) -> None:
         self.env = env
         self.log: list[LifecycleEvent] = []
+        self.running: dict[Running, None] = {}  # the attempts that drivers perform, oldest first
         self._seed = seed
         self._prober = Prober(env, probe_interval_s, misses_until_down)
         self._distances = distances
         self._faults = None if isinstance(faults, NoFaults) else faults
-        self._tier = tier
-        self._meter = meter
-        self._single_step = single_step
+        self._tier, self._meter, self._single_step = tier, meter, single_step
         self._members: dict[str, SimMember] = {}
         self._accounts: list[Account] = []
         self._cache_use_before: Counter[str] = Counter()  # of replicas that have left

@@ -8,7 +8,7 @@ its own panel.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,6 @@ PANELS: dict[str, tuple[str, str]] = {  # series name: (y axis of its panel, lab
     "replicas_draining": ("replicas", "draining"),
     "replicas_wanted": ("replicas", "wanted"),
 }
-_LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
 _WINDOWS = 60  # points of a rate over time
 
 
@@ -49,6 +48,7 @@ class SimResult:
     stopped: str | None = None  # why the run ended early; the outcomes are those so far
     totals: Mapping[str, float] = field(default_factory=dict)  # more figures: what an autoscaler paid and missed
     ledger: Ledger | None = None  # who caused the bill, if requested
+    itl: Latency | None = None  # between tokens; a simulation records no token's time, only those of requests
     unanswered: int = 0  # requests of a whole run that never got an answer; they are outcomes like all others
     caches: Mapping[str, float] = field(default_factory=dict)  # what the replicas' prefix caches did, in blocks
 
@@ -64,6 +64,8 @@ class SimResult:
         """Return every figure by name: the few dozen numbers that `observe.compare` takes instead of all outcomes."""
         summary = self.summary()
         flat = {name: value for name, value in summary.figures().items() if isinstance(value, int | float)}
+        if self.itl is not None:
+            flat |= {f"itl_{name}": value for name, value in asdict(self.itl).items()}
         flat["failed_fraction"] = 1 - summary.served / summary.requests if summary.requests else 0.0
         flat["goodput_per_s"] = goodput_per_s(self.outcomes, self.slo)
         flat["slo_attainment"] = attainment(self.outcomes, self.slo)
@@ -74,11 +76,16 @@ class SimResult:
         summary = self.summary()
         table = Table(title=self._title(), caption=self._caption(summary), caption_justify="left")
         table.add_column("latency (ms)")
-        for heading in ("mean", "p50", "p95", "p99", "max"):
+        for part in fields(Latency):
+            heading = part.name.removesuffix("_s").replace("_", ".")
             table.add_column(heading, justify="right")
-        for name, label in _LATENCIES.items():
-            table.add_row(label, *_milliseconds(getattr(summary, name)))
+        for label, latency in self._latencies(summary):
+            table.add_row(label, *_milliseconds(latency))
         return table
+
+    def _latencies(self, summary: Summary) -> list[tuple[str, Latency | None]]:
+        rows = [("TTFT", summary.ttft), ("TPOT", summary.tpot), ("E2E", summary.e2e)]
+        return rows if self.itl is None else [rows[0], ("ITL", self.itl), *rows[1:]]
 
     def plot(self, path: Path) -> Path:
         """Write one figure with all panels; the suffix chooses the format (.png, .svg, .pdf)."""
@@ -128,6 +135,5 @@ class SimResult:
 
 def _milliseconds(latency: Latency | None) -> Sequence[str]:
     if latency is None:
-        return ["-"] * 5
-    values = (latency.mean_s, latency.p50_s, latency.p95_s, latency.p99_s, latency.max_s)
-    return [f"{value * 1000:,.1f}" for value in values]
+        return ["-"] * len(fields(Latency))
+    return [f"{ms:,.1f}" if ms < 1000 else f"{ms:,.0f}" for ms in (value * 1000 for value in astuple(latency))]

@@ -17,8 +17,9 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, is_dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -28,6 +29,7 @@ from miniserve.toml.numbers import endless_keys, size_problem
 from miniserve.toml.source import Place, TomlSource, first_named
 
 Role = TypeVar("Role")
+_LISTS = (tuple, list, Sequence, Collection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Reader:
             return self._one_of(inner, value, place)
         if origin is Literal:
             return self._choice({choice: choice for choice in inner}, value, place)
-        if origin is tuple or origin in (Sequence, list):
+        if origin in _LISTS:
             return self._items(inner, value, place)
         if origin in (Mapping, dict):
             self._check(value, dict, wanted, place)
@@ -168,13 +170,14 @@ class Reader:
 
     def _one_of(self, inner: tuple[Any, ...], value: Any, place: Place) -> Any:
         choices = [choice for choice in inner if choice is not type(None)]
-        if len(choices) == 1:
-            return self.read(choices[0], value, place)
+        fitting = [choice for choice in choices if _is_list(choice) == isinstance(value, list)]
+        if isinstance(value, dict):
+            fitting = [choice for choice in choices if is_dataclass(choice)] or fitting
+        if len(choices) == 1 or len(fitting) == 1:  # then its own error says more than that none of them fits
+            return self.read((fitting or choices)[0], value, place)
         for choice in choices:
-            try:
+            with suppress(SetupError):
                 return self.read(choice, value, place)
-            except SetupError:
-                continue
         raise self._wrong_type(value, Union[tuple(choices)], place)  # noqa: UP007 - built at run time
 
     def _choice(self, choices: Mapping[Any, Any], value: Any, place: Place) -> Any:
@@ -239,6 +242,10 @@ def check_name(name: str, known: Mapping[str, Any], source: TomlSource, place: P
     """Raise SetupError if `name`, which stands at `place`, is not one of `known`."""
     if name not in known:
         raise source.error(place, f"there is no {shown(name)}; {suggestion(name, known)}")
+
+
+def _is_list(wanted: Any) -> bool:
+    return wanted is tuple or get_origin(wanted) in _LISTS
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
@@ -322,7 +329,7 @@ def describe(wanted: Any, kinds: Mapping[Any, Mapping[str, Any]]) -> str:
         return " or ".join(describe(choice, kinds) for choice in inner if choice is not type(None))
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
-    if origin is tuple or origin in (Sequence, list) or wanted is tuple:
+    if _is_list(wanted):
         return "a list"
     if isinstance(wanted, type) and issubclass(wanted, Enum):
         return f"one of {', '.join(item.name.lower() for item in wanted)}"

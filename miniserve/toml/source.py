@@ -46,7 +46,8 @@ class TomlSource:
                     return said
             if place[:end] in self.lines:
                 return f"{self.name}:{self.lines[place[:end]]}"
-        return self.name
+        inside = [said for origin, said in self.origins if origin[: len(place)] == place]  # a table that a setting made
+        return inside[-1] if inside and place else self.name
 
     def error(self, place: Place, problem: str) -> SetupError:
         """Return the error that names file, line and key."""
@@ -58,6 +59,17 @@ class TomlSource:
         skip = len(place)
         origins = tuple((inner[skip:], self.where(inner)) for inner in _places(table, place) if len(inner) > skip)
         return replace(self, values=laid_over(self.values, table), origins=self.origins + origins)
+
+    def with_tables_of(self, other: TomlSource, places: Iterable[Place]) -> TomlSource:
+        """Put the tables at `places` of another file in the place of our own; what it does not have stays as it is."""
+        result = self
+        for place in places:
+            if (table := _found(other.values, place)) is not None:
+                values = deepcopy(result.values)
+                _put(values, Setting(place, table, other.where(place)))
+                origins = tuple((inner, other.where(inner)) for inner in _places(table, place))
+                result = replace(result, values=values, origins=result.origins + origins)
+        return result
 
     def with_setting(self, setting: Setting) -> TomlSource:
         """Put one value in its place. Raises: SetupError if that leads through something that is no table or list."""
@@ -140,6 +152,15 @@ def _places(value: object, place: Place) -> list[Place]:
     return [place, *(inner for key, item in items for inner in _places(item, (*place, key)))]
 
 
+def _found(values: Any, place: Place) -> Any:
+    """Return what stands at `place`, or None."""
+    for part in place:
+        if not isinstance(values, dict) or part not in values:
+            return None
+        values = values[part]
+    return values
+
+
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -160,6 +181,8 @@ def _put(values: Any, setting: Setting) -> None:
             raise SetupError(f"{setting.origin}: {dotted(place[: depth + 1])} does not exist")
         if last:
             values[key] = setting.value
+        elif isinstance(values[key], str):
+            values[key] = {"kind": values[key]}  # the short form of a table that may get more keys
         values = values[key]
 
 

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from miniserve.api.app import create_app
 from miniserve.api.backend import ServedModel
+from miniserve.api.catalogue import Catalogue
 from miniserve.config import ApiConfig
 from miniserve.observe.metrics import ApiMetrics
 from miniserve.observe.recent import Recent
@@ -246,12 +247,18 @@ class _Servers:
         self._running: list[tuple[_Server, threading.Thread, Edge]] = []
 
     def start(
-        self, script: Script = HELLO, *, config: ApiConfig | None = None, max_model_len: int = 1024, seed: int = 7
+        self,
+        script: Script = HELLO,
+        *,
+        config: ApiConfig | None = None,
+        max_model_len: int = 1024,
+        seed: int = 7,
+        model: Catalogue | None = None,
     ) -> Edge:
         backend, registry, recent = ScriptedBackend(script), CollectorRegistry(), Recent()
         app = create_app(
             backend,
-            ServedModel("tiny", ByteTokenizer(), max_model_len, created=1_700_000_000),
+            model or ServedModel("tiny", ByteTokenizer(), max_model_len, created=1_700_000_000),
             config=config or ApiConfig(),
             metrics=ApiMetrics(registry, recent),
             registry=registry,

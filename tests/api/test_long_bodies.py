@@ -123,7 +123,7 @@ async def test_what_is_long_and_fits_is_answered_without_holding_anybody_up(name
 def test_a_replica_finds_wrong_ids_without_a_record_of_each() -> None:
     for ids in ('["a"]', "[1.5]", "[true]", '"text"', "{}", "[" + ",".join(['"a"'] * 100_000) + "]"):
         with pytest.raises(InvalidRequest, match="prompt_ids") as refused:
-            decode_request(f'{{"request_id": "q", "model": "m", "prompt_ids": {ids}}}'.encode())
+            decode_request(f'{{"request_id": "q", "model": "m", "prompt_ids": {ids}}}'.encode(), 0.0)
         assert len(str(refused.value)) < 200
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ import httpx
 import pytest
 
 from miniserve.__main__ import main
-from miniserve.clients.load import LoadResult, LoadRun, first_model, prompt_text
+from miniserve.clients.answer import Answer
+from miniserve.clients.load import Habits, LoadResult, LoadRun, first_model, prompt_text
 from miniserve.clock import monotonic
 from miniserve.errors import UpstreamError
+from miniserve.policies.recovery.retry import Backoff, NaiveRetry
+from miniserve.policies.recovery.retry_budget import TokenThrottle
 from miniserve.processes.http_server import HttpServer, bind
-from miniserve.types import Request, SamplingParams
+from miniserve.types import Priority, Request, SamplingParams
 
 pytestmark = pytest.mark.anyio
 
 Handler = Callable[[dict[str, Any], Callable[[str], Awaitable[None]]], Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
 TOKEN = json.dumps({"choices": [{"text": " a", "finish_reason": None}]})
 DONE = "[DONE]"
 
@@ -35,14 +39,21 @@ def requests(count: int, *, every_s: float = 0.0, **fields: Any) -> list[Request
 
 
 @asynccontextmanager
-async def server(handle: Handler, status: int = 200) -> AsyncIterator[str]:
-    """An OpenAI-compatible server whose answers are a script: `handle(body, write)` writes events."""
+async def server(
+    handle: Handler, status: int = 200, *, heard: list[dict[str, str]] | None = None, more: Headers = ()
+) -> AsyncIterator[str]:
+    """An OpenAI-compatible server whose answers are a script: `handle(body, write)` writes events.
+
+    `heard` collects the headers of requests; `more` are headers of the answers.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/v1/models":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b'{"data": [{"id": "scripted"}]}'})
             return
+        if heard is not None:
+            heard.append({name.decode(): value.decode() for name, value in scope["headers"]})
         message = await receive()
         body = message["body"]
         while message.get("more_body"):
@@ -53,7 +64,7 @@ async def server(handle: Handler, status: int = 200) -> AsyncIterator[str]:
             event = f"data: {data}\n\n".encode()
             await send({"type": "http.response.body", "body": event, "more_body": True})
 
-        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.start", "status": status, "headers": list(more)})
         await handle(json.loads(body), write)
         await send({"type": "http.response.body", "body": b""})
 
@@ -69,9 +80,9 @@ async def answer(body: dict[str, Any], write: Callable[[str], Awaitable[None]]) 
     await write(DONE)
 
 
-async def run(url: str, sent: list[Request], model: str = "m") -> LoadResult:
+async def run(url: str, sent: list[Request], model: str = "m", habits: Habits | None = None) -> LoadResult:
     async with asyncio.timeout(20.0):
-        return await LoadRun(url, model, monotonic).run(sent)
+        return await LoadRun(url, model, monotonic, habits=habits).run(sent)
 
 
 async def test_every_answer_is_recorded_in_columns() -> None:
@@ -210,6 +221,99 @@ async def test_a_real_edge_understands_it(replica_url: str) -> None:
     assert set(result.outcomes.output_tokens) == {3}
 
 
+# --- what a request says about itself ----------------------------------------------------------------------------
+
+
+async def test_who_asks_is_in_the_headers() -> None:
+    heard: list[dict[str, str]] = []
+    fields = {"tenant": "acme", "session_key": "s7", "region": "eu", "feature": "search", "priority": Priority.BATCH}
+    async with server(answer, heard=heard) as url:
+        await run(url, requests(1, deadline_s=9.0, **fields))
+        await run(url, requests(1))
+    said = {name: heard[0].get(f"x-{name}") for name in ("tenant-id", "session-id", "region", "feature", "priority")}
+    assert list(said.values()) == ["acme", "s7", "eu", "search", "batch"]
+    assert 8.0 < float(heard[0]["x-request-timeout-s"]) <= 9.0
+    assert not {"x-tenant-id", "x-region", "x-feature", "x-request-timeout-s"} & heard[1].keys()
+
+
+async def test_what_does_not_fit_ascii_is_sent_all_the_same() -> None:
+    heard: list[dict[str, str]] = []
+    async with server(answer, heard=heard) as url:
+        result = await run(url, requests(1, tenant="Käserei 🧀"))
+    assert result.outcomes.by_status() == {200: 1}
+    assert heard[0]["x-tenant-id"] == "Käserei 🧀"
+
+
+# --- clients that ask again --------------------------------------------------------------------------------------
+
+
+async def test_a_failed_request_is_asked_again_under_another_name() -> None:
+    heard: list[dict[str, str]] = []
+    async with server(answer, 503, heard=heard) as url:
+        result = await run(url, requests(1), habits=Habits(retry=NaiveRetry(max_attempts=3)))
+    assert result.outcomes.by_status() == {503: 1}
+    assert list(result.outcomes.attempts) == [3]
+    assert [one["x-request-id"] for one in heard] == ["q0", "q0~1", "q0~2"]
+
+
+async def test_the_budget_of_all_clients_ends_a_storm() -> None:
+    heard: list[dict[str, str]] = []
+    async with server(answer, 503, heard=heard) as url:
+        habits = Habits(retry=NaiveRetry(max_attempts=100), budget=TokenThrottle())
+        result = await run(url, requests(20), habits=habits)
+    assert result.outcomes.by_status() == {503: 20}
+    assert 20 <= len(heard) < 40
+
+
+async def test_a_try_that_takes_too_long_is_given_up_and_repeated() -> None:
+    """The first try hangs after a token; the second is served. Latency counts from the intended time."""
+    tries, over = itertools.count(), asyncio.Event()
+
+    async def slow_at_first(body: dict[str, Any], write: Callable[[str], Awaitable[None]]) -> None:
+        if next(tries) == 0:
+            await write(TOKEN)
+            await over.wait()
+        await answer(body, write)
+
+    async with server(slow_at_first) as url:
+        habits = Habits(timeout_s=0.2, retry=NaiveRetry(max_attempts=2))
+        result = await run(url, requests(1), habits=habits)
+        over.set()
+    assert result.outcomes.by_status() == {200: 1}
+    assert list(result.outcomes.attempts) == [2]
+    assert result.outcomes.e2e_s[0] >= 0.2
+
+
+async def test_what_cannot_be_mended_is_not_repeated_and_push_back_is_obeyed() -> None:
+    heard: list[dict[str, str]] = []
+    async with server(answer, 400, heard=heard) as url:
+        await run(url, requests(1), habits=Habits(retry=Backoff()))
+        assert len(heard) == 1
+    async with server(answer, 429, heard=heard, more=[(b"retry-after", b"3600")]) as url:
+        await run(url, requests(1, deadline_s=60.0), habits=Habits(retry=Backoff()))
+    assert len(heard) == 2, "an hour is past the deadline"
+
+
+def test_an_answers_tokens_are_timed_as_they_come() -> None:
+    read = Answer()
+    two = f"data: {TOKEN}\n\n" * 2
+    read.feed(f"data: {TOKEN}\n\n".encode(), 1.0)
+    read.feed(two.encode(), 1.5)
+    read.feed(f"data: {DONE}\n\n".encode(), 9.0)
+    assert (read.status, read.first_token_s, read.gaps_s, read.ended_s) == (200, 1.0, [0.25, 0.25], 9.0)
+
+
+@pytest.mark.parametrize(("said", "status"), [({"type": "timeout_error"}, 504), ({"type": "odd"}, 502), ("text", 502)])
+async def test_an_error_inside_the_stream_has_its_status(said: object, status: int) -> None:
+    async def broken(body: dict[str, Any], write: Callable[[str], Awaitable[None]]) -> None:
+        await write(TOKEN)
+        await write(json.dumps({"error": said}))
+
+    async with server(broken) as url:
+        result = await run(url, requests(1))
+    assert list(result.outcomes.status) == [status]
+
+
 # --- the command ---------------------------------------------------------------------------------------------------
 
 SCENARIO = """
@@ -220,6 +324,10 @@ arrivals = { kind = "poisson", rate_per_s = 500 }
 output = { kind = "constant", tokens = 3 }
 prompt = { kind = "constant", tokens = 4 }
 """
+
+
+def extend(scenario: Path, tables: str) -> None:
+    scenario.write_text(SCENARIO + tables)
 
 
 @pytest.fixture
@@ -238,6 +346,36 @@ async def test_the_command_shows_what_clients_saw(scenario: Path, capsys: pytest
     assert "20 requests in" in out
     assert "latencies count from the intended time" in out
     assert plot.stat().st_size > 1000
+
+
+async def test_the_command_judges_by_the_scenarios_goals(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = scenario.with_suffix(".json")
+    extend(scenario, "[slo]\nttft_s = 1e-9\ne2e_s = 100.0\n")
+    command = ["load", "--scenario", str(scenario), "--out", str(out)]
+    async with server(answer) as url:
+        assert await asyncio.to_thread(main, [*command, url]) == 1
+        shown = capsys.readouterr().out
+        assert await asyncio.to_thread(main, [*command, url, "--set", "slo.ttft_s=100.0"]) == 0
+        assert "missed" not in capsys.readouterr().out
+    assert "missed: TTFT <= 1e-09 s: 0.0% of requests kept it, 95.0% are wanted; p95 of those served was" in shown
+    assert "E2E <= 100 s:" not in shown
+    for word in ("p90", "p99.9", "ITL", "TPOT"):
+        assert word in shown
+    record = json.loads(out.read_text())
+    assert (record["figures"]["requests"], record["by_status"], record["missed"]) == (20, {"200": 20}, [])
+    assert record["figures"]["itl_p50_s"] >= 0
+
+
+async def test_the_command_retries_as_the_scenarios_clients_do(
+    scenario: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[dict[str, str]] = []
+    clients = '[clients]\ntimeout_s = 5.0\nretry = { kind = "naive", max_attempts = 2 }\n'
+    extend(scenario, clients + "[slo]\ne2e_s = 100.0\n")
+    async with server(answer, 503, heard=heard) as url:
+        assert await asyncio.to_thread(main, ["load", url, "--scenario", str(scenario)]) == 1
+    assert len(heard) == 40
+    assert "none was served" in capsys.readouterr().out
 
 
 async def test_the_command_says_when_nobody_is_there(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:

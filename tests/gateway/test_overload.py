@@ -97,14 +97,14 @@ def test_a_prompt_that_is_computed_for_longer_than_a_first_token_is_waited_for_i
     assert attempts == 1
 
 
-def test_a_replica_whose_steps_stand_still_is_given_up_after_the_limit() -> None:
+def test_a_replica_whose_steps_stand_still_is_given_up_once_another_moves() -> None:
     hangs = KeyedFaults(
         events=(ReplicaEvent(0.0, "r0", ReplicaFault.HANG), ReplicaEvent(0.0, "r1", ReplicaFault.HANG, 3.0))
     )
     told, attempts = answered(streams(2, tokens=5), faults=hangs)
     assert [one.error for one in told] == [None, None]
     assert attempts == 3
-    assert sorted(one.after_s > 30.0 for one in told) == [False, True]
+    assert 3.0 < max(one.after_s for one in told) < 10.0, "long before a first token is no longer waited for"
 
 
 # --- what a refused client is told ---------------------------------------------------------------------------------

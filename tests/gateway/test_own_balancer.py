@@ -17,6 +17,7 @@ from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.gateway.fleet import Fleet
 from miniserve.plugins.load import load_object
+from miniserve.policies.bundle import Policies
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.processes.http_server import bind
 from miniserve.processes.stack import GatewayOptions, running_gateway
@@ -33,7 +34,7 @@ class Mine:
 @asynccontextmanager
 async def gateway(folder: Path, file: Path) -> AsyncIterator[tuple[httpx.AsyncClient, list[PacedReplica]]]:
     """A gateway whose balancer is `file`'s, in front of two replicas that compute nothing."""
-    options = GatewayOptions("tiny", folder, balancer=load_object(f"{file}:Mine", Balancer))
+    options = GatewayOptions("tiny", folder, policies=Policies(load_object(f"{file}:Mine", Balancer)))
     instant = StepTimeModel(0.0, 0.0, 0.0, 0.0, 0.0)
     async with Fleet(monotonic) as fleet:
         replicas = [
@@ -86,4 +87,4 @@ def test_what_cannot_be_loaded_is_one_line_before_anything_starts(
     assert main([*command, "--port", "0", "--balancer", "no.py:Mine"]) == 2
     assert "no.py does not exist" in capsys.readouterr().err
     assert main([*command, "--port", "0", "--balancer", "p3c"]) == 2
-    assert "--balancer p3c: choose one of random, round-robin" in capsys.readouterr().err
+    assert """--balancer p3c: policies.balancer: there is no "p3c"; did you mean `p2c`?""" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from miniserve.engine.stats import EngineStats
 from miniserve.errors import InternalError, UpstreamError, broke_off
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
+from miniserve.policies.bundle import Policies
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.replica.wire import ReplicaReport, decode_request, encode_request
 from miniserve.types import FinishReason, ReplicaState, Request, TokenEvent
@@ -56,14 +57,14 @@ class Teller:
 
 @asynccontextmanager
 async def gateway(
-    dies_after: int, error: Exception | None = None, *, dies_seen: bool = False
+    dies_after: int, error: Exception | None = None, *, dies_seen: bool = False, resume: bool = True
 ) -> AsyncIterator[httpx.AsyncClient]:
     deaths = [dies_after]
     async with Fleet(ManualClock(5.0), probe_interval_s=60.0) as fleet:
         for name in "ab":
             await fleet.put(name, Teller(deaths, error or broke_off(), dies_seen))
         model = ServedModel("tiny", ByteTokenizer(), 512, 0)
-        app = api_app(FleetBackend(fleet, LeastOutstanding()), model, config=ApiConfig())
+        app = api_app(FleetBackend(fleet, Policies(LeastOutstanding(), resume=resume)), model, config=ApiConfig())
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
             yield client
     assert deaths == [], "otherwise this proves nothing"
@@ -105,8 +106,15 @@ async def test_a_stream_whose_text_is_still_held_back_is_continued() -> None:
     assert "".join(event["choices"][0]["text"] for event in events).encode() == TEXT
 
 
-async def test_a_stream_that_has_begun_ends_with_the_error() -> None:
+async def test_a_stream_that_has_begun_is_continued() -> None:
     async with gateway(4, dies_seen=True) as client:
+        answer = await client.post("/v1/completions", json={**BODY, "stream": True})
+    assert "".join(event["choices"][0]["text"] for event in events_of(answer.text)).encode() == TEXT
+    assert answer.text.count("[DONE]") == 1
+
+
+async def test_without_resuming_a_stream_that_has_begun_ends_with_the_error() -> None:
+    async with gateway(4, dies_seen=True, resume=False) as client:
         answer = await client.post("/v1/completions", json={**BODY, "stream": True})
     events = events_of(answer.text)
     assert events[-1]["error"]["type"] == "upstream_error"
@@ -115,5 +123,5 @@ async def test_a_stream_that_has_begun_ends_with_the_error() -> None:
 
 def test_what_the_client_has_seen_is_no_matter_of_the_replicas() -> None:
     request = Request("q", "m", (1, 2), seen=lambda: False)
-    assert b"seen" not in encode_request(request)
-    assert decode_request(encode_request(request)).seen is None
+    assert b"seen" not in encode_request(request, 0.0)
+    assert decode_request(encode_request(request, 0.0), 0.0).seen is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,11 @@ from requirements_probe import require_program
 
 from miniserve.engine.scheduler import Counters
 from miniserve.engine.stats import EngineStats
+from miniserve.observe.counts import ReplicaCounts, ReplicaReading
+from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.metrics import ApiMetrics, EngineCollector
+from miniserve.observe.traffic import LONGEST_VALUE, MOST_VALUES, OTHER, BoundedLabel
+from miniserve.types import ReplicaState, ReplicaView, Request
 
 COUNTERS = Counters(
     steps=100,
@@ -35,6 +40,17 @@ STATS = EngineStats(
     tokens_per_s=12.5,
 )
 
+COUNTS = ReplicaCounts(attempts=9, retries=2, hedges=1, resumed=1, failures=Counter(unreachable=2, upstream_error=1))
+READING = ReplicaReading(
+    ReplicaView("r0", ReplicaState.DRAINING, outstanding=4, version="tiny"),
+    COUNTS,
+    replace(STATS, busy_s=7.5, paced_steps=100, overrun_steps=6),
+    busy_fraction=0.75,
+    ejections=3,
+    restarts=1,
+    cold_start_s={"weights": 1.25},
+)
+
 
 def registry_of(*, aliases: bool = False) -> CollectorRegistry:
     registry = CollectorRegistry()
@@ -42,8 +58,10 @@ def registry_of(*, aliases: bool = False) -> CollectorRegistry:
     metrics.record_exchange("/v1/completions", "POST", 200, 0.25)
     metrics.record_exchange("/v1/completions", "POST", None, 0.25)
     metrics.record_tokens(4, 0.008)
-    metrics.finished.labels("stop").inc()
+    metrics.end_generation("stop", 0.5)
+    metrics.traffic.record("chat", Request("q", "tiny", (1,), tenant="t", region="eu"), stream=True)
     registry.register(EngineCollector(lambda: STATS, model_name="tiny", vllm_aliases=aliases))
+    registry.register(FleetCollector(lambda: [READING]))
     return registry
 
 
@@ -114,3 +132,59 @@ def test_an_engine_without_blocks_is_not_a_division_by_zero() -> None:
     registry = CollectorRegistry()
     registry.register(EngineCollector(lambda: EngineStats(blocks_total=0, blocks_used=0)))
     assert registry.get_sample_value("miniserve_engine_kv_used_ratio") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attempts_total", 9),
+        ("retries_total", 2),
+        ("hedges_total", 1),
+        ("resumed_streams_total", 1),
+        ("ejections_total", 3),
+        ("restarts_total", 1),
+        ("busy_seconds_total", 7.5),
+        ("outstanding", 4),
+        ("utilisation_ratio", 0.75),
+        ("overrun_ratio", 0.06),
+    ],
+)
+def test_a_replicas_reading_becomes_its_series(name: str, value: float) -> None:
+    assert registry_of().get_sample_value(f"miniserve_replica_{name}", {"replica": "r0"}) == value
+
+
+def test_a_replicas_series_with_labels_of_their_own() -> None:
+    registry = registry_of()
+    for labels, name, value in (
+        ({"kind": "unreachable"}, "failures_total", 2),
+        ({"stage": "weights"}, "cold_start_seconds", 1.25),
+        ({"model": "tiny", "state": "draining"}, "state", 1),
+        ({"model": "tiny", "state": "ready"}, "state", 0),
+    ):
+        assert registry.get_sample_value(f"miniserve_replica_{name}", {"replica": "r0", **labels}) == value
+
+
+def test_a_replica_that_has_not_reported_lacks_what_only_a_report_says() -> None:
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(lambda: [ReplicaReading(ReplicaView("r0"), ReplicaCounts())], vllm_aliases=True))
+    assert registry.get_sample_value("miniserve_replica_attempts_total", {"replica": "r0"}) == 0
+    for name in ("busy_seconds_total", "utilisation_ratio", "overrun_ratio"):
+        assert registry.get_sample_value(f"miniserve_replica_{name}", {"replica": "r0"}) is None
+    assert generate_latest(registry).count(b"vllm:num_requests_running{") == 0
+
+
+def test_traffic_is_counted_by_who_asks() -> None:
+    registry = registry_of()
+    labels = {"endpoint": "chat", "stream": "true", "model": "tiny"}
+    assert registry.get_sample_value("miniserve_calls_total", labels) == 1
+    for name, value in (("tenant", "t"), ("region", "eu"), ("feature", "none"), ("priority", "standard")):
+        assert registry.get_sample_value(f"miniserve_calls_by_{name}_total", {name: value}) == 1
+
+
+def test_whatever_clients_call_themselves_a_label_has_few_values() -> None:
+    label = BoundedLabel()
+    first = [label.value(f"tenant {i}") for i in range(MOST_VALUES)]
+    assert first == [f"tenant {i}" for i in range(MOST_VALUES)]
+    assert {label.value(f"late {i}") for i in range(1000)} == {OTHER}
+    assert label.value("tenant 3") == "tenant 3"
+    assert len(BoundedLabel().value("x" * 5000)) == LONGEST_VALUE

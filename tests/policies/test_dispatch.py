@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -400,9 +401,9 @@ def test_with_nobody_to_ask_about_progress_the_limit_is_the_limit() -> None:
 LONG = replace(REQUEST, sampling=SamplingParams(max_tokens=10))
 
 
-def test_a_failure_after_the_first_token_ends_the_request_with_its_error() -> None:
+def test_without_resuming_a_failure_after_the_first_token_ends_the_request_with_its_error() -> None:
     error = UpstreamError("cut")
-    world, outcome = tell(fleet_of("a", "b"), failing(error, token_ids=(7,)))
+    world, outcome = tell(fleet_of("a", "b"), failing(error, token_ids=(7,)), resume=False)
     assert len(world.sends) == 1
     assert outcome.error is error
 
@@ -419,7 +420,8 @@ def test_tokens_that_no_client_has_seen_are_no_reason_to_give_up(error: RequestE
 @pytest.mark.parametrize("error", [UpstreamError("cut"), Unreachable("gone"), InternalError("bug")])
 def test_tokens_that_were_seen_in_the_meantime_are(error: RequestError) -> None:
     seen = iter([True, True, True])
-    world, outcome = tell(fleet_of("a", "b"), failing(error, (7, 8)), replace(LONG, seen=lambda: next(seen)))
+    request = replace(LONG, seen=lambda: next(seen))
+    world, outcome = tell(fleet_of("a", "b"), failing(error, (7, 8)), request, resume=False)
     assert outcome.error is error
     assert len(world.sends) == 1
 
@@ -431,39 +433,72 @@ def test_unseen_poison_breaks_two_replicas_and_no_third() -> None:
     assert len(world.sends) == 2
 
 
-def test_where_the_bundle_says_so_a_broken_answer_is_continued_elsewhere() -> None:
+def test_a_broken_answer_is_continued_elsewhere() -> None:
     cut = UpstreamError("cut")
     answer = in_turn(failing(cut, (7, 8)), failing(cut, (9,)), succeeding)
-    world, outcome = tell(fleet_of("a", "b", "c"), answer, LONG, resume=True)
+    world, outcome = tell(fleet_of("a", "b", "c"), answer, LONG)
     assert outcome.ok
     assert [send.request.resume_ids for send in world.sends] == [(), (7, 8), (7, 8, 9)]
     assert {send.request.sampling.max_tokens for send in world.sends} == {10}, "resumed tokens count as output"
     assert len({send.replica_id for send in world.sends}) == 3
 
 
+def test_each_token_gives_a_broken_answer_new_credit() -> None:
+    """Who failed before it may have been restarted since, and only failures in a row count."""
+    cut = UpstreamError("cut")
+    broken = [failing(cut, (token,)) for token in range(6)]
+    world, outcome = tell(fleet_of("a", "b"), in_turn(*broken, succeeding), LONG, resume=True)
+    assert outcome.ok
+    assert len(world.sends) == 7
+    assert all(one.replica_id != other.replica_id for one, other in pairwise(world.sends))
+
+
+def test_a_broken_answer_goes_on_where_nothing_new_would_be_sent_rather_than_nowhere() -> None:
+    ejector = Ejector(failures=1)
+    ejector.record("earlier", AttemptResult("b", error=REFUSED), 0.0)
+    answer = in_turn(failing(UpstreamError("cut"), (7,)), succeeding)
+    world, outcome = tell(fleet_of("a", "b"), answer, LONG, resume=True, ejector=ejector)
+    assert outcome.ok
+    assert [send.replica_id for send in world.sends] == ["a", "b"]
+
+
 def test_an_answer_that_breaks_twice_at_the_same_token_is_given_up() -> None:
     cut = UpstreamError("cut")
-    world, outcome = tell(fleet_of("a", "b", "c"), in_turn(failing(cut, (7, 8)), failing(cut)), LONG, resume=True)
+    world, outcome = tell(fleet_of("a", "b", "c"), in_turn(failing(cut, (7, 8)), failing(cut)), LONG)
     assert len(world.sends) == 2
     assert outcome.error is cut
 
 
 def test_an_answer_that_lacks_only_its_end_is_not_continued() -> None:
     cut = failing(UpstreamError("cut"), tuple(range(10)))
-    world, _ = tell(fleet_of("a", "b"), cut, LONG, resume=True)
+    world, _ = tell(fleet_of("a", "b"), cut, LONG)
     assert len(world.sends) == 1
 
 
 def test_a_500_in_the_middle_of_an_answer_is_the_end() -> None:
-    world, _ = tell(fleet_of("a", "b"), failing(InternalError("bug"), (7,)), LONG, resume=True)
+    world, _ = tell(fleet_of("a", "b"), failing(InternalError("bug"), (7,)), LONG)
     assert len(world.sends) == 1
+
+
+def test_text_without_tokens_is_continued_by_nobody() -> None:
+    """What the client has seen cannot be told to another replica."""
+    cut = UpstreamError("cut")
+    world, outcome = tell(
+        fleet_of("a", "b"), lambda send: AttemptResult(send.replica_id, error=cut, is_text=True), LONG
+    )
+    assert (len(world.sends), outcome.error) == (1, cut)
+
+
+def test_a_backend_of_text_that_fails_before_its_first_word_is_replaced() -> None:
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(UpstreamError("cut")), succeeding), LONG)
+    assert (len(world.sends), outcome.ok) == (2, True)
 
 
 def test_ranges_of_tokens_stay_ranges() -> None:
     prompt = replace(LONG, prompt_ids=range(100, 103))
     cut = UpstreamError("cut")
     answer = in_turn(failing(cut, range(103, 105)), failing(cut, range(105, 106)), succeeding)
-    world, _ = tell(fleet_of("a", "b", "c"), answer, prompt, resume=True)
+    world, _ = tell(fleet_of("a", "b", "c"), answer, prompt)
     assert world.sends[2].request.resume_ids == range(103, 106)
 
 
@@ -769,6 +804,19 @@ def test_the_health_tick_forgets_who_has_left() -> None:
     assert policies.progress.suspects(1.0) == frozenset()
 
 
+def test_the_health_tick_clears_a_replica_whose_process_is_another() -> None:
+    policies = Policies(LeastOutstanding(), ejector=Ejector(failures=1))
+    assert policies.ejector is not None
+    tick = HealthTick(policies)
+    tick(0.5, FleetView((ReplicaView("a", steps=90), ReplicaView("b", steps=90))))
+    for request_id, replica_id in (("q", "a"), ("p", "b")):
+        policies.ejector.record(request_id, AttemptResult(replica_id, error=UpstreamError("died")), 0.5)
+        policies.ejector.record(request_id, AttemptResult("c", FinishReason.STOP, (1,)), 0.6)
+    assert policies.ejector.ejected(0.7) == {"a", "b"}
+    tick(1.0, FleetView((ReplicaView("a", steps=3), ReplicaView("b", steps=91))))
+    assert policies.ejector.ejected(1.0) == {"b"}
+
+
 errors = st.sampled_from(
     [UpstreamError("x"), REFUSED, SILENT, Overloaded("x"), InternalError("x"), InvalidRequest("x"), RuntimeError("x")]
 )
@@ -780,16 +828,19 @@ def test_whatever_happens_the_rules_hold(
     replicas: int, world: list[tuple[Exception | None, int]], max_attempts: int, resume: bool
 ) -> None:
     def answer(send: Send) -> AttemptResult:
-        error, tokens = world[send.attempt]
+        error, tokens = world[send.attempt % len(world)]
         reason = FinishReason.LENGTH if error is None else None
         return AttemptResult(send.replica_id, reason, tuple(range(tokens)), error)
 
     fleet = fleet_of(*(f"r{i}" for i in range(replicas)))
     told, outcome = tell(fleet, answer, retry=Backoff(max_attempts=max_attempts), resume=resume)
     sends = told.sends
-    assert len(sends) <= min(max(max_attempts, 2), replicas)
-    assert len({send.replica_id for send in sends}) == len(sends), "no replica is tried twice"
     assert len(outcome.attempts) == len(sends)
+    in_vain: set[str] = set()  # since the client's last token
+    for send, attempt in zip(sends, outcome.attempts, strict=True):
+        assert send.replica_id not in in_vain, "no replica is tried twice in vain"
+        in_vain = {send.replica_id} if attempt.token_ids else in_vain | {send.replica_id}
+        assert len(in_vain) <= min(max(max_attempts, 2), replicas)
     sent: tuple[int, ...] = ()
     for send, attempt in zip(sends, outcome.attempts, strict=True):
         assert send.request.resume_ids == sent, "whoever goes on knows what the client has"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,7 @@ requests = st.builds(
     prompt_ids=ids,
     sampling=samplings,
     arrived_s=numbers,
-    deadline_s=st.none() | numbers,
+    deadline_s=st.none() | st.floats(0, 1e9),
     tenant=st.text(max_size=4),
     priority=st.sampled_from(Priority),
     session_key=st.none() | st.text(max_size=4),
@@ -79,7 +80,24 @@ ERRORS = [
 
 @given(requests)
 def test_a_request_survives_the_trip(request: Request) -> None:
-    assert decode_request(encode_request(request)) == request
+    assert decode_request(encode_request(request, 0.0), 0.0) == replace(request, arrived_s=0.0)
+
+
+@given(requests, st.floats(0, 1e6), st.floats(0, 86_400), st.floats(0, 1e6))
+def test_a_deadline_travels_as_the_time_left(request: Request, now_s: float, left_s: float, theirs_s: float) -> None:
+    sent = encode_request(replace(request, deadline_s=now_s + left_s), now_s)
+    assert not {"deadline_s", "arrived_s"} & set(json.loads(sent)), "a clock's reading"
+    got = decode_request(sent, theirs_s)
+    assert got.deadline_s == pytest.approx(theirs_s + left_s, abs=1e-6)
+    past = decode_request(encode_request(replace(request, deadline_s=now_s - 1), now_s), theirs_s)
+    assert past.deadline_s == theirs_s
+
+
+@pytest.mark.parametrize("within_s", ["-1", "1e300", "NaN", "Infinity", '"soon"'])
+def test_a_time_left_that_is_none_is_refused(within_s: str) -> None:
+    body = f'{{"request_id": "q", "model": "m", "prompt_ids": [1], "within_s": {within_s}}}'
+    with pytest.raises(InvalidRequest, match="within_s"):
+        decode_request(body.encode(), 0.0)
 
 
 @given(events)
@@ -129,7 +147,7 @@ def test_an_event_that_is_not_ours_becomes_an_upstream_error(data: str) -> None:
 
 def test_a_bad_request_names_the_field() -> None:
     with pytest.raises(InvalidRequest, match="prompt_ids"):
-        decode_request(b'{"request_id": "q", "model": "m", "prompt_ids": "hello"}')
+        decode_request(b'{"request_id": "q", "model": "m", "prompt_ids": "hello"}', 0.0)
 
 
 def test_a_report_survives_the_trip() -> None:

@@ -144,7 +144,7 @@ def test_values_that_no_run_could_use_are_refused_with_their_key(file: Path, set
 
 
 def test_a_watch_that_would_take_the_age_of_a_report_for_silence_is_refused(file: Path) -> None:
-    with pytest.raises(SetupError, match=r"probe_interval_s: 5 s is too long for a progress watch that takes 5 s"):
+    with pytest.raises(SetupError, match=r"probe_interval_s: 5 s is too long for a progress watch that takes 4 s"):
         load(file, settings=[Setting.parse("fleet.probe_interval_s=5")])
     for watch in ('"off"', '{kind="progress", stall_s=30}'):
         load(file, settings=[Setting.parse("fleet.probe_interval_s=5"), Setting.parse(f"policies.progress={watch}")])

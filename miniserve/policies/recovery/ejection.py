@@ -18,6 +18,7 @@ Source: Envoy, outlier detection and panic threshold.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -87,6 +88,7 @@ class Ejector:
         self._max_cases = max_cases
         self._cases: dict[str, _Case] = {}  # the most recent failure last
         self._hosts: dict[str, _Host] = {}  # only replicas that have something counted against them
+        self.ejections: Counter[str] = Counter()  # replica -> times that it was ejected, for whoever counts along
 
     # --- queries from dispatch -------------------------------------------------------------------------------------
 
@@ -137,6 +139,7 @@ class Ejector:
     def forget(self, replica_id: str) -> None:
         """Drop everything about a replica that has left the fleet."""
         self._hosts.pop(replica_id, None)
+        self.ejections.pop(replica_id, None)
 
     # --- accusations -----------------------------------------------------------------------------------------------
 
@@ -177,6 +180,7 @@ class Ejector:
             if max(host.failures, host.unreached) >= self._limit:
                 host.unreachable = unreachable
                 self._eject(host, now_s)
+                self.ejections[replica_id] += 1
         return (replica_id,) * count
 
     def _eject(self, host: _Host, now_s: float) -> None:

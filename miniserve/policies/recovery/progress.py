@@ -7,7 +7,8 @@ When an engine hangs, its HTTP server goes on answering "healthy". Tokens cannot
 
 A suspect gets no ordinary traffic, only one request at a time as a *trial*, so that it can come back; a single token
 clears it. Trials are offered explicitly, because a balancer would never choose a replica whose stuck requests make it
-look busy.
+look busy. What waits there already is cut off after `move_s` and goes on elsewhere (`silent_s`): a process that hangs
+may hold its connections open for ever.
 
 **Waiting is not failing.** A limit on the first token asks here before it cuts an attempt off (`wait_on_s`). While the
 replica's steps go on and nobody who came much later has been served before it, the attempt waits in a queue that moves:
@@ -19,7 +20,7 @@ saw some (`observe`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miniserve.errors import DeadlineExceeded, NoFirstToken, SetupError
@@ -46,15 +47,18 @@ class ProgressWatch:
         self,
         *,
         stall_s: float = 5.0,  # longer than any step or prefill chunk: a false suspicion lasts until the next token
+        move_s: float | None = None,  # four fifths of `stall_s`, unless said: to move in error costs a prefill only
         misses: int = 2,
         trial_interval_s: float = 5.0,  # like a breaker's opening
     ) -> None:
-        if stall_s <= 0 or misses < 1 or trial_interval_s < 0:
+        move_s = 0.8 * stall_s if move_s is None else move_s
+        if stall_s <= 0 or move_s <= 0 or misses < 1 or trial_interval_s < 0:
             raise SetupError(
-                f"a progress watch needs stall_s ({stall_s}) > 0, misses ({misses}) >= 1 "
+                f"a progress watch needs stall_s ({stall_s}) and move_s ({move_s}) > 0, misses ({misses}) >= 1 "
                 f"and trial_interval_s ({trial_interval_s}) >= 0"
             )
         self.stall_s = stall_s
+        self.move_s = move_s
         self._misses = misses
         self._trial_interval_s = trial_interval_s
         self._replicas: dict[str, _Replica] = {}
@@ -114,6 +118,15 @@ class ProgressWatch:
     def suspects(self, now_s: float) -> frozenset[str]:
         """Return the replicas that have work but make no progress."""
         return frozenset(id_ for id_, replica in self._replicas.items() if self._is_suspect(replica, now_s))
+
+    def silent_s(self, replicas: Sequence[ReplicaView], now_s: float) -> Mapping[str, float]:
+        """Return which replicas have been silent for `move_s` and more, and how long; none if there is nowhere to go.
+
+        `replicas`: those that may get work. Where all of them are silent, the trouble is probably ours.
+        """
+        silent = {id_: now_s - one.progress_s for id_, one in self._replicas.items() if one.outstanding > 0}
+        silent = {id_: silent_s for id_, silent_s in silent.items() if silent_s >= self.move_s}
+        return silent if any(view.replica_id not in silent for view in replicas) else {}
 
     def admitted(self, replicas: Sequence[ReplicaView], now_s: float) -> tuple[ReplicaView, ...]:
         """Return `replicas` without the suspects, or all of them if all are suspect."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from miniserve.errors import SetupError
 from miniserve.seeds import uniform
-from miniserve.types import FleetView, Priority, ReplicaView, Request
+from miniserve.types import LOCAL_TENANT, FleetView, Priority, ReplicaView, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Route:
     replicas: tuple[ReplicaView, ...]
     version: str = ""  # "" = any
     region: str = ""
+    why: str = ""  # there is no replica, if the router can say more than that
 
 
 class Router(Protocol):
@@ -53,8 +54,36 @@ class Routers:
         route = Route(view.ready())
         for router in self._routers:
             after = router.route(request, replace(view, replicas=route.replicas))
-            route = Route(after.replicas, after.version or route.version, after.region or route.region)
+            why = route.why or after.why
+            route = Route(after.replicas, after.version or route.version, after.region or route.region, why)
         return route
+
+
+class ByModel:
+    """Only replicas of the model that the request names, or of its version; of those, what the router `then` leaves.
+
+    A replica says what it serves: `large`, or `large@2`. A request for `large` may go to either, one for `large@2` only
+    to the second. The live gateway puts this in front of the configured router, so no other needs to know that there
+    are several models.
+    """
+
+    def __init__(self, then: Router | None = None) -> None:
+        self._then = then
+
+    def route(self, request: Request, view: FleetView) -> Route:
+        asked = request.model
+        versions = f"{asked}@"
+        serving = tuple([r for r in view.replicas if r.version == asked or r.version.startswith(versions)])
+        of_model = replace(view, replicas=serving)
+        ready = of_model.ready()
+        if not ready:
+            return Route((), why=f"no replica of {asked} is ready (0 of {len(serving)})")
+        if self._then is None:
+            return Route(ready)
+        route = self._then.route(request, of_model)
+        if route.replicas or route.why:
+            return route
+        return replace(route, why=f"none of the {len(ready)} ready replicas of {asked} may serve this request now")
 
 
 class VersionPin:
@@ -64,42 +93,59 @@ class VersionPin:
     alone (the session, else the tenant, else the request itself), and the first version's share grows from one end: a
     user who saw the canary at 1 % still sees it at 10 %. If a version has no ready replica, its share goes to the next
     version that has one. Without `shares`, unpinned requests may go anywhere.
+
+    Where there are several models, a version is called "chat@v2" here too: its share is one of that model's traffic,
+    and models without shares are let through.
     """
 
     def __init__(self, *, shares: Mapping[str, float] | None = None, salt: str = "") -> None:
         self._salt = salt
+        self._shares: dict[str, dict[str, float]] = {}  # by model; "" is any
         self.set_shares(shares or {})
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
-        """Change the shares, from the next request on: this is how a rollout advances and rolls back."""
-        if shares and (min(shares.values()) < 0 or sum(shares.values()) <= 0):
+        """Change the shares, from the next request on: this is how a rollout advances and rolls back.
+
+        Shares of other models than those named stay as they are; with no shares at all, all are forgotten.
+        """
+        changed: dict[str, dict[str, float]] = {}
+        for name, share in shares.items():
+            model, _, version = name.rpartition("@")
+            changed.setdefault(model, {})[version] = share
+        if any(min(parts.values()) < 0 or sum(parts.values()) <= 0 for parts in changed.values()):
             raise SetupError(f"version shares must be >= 0 and not all 0, not {dict(shares)}")
-        self._shares = dict(shares)
+        self._shares = {**self._shares, **changed} if changed else {}
 
     def route(self, request: Request, view: FleetView) -> Route:
         ready = view.ready()
-        _, _, pinned = request.model.partition("@")
+        model, _, pinned = request.model.partition("@")
         if pinned:
-            return _of_version(pinned, ready)
-        if not self._shares:
+            return _of_version(model, pinned, ready)
+        if not self._shares_of(model):
             return Route(ready)
         wanted = self.version_of(request)
-        routes = (_of_version(version, ready) for version in self._from(wanted))
+        routes = (_of_version(model, version, ready) for version in self._from(model, wanted))
         return next((route for route in routes if route.replicas), Route((), wanted))
 
     def version_of(self, request: Request) -> str:
-        """Return the version whose share of the traffic this request falls into."""
-        user = request.session_key or request.tenant or request.request_id
-        place = uniform("version", self._salt, user) * sum(self._shares.values())
-        for version, share in self._shares.items():
+        """Return the version whose share of its model's traffic this request falls into."""
+        shares = self._shares_of(request.model)
+        user = request.session_key or _named_tenant(request) or request.request_id
+        split = (request.model,) if request.model in self._shares else ()  # models are split independently
+        place = uniform("version", self._salt, *split, user) * sum(shares.values())
+        for version, share in shares.items():
             if place < share:
                 return version
             place -= share
-        return max(self._shares, key=self._shares.__getitem__)  # rounding put it past the end
+        return max(shares, key=shares.__getitem__)  # rounding put it past the end
 
-    def _from(self, wanted: str) -> list[str]:
+    def _shares_of(self, model: str) -> Mapping[str, float]:
+        return self._shares.get(model) or self._shares.get("") or {}
+
+    def _from(self, model: str, wanted: str) -> list[str]:
         """Return the wanted version, then the others that have a share."""
-        return [wanted, *(version for version, share in self._shares.items() if share > 0 and version != wanted)]
+        shares = self._shares_of(model)
+        return [wanted, *(version for version, share in shares.items() if share > 0 and version != wanted)]
 
 
 class FeatureRouter:
@@ -118,8 +164,15 @@ class FeatureRouter:
         return Route(view.ready()) if pin is None else pin.route(request, view)
 
 
-def _of_version(version: str, ready: Sequence[ReplicaView]) -> Route:
-    return Route(tuple(view for view in ready if view.version.rpartition("@")[2] == version), version)
+def _named_tenant(request: Request) -> str:
+    """Return who asks; empty for a request that says nothing: all of those together are no user."""
+    return "" if request.tenant == LOCAL_TENANT else request.tenant
+
+
+def _of_version(model: str, version: str, ready: Sequence[ReplicaView]) -> Route:
+    """Return the replicas of this version: where there is only one model, it may be called by the version alone."""
+    names = (version, f"{model}@{version}")
+    return Route(tuple(view for view in ready if view.version in names), version)
 
 
 class RegionRouter:

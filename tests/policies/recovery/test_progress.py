@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from miniserve.errors import DeadlineExceeded, NoFirstToken, SetupError, UpstreamError
+from miniserve.errors import DeadlineExceeded, NoFirstToken, RequestError, SetupError, UpstreamError
+from miniserve.policies.bundle import Policies
+from miniserve.policies.health import StallTick
 from miniserve.policies.recovery.progress import ProgressWatch
-from miniserve.types import AttemptResult, FinishReason, ReplicaView
+from miniserve.policies.routing.balancer import LeastOutstanding
+from miniserve.types import AttemptResult, FinishReason, FleetView, ReplicaView
 
 FLEET = (ReplicaView("a"), ReplicaView("b"))
 SILENT = NoFirstToken("no token in time")
@@ -210,3 +215,70 @@ def test_only_replicas_that_may_be_used_get_trials() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SetupError):
         ProgressWatch(**wrong)  # type: ignore[arg-type]
+
+
+# --- moving away ---------------------------------------------------------------------------------------------------
+
+
+def test_a_replica_with_work_is_silent_once_nothing_has_come_for_four_fifths_of_the_stall() -> None:
+    watch = ProgressWatch(stall_s=5.0)
+    watch.sent("a", 0.0)
+    both = (ReplicaView("a"), ReplicaView("b"))
+    assert watch.silent_s(both, 3.9) == {}
+    assert watch.silent_s(both, 4.0) == {"a": 4.0}
+    watch.observe([ReplicaView("a", steps=1, as_of_s=3.5), ReplicaView("b")])
+    assert watch.silent_s(both, 7.4) == {}
+
+
+def test_who_has_no_work_is_not_silent_and_where_all_are_silent_nobody_moves() -> None:
+    watch = ProgressWatch(move_s=2.0)
+    watch.sent("a", 0.0)
+    assert watch.silent_s((ReplicaView("a"),), 9.0) == {}, "there is nowhere to go"
+    watch.sent("b", 0.0)
+    assert watch.silent_s((ReplicaView("a"), ReplicaView("b")), 9.0) == {}, "the trouble is probably ours"
+    assert watch.silent_s((ReplicaView("a"), ReplicaView("b"), ReplicaView("c")), 9.0) == {"a": 9.0, "b": 9.0}
+
+
+@dataclass(eq=False)
+class Waiting:
+    replica_id: str
+    started_s: float
+    error: RequestError | None = None
+
+    def cut_off(self, error: RequestError) -> None:
+        self.error = error
+
+
+def test_the_stall_tick_cuts_off_who_has_waited_long_enough_on_a_replica_that_hangs() -> None:
+    policies = Policies(LeastOutstanding())
+    assert policies.progress is not None
+    policies.progress.sent("a", 0.0)
+    old, young, elsewhere = running = [Waiting("a", 0.0), Waiting("a", 2.0), Waiting("b", 0.0)]
+    tick, view = StallTick(policies, running), FleetView((ReplicaView("a"), ReplicaView("b")))
+    for now_s in (3.0, 3.5, 4.0):
+        assert old.error is None
+        tick(now_s, view)
+    assert isinstance(old.error, UpstreamError)
+    assert (young.error, elsewhere.error) == (None, None)
+
+
+def test_after_an_absence_of_its_own_the_stall_tick_waits_for_news() -> None:
+    policies = Policies(LeastOutstanding())
+    assert policies.progress is not None
+    policies.progress.sent("a", 0.0)
+    waiting = Waiting("a", 0.0)
+    tick, view = StallTick(policies, [waiting]), FleetView((ReplicaView("a"), ReplicaView("b")))
+    tick(0.5, view)
+    tick(60.0, view)
+    assert waiting.error is None, "what came meanwhile has still to be read"
+    tick(60.5, view)
+    assert waiting.error is not None
+
+
+def test_without_resuming_nobody_is_moved() -> None:
+    policies = Policies(LeastOutstanding(), resume=False)
+    assert policies.progress is not None
+    policies.progress.sent("a", 0.0)
+    waiting = Waiting("a", 0.0)
+    StallTick(policies, [waiting])(9.0, FleetView((ReplicaView("a"), ReplicaView("b"))))
+    assert waiting.error is None

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
-from miniserve.policies.routing.router import AnyReplica, FeatureRouter, PriorityTier, RegionRouter, Routers, VersionPin
+from miniserve.policies.routing.router import (
+    AnyReplica,
+    ByModel,
+    FeatureRouter,
+    PriorityTier,
+    RegionRouter,
+    Route,
+    Router,
+    Routers,
+    VersionPin,
+)
 from miniserve.types import FleetView, Priority, ReplicaState, ReplicaView, Request
 
 REQUEST = Request(request_id="q", model="chat", prompt_ids=(1,))
@@ -72,6 +82,87 @@ def test_a_version_without_replicas_gives_its_part_away() -> None:
 
 def test_without_shares_anything_goes() -> None:
     assert VersionPin().route(REQUEST, TWO_VERSIONS).replicas == TWO_VERSIONS.replicas
+
+
+# --- several models ------------------------------------------------------------------------------------------------
+
+VERSIONS = ["small", "large", "large@1", "large@2", "small@1", "larger@1", ""]
+
+
+def fleet_of(*versions: str, state: ReplicaState = ReplicaState.READY) -> FleetView:
+    return FleetView(tuple(ReplicaView(f"r{n}", state, version=version) for n, version in enumerate(versions)))
+
+
+@pytest.mark.parametrize(
+    ("model", "served_by"),
+    [("large", ["large", "large@1", "large@2"]), ("large@1", ["large@1"]), ("small", ["small", "small@1"])],
+)
+def test_a_model_is_served_by_its_versions_and_a_pin_by_one(model: str, served_by: list[str]) -> None:
+    route = ByModel().route(replace(REQUEST, model=model), fleet_of(*VERSIONS))
+    assert [view.version for view in route.replicas] == served_by
+
+
+def test_a_pin_never_means_another_models_version_of_the_same_number() -> None:
+    route = VersionPin().route(replace(REQUEST, model="large@1"), fleet_of("small@1", "large@1", "small"))
+    assert ids(route.replicas) == ["r1"]
+
+
+def test_shares_of_one_model_leave_the_others_alone() -> None:
+    pin = VersionPin(shares={"large@1": 1.0, "small@1": 0.5, "small@2": 0.5})
+    fleet = fleet_of("large@1", "large@2", "small@1", "small@2", "other")
+
+    def served(model: str) -> list[str]:
+        routes = [pin.route(replace(user(n), model=model), fleet) for n in range(200)]
+        return [view.version for route in routes for view in route.replicas]
+
+    small = served("small")
+    assert set(served("large")) == {"large@1"}
+    assert small.count("small@1") == pytest.approx(100, abs=35)
+    pin.set_shares({"large@2": 0.0, "large@1": 1.0})
+    pin.set_shares({"large@2": 1.0, "large@1": 0.0})
+    assert set(served("large")) == {"large@2"}
+    assert served("small") == small
+    assert len(served("other")) == 200 * 5, "nothing is said of it: anything goes"
+
+
+@given(
+    shares=st.lists(st.dictionaries(st.sampled_from(["large@1", "large@2", "small@1"]), st.floats(0.1, 1)), max_size=4),
+    versions=st.lists(st.sampled_from(VERSIONS), max_size=8),
+    pin=st.sampled_from(["large@1", "large@2", "small@1", "large@9"]),
+    session=st.text(max_size=3),
+)
+def test_a_pinned_request_never_reaches_another_version_whatever_the_shares(
+    shares: list[dict[str, float]], versions: list[str], pin: str, session: str
+) -> None:
+    router = VersionPin()
+    for one in shares:
+        router.set_shares(one)
+    route = ByModel(router).route(replace(REQUEST, model=pin, session_key=session), fleet_of(*versions))
+    assert [view.version for view in route.replicas] == [version for version in versions if version == pin]
+
+
+def test_why_there_is_no_replica() -> None:
+    def why(model: str, fleet: FleetView, then: Router | None = None) -> str:
+        route = ByModel(then).route(replace(REQUEST, model=model), fleet)
+        assert route.replicas == ()
+        return route.why
+
+    starting = fleet_of("large@2", "large@2", "large@1", state=ReplicaState.STARTING)
+    assert why("large@2", starting) == "no replica of large@2 is ready (0 of 2)"
+    assert why("huge", starting) == "no replica of huge is ready (0 of 0)"
+    full = PriorityTier(limits=(0, 0, 0))
+    assert why("large", fleet_of("large@1", "large@2"), full) == (
+        "none of the 2 ready replicas of large may serve this request now"
+    )
+    assert why("large", fleet_of("large"), Routers(ByModel(), full)) == (
+        "none of the 1 ready replicas of large may serve this request now"
+    )
+
+
+def test_a_route_says_nothing_of_a_reason_where_there_is_none() -> None:
+    assert Routers(ByModel(), AnyReplica()).route(replace(REQUEST, model="large"), fleet_of("large")) == Route(
+        fleet_of("large").replicas
+    )
 
 
 # --- regions -------------------------------------------------------------------------------------------------------

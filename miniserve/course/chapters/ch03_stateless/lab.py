@@ -163,7 +163,7 @@ def _larkspur(design: str, crash: bool, link_bytes_per_s: float, seed: int) -> O
         RunSection(duration_s=SECONDS, seed=seed),
         FleetSection((ReplicaGroup("l4", REPLICAS, hardware=HARDWARE),), MODEL, prefix_tier=tier),
         EngineSection(cache=Cache(prefix_caching=cached)),
-        PolicySection(Recipe(design, make), first_token_s="off", first_token_share="off"),
+        PolicySection(Recipe(design, make), first_token_s="off", first_token_share="off", resume=False),
         faults=Faults(events=(event,) if crash else ()),
     )
     return simulate(scenario).outcomes

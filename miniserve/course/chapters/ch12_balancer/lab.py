@@ -25,6 +25,7 @@ from miniserve.engine.step_time import StepTimeModel
 from miniserve.hardware.prices import load_price_list
 from miniserve.observe.outcomes import Floats, Outcomes
 from miniserve.observe.percentiles import percentiles
+from miniserve.policies.bundle import Policies
 from miniserve.policies.routing.balancer import Balancer
 from miniserve.scenario.model import EngineSection, FleetSection, PolicySection, ReplicaGroup, RunSection, Scenario
 from miniserve.sim.run import simulate
@@ -254,7 +255,7 @@ async def real_stack(balancer: Balancer, replicas: int = 2) -> AsyncIterator[str
     from miniserve.processes.http_server import bind
     from miniserve.processes.stack import GatewayOptions, running_stack
 
-    options = GatewayOptions("small", REAL_MODEL, drain_timeout_s=20.0, balancer=balancer)
+    options = GatewayOptions("small", REAL_MODEL, drain_timeout_s=20.0, policies=Policies(balancer))
     arguments = ["--offline", "--threads", "1"]
     async with running_stack(options, bind(0), replicas=replicas, replica_arguments=arguments) as stack:
         yield stack.url

@@ -1,0 +1,98 @@
+"""A gateway's status as a table: a line for each replica, and below it what the clients get.
+
+Pure: it turns the answer of `GET /status` into something `rich` can draw. What a gateway of another version leaves out
+is shown as a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from miniserve.commands.live_table import STATE_COLOURS
+
+TOO_MANY_OVERRUNS = 0.05  # beyond this share of a paced replica's steps, the machine is too busy for its figures
+PERCENTILES = ("p50", "p90", "p99", "p99.9")
+LATENCIES = {"ttft_s": "TTFT", "itl_s": "ITL", "e2e_s": "end to end"}
+_RIGHT = ("pid", "outstanding", "running", "queue", "KV used", "busy", "tokens/s", "restarts", "report age")
+
+
+def status_table(status: Mapping[str, Any]) -> RenderableType:
+    """Return the replicas' table, the clients' latencies, and the counts below."""
+    replicas = status["replicas"]
+    parts: list[RenderableType] = [_replicas(replicas), _latencies(status["requests"]), Text(_counts(status))]
+    parts += [Text(line) for line in _remarks(replicas)]
+    return Group(*parts)
+
+
+def _replicas(replicas: list[Mapping[str, Any]]) -> Table:
+    table = Table(expand=False)
+    for heading in ("replica", "state", "model", *_RIGHT):
+        table.add_column(heading, justify="right" if heading in _RIGHT else "left")
+    for row in replicas:
+        state = str(row.get("state", "-"))
+        table.add_row(
+            str(row.get("replica_id", "-")),
+            Text(state, STATE_COLOURS.get(state, "")),
+            f"{row.get('model') or '-'}{' (paced)' if row.get('paced') else ''}",
+            str(row.get("pid") or "-"),
+            *(_number(row.get(name), ".0f") for name in ("outstanding", "running", "queue_depth")),
+            _number(row.get("kv_used_fraction"), ".0%"),
+            _number(row.get("busy_fraction"), ".0%"),
+            _number(row.get("tokens_per_s"), ".1f"),
+            _number(row.get("restarts"), ".0f"),
+            _number(row.get("report_age_s"), ".1f", " s"),
+        )
+    return table
+
+
+def _latencies(requests: Mapping[str, Any]) -> Table:
+    table = Table(expand=False)
+    table.add_column("latency (ms), of late")
+    for heading in PERCENTILES:
+        table.add_column(heading, justify="right")
+    for name, label in LATENCIES.items():
+        values = requests.get(name) or {}
+        table.add_row(label, *(_number(values.get(p), ",.1f", times=1000) for p in PERCENTILES))
+    return table
+
+
+def _counts(status: Mapping[str, Any]) -> str:
+    requests = status["requests"]
+    named = {
+        "requests": "total",
+        "in flight": "in_flight",
+        "failed": "failed",
+        "retries": "retries",
+        "hedges": "hedges",
+        "streams resumed": "resumed_streams",
+        "ejections": "ejections",
+    }
+    counts = ", ".join(f"{_number(requests.get(name), ',.0f')} {text}" for text, name in named.items())
+    up = _number(status.get("uptime_s"), ",.0f", " s")
+    rate = _number(requests.get("tokens_per_s"), ",.1f")
+    return f"gateway {status.get('url') or '-'}, up {up}: {counts}; {rate} tokens/s"
+
+
+def _remarks(replicas: list[Mapping[str, Any]]) -> list[str]:
+    """Say what a person must know to read the figures rightly."""
+    lines = []
+    if any(row.get("paced") for row in replicas):
+        lines.append("paced: these replicas are as fast as their step-time model says, not as fast as they could be")
+    slow = [row for row in replicas if (row.get("overrun_fraction") or 0) > TOO_MANY_OVERRUNS]
+    if slow:
+        shares = ", ".join(f"{row['replica_id']} {row['overrun_fraction']:.0%}" for row in slow)
+        lines.append(f"this machine is too busy for these figures: steps that overran their pace: {shares}")
+    starts = [row for row in replicas if row.get("cold_start_s")]
+    for row in starts:
+        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in row["cold_start_s"].items())
+        lines.append(f"{row['replica_id']} started in {sum(row['cold_start_s'].values()):.1f} s: {stages}")
+    return lines
+
+
+def _number(value: object, form: str, unit: str = "", times: float = 1) -> str:
+    return f"{value * times:{form}}{unit}" if isinstance(value, int | float) else "-"
