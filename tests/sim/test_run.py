@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -289,3 +290,57 @@ def test_naive_retries_keep_goodput_down_after_the_fault_and_a_budget_brings_it_
     assert min(naive_before, budgeted_before) > 0.95
     assert naive_late < 0.2
     assert budgeted_late >= 0.95 * budgeted_before
+
+
+def replayed(folder: Path, lines: Iterable[dict[str, object]]) -> Path:
+    """Write a Mooncake trace and the scenario that replays it on four replicas; return the scenario's path."""
+    (folder / "trace.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    path = folder / "trace.toml"
+    path.write_text(
+        '[workload]\ntrace = { file = "trace.jsonl", format = "mooncake" }\n[fleet]\nmodel = "llama-3.1-8b"\n'
+        '[[fleet.replicas]]\nname = "a100"\ncount = 4\nhardware = "a100-80gb"\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.mark.parametrize("balancer", ["prefix-affinity", "consistent-hash"])
+def test_long_prompts_with_answers_of_one_token_do_not_pile_up_where_the_prefix_is(
+    tmp_path: Path, balancer: str
+) -> None:
+    """Their beginnings are alike, and loads looked equal at each decision: elsewhere all went to the first worker."""
+    path = replayed(
+        tmp_path,
+        (
+            {
+                "timestamp": i * 400,
+                "input_length": 32_000,
+                "output_length": 1,
+                "hash_ids": [1, 2, *range(100 + i * 70, 161 + i * 70)],
+            }
+            for i in range(60)
+        ),
+    )
+    run, drawn = (simulate(load(path, settings=[Setting.parse(f"policies.balancer={b}")])) for b in (balancer, "p2c"))
+    shares = run.outcomes.by_replica()
+    assert len(shares) == 4, "none is idle"
+    assert max(shares.values()) <= 0.4 * 60
+    assert run.figures()["ttft_p99_s"] <= 1.25 * drawn.figures()["ttft_p99_s"]
+
+
+@pytest.mark.parametrize("balancer", ["prefix-affinity", "consistent-hash"])
+def test_one_prompt_for_everybody_is_found_in_nearly_every_cache_and_no_replica_has_it_all(
+    tmp_path: Path, balancer: str
+) -> None:
+    path = replayed(
+        tmp_path,
+        (
+            {"timestamp": i * 40, "input_length": 2048, "output_length": 60, "hash_ids": [1, 2, 3, 4]}
+            for i in range(400)
+        ),
+    )
+    run = simulate(load(path, settings=[Setting.parse(f"policies.balancer={balancer}")]))
+    shares = run.outcomes.by_replica()
+    assert len(shares) == 4
+    assert max(shares.values()) <= 0.4 * 400
+    assert run.figures()["cached_fraction"] > 0.9
