@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -332,3 +333,32 @@ def test_a_users_own_class_scales_the_fleet(scaled: Callable[..., Scenario], tmp
     assert max(result.series["replicas"][1]) == 4
     with pytest.raises(SetupError, match=r"NoTick lacks the method tick\(now_s, view\)"):
         scaled("autoscaler.policy=own.py:NoTick")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        '{kind="target-tracking", target=2.0}',
+        '{kind="reactive", target=2.0}',
+        '{kind="queue", waiting_per_replica=2.0, most_running=4.0}',
+        '{kind="combined", parts=[{kind="reactive", target=2.0}, {kind="target-tracking", target=2.0}]}',
+    ],
+)
+def test_a_fleet_that_is_starting_up_and_sees_no_traffic_does_not_grow(
+    scaled: Callable[..., Scenario], policy: str
+) -> None:
+    """A machine is lost before anyone comes, and its successor takes 200 s: it is asked for once, not at every tick."""
+    scenario = scaled(
+        f"autoscaler.policy={policy}",
+        "autoscaler.min_replicas=2",
+        "fleet.replicas.0.cold_start={provision_s=200}",
+        'workload.arrivals={kind="piecewise", points=[[0, 0.0], [900, 0.0], [900, 0.5], [1200, 0.5]]}',
+        'faults.events=[{at_s=60, kind="crash", replicas=["r-1"]}]',
+    )
+    series = simulate(scenario).series
+    for name, most in (("replicas_wanted", 2), ("replicas", 2), ("replicas_starting", 1)):
+        times_s, values = series[name]
+        assert max(value for at_s, value in zip(times_s, values, strict=True) if at_s < 900) == most, name
+    times_s, starting = series["replicas_starting"]
+    changes = [value for at_s, value in zip(times_s, starting, strict=True) if at_s < 900]
+    assert sum(one < other for one, other in pairwise(changes)) == 1, "asked for once"
