@@ -97,7 +97,8 @@ async def serve(
         async with Fleet(monotonic) as fleet:
             if args.replicas:
                 await connect(fleet, args.replicas, CONNECT_TIMEOUT_S)
-            await connect_backends(fleet, options.name, folder, backends)
+            if backends is not None:
+                await connect_backends(fleet, options.name, folder, backends)
             async with running_gateway(options, fleet, sock) as gateway:
                 say(f"ready: {gateway.url} serves {options.name} from {_count(args)}")
                 await stop.first.wait()

@@ -21,9 +21,9 @@ from typing import Any
 
 from miniserve.errors import Overloaded, RequestError
 from miniserve.faults import AttemptFault
+from miniserve.processes.http_server import LOOPBACK
 from miniserve.sse import SSEDecoder
 
-_HOST = "127.0.0.1"
 _CHUNK = 1 << 16
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with 0 s: close() sends RST instead of FIN
@@ -47,10 +47,10 @@ class FaultyHop:
 
     @property
     def url(self) -> str:
-        return f"http://{_HOST}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     async def __aenter__(self) -> FaultyHop:
-        self._server = await asyncio.start_server(self._accept, _HOST, 0, limit=_CHUNK)
+        self._server = await asyncio.start_server(self._accept, LOOPBACK, 0, limit=_CHUNK)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -109,7 +109,7 @@ class FaultyHop:
                 writer.write(_answer(error))
                 await writer.drain()
                 return
-        from_replica, to_replica = await asyncio.open_connection(_HOST, self.target_port)
+        from_replica, to_replica = await asyncio.open_connection(LOOPBACK, self.target_port)
         leaving = asyncio.create_task(_wait_for_end(reader, to_replica))
         self._streams.add(writer)
         try:

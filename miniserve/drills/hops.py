@@ -11,6 +11,7 @@ from miniserve.drills.faulty_hop import FaultyHop
 from miniserve.faults import AttemptFault
 from miniserve.gateway.fleet import Fleet, Upstream
 from miniserve.gateway.remote import RemoteReplica
+from miniserve.processes.http_server import LOOPBACK
 
 OnGenerate = Callable[[str, dict[str, Any]], AttemptFault | None]  # told the replica, and what is asked of it
 OnUp = Callable[[str], None]  # told which replica has come back
@@ -19,7 +20,7 @@ OnUp = Callable[[str], None]  # told which replica has come back
 class Hops:
     """`async with Hops(fleet)`: inside the block every replica of `fleet` is reached through a hop of its own.
 
-    Enter it while nothing runs: connections that exist already are closed.
+    Enter and leave it while nothing runs: the connections of before are closed.
     """
 
     def __init__(
@@ -51,6 +52,10 @@ class Hops:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._fleet.via = None
+        for member in self._fleet.members():
+            if (hop := self._hops.get(member.replica_id)) is not None:
+                direct = RemoteReplica(f"http://{LOOPBACK}:{hop.target_port}")
+                await self._fleet.put(member.replica_id, direct, weight=member.weight, region=member.region)
         await self._open.aclose()
 
     async def _between(self, replica_id: str, upstream: Upstream) -> Upstream:

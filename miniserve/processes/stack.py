@@ -203,9 +203,10 @@ async def running_pools(
             await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
-            serving, facts = _serving(options, crew.pools), partial(_facts, supervisor, fleet)
+            serving, facts = _serving(options, crew), partial(_facts, supervisor, fleet)
             async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
-                loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in scaling}
+                wanted = [one for one in scaling if one.pool not in crew.lost]
+                loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
@@ -224,11 +225,17 @@ def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
     return ProcessFacts(child.pid, child.restarts, stages)
 
 
-def _serving(options: GatewayOptions, pools: Sequence[Pool]) -> GatewayOptions:
-    """Return the options of a gateway that serves the models of `pools`, the first of them by default."""
-    first, *others = pools
+def _serving(options: GatewayOptions, crew: Pools) -> GatewayOptions:
+    """Return the options of a gateway that serves the models of all pools, the first of them by default.
+
+    A pool that was left out takes the names along that stand for its model.
+    """
+    if not crew.pools:
+        return options  # all is served by backends
+    first, *others = crew.pools
     more = {pool.served_name: pool.folder for pool in others}
-    return replace(options, name=first.served_name, folder=first.folder, more_models=more)
+    routing = options.routing.among([first.served_name, *more]) if crew.lost else options.routing
+    return replace(options, name=first.served_name, folder=first.folder, more_models=more, routing=routing)
 
 
 def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: OnDecision | None) -> LiveScaling:

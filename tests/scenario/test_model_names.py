@@ -42,7 +42,7 @@ def test_a_file_names_aliases_rules_and_days(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ('router = "oracle", small = "small", large = "large"', "models.auto.router: there is no 'oracle'"),
+        ('router = "oracle", small = "small", large = "large"', 'models.auto.router: there is no "oracle"'),
         ('router = "learned", small = "small"', "`large` is missing"),
         ('router = "learned", small = "a", large = "a"', "must be two models, not 'a' twice"),
         ('router = "learned", small = "a", large = "b", threshold = 2', "models.auto.threshold: threshold (2)"),
@@ -61,7 +61,7 @@ def test_a_rule_that_cannot_be_is_refused_by_line_and_key(tmp_path: Path, rule: 
 
 
 def test_a_day_that_is_none_is_refused() -> None:
-    with pytest.raises(SetupError, match="deprecated: old: 'soon' is no day"):
+    with pytest.raises(SetupError, match="old: 'soon' is no day"):
         model_routing({}, {"old": "soon"})
 
 
