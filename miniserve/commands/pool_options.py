@@ -13,6 +13,7 @@ from miniserve.commands.options import at_least_one, engine_arguments, say, serv
 from miniserve.errors import SetupError, WeightsError
 
 if TYPE_CHECKING:
+    from miniserve.policies.routing.model_names import ModelRouting
     from miniserve.processes.pools import Pool
     from miniserve.processes.stack import Scaling
     from miniserve.scenario.model import Autoscaling
@@ -212,3 +213,14 @@ def check_memory(pools: Sequence[Pool]) -> None:
             need = pool.need()
             require_memory(need, pool.replicas, available)
             available = None if available is None else available - need.total * pool.replicas
+
+
+def demo_routing(args: argparse.Namespace, pools: Sequence[Pool]) -> ModelRouting:
+    """Return what models are called. Where nothing is said, `auto` is the small or the large one, by the question."""
+    from miniserve.scenario.models import ModelRule, model_routing
+
+    said: ModelRouting = args.live.routing
+    if any((said.aliases, said.by_question, said.cascades, said.deprecated)):
+        return said
+    both = {"small", "large"} <= {pool.name for pool in pools}
+    return model_routing({"auto": ModelRule("learned", "small", "large")} if both else {}, {})
