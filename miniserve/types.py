@@ -109,7 +109,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Who answers a request, and how that differs from what was asked for. Said once, with the first event."""
+    """Who answers a request, and how that differs from what was asked for. Said with an attempt's first event."""
 
     model: str  # as the replica calls it: NAME or NAME@VERSION
     degraded: tuple[str, ...] = ()  # what an overloaded gateway has taken away (see `control.degrade`)

@@ -126,10 +126,13 @@ class LoadRun:
         api_key: str | None = None,
         on_progress: OnSent | None = None,
         habits: Habits | None = None,
+        body: Mapping[str, object] | None = None,
     ) -> None:
+        """`body`: further fields of each request's body, or other values for those that it has."""
         self._model = model
         self._clock = clock
         self._habits = habits or Habits()
+        self._body = body or {}
         self._on_progress = on_progress or (lambda sent, answered: None)
         self._log = OutcomeLog()
         self._lag_s: list[float] = []
@@ -221,6 +224,7 @@ class LoadRun:
             "ignore_eos": True,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **self._body,
         }
         headers = {"x-request-id": request_id or request.request_id, **headers_of(request, left_s)}
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]

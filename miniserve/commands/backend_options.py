@@ -46,11 +46,13 @@ def add_vllm_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def backend_options(args: argparse.Namespace) -> BackendOptions:
-    """Return the backends that the options name. Raises: SetupError for a key that cannot be read."""
+def backend_options(args: argparse.Namespace) -> BackendOptions | None:
+    """Return the backends that the options name; None for none. Raises: SetupError for a key that cannot be read."""
     from miniserve.gateway.openai_replica import Speech
     from miniserve.processes.backends import BackendOptions
 
+    if not args.backends:
+        return None
     key = "" if args.backend_key_file is None else _key(args.backend_key_file)
     speech = None if args.backend_speaks is None else Speech(args.backend_speaks)
     return BackendOptions(tuple(args.backends), args.backend_model, key, speech)
@@ -62,6 +64,8 @@ def vllm_engine(args: argparse.Namespace) -> VllmOptions | None:
 
     if args.engine != "vllm":
         return None
+    if args.pace is not None:
+        raise SetupError("--pace is for our own engine: vLLM is as fast as it is")
     return VllmOptions(_program(args.vllm_bin), tuple(shlex.split(args.vllm_args)))
 
 

@@ -17,6 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
+from miniserve.commands.backend_options import (
+    add_backend_options,
+    add_vllm_engine_options,
+    backend_options,
+    vllm_engine,
+)
+from miniserve.commands.decisions import decisions_to
+from miniserve.commands.demo_output import described, log_changes, show_table, welcome
 from miniserve.commands.options import (
     DEFAULT_MODEL,
     add_cors_option,
@@ -34,7 +42,6 @@ from miniserve.commands.pool_options import add_pool_options, check_memory, demo
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
-    from miniserve.commands.live_table import GatewayNumbers, ReplicaRow
     from miniserve.policies.routing.model_names import ModelRouting
     from miniserve.processes.pools import Pool
     from miniserve.processes.signals import StopSignals
@@ -44,8 +51,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 FALLBACK_MODEL = "large"  # shipped in data/models
-REFRESH_S = 0.25
-LOG_EVERY_S = 10.0  # without a table: how often a line is logged, if anything has changed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_policy_options(parser)
     add_cors_option(parser)
     add_pool_options(parser)
+    add_backend_options(parser)
+    add_vllm_engine_options(parser)
     add_vllm_option(parser)
     parser.add_argument(
         "--port", type=port, help=f"the gateway's, on 127.0.0.1 (default {DEFAULT_PORT}; with --once any free one)"
@@ -78,8 +85,10 @@ def run(args: argparse.Namespace) -> int:
     _set_up_logging(args)
     args.live = live_policies(args)  # before anything is loaded
     default_port = DEFAULT_PORT if args.once is None else 0
-    with bind(default_port if args.port is None else args.port) as sock:  # before anything is loaded
-        said = (args.model, args.replicas, args.once, args.pace)
+    port_asked = default_port if args.port is None else args.port
+    with decisions_to(args.decisions) as args.on_decision, bind(port_asked) as sock:  # before anything is loaded
+        args.other_backends = backend_options(args)
+        said = (args.model, args.replicas, args.once, args.pace, args.other_backends, vllm_engine(args))
         args.says_nothing = said == (None,) * len(said) and not args.pools
         folder = _model_folder(args)
         told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
@@ -138,6 +147,7 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
         args.absent_after,
         api,
         args.live.policies,
+        on_decision=args.on_decision,
         routing=_routing(args, pools),
         degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
@@ -181,7 +191,7 @@ async def _answer_once(
 ) -> int:
     from miniserve.clients.ask import ask_once
 
-    say(f"starting {_described(pools)}")
+    say(f"starting {described(pools)}")
     async with starting as stack:
         try:
             await ask_once(stack.url, pools[0].served_name, args.once, args.max_tokens, _print_piece)
@@ -199,12 +209,12 @@ async def _serve(
     stop: StopSignals,
     up: asyncio.Event,
 ) -> int:
-    say(f"starting {_described(pools)}; the first import of torch may take a while")
+    say(f"starting {described(pools)}; the first import of torch may take a while")
     started_s = monotonic()
     async with starting as stack:
         up.set()
-        print(_welcome(stack.url, pools, monotonic() - started_s), flush=True)
-        showing = asyncio.create_task(_show_table(stack) if _wants_table(args) else _log_changes(stack))
+        print(welcome(stack.url, pools, monotonic() - started_s), flush=True)
+        showing = asyncio.create_task(show_table(stack) if _wants_table(args) else log_changes(stack))
         showing.add_done_callback(_tell_why_it_ended)
         await stop.first.wait()
         showing.cancel()
@@ -233,97 +243,8 @@ def _stack(
         scaling=demo_scaling(args, args.live.autoscaling, pools),
         distance=between({**args.live.latency_s, **read_latencies(args.latency)}),
         measured_weights=args.measured_weights,
+        backends=args.other_backends,
     )
-
-
-# --- output for people -------------------------------------------------------------------------------------------
-
-
-def _described(pools: list[Pool]) -> str:
-    """Say what is started: "2 replicas of smollm2, 1 of small@1 (paced)"."""
-    each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools]
-    return ", ".join(each).replace(" of", " replicas of", 1)
-
-
-def _welcome(url: str, pools: list[Pool], seconds: float) -> str:
-    name = pools[0].served_name
-    names = " and ".join(f"{pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools)
-    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
-    return f"""ready: {url} serves {names} (after {seconds:.1f} s)
-
-  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
-
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="unused")
-  messages = [{{"role": "user", "content": "Hello!"}}]
-  for chunk in client.chat.completions.create(model="{name}", messages=messages, stream=True):
-      print(chunk.choices[0].delta.content or "", end="", flush=True)
-
-It is open to every program on this machine (bound to loopback only) and ignores any API keys that clients send.
-Ctrl-C drains and stops.
-"""
-
-
-async def _show_table(stack: Stack) -> None:
-    from rich.live import Live
-
-    from miniserve.commands.live_table import live_table
-
-    with Live(live_table(_numbers(stack), _rows(stack)), auto_refresh=False) as live:
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            live.update(live_table(_numbers(stack), _rows(stack), _warning(stack)), refresh=True)
-
-
-async def _log_changes(stack: Stack) -> None:
-    from miniserve.commands.live_table import gateway_line
-
-    shown, warned = 0, ""
-    while True:
-        await asyncio.sleep(LOG_EVERY_S)
-        numbers = _numbers(stack)
-        if numbers.requests != shown:
-            shown = numbers.requests
-            say(gateway_line(numbers))
-        if (warning := _warning(stack)) and warning != warned:
-            warned = warning
-            say(warning)
-
-
-def _warning(stack: Stack) -> str:
-    """Return what is to be said about all figures, if the paced replicas cannot keep their pace."""
-    from miniserve.replica.pace import overrun_warning
-
-    reports = [member.report for member in stack.gateway.fleet.members()]
-    return overrun_warning(report.stats for report in reports if report is not None)
-
-
-def _numbers(stack: Stack) -> GatewayNumbers:
-    from miniserve.commands.live_table import GatewayNumbers
-
-    recent = stack.gateway.recent
-    ttft_s, itl_s = (window.percentiles(50, 90, 99, 99.9) for window in (recent.ttft_s, recent.itl_s))
-    rate = recent.tokens_per_s(monotonic())
-    return GatewayNumbers(stack.url, recent.requests, recent.in_flight, recent.failed, ttft_s, itl_s, rate)
-
-
-def _rows(stack: Stack) -> list[ReplicaRow]:
-    from miniserve.commands.live_table import ReplicaRow
-
-    members = {member.replica_id: member for member in stack.gateway.fleet.members()}
-    rows = []
-    for child in stack.supervisor.children:
-        if (member := members.get(child.replica_id)) is None:
-            continue
-        view, report = member.view(), member.report
-        load = (view.running, view.queue_depth, view.kv_used_fraction, view.tokens_per_s)
-        is_paced = report is not None and report.stats.paced_steps > 0
-        stages = () if report is None else (report.import_s, report.load_s, report.warm_up_s)
-        row = ReplicaRow(
-            child.replica_id, view.state, child.pid, *load, child.restarts, is_paced, child.start_s, stages
-        )
-        rows.append(row)
-    return rows
 
 
 def _print_piece(text: str) -> None:

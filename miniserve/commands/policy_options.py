@@ -10,6 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miniserve.commands.decisions import add_decisions_option
+
 if TYPE_CHECKING:
     from miniserve.scenario.live import LivePolicies
     from miniserve.toml.source import Place, Setting
@@ -23,13 +25,14 @@ _NAMED: dict[str, tuple[Place, str]] = {
 
 
 def add_policy_options(parser: argparse.ArgumentParser) -> None:
-    """Add --policies, --balancer, --router, --retry, --autoscaler, --set."""
+    """Add --policies, --balancer, --router, --retry, --autoscaler, --set, --decisions."""
     about = "a policies file, or a scenario whose [policies], [autoscaler] and [engine.scheduler] are used"
     parser.add_argument("--policies", type=Path, metavar="FILE", help=about)
     for name, (_, about) in _NAMED.items():
         parser.add_argument(f"--{name}", metavar="NAME|FILE:CLASS", help=about)
     about = "change any key, such as policies.hedge_after_s=0.5; repeatable"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=about)
+    add_decisions_option(parser)
 
 
 def policy_settings(args: argparse.Namespace) -> list[Setting]:

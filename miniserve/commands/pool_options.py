@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miniserve.commands.backend_options import vllm_engine
 from miniserve.commands.options import at_least_one, engine_arguments, say, served_name
 from miniserve.errors import SetupError, WeightsError
 
@@ -22,8 +23,9 @@ _KEYS = ("replicas", "pace", "region", "weight", "nice")
 
 
 def add_pool_options(parser: argparse.ArgumentParser) -> None:
-    """Add --replicas, --pool, --pace, --min-replicas, --max-replicas, --latency, --measured-weights."""
-    parser.add_argument("--replicas", type=at_least_one, help="replica processes (default 2, with --once 1)")
+    """Add --replicas, --pool, --pace, --region, --min-replicas, --max-replicas, --latency, --measured-weights."""
+    about = "replica processes (default 2, with --once or --engine vllm 1, with --backend none)"
+    parser.add_argument("--replicas", type=at_least_one, help=about)
     parser.add_argument(
         "--pool",
         action="append",
@@ -41,8 +43,9 @@ def add_pool_options(parser: argparse.ArgumentParser) -> None:
         help="let each step of --model's replicas last as long as a step-time model says: default (25 ms + 1 ms per "
         "running sequence), or base_s=0.025,per_decode_row_s=0.001,...",
     )
+    parser.add_argument("--region", default="", help="where --model's replicas are, for routers and --latency")
     for least in ("min", "max"):
-        about = f"{least}imum number of replicas that --autoscaler may have of the last pool"
+        about = f"{least}imum number of replicas in the pool that --autoscaler scales"
         parser.add_argument(f"--{least}-replicas", type=at_least_one, metavar="N", help=about)
     parser.add_argument(
         "--latency",
@@ -69,9 +72,10 @@ def demo_pools(args: argparse.Namespace, folder: Path, more: Sequence[str] = ())
     if args.says_nothing and fits(default_pools(args.model, folder)):
         pools = default_pools(args.model, folder)
     else:
-        count = args.replicas or (2 if args.once is None else 1)
+        count = args.replicas or _usual_count(args)
         name, _, version = served_name(args).partition("@")
-        main = Pool(name, folder, version, count, args.pace, prefix="" if args.pools else "r")
+        prefix, vllm = "" if args.pools else "r", vllm_engine(args)
+        main = Pool(name, folder, version, count, args.pace, args.region, prefix=prefix, vllm=vllm)
         pools = [main, *(pool for text in args.pools if (pool := _read_pool(text, args)) is not None)]
     names = [pool.served_name for pool in pools]
     if len(set(names)) < len(names):
@@ -79,6 +83,13 @@ def demo_pools(args: argparse.Namespace, folder: Path, more: Sequence[str] = ())
     threads = _threads_per_replica(sum(pool.replicas for pool in pools))
     arguments = ("--offline", *engine_arguments(args), "--threads", str(threads), *more)
     return [replace(pool, arguments=arguments) for pool in pools]
+
+
+def _usual_count(args: argparse.Namespace) -> int:
+    """Return how many replicas are started if the person does not say: none beside backends, one vLLM."""
+    if args.backends:
+        return 0
+    return 2 if args.once is None and args.engine == "miniserve" else 1
 
 
 def default_pools(model: str, folder: Path) -> list[Pool]:
@@ -96,7 +107,7 @@ def default_pools(model: str, folder: Path) -> list[Pool]:
 
 
 def demo_scaling(args: argparse.Namespace, autoscaling: Autoscaling | None, pools: Sequence[Pool]) -> list[Scaling]:
-    """Return who changes the size of which pool: the one that `autoscaler.group` names, or else the last.
+    """Return who changes the size of which pool: `autoscaler.group`, or the largest paced pool, or just the largest.
 
     Raises: SetupError for bounds that exclude each other, or a pool that is not there.
     """
@@ -109,7 +120,8 @@ def demo_scaling(args: argparse.Namespace, autoscaling: Autoscaling | None, pool
                 "--min-replicas and --max-replicas are bounds of an autoscaler: name one with --autoscaler"
             )
         return []
-    name = autoscaling.group or pools[-1].served_name
+    largest = max(pools, key=lambda pool: (pool.pace is not None, pool.replicas))
+    name = autoscaling.group or largest.served_name
     if name not in [pool.served_name for pool in pools]:
         there = ", ".join(pool.served_name for pool in pools)
         raise SetupError(f"autoscaler.group: there is no pool {name!r}; there are {there}")
@@ -195,7 +207,7 @@ def check_memory(pools: Sequence[Pool]) -> None:
 
     available = available_bytes()
     for pool in pools:
-        if pool.replicas:
+        if pool.replicas and pool.vllm is None:  # vLLM has limits of its own
             need = pool.need()
             require_memory(need, pool.replicas, available)
             available = None if available is None else available - need.total * pool.replicas

@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
 from miniserve.commands.backend_options import add_backend_options, backend_options
+from miniserve.commands.decisions import decisions_to
 from miniserve.commands.options import (
     add_cors_option,
     add_drain_option,
@@ -25,6 +27,7 @@ from miniserve.commands.policy_options import add_policy_options, live_policies
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
+    from miniserve.policies.decision_log import OnDecision
     from miniserve.scenario.live import LivePolicies
 
 CONNECT_TIMEOUT_S = 10.0  # a running replica answers at once; wait for loading ones before you start the gateway
@@ -58,11 +61,15 @@ def run(args: argparse.Namespace) -> int:
     live = live_policies(args)
     if not args.replicas and not args.backends:
         raise SetupError("serve needs at least one --replica URL or --backend URL")
-    with bind(args.port) as sock:
-        return asyncio.run(serve(args, sock, live))
+    for line in _not_ours(live):
+        say(line)
+    with decisions_to(args.decisions) as on_decision, bind(args.port) as sock:
+        return asyncio.run(serve(args, sock, live, on_decision))
 
 
-async def serve(args: argparse.Namespace, sock: socket.socket, live: LivePolicies) -> int:
+async def serve(
+    args: argparse.Namespace, sock: socket.socket, live: LivePolicies, on_decision: OnDecision | None = None
+) -> int:
     """Connect the fleet, open the gateway, drain at the first signal."""
     from miniserve.config import ApiConfig
     from miniserve.gateway.fleet import Fleet
@@ -80,6 +87,7 @@ async def serve(args: argparse.Namespace, sock: socket.socket, live: LivePolicie
         args.drain_timeout,
         api=api,
         policies=live.policies,
+        on_decision=on_decision,
         routing=live.routing,
         degradation=live.degradation,
         vllm_metrics=args.vllm_metrics,
@@ -89,12 +97,21 @@ async def serve(args: argparse.Namespace, sock: socket.socket, live: LivePolicie
         async with Fleet(monotonic) as fleet:
             if args.replicas:
                 await connect(fleet, args.replicas, CONNECT_TIMEOUT_S)
-            await connect_backends(fleet, options.name, folder, backends)
+            if backends is not None:
+                await connect_backends(fleet, options.name, folder, backends)
             async with running_gateway(options, fleet, sock) as gateway:
                 say(f"ready: {gateway.url} serves {options.name} from {_count(args)}")
                 await stop.first.wait()
                 say(f"draining {gateway.recent.in_flight} requests; Ctrl-C again stops at once")
     return 0
+
+
+def _not_ours(live: LivePolicies) -> Iterator[str]:
+    """Yield what the policies say about replicas, which run elsewhere: their own commands must say it."""
+    if settings := " ".join(live.scheduler_arguments()):
+        yield f"[engine.scheduler] is not for a gateway: start the replicas with {settings}"
+    if live.autoscaling is not None:
+        yield "[autoscaler] is left alone: `serve` starts no replicas; `demo` does"
 
 
 def _count(args: argparse.Namespace) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniserve.commands.decisions import decisions_to
 from miniserve.commands.options import at_least_one, check_outputs
 from miniserve.commands.policy_options import add_policy_options, named, policy_settings
 from miniserve.errors import SetupError
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"show where the money went, by any of {', '.join(COST_DIMENSIONS)} (default: all that differ); "
         "with --plot also as a figure, NAME-cost",
     )
+    parser.add_argument("--advise", action="store_true", help="show which hardware, and how much, the demand asks for")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write figures (.png, .svg, .pdf)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument(
@@ -90,11 +92,16 @@ def run(args: argparse.Namespace) -> int:
     start = first.run.seed if args.seed is None else args.seed
     seeds = args.seeds or (COMPARED_SEEDS if len(cases) > 1 else 1)
     experiment = PolicyComparison(cases, range(start, start + seeds), with_ledger=args.cost is not None)
-    _run(experiment)
+    if args.decisions is not None and len(cases) * seeds > 1:
+        raise SetupError(f"--decisions {args.decisions}: one run at a time; choose a --variant, no --compare, one seed")
+    with decisions_to(args.decisions) as experiment.on_decision:
+        _run(experiment)
     console = Console()
     _show(experiment, console, first.description)
     if args.cost is not None:
         _show_costs(experiment, console, args)
+    if args.advise and experiment.has_outcomes:
+        _advise(experiment, console)
     if args.plot is not None and experiment.has_outcomes:
         console.print(f"figures in {experiment.plot(args.plot)}", markup=False, soft_wrap=True)
     if args.out is not None:
@@ -226,6 +233,15 @@ def _show_costs(experiment: PolicyComparison, console: Console, args: argparse.N
             path = args.plot.with_stem(f"{args.plot.stem}{case.replace('/', '_')}-cost")
             plots.save_figure(cost_figure(ledger, chosen), path)
             console.print(f"costs in {path}", markup=False, soft_wrap=True)
+
+
+def _advise(experiment: PolicyComparison, console: Console) -> None:
+    """Print what the right-sizing makes of the first case's run."""
+    from miniserve.planning.advice import advice_table, fleet_advice
+
+    name, scenario = next(iter(experiment.cases.items()))
+    for advice in fleet_advice(scenario, experiment.first[name].outcomes):
+        console.print(advice_table(advice))
 
 
 def _write(experiment: PolicyComparison, args: argparse.Namespace) -> None:

@@ -113,7 +113,7 @@ def treat(
         name = request.priority.name.lower()
         raise Overloaded(f"overloaded: {name} requests must wait until it is over", retry_after_s=retry_after_s)
     measures: list[str] = []
-    if rung >= Rung.SMALL_MODEL and small_model not in (None, request.model):
+    if rung >= Rung.SMALL_MODEL and small_model is not None and small_model != request.model:
         request = replace(request, model=small_model)
         measures.append("small-model")
     if rung >= Rung.SHORT_ANSWER and request.sampling.max_tokens > max_tokens:

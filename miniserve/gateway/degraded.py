@@ -60,10 +60,12 @@ class DegradingBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
         """Yield the answer that there is capacity for. Raises: Overloaded if the request's class has none now."""
         treatment = self._treated(request)
+        measures = treatment.measures
         async with aclosing(self._backend.generate(treatment.request)) as events:
             async for event in events:
-                if treatment.measures and event.served is not None:
-                    event = replace(event, served=replace(event.served, degraded=treatment.measures))
+                if measures and event.served is not None:
+                    event = replace(event, served=replace(event.served, degraded=measures))
+                    measures = ()  # another attempt says again who answers, but this is counted once
                 yield event
 
     def _treated(self, request: Request) -> Treatment:

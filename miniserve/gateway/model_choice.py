@@ -66,6 +66,7 @@ class CascadeBackend:
             async for event in events:
                 if spent and event.served is not None:
                     event = replace(event, served=replace(event.served, discarded_tokens=spent))
+                    spent = 0  # another attempt says again who answers, but this is counted once
                 yield event
 
     async def _draft(self, request: Request, cascade: Cascade) -> _Draft:
@@ -74,7 +75,9 @@ class CascadeBackend:
         Raises: RequestError where the large model would be no help either.
         """
         draft, sampling = _Draft(), request.sampling
-        text = Detokenizer(self._catalogue.entry(request.model).model.tokenizer.token_bytes, sampling.stop)
+        text = Detokenizer(
+            self._catalogue.entry(request.model).model.tokenizer.token_bytes, sampling.stop, sampling.min_tokens
+        )
         asked = replace(
             request,
             request_id=f"{request.request_id}-{cascade.small}",

@@ -153,10 +153,9 @@ def _error_in(data: str | bytes) -> RequestError | None:
     if error is None:
         return None
     code = error.get("code") if isinstance(error, dict) else None
-    is_status = isinstance(code, int) and 400 <= code < 600
-    message = _message_in(data) or "no reason given"
-    if is_status:
+    if isinstance(code, int) and 400 <= code < 600:
         return refusal(code, data if isinstance(data, bytes) else data.encode())
+    message = _message_in(data) or "no reason given"
     return UpstreamError(f"the backend sent an error inside its answer: {message}")
 
 

@@ -98,8 +98,8 @@ def recorded_quantization(folder: Path = RESULTS) -> str:
 
 def quality(scenario: Scenario, scores: Scores) -> float:
     """Return the expected share of right answers, given which model answers what."""
-    router, features = scenario.policies.router, scenario.workload.features.shares
-    shares = router.arguments["shares"] if router is not None and router.name == "feature" else {}
+    features = scenario.workload.features.shares
+    shares = next((one.arguments["shares"] for one in scenario.policies.routers if one.name == "feature"), {})
     total = sum(features.values())
     right = 0.0
     for feature, share in features.items():

@@ -193,8 +193,8 @@ def needs(scenario: Scenario) -> tuple[float, ...]:
 def version_shares(scenario: Scenario) -> Mapping[str, float]:
     """Return the share of requests each version gets from a "feature" router; without one, the first group gets all."""
     assert scenario.fleet is not None
-    router = scenario.policies.router
-    if router is None or router.name != "feature":
+    router = next((router for router in scenario.policies.routers if router.name == "feature"), None)
+    if router is None:
         return {scenario.fleet.replicas[0].version: 1.0}
     total: dict[str, float] = {}
     features = scenario.workload.features.shares

@@ -1,11 +1,12 @@
 """What was decided, when and for which request, so that a simulated run and a live run can be compared.
 
-Wrapped around a story, it records every effect and result and changes nothing. If a simulated and a live run leave
-equal logs, they made the same decisions.
+Wrapped around a story, `logged` records every effect and result and changes nothing. If a simulated and a live run
+leave equal logs, they made the same decisions.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,11 +19,32 @@ class Decision:
     """One entry. `what` is a verb and its objects: ("send", "r1", 0)."""
 
     at_s: float
-    request_id: str
+    request_id: str  # empty: it is about no single request
     what: tuple[object, ...]
 
 
 OnDecision = Callable[[Decision], None]
+
+# What the objects of each verb are. `second` has no replica if the budget, or the lack of another, forbade it.
+_OBJECTS: dict[object, tuple[str, ...]] = {
+    "send": ("replica", "attempt"),
+    "hedge": ("replica", "attempt"),
+    "second": ("replica",),
+    "sleep": ("seconds",),
+    "result": ("replica", "finish_reason", "error", "tokens", "started_s", "first_token_s", "ended_s"),
+    "left": ("tokens",),
+    "end": ("finish_reason", "error", "attempts"),
+    "scale": ("replicas",),
+    "drain": ("replica",),
+}
+
+
+def decision_line(decision: Decision) -> str:
+    """Return a decision as a line of JSON, the same whichever world it was made in."""
+    verb, *objects = decision.what
+    about = {"request": decision.request_id} if decision.request_id else {}
+    fields = {"at_s": decision.at_s, **about, "what": verb, **dict(zip(_OBJECTS[verb], objects, strict=True))}
+    return json.dumps(fields)
 
 
 def logged(story: Story, request_id: str, clock: Clock, write: OnDecision) -> Story:

@@ -76,8 +76,6 @@ class BackendMaker:
 
 async def connect_backends(fleet: Fleet, name: str, folder: Path, options: BackendOptions) -> None:
     """Add the backends to the fleet. Raises: SetupError, with what each of them says, if none can be used."""
-    if not options.urls:
-        return
     make = BackendMaker(name, folder, options)
     backends = {f"b{i}": make(url) for i, url in enumerate(options.urls)}
     for replica_id, backend in backends.items():

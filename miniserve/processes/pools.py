@@ -94,6 +94,7 @@ class Pools:
         available_bytes: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.pools = tuple(pools)
+        self.lost: set[str] = set()  # served names of pools that could not be started
         self._fleet = fleet
         self._drain_timeout_s = drain_timeout_s
         self._available_bytes = available_bytes
@@ -128,7 +129,8 @@ class Pools:
             if not isinstance(error, SetupError) or len(errors) == len(self.pools):
                 raise error
             log.error("%s; the other models are served without it", error)
-        self.pools = tuple(pool for pool, result in zip(self.pools, results, strict=True) if result is None)
+        self.lost = {pool.served_name for pool, result in zip(self.pools, results, strict=True) if result is not None}
+        self.pools = tuple(pool for pool in self.pools if pool.served_name not in self.lost)
 
     async def _start_pool(self, pool: Pool) -> None:
         assert self._supervisor is not None

@@ -24,6 +24,7 @@ from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
 from miniserve.control.autoscaler import Autoscaler
+from miniserve.control.decisions import LoggedAutoscaler
 from miniserve.control.degrade import Degradation
 from miniserve.errors import SetupError
 from miniserve.gateway.degraded import DegradingBackend
@@ -40,6 +41,7 @@ from miniserve.models.model_config import read_config
 from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.policies.bundle import Policies, by_model
+from miniserve.policies.decision_log import OnDecision
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
 from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
@@ -69,6 +71,7 @@ class GatewayOptions:
     more_models: Mapping[str, Path] = field(default_factory=dict)
     routing: ModelRouting = field(default_factory=ModelRouting)
     degradation: Degradation | None = None
+    on_decision: OnDecision | None = None  # told of every decision about a request, and of the autoscalers'
     vllm_metrics: bool = False  # repeat metrics under vLLM's names
 
     @property
@@ -118,7 +121,7 @@ async def running_gateway(
 
     Raises: SetupError when the replicas serve anything else than these models.
     """
-    backend = FleetBackend(fleet, by_model(options.policies))
+    backend = FleetBackend(fleet, by_model(options.policies), on_decision=options.on_decision)
     recent = Recent()
     catalogue = _catalogue(options, fleet)
     status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
@@ -200,9 +203,10 @@ async def running_pools(
             await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
-            serving, facts = _serving(options, crew.pools), partial(_facts, supervisor, fleet)
+            serving, facts = _serving(options, crew), partial(_facts, supervisor, fleet)
             async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
-                loops = {one.pool: _scaling_loop(one, crew, gateway) for one in scaling}
+                wanted = [one for one in scaling if one.pool not in crew.lost]
+                loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
@@ -221,14 +225,20 @@ def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
     return ProcessFacts(child.pid, child.restarts, stages)
 
 
-def _serving(options: GatewayOptions, pools: Sequence[Pool]) -> GatewayOptions:
-    """Return the options of a gateway that serves the models of `pools`, the first of them by default."""
-    first, *others = pools
+def _serving(options: GatewayOptions, crew: Pools) -> GatewayOptions:
+    """Return the options of a gateway that serves the models of all pools, the first of them by default.
+
+    A pool that was left out takes the names along that stand for its model.
+    """
+    if not crew.pools:
+        return options  # all is served by backends
+    first, *others = crew.pools
     more = {pool.served_name: pool.folder for pool in others}
-    return replace(options, name=first.served_name, folder=first.folder, more_models=more)
+    routing = options.routing.among([first.served_name, *more]) if crew.lost else options.routing
+    return replace(options, name=first.served_name, folder=first.folder, more_models=more, routing=routing)
 
 
-def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScaling:
+def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: OnDecision | None) -> LiveScaling:
     """Raises: SetupError if there is no such pool."""
     pool = crew.named(scaling.pool)
     came = gateway.backend.requests
@@ -236,9 +246,8 @@ def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway) -> LiveScalin
     def requests() -> int:
         return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
 
-    return LiveScaling(
-        gateway.fleet, scaling.autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests
-    )
+    autoscaler = scaling.autoscaler if on_decision is None else LoggedAutoscaler(scaling.autoscaler, on_decision)
+    return LiveScaling(gateway.fleet, autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests)
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:

@@ -19,7 +19,7 @@ from miniserve.hardware.prices import PriceList, load_price_list
 from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.scenario.build import prefix_tier, replicas, scaled_group
 from miniserve.scenario.kinds import KINDS, loaders, makers
-from miniserve.scenario.live import LIVE_TABLES, read_live
+from miniserve.scenario.live import SHARED_TABLES, read_live
 from miniserve.scenario.model import Scenario
 from miniserve.toml.reader import Reader, check_name, suggestion
 from miniserve.toml.source import Place, Setting, TomlSource, read_source_file
@@ -43,7 +43,7 @@ def load(
 ) -> Scenario:
     """Read and check a scenario, with one of its variants and then `settings` laid over it.
 
-    The tables of a file of `policies` (see `live`) take the place of its own.
+    The tables of a file of `policies` (see `live`) take the place of its own; its distances are the fleet's own.
 
     Raises: SetupError naming file, line and key, the value, and what is allowed.
     """
@@ -57,7 +57,7 @@ def load(
         source = source.with_laid_over(table[variant], ("variants", variant))
     if policies is not None:
         read_live(policies)  # to hear of what is wrong in the rest of it
-        source = source.with_tables_of(read_source_file(policies), LIVE_TABLES)
+        source = source.with_tables_of(read_source_file(policies), SHARED_TABLES)
     for setting in settings:
         source = source.with_setting(setting)
     return from_source(source, path.parent, *([] if policies is None else [policies.parent]))

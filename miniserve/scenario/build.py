@@ -45,9 +45,8 @@ def bundle(policies: PolicySection, seed: int, one_way_s: Mapping[tuple[str, str
         chosen["breakers"] = breakers(policies.breaker.build)
     if policies.admission:
         chosen["admission"] = AllOf(*(recipe.build(seed=seed) for recipe in policies.admission))
-    if policies.router is not None:
-        several = policies.router if isinstance(policies.router, tuple) else (policies.router,)
-        made = [recipe.build(seed=seed, latency_s=_both_ways(one_way_s)) for recipe in several]
+    if policies.routers:
+        made = [recipe.build(seed=seed, latency_s=_both_ways(one_way_s)) for recipe in policies.routers]
         chosen["router"] = made[0] if len(made) == 1 else Routers(*made)
     return Policies(policies.balancer.build(seed=seed), **chosen)
 

@@ -24,11 +24,10 @@ from miniserve.scenario.models import ModelRule, model_routing
 from miniserve.toml.reader import NotNegative, Reader
 from miniserve.toml.source import Place, Setting, TomlSource, read_source_file
 
-LIVE_TABLES: tuple[Place, ...] = (
+SHARED_TABLES: tuple[Place, ...] = (  # with a simulation, whose fleet knows its own distances
     ("policies",),
     ("autoscaler",),
     ("engine", "scheduler"),
-    ("fleet", "latency_s"),
     ("models",),
     ("deprecated",),
     ("degradation",),

@@ -140,6 +140,12 @@ class PolicySection:
     resume: bool | None = None
     same_replica: bool | None = None
 
+    @property
+    def routers(self) -> tuple[Recipe[Router], ...]:
+        """The routers, in turn."""
+        several = self.router if isinstance(self.router, tuple) else (self.router,)
+        return tuple(router for router in several if router is not None)
+
 
 WholeNumber = Annotated[int, Range(at_least=0, at_most=MOST_REPLICAS)]
 

@@ -81,7 +81,7 @@ def _since(name: str, day: str) -> int:
     try:
         when = datetime.fromisoformat(day)
     except ValueError:
-        raise SetupError(f"deprecated: {name}: {day!r} is no day; write it like 2026-12-01") from None
+        raise SetupError(f"{name}: {day!r} is no day; write it like 2026-12-01") from None
     return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
 
 

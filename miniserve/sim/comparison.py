@@ -20,6 +20,7 @@ from miniserve.observe import plots
 from miniserve.observe.compare import METRICS, Comparison, Figures, compare
 from miniserve.observe.goodput import attainment, over_time
 from miniserve.observe.intervals import mean_interval
+from miniserve.policies.decision_log import OnDecision
 from miniserve.scenario.model import Scenario
 from miniserve.sim.meter import Meter
 from miniserve.sim.result import SimResult
@@ -68,6 +69,7 @@ class PolicyComparison:
     )  # case -> per seed: phase -> share served well
     stopped: str | None = None
     interrupted: bool = False
+    on_decision: OnDecision | None = None  # told of every policy's decisions, in all runs alike
     with_ledger: bool = False  # show who caused the bill of each case's first run
     should_stop: bool = False  # set it, for example from a signal handler, to end the run at its next event
 
@@ -77,7 +79,14 @@ class PolicyComparison:
             for name, scenario in self.cases.items():
                 tell = None if on_progress is None else _telling(on_progress, name, seed)
                 meter = Meter() if self.with_ledger and name not in self.first else None
-                result = simulate(scenario, seed, meter=meter, on_progress=tell, should_stop=lambda: self.should_stop)
+                result = simulate(
+                    scenario,
+                    seed,
+                    meter=meter,
+                    on_progress=tell,
+                    on_decision=self.on_decision,
+                    should_stop=lambda: self.should_stop,
+                )
                 self._add(name, scenario, result)
                 if result.stopped is not None:
                     where = f"{name}, seed {seed}: " if len(self.cases) > 1 else ""

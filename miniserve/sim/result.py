@@ -135,4 +135,4 @@ class SimResult:
 def _milliseconds(latency: Latency | None) -> Sequence[str]:
     if latency is None:
         return ["-"] * len(fields(Latency))
-    return [f"{value * 1000:,.1f}" for value in astuple(latency)]
+    return [f"{ms:,.1f}" if ms < 1000 else f"{ms:,.0f}" for ms in (value * 1000 for value in astuple(latency))]

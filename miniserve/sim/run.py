@@ -17,9 +17,12 @@ from typing import Any
 
 import simpy
 
+from miniserve.control.autoscaler import Autoscaler
+from miniserve.control.decisions import LoggedAutoscaler
 from miniserve.errors import DeadlineExceeded, PolicyError, SetupError
 from miniserve.observe.goodput import kept
 from miniserve.observe.outcomes import OutcomeLog, Outcomes, status_of
+from miniserve.policies.decision_log import OnDecision, logged
 from miniserve.policies.dispatch import dispatch
 from miniserve.scenario.build import distances, prefix_tier, replicas, resilience, scaled_group
 from miniserve.scenario.model import Scenario
@@ -49,6 +52,7 @@ def simulate(
     *,
     meter: Meter | None = None,
     on_progress: OnProgress | None = None,
+    on_decision: OnDecision | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SimResult:
     """Run `scenario`; `seed` replaces the scenario's own. `should_stop` is called repeatedly, between events.
@@ -59,7 +63,7 @@ def simulate(
     """
     if scenario.fleet is None:
         raise SetupError("the scenario has no [fleet]: it describes demand only, so there is nothing to simulate")
-    run = _Run(scenario, scenario.run.seed if seed is None else seed, meter, on_progress, should_stop)
+    run = _Run(scenario, scenario.run.seed if seed is None else seed, meter, on_progress, on_decision, should_stop)
     stopped = None
     try:
         stopped = run.to_its_end()
@@ -79,6 +83,7 @@ class _Run:
         seed: int,
         meter: Meter | None,
         on_progress: OnProgress | None,
+        on_decision: OnDecision | None,
         should_stop: Callable[[], bool],
     ) -> None:
         assert scenario.fleet is not None
@@ -87,6 +92,7 @@ class _Run:
         self._seed = seed
         self._meter = meter
         self._on_progress = on_progress
+        self._on_decision = on_decision
         self._should_stop = should_stop
         self._log = OutcomeLog()
         self._policies = resilience(scenario, seed)
@@ -125,7 +131,10 @@ class _Run:
         if scaling is None:
             return None
         name, spec = scaled_group(self._scenario)
-        loop = ScalingLoop(self._fleet, scaling.build(self._seed), spec, name, lambda: self._came)
+        autoscaler: Autoscaler = scaling.build(self._seed)
+        if self._on_decision is not None:
+            autoscaler = LoggedAutoscaler(autoscaler, self._on_decision)
+        loop = ScalingLoop(self._fleet, autoscaler, spec, name, lambda: self._came)
         self._fleet.every(scaling.period_s, loop.tick)
         return loop
 
@@ -241,6 +250,8 @@ class _Run:
 
     def _ask(self, request: Request) -> Generator[simpy.Event, Any, Outcome]:
         story = dispatch(request, self._fleet.view, self._now_s, self._policies)
+        if self._on_decision is not None:
+            story = logged(story, request.request_id, self._now_s, self._on_decision)
         outcome = yield from drive.run(self.env, story, self._fleet)
         if self._meter is not None:
             self._meter.settle(outcome)

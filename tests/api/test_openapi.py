@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miniserve.api.answers import ErrorResponse
-from tests.api.conftest import Edge, StartEdge
+from miniserve.api.backend import ServedModel
+from miniserve.api.catalogue import Catalogue, ModelNames
+from tests.api.conftest import ByteTokenizer, Edge, StartEdge
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
@@ -39,6 +42,19 @@ def test_a_schema_fuzzer_finds_nothing(start_edge: StartEdge, tmp_path: Path, ex
     result = fuzz(edge, tmp_path, examples)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert edge.backend.started > 100, "enough of the requests were valid ones"
+
+
+@pytest.mark.full
+def test_a_schema_fuzzer_finds_nothing_with_several_models_either(start_edge: StartEdge, tmp_path: Path) -> None:
+    """Without one that is chosen by the question: a schema cannot say that its prompts must be in words."""
+    large = ServedModel("large", ByteTokenizer(), 1 << 16, created=1, versions=("1", "2"))
+    names = ModelNames(
+        aliases={"default": "large@1"}, cascades={"careful": ("small", "large")}, deprecated={"large@1": 1}
+    )
+    edge = start_edge(model=Catalogue([large, replace(large, name="small", versions=())], names))
+    result = fuzz(edge, tmp_path, 50)
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    assert {request.model for request in edge.backend.requests} >= {"large", "large@1", "large@2", "small", "careful"}
 
 
 def test_every_generating_route_documents_its_errors(edge: Edge) -> None:

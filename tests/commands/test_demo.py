@@ -110,6 +110,30 @@ def test_once_prints_the_answer_and_nothing_else(tiny_folder: Path) -> None:
     assert run(*arguments).stdout == done.stdout, "greedy: the same question has the same answer"
 
 
+def test_a_policies_file_reaches_the_replica_and_every_decision_a_file(tiny_folder: Path, tmp_path: Path) -> None:
+    """The cap on standard answers is the replica's; the decisions are the gateway's."""
+    policies, decisions = tmp_path / "policies.toml", tmp_path / "decisions.jsonl"
+    policies.write_text('[policies]\nbalancer = "p2c"\n[engine.scheduler]\nmax_output_tokens = [9, 2, 9]\n')
+    done = run(
+        *("--model", str(tiny_folder), *OFFLINE, "--replicas", "1", "--once", "Hello", "--max-tokens", "6"),
+        *("--policies", str(policies), "--decisions", str(decisions)),
+    )
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in decisions.read_text().splitlines()]
+    assert [one["what"] for one in told] == ["send", "result", "end"]
+    assert told[1]["tokens"] == 2
+    assert len({one["request"] for one in told}) == 1
+
+
+def test_a_wrong_policies_file_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    policies = tmp_path / "policies.toml"
+    policies.write_text('[policies]\nbalancr = "p2c"\n')
+    for name, more in (("demo", ()), ("serve", ("--replica", "http://127.0.0.1:1"))):
+        done = run(name, "--model", "/no/such/model", "--policies", str(policies), *more)
+        assert done.returncode == 2
+        assert f"{policies}:2: policies.balancr: unknown key; did you mean `balancer`?" in done.stderr
+
+
 def test_once_says_in_one_line_why_there_is_no_answer(tiny_folder: Path) -> None:
     """The prompt is longer than the model's 512 tokens."""
     done = run("--model", str(tiny_folder), *OFFLINE, "--replicas", "1", "--once", "word " * 2000)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -247,3 +249,46 @@ def test_a_users_own_autoscaler_and_what_it_cost(file: Path, capsys: pytest.Capt
     assert main(["simulate", "s.toml", "--seeds", "2", "--compare", *cases, "--plot", "b.png"]) == 0
     assert "replicas paid (hours)" in capsys.readouterr().out
     assert Path("b.png").stat().st_size > 5000
+
+
+def test_every_decision_is_a_line(file: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "decisions.jsonl"
+    assert main(["simulate", "s.toml", "--requests", "20", "--decisions", str(lines)]) == 0
+    decisions = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [one["at_s"] for one in decisions] == sorted(one["at_s"] for one in decisions)
+    by_verb = Counter(one["what"] for one in decisions)
+    assert by_verb["send"] == by_verb["result"] == by_verb["end"] == 20
+    assert {one["request"] for one in decisions} == {f"q{i}" for i in range(20)}
+    sent = next(one for one in decisions if one["what"] == "send")
+    assert set(sent) == {"at_s", "request", "what", "replica", "attempt"}
+
+
+def test_decisions_of_several_runs_are_not_mixed(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = str(tmp_path / "decisions.jsonl")
+    assert main(["simulate", "s.toml", "--seeds", "2", "--decisions", lines]) == 2
+    assert "one run at a time" in capsys.readouterr().err
+
+
+def test_advice_is_a_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(SCENARIO.replace("step_time = { base_s = 0.02 }", 'hardware = "cpu-2core"'))
+    assert main(["simulate", "s.toml", "--requests", "20", "--advise"]) == 0
+    told = capsys.readouterr().out
+    assert "smollm2-135m at 5 requests/s of 20 + " in told
+    assert re.search(r"│ cpu-2core \*? +│ +\d+ │", told)
+    assert "h100-80gb" in told
+
+
+def test_without_priced_hardware_there_is_no_advice(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "s.toml", "--requests", "20", "--advise"]) == 2
+    assert "no advice: " in capsys.readouterr().err
+
+
+def test_a_policies_file_replaces_the_scenarios_own(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("p.toml").write_text('[policies]\nbalancer = "p2c"\n[engine.scheduler]\nmax_running = 3\n')
+    assert main(["simulate", "s.toml", "--requests", "20", "--policies", "p.toml"]) == 0
+    assert "balancer p2c" in capsys.readouterr().out
+    Path("p.toml").write_text('[policies]\nbalancr = "p2c"\n')
+    assert main(["simulate", "s.toml", "--requests", "20", "--policies", "p.toml"]) == 2
+    assert "p.toml:2: policies.balancr: unknown key; did you mean `balancer`?" in capsys.readouterr().err

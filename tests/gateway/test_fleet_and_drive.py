@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from parity import virtual_time
 from miniserve.clock import ManualClock
 from miniserve.engine.scheduler import Counters
 from miniserve.engine.stats import EngineStats
-from miniserve.errors import InternalError, InvalidRequest, Overloaded, RequestError, UpstreamError
+from miniserve.errors import InternalError, InvalidRequest, Overloaded, RequestError, UpstreamError, draining
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.policies.bundle import Policies
@@ -66,6 +66,13 @@ class ScriptedUpstream:
         self.closed = True
 
 
+class TakesTheFirst:
+    """A balancer that would always choose the same one."""
+
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        return replicas[0].replica_id if replicas else None
+
+
 def a_fleet(**options: Any) -> Fleet:
     return Fleet(ManualClock(5.0), **{"probe_interval_s": 0.001, **options})
 
@@ -101,6 +108,55 @@ def test_a_replica_goes_down_after_so_many_misses_and_comes_back_with_an_answer(
             assert state_of(fleet) is ReplicaState.READY
 
     virtual_time.run(main())
+
+
+async def test_a_replica_that_refuses_because_it_drains_gets_nothing_more_and_nobody_notices(
+    make_request: Callable[..., Request],
+) -> None:
+    """Its next probe would say so too, but half a second of requests comes before that."""
+    leaving, staying = ScriptedUpstream(tokens=0, error=draining()), ScriptedUpstream()
+    async with a_fleet(probe_interval_s=1000.0) as fleet:
+        await fleet.put("a", leaving)
+        await fleet.put("b", staying)
+        backend = FleetBackend(fleet, TakesTheFirst())
+        for i in range(6):
+            assert await collect(backend, make_request(f"q{i}", 3)) == [0, 1, 2]
+        assert (leaving.served, staying.served) == (1, 6)
+        assert state_of(fleet, "a") is ReplicaState.DRAINING
+
+
+async def test_a_replica_that_is_told_to_drain_stays_so_whatever_its_probes_say_until_its_last_answer_is_out(
+    make_request: Callable[..., Request], until: Any
+) -> None:
+    upstream = ScriptedUpstream(hold=True)
+    async with a_fleet() as fleet:
+        await fleet.put("a", upstream)
+        answer = asyncio.create_task(collect(FleetBackend(fleet, LeastOutstanding()), make_request("q", 3)))
+        await until(lambda: upstream.open)
+        fleet.drain("a")
+        leaving = asyncio.create_task(fleet.remove_drained("a"))
+        seen = upstream.probes
+        await until(lambda: upstream.probes > seen + 2)
+        assert state_of(fleet) is ReplicaState.DRAINING
+        upstream.release.set()
+        assert await answer == [0, 1, 2]
+        await leaving
+        assert fleet.view().replicas == ()
+        assert upstream.closed
+
+
+async def test_a_replica_that_was_ordered_is_seen_as_starting_and_forgotten_at_once_when_given_back() -> None:
+    async with a_fleet() as fleet:
+        fleet.announce("a", weight=2.0, region="eu")
+        (view,) = fleet.view().replicas
+        assert (view.state, view.weight, view.region) == (ReplicaState.STARTING, 2.0, "eu")
+        await fleet.put("a", ScriptedUpstream())
+        assert state_of(fleet) is ReplicaState.READY
+        fleet.announce("b")
+        fleet.drain("b")
+        fleet.drain("nobody")
+        await fleet.remove_drained("b")
+        assert [one.replica_id for one in fleet.view().replicas] == ["a"]
 
 
 def test_control_loops_are_called_in_turn_with_the_view_and_one_that_breaks_stops_no_other() -> None:

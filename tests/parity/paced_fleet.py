@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -105,6 +105,15 @@ class PacedReplicas:
         self._set_speed(replica_id)
         await self._fleet.put(replica_id, replica, weight=spec.weight, region=spec.region)
 
+    def add(self, replica_id: str, spec: ReplicaSpec) -> None:
+        """Know one more replica; `put` makes it."""
+        self._specs[replica_id] = spec
+        self._slowness[replica_id] = []
+
+    async def put(self, replica_id: str) -> None:
+        """Start a replica, or start it again."""
+        await self._put(replica_id)
+
     async def _suffer(self, event: ReplicaEvent, wait_s: float) -> None:
         await sleep(wait_s, FLEET)
         self._begin(event)
@@ -141,3 +150,31 @@ class PacedReplicas:
 
     def _set_speed(self, replica_id: str) -> None:
         self.replicas[replica_id].speed = self._specs[replica_id].speed / math.prod(self._slowness[replica_id])
+
+
+class PacedCrew:
+    """Has paced replicas started, each after the cold start of its specification, and retired: the live crew's part."""
+
+    def __init__(self, fleet: Fleet, paced: PacedReplicas, spec: Callable[[str], ReplicaSpec]) -> None:
+        self._fleet = fleet
+        self._paced = paced
+        self._spec = spec
+        self._loop = asyncio.get_running_loop()
+        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._ends: list[asyncio.Task[None]] = []
+
+    def start(self, replica_id: str) -> None:
+        spec = self._spec(replica_id)
+        self._fleet.announce(replica_id, weight=spec.weight, region=spec.region)
+        self._paced.add(replica_id, spec)
+        self._starts[replica_id] = self._loop.create_task(self._cold_start(replica_id, spec.cold_start.nominal_s))
+
+    async def _cold_start(self, replica_id: str, seconds: float) -> None:
+        await sleep(seconds, FLEET)
+        await self._paced.put(replica_id)
+
+    def drain(self, replica_id: str) -> None:
+        self._fleet.drain(replica_id)
+        if (start := self._starts.get(replica_id)) is not None:
+            start.cancel()  # no effect on one that is over
+        self._ends.append(self._loop.create_task(self._fleet.remove_drained(replica_id)))

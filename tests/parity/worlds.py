@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,18 @@ from typing import Any
 
 import simpy
 from parity import virtual_time
-from parity.paced_fleet import DrillFleet, PacedReplicas
+from parity.paced_fleet import DrillFleet, PacedCrew, PacedReplicas
 
 from miniserve.config import CacheConfig, SchedulerConfig
+from miniserve.control.autoscaler import Autoscaler
+from miniserve.control.decisions import LoggedAutoscaler
+from miniserve.control.scaling import Scaler
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import RequestError
 from miniserve.faults import KeyedFaults
 from miniserve.gateway.drive import FleetBackend
+from miniserve.gateway.scaling import LiveScaling
+from miniserve.hardware.prices import ColdStart
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import Decision, OnDecision, logged
@@ -25,12 +31,14 @@ from miniserve.policies.dispatch import dispatch
 from miniserve.sim.drive import run as drive
 from miniserve.sim.drive import start_control
 from miniserve.sim.fleet import SimFleet
+from miniserve.sim.link import Distances
 from miniserve.types import FleetView, Priority, Request, SamplingParams
 
 STEP_TIME = StepTimeModel(0.02, 0.001, 0.0004, 2e-6, 1e-7)
 SPEC = ReplicaSpec(
     STEP_TIME, SchedulerConfig(max_running=8, max_batch_tokens=64, turn_tokens=32), CacheConfig(num_blocks=64)
 )
+COLD_START = ColdStart(provision_s=3.25, spread_fraction=0.0)
 NO_FAULTS = KeyedFaults()
 
 
@@ -50,24 +58,40 @@ class Setup:
     probe_interval_s: float = 0.5
     tick_interval_s: float = 0.5
     single_step: bool = False
+    versions: tuple[str, ...] = ("",)  # of the replicas, in turn
+    regions: tuple[str, ...] = ("",)  # likewise
+    pinned: str = ""  # the version that every tenth request names
+    rush_s: tuple[float, float] = (0.0, 0.0)  # from when to when three times as many requests come
+    autoscaler: Callable[[], Autoscaler] | None = None  # of the replicas; those that are added are like the first
 
     def specs(self) -> dict[str, ReplicaSpec]:
-        return {f"r{i}": replace(self.spec, speed=speed, weight=speed) for i, speed in enumerate(self.speeds)}
+        return {f"r{i}": self.one(i) for i in range(len(self.speeds))}
+
+    def one(self, i: int) -> ReplicaSpec:
+        """Return what replica `i` is."""
+        speed = self.speeds[i % len(self.speeds)]
+        version, region = self.versions[i % len(self.versions)], self.regions[i % len(self.regions)]
+        return replace(self.spec, speed=speed, weight=speed, version=version, region=region)
 
     def demand(self) -> Iterator[tuple[Request, float | None]]:
         """Yield requests in order of arrival, and after how long the client leaves if it does."""
-        rng, now_s = Random(f"demand {self.seed}"), 0.0
+        rng, label, now_s = Random(f"demand {self.seed}"), Random(f"labels {self.seed}"), 0.0
         for i in range(self.requests):
-            now_s += rng.expovariate(self.rate_per_s)
+            rush = self.rush_s[0] <= now_s < self.rush_s[1]
+            now_s += rng.expovariate(self.rate_per_s * (3 if rush else 1))
             base = rng.randrange(self.requests // 4 + 1) << 20  # four requests share the beginning of their prompts
             request = Request(
                 f"q{i}",
-                "m",
+                f"m@{self.pinned}" if self.pinned and i % 10 == 9 else "m",
                 range(base, base + rng.randint(8, 160)),
                 SamplingParams(max_tokens=rng.randint(2, 48), ignore_eos=True),
                 arrived_s=now_s,
                 deadline_s=None if self.deadline_s is None else now_s + rng.uniform(*self.deadline_s),
                 priority=Priority(rng.randrange(3)),
+                tenant=label.choice(("a", "b", "c")),
+                session_key=label.choice((None, f"s{label.randrange(40)}")),
+                region=label.choice((None, "eu", "us")),
+                feature=label.choice(("easy", "hard", "")),
             )
             leaves_s = rng.uniform(0.05, 2.0) if rng.random() < self.abandon_fraction else None
             yield request, leaves_s
@@ -103,18 +127,43 @@ def watching(write: OnDecision) -> Callable[[float, FleetView], None]:
     return tick
 
 
+@dataclass
+class SimCrew:
+    """Orders replicas of the simulated fleet."""
+
+    setup: Setup
+    fleet: SimFleet
+
+    def start(self, replica_id: str) -> None:
+        self.fleet.add(self.setup.one(int(replica_id[1:])), replica_id)
+
+    def drain(self, replica_id: str) -> None:
+        self.fleet.drain(replica_id)
+
+
 # --- simulated -----------------------------------------------------------------------------------------------------
 
 
 def simulated(setup: Setup) -> Record:
     env, record, policies = simpy.Environment(), Record(), setup.policies(setup.seed)
-    fleet = SimFleet(env, probe_interval_s=setup.probe_interval_s, faults=setup.faults, single_step=setup.single_step)
+    fleet = SimFleet(
+        env,
+        probe_interval_s=setup.probe_interval_s,
+        faults=setup.faults,
+        single_step=setup.single_step,
+        distances=Distances({("eu", "us"): 0.0}),
+    )
     start_control(fleet, policies, tick_interval_s=setup.tick_interval_s)
     tick = watching(record.decisions.append)
     fleet.every(setup.tick_interval_s, lambda now_s: tick(now_s, fleet.view()))
+    clock = lambda: float(env.now)  # noqa: E731
     for replica_id, spec in setup.specs().items():
         fleet.add(spec, replica_id, ready=True)
-    clock = lambda: float(env.now)  # noqa: E731
+    came = Counter[str]()
+    if setup.autoscaler is not None:
+        autoscaler = LoggedAutoscaler(setup.autoscaler(), record.decisions.append)
+        view = lambda: replace(fleet.view(), requests=came.total())  # noqa: E731
+        fleet.every(setup.tick_interval_s, Scaler(autoscaler, SimCrew(setup, fleet), "r", view, 0.0).tick)
 
     def serve(request: Request) -> Generator[simpy.Event, Any, None]:
         story = dispatch(request, fleet.view, clock, policies)
@@ -133,6 +182,7 @@ def simulated(setup: Setup) -> Record:
         clients = []
         for request, leaves_s in setup.demand():
             yield env.timeout(request.arrived_s - env.now)
+            came["all"] += 1
             clients.append(env.process(client(request, leaves_s)))
         yield env.all_of(clients)
 
@@ -162,8 +212,13 @@ async def _live(setup: Setup) -> Record:
         backend = FleetBackend(fleet, setup.policies(setup.seed), on_decision=record.decisions.append)
         fleet.add_tick(watching(record.decisions.append))
         async with PacedReplicas(fleet, setup.specs(), setup.faults) as paced:
+            if setup.autoscaler is not None:
+                autoscaler = LoggedAutoscaler(setup.autoscaler(), record.decisions.append)
+                crew = PacedCrew(fleet, paced, lambda replica_id: setup.one(int(replica_id[1:])))
+                period_s, came = setup.tick_interval_s, backend.requests.total
+                fleet.add_tick(LiveScaling(fleet, autoscaler, crew, "r", period_s=period_s, requests=came))
             await _arrivals(setup, backend, loop)
-            for replica in paced.replicas.values():
+            for replica in (paced.replicas[member.replica_id] for member in fleet.members()):
                 record.preemptions += replica.scheduler.counters.preemptions
                 record.prefix_hit_tokens += replica.scheduler.counters.prefix_hit_tokens
                 record.blocks_used += replica.blocks.num_used

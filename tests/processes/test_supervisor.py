@@ -15,6 +15,7 @@ import pytest
 
 from miniserve.clock import monotonic
 from miniserve.errors import SetupError
+from miniserve.processes.child import ChildSpec
 from miniserve.processes.supervisor import Supervisor
 from miniserve.types import FleetView, ReplicaState, ReplicaView
 
@@ -220,3 +221,67 @@ def is_running(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)  # nobody may be left to reap an orphan here
     except psutil.NoSuchProcess:
         return False
+
+
+# --- added and retired while others run ----------------------------------------------------------------------------
+
+
+def spec(replica_id: str, script: str, nice: int = 0) -> ChildSpec:
+    return ChildSpec(replica_id, (sys.executable, "-c", script), nice)
+
+
+async def test_processes_with_command_lines_of_their_own_come_and_go(until: Any) -> None:
+    heard = Heard()
+    async with supervisor(READY + STAY, heard) as running:
+        first = running.children[0].pid
+        await running.start([spec("a", READY + STAY), spec("b", READY + STAY, nice=3)])
+        pids = {child.replica_id: child.pid for child in running.children}
+        assert sorted(pids) == ["a", "b", "r0"]
+        assert sorted(heard.up_ports) == sorted(pids.values())  # type: ignore[type-var]
+        assert pids["b"] is not None
+        assert os.getpriority(os.PRIO_PROCESS, pids["b"]) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 3)
+        assert all(child.start_s is not None and child.start_s > 0 for child in running.children)
+
+        await running.retire("a")
+        assert [child.replica_id for child in running.children] == ["r0", "b"]
+        assert pids["a"] is not None
+        assert not psutil.pid_exists(pids["a"])
+        await running.retire("a")  # it has gone
+        assert running.children[0].pid == first
+        assert heard.downs == [], "nobody failed"
+
+        os.kill(pids["b"], signal.SIGKILL)
+        await until(lambda: running.children[1].restarts == 1 and running.children[1].up_since_s)
+    assert not any(psutil.pid_exists(pid) for pid in pids.values() if pid)
+
+
+async def test_a_start_that_fails_leaves_those_that_run_alone() -> None:
+    async with supervisor(READY + STAY, Heard()) as running:
+        with pytest.raises(SetupError, match=r"replica bad exited with code 1 .* it said: no such version"):
+            await running.start([spec("good", READY + STAY), spec("bad", "import sys; sys.exit('no such version')")])
+        with pytest.raises(SetupError, match="there is a replica r0 already"):
+            await running.start([spec("r0", READY + STAY)])
+        with pytest.raises(SetupError, match="the system cannot start another process"):
+            await running.start([ChildSpec("none", ("/no/such/program",))])
+        (child,) = running.children
+        assert child.pid is not None
+
+
+async def test_one_that_is_told_to_end_by_somebody_else_comes_back_and_one_that_is_starting_can_be_given_up(
+    until: Any,
+) -> None:
+    async with supervisor(READY + STAY, Heard()) as running:
+        first = running.children[0].pid
+        assert first is not None
+        os.kill(first, signal.SIGTERM)
+        await until(lambda: running.children[0].restarts == 1 and running.children[0].up_since_s)
+
+        start = asyncio.create_task(running.start([spec("slow", f"import sys; {STAY}")]))
+        await until(lambda: len(running.children) == 2 and running.children[1].pid)
+        pid = running.children[1].pid
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        assert pid is not None
+        assert not psutil.pid_exists(pid)
+        assert [child.replica_id for child in running.children] == ["r0"]

@@ -104,11 +104,36 @@ def test_serve_takes_backends_and_says_what_it_lacks(tiny_folder: Path, fake_vll
     assert "no backend can be used: http://127.0.0.1:1: no report" in serve("--backend", "http://127.0.0.1:1")
 
 
-async def test_serve_answers_from_a_backend(tiny_folder: Path) -> None:
+def fake_backend(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the command line of a backend that calls the model "there", and the options that find it."""
     with bind(0) as sock:
         free = str(sock.getsockname()[1])
-    fake = [sys.executable, str(FAKE), "serve", str(tiny_folder), "--served-model-name", "there", "--port", free]
-    more = ["--served-name", "here", "--backend-model", "there", "--backend", f"http://127.0.0.1:{free}/v1"]
+    fake = [sys.executable, str(FAKE), "serve", str(folder), "--served-model-name", "there", "--port", free]
+    return fake, ["--served-name", "here", "--backend-model", "there", "--backend", f"http://127.0.0.1:{free}/v1"]
+
+
+def test_the_demo_starts_vllm_or_takes_a_backend(tiny_folder: Path, fake_vllm: str) -> None:
+    def ask(*options: str) -> subprocess.CompletedProcess[str]:
+        question = ["--offline", "--once", "Hello", "--max-tokens", "3"]
+        command = [sys.executable, "-m", "miniserve", "--model", str(tiny_folder), *question, *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    vllm = ask("--engine", "vllm", "--vllm-bin", fake_vllm, "--served-name", "here")
+    assert (vllm.returncode, "starting 1 replicas of here" in vllm.stderr) == (0, True), vllm.stderr
+    fake, options = fake_backend(tiny_folder)
+    with subprocess.Popen(fake, stdout=subprocess.PIPE) as backend:
+        assert backend.stdout is not None
+        backend.stdout.readline()
+        there = ask(*options)
+        backend.kill()
+    assert (there.returncode, "starting a gateway" in there.stderr) == (0, True), there.stderr
+    assert there.stdout == vllm.stdout != "\n", "the same prompt of the same template"
+    missing = ask("--engine", "vllm", "--vllm-bin", "/nowhere/vllm")
+    assert "there is no program /nowhere/vllm; say where it is with --vllm-bin" in missing.stderr
+
+
+async def test_serve_answers_from_a_backend(tiny_folder: Path) -> None:
+    fake, more = fake_backend(tiny_folder)
     serve = [sys.executable, "-m", "miniserve", "serve", "--model", str(tiny_folder), "--port", "0", *more]
     backend = await asyncio.create_subprocess_exec(*fake, stdout=subprocess.PIPE)
     gateway = None

@@ -30,7 +30,9 @@ from miniserve.scenario.live import LivePolicies, read_live, read_scheduler
 from miniserve.toml.source import Setting
 from miniserve.types import FleetView, Priority, ReplicaView, Request
 
-SHIPPED = sorted((Path(__file__).parents[2] / "data" / "scenarios").glob("*.toml"))
+DATA = Path(__file__).parents[2] / "data"
+SHIPPED = sorted((DATA / "scenarios").glob("*.toml"))
+SHIPPED_POLICIES = sorted((DATA / "policies").glob("*.toml"))
 
 FILE = """\
 [policies]
@@ -91,6 +93,13 @@ def test_without_a_file_the_defaults_are_careful() -> None:
     assert live.policies.progress is not None
     assert live.autoscaling is None
     assert live.scheduler == SchedulerConfig()
+
+
+@pytest.mark.parametrize("file", SHIPPED_POLICIES, ids=lambda path: str(path.stem))
+def test_the_shipped_policies_load_in_both_worlds(file: Path) -> None:
+    live, simulated = read_live(file), load(SHIPPED[0], policies=file)
+    assert simulated.engine.scheduler == live.scheduler
+    assert same(live.policies, resilience(simulated, 0))
 
 
 @pytest.mark.parametrize("scenario", SHIPPED, ids=lambda path: str(path.stem))

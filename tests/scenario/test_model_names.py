@@ -61,7 +61,7 @@ def test_a_rule_that_cannot_be_is_refused_by_line_and_key(tmp_path: Path, rule: 
 
 
 def test_a_day_that_is_none_is_refused() -> None:
-    with pytest.raises(SetupError, match="deprecated: old: 'soon' is no day"):
+    with pytest.raises(SetupError, match="old: 'soon' is no day"):
         model_routing({}, {"old": "soon"})
 
 

@@ -1,0 +1,107 @@
+"""What the demo tells the person at the terminal: what starts, where it answers, and how its replicas are doing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from miniserve.clock import monotonic
+from miniserve.commands.options import say
+
+if TYPE_CHECKING:
+    from miniserve.commands.live_table import GatewayNumbers, ReplicaRow
+    from miniserve.processes.pools import Pool
+    from miniserve.processes.stack import Stack
+
+REFRESH_S = 0.25
+LOG_EVERY_S = 10.0  # without a table: how often a line is logged, if anything has changed
+
+
+def described(pools: list[Pool]) -> str:
+    """Say what is started: "2 replicas of smollm2, 1 of small@1 (paced)"."""
+    each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools]
+    return ", ".join(each).replace(" of", " replicas of", 1)
+
+
+def welcome(url: str, pools: list[Pool], seconds: float) -> str:
+    """Return what is printed once the stack is up: where it answers, and how to ask it."""
+    name = pools[0].served_name
+    names = " and ".join(f"{pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools)
+    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
+    return f"""ready: {url} serves {names} (after {seconds:.1f} s)
+
+  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key="unused")
+  messages = [{{"role": "user", "content": "Hello!"}}]
+  for chunk in client.chat.completions.create(model="{name}", messages=messages, stream=True):
+      print(chunk.choices[0].delta.content or "", end="", flush=True)
+
+It is open to every program on this machine (bound to loopback only) and ignores any API keys that clients send.
+Ctrl-C drains and stops.
+"""
+
+
+async def show_table(stack: Stack) -> None:
+    """Draw the live table until cancelled."""
+    from rich.live import Live
+
+    from miniserve.commands.live_table import live_table
+
+    with Live(live_table(_numbers(stack), _rows(stack)), auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            live.update(live_table(_numbers(stack), _rows(stack), _warning(stack)), refresh=True)
+
+
+async def log_changes(stack: Stack) -> None:
+    """Say a line whenever something has changed, until cancelled."""
+    from miniserve.commands.live_table import gateway_line
+
+    shown, warned = 0, ""
+    while True:
+        await asyncio.sleep(LOG_EVERY_S)
+        numbers = _numbers(stack)
+        if numbers.requests != shown:
+            shown = numbers.requests
+            say(gateway_line(numbers))
+        if (warning := _warning(stack)) and warning != warned:
+            warned = warning
+            say(warning)
+
+
+def _warning(stack: Stack) -> str:
+    """Return what is to be said about all figures, if the paced replicas cannot keep their pace."""
+    from miniserve.replica.pace import overrun_warning
+
+    reports = [member.report for member in stack.gateway.fleet.members()]
+    return overrun_warning(report.stats for report in reports if report is not None)
+
+
+def _numbers(stack: Stack) -> GatewayNumbers:
+    from miniserve.commands.live_table import GatewayNumbers
+
+    recent = stack.gateway.recent
+    ttft_s, itl_s = (window.percentiles(50, 90, 99, 99.9) for window in (recent.ttft_s, recent.itl_s))
+    rate = recent.tokens_per_s(monotonic())
+    return GatewayNumbers(stack.url, recent.requests, recent.in_flight, recent.failed, ttft_s, itl_s, rate)
+
+
+def _rows(stack: Stack) -> list[ReplicaRow]:
+    from miniserve.commands.live_table import ReplicaRow
+
+    members = {member.replica_id: member for member in stack.gateway.fleet.members()}
+    rows = []
+    for child in stack.supervisor.children:
+        if (member := members.get(child.replica_id)) is None:
+            continue
+        view, report = member.view(), member.report
+        load = (view.running, view.queue_depth, view.kv_used_fraction, view.tokens_per_s)
+        is_paced = report is not None and report.stats.paced_steps > 0
+        stages = () if report is None else (report.import_s, report.load_s, report.warm_up_s)
+        row = ReplicaRow(
+            child.replica_id, view.state, child.pid, *load, child.restarts, is_paced, child.start_s, stages
+        )
+        rows.append(row)
+    return rows
