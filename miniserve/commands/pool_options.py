@@ -125,11 +125,12 @@ def demo_scaling(args: argparse.Namespace, autoscaling: Autoscaling | None, pool
     if name not in [pool.served_name for pool in pools]:
         there = ", ".join(pool.served_name for pool in pools)
         raise SetupError(f"autoscaler.group: there is no pool {name!r}; there are {there}")
-    bounds = {
-        "min_replicas": autoscaling.min_replicas if least is None else least,
-        "max_replicas": min(autoscaling.max_replicas, MOST_REPLICAS) if most is None else most,
-    }
-    return [Scaling(replace(autoscaling, **bounds).build(seed=0), name, autoscaling.period_s)]
+    bounded = replace(
+        autoscaling,
+        min_replicas=autoscaling.min_replicas if least is None else least,
+        max_replicas=min(autoscaling.max_replicas, MOST_REPLICAS) if most is None else most,
+    )
+    return [Scaling(bounded.build(seed=0), name, autoscaling.period_s)]
 
 
 def _read_pool(text: str, args: argparse.Namespace) -> Pool | None:
