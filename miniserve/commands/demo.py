@@ -40,11 +40,11 @@ from miniserve.commands.options import (
 from miniserve.commands.policy_options import add_policy_options, live_policies
 from miniserve.commands.pool_options import (
     add_pool_options,
-    require_memory_for,
     demo_pools,
     demo_routing,
     demo_scaling,
     read_latencies,
+    require_memory_for,
 )
 from miniserve.errors import RequestError
 
