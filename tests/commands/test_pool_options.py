@@ -14,7 +14,7 @@ from miniserve.commands.demo import add_arguments
 from miniserve.commands.demo_output import described, welcome
 from miniserve.commands.live_table import GatewayNumbers, ReplicaRow, live_table
 from miniserve.commands.pool_options import default_pools, demo_pools, demo_scaling, read_latencies
-from miniserve.control.autoscaler import Scheduled
+from miniserve.control.autoscaler import Autoscaler, Scheduled
 from miniserve.errors import SetupError
 from miniserve.processes.pools import Pool
 from miniserve.scenario.model import Autoscaling
@@ -102,7 +102,7 @@ def test_distances_are_pairs_of_regions() -> None:
 def scaling(words: dict[str, Any], pools: list[Pool], **settings: Any) -> Any:
     args = argparse.Namespace(min_replicas=None, max_replicas=None)
     vars(args).update(words)
-    policy = Recipe("scheduled", lambda: Scheduled(plan=[(0, 50)]))
+    policy: Recipe[Autoscaler] = Recipe("scheduled", lambda: Scheduled(plan=[(0, 50)]))
     return demo_scaling(args, Autoscaling(policy, **settings), pools)
 
 
