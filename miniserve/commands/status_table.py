@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -32,7 +31,7 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
 
 
 def _replicas(replicas: list[Mapping[str, Any]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fits into 80 columns
+    table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)  # fits into 80 columns
     for heading in ("replica", "state", "model"):
         table.add_column(heading, overflow="fold")
     for heading in _RIGHT:
