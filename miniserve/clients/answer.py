@@ -71,7 +71,10 @@ class Answer:
         if data == "[DONE]":
             self.status, self.ended_s = SERVED, now_s
             return
-        event = json.loads(data)
+        try:
+            event = json.loads(data)
+        except RecursionError:
+            raise ValueError(f"an event is nested too deeply: {data[:100]}") from None
         if not isinstance(event, dict):
             raise ValueError(f"an event is no object: {data[:100]}")
         if "error" in event:
@@ -89,7 +92,7 @@ def message_in(body: str | bytes) -> str:
     """Return the message of an error object."""
     try:
         return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "the server gave no reason"
 
 

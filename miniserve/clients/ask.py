@@ -46,7 +46,11 @@ async def _print_events(response: httpx.Response, write: Callable[[str], None]) 
         for data in decoder.feed(chunk):
             if data == "[DONE]":
                 return
-            if "error" in (event := json.loads(data)):
+            try:
+                event = json.loads(data)
+            except (ValueError, RecursionError):
+                raise UpstreamError(f"the gateway sent an event that is not JSON: {data[:100]}") from None
+            if "error" in event:
                 raise UpstreamError(_message(data))
             for choice in event["choices"]:
                 write(choice["delta"].get("content") or "")
@@ -56,5 +60,5 @@ async def _print_events(response: httpx.Response, write: Callable[[str], None]) 
 def _message(body: str | bytes) -> str:
     try:
         return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "the gateway refused the request without a reason"

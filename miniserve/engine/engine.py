@@ -20,7 +20,7 @@ import torch
 
 from miniserve.clock import monotonic
 from miniserve.config import EngineConfig
-from miniserve.engine.batch import Batch
+from miniserve.engine.batch import Batch, Work
 from miniserve.engine.block_manager import BlockManager
 from miniserve.engine.model import load_model
 from miniserve.engine.runner import ModelRunner, use_threads
@@ -109,32 +109,34 @@ class Engine:
         """Run one step and return the new tokens, one event per sequence that got one.
 
         A sequence that cannot be computed ends with an event of its own; the others in the batch go on.
-        Raises: what the runner raised, if nothing in the batch could be computed.
+        Raises: what the runner raised, if it can compute nothing at all any more.
         """
         counters, start_s = self.scheduler.counters, self.clock()
         before = (counters.preemptions, counters.yields, counters.recomputed_tokens)
         batch = self.scheduler.schedule(start_s)
         if not batch:
             return []
-        sampled = self._execute(batch)
+        sampled, error = self._execute(batch)
         failed = [seq for seq, *_ in batch.works if sampled.get(seq.request_id, True) is None]
         for seq in failed:
             self.scheduler.abort(seq.request_id, FinishReason.ERROR)
+        if error is not None and not self._can_compute():
+            raise error
         tokens = [sampled[work.seq.request_id] for work in batch.works if work.samples]
         grown = self.scheduler.commit(batch, [0 if token is None else token.token_id for token in tokens])
         self._record(batch, start_s, before)
         events = [_event(seq, token) for seq in grown if (token := sampled[seq.request_id]) is not None]
         return events + [TokenEvent(seq.request_id, (), FinishReason.ERROR) for seq in failed]
 
-    def _execute(self, batch: Batch) -> dict[str, Sampled | None]:
+    def _execute(self, batch: Batch) -> tuple[dict[str, Sampled | None], Exception | None]:
         """Compute a step: what each sampling work got, by request. None: this request failed, sampling or not.
 
         If the step as a whole raises, its works are computed one by one: they do not depend on each other, and only
-        those that raise again are to blame.
+        those that raise again are to blame. Where all of them do, it may be the engine: the error is returned as well.
         """
         try:
-            return self._sampled(batch)
-        except Exception:
+            return self._sampled(batch), None
+        except Exception as error:
             sampled: dict[str, Sampled | None] = {}
             for work in batch.works:
                 try:
@@ -142,9 +144,22 @@ class Engine:
                 except Exception:
                     log.exception("request %s cannot be computed", work.seq.request_id)
                     sampled[work.seq.request_id] = None
-            if list(sampled.values()).count(None) == len(batch.works):
-                raise
-            return sampled
+            return sampled, error if list(sampled.values()).count(None) == len(batch.works) else None
+
+    def _can_compute(self) -> bool:
+        """Compute a token that nobody asked for: it tells a broken engine from requests that cannot be computed."""
+        blocks = self.scheduler.blocks
+        probe = Sequence(Request("self-test", "", (0,), SamplingParams(max_tokens=1)), self.clock())
+        if blocks.num_free == 0:
+            return True  # nowhere to compute it: the next failure has its blocks back
+        blocks.admit(probe, [])
+        try:
+            return all(token is not None for token in self.runner.execute(Batch((Work(probe, 0, 1, True),))))
+        except Exception:
+            log.exception("the engine's self-test failed")
+            return False
+        finally:
+            blocks.release(probe)
 
     def _sampled(self, batch: Batch) -> dict[str, Sampled | None]:
         ids = [work.seq.request_id for work in batch.works if work.samples]

@@ -94,7 +94,7 @@ def load_step_time(path: Path) -> StepTimeModel:
         return model
     except FileNotFoundError:
         raise SetupError(f"{path} does not exist: measure it with `python -m miniserve bench steps`") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SetupError(f"{path} is not a step-time model ({error})") from None
 
 

@@ -21,6 +21,7 @@ _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _MAX_HEADER_BYTES = 100 << 20  # the safetensors format's own limit
 _HARMLESS = (".self_attn.rotary_emb.inv_freq",)  # old checkpoints store this, though it follows from rope_theta
 _MARGIN_BYTES = 64 << 20  # disk space to leave free
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)  # what odd JSON leads to
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _INDEX = "model.safetensors.index.json"
 
@@ -79,7 +80,11 @@ def check_folder(folder: Path) -> ModelConfig:
 
 def _check_tokens(folder: Path, config: ModelConfig) -> None:
     """Refuse a tokenizer with tokens for which the embedding has no row: any text that has one would break the step."""
-    tokens = largest_token(read_json(folder / "tokenizer.json")) + 1
+    path = folder / "tokenizer.json"
+    try:
+        tokens = int(largest_token(read_json(path))) + 1
+    except _DAMAGE as error:
+        raise WeightsError(f"{path} is not a tokenizer: {type(error).__name__}: {error}") from None
     if tokens > config.vocab_size:
         raise WeightsError(
             f"{folder}: the tokenizer has {tokens} tokens, but the embedding {config.vocab_size} rows: a token was "
@@ -160,7 +165,7 @@ def _read_header(path: Path) -> dict[str, TensorEntry]:
         entries = {name: _entry(path, name, value, 8 + length) for name, value in tensors.items()}
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (*_DAMAGE, OSError, struct.error) as error:
         raise WeightsError(f"{path} is not a safetensors file, or a damaged one: {error}") from error
     if end != actual:
         raise WeightsError(

@@ -13,6 +13,10 @@ from typing import Any
 
 from miniserve.errors import WeightsError
 
+_MOST = 1 << 31  # of any size in a configuration: beyond, it is a damaged file, and would be counted up to for ever
+_MOST_LAYERS = 10_000
+_MOST_REAL = 1e30
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -79,7 +83,7 @@ def read_config(folder: Path) -> ModelConfig:
     return ModelConfig(
         vocab_size=_positive(path, raw, "vocab_size"),
         hidden_size=hidden,
-        num_layers=_positive(path, raw, "num_hidden_layers"),
+        num_layers=_positive(path, raw, "num_hidden_layers", most=_MOST_LAYERS),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
@@ -116,8 +120,12 @@ def _tokenizer_eos_ids(folder: Path) -> tuple[int, ...]:
         return ()
     token = read_json(folder / "tokenizer_config.json").get("eos_token")
     content = token.get("content") if isinstance(token, dict) else token
-    added = read_json(folder / "tokenizer.json").get("added_tokens") or ()
-    return tuple(each["id"] for each in added if each["content"] == content)
+    path = folder / "tokenizer.json"
+    added = read_json(path).get("added_tokens") or ()
+    try:
+        return tuple(int(each["id"]) for each in added if each["content"] == content)
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise WeightsError(f"{path}: added_tokens is no list of tokens: {type(error).__name__}: {error}") from None
 
 
 def _rope(raw: dict[str, Any]) -> dict[str, Any]:
@@ -149,17 +157,17 @@ def _refuse_unsupported(path: Path, raw: dict[str, Any]) -> None:
             raise WeightsError(f"{path}: {key} is {value!r}; only {only} is supported")
 
 
-def _positive(path: Path, raw: dict[str, Any], key: str, default: int | None = None) -> int:
+def _positive(path: Path, raw: dict[str, Any], key: str, default: int | None = None, most: int = _MOST) -> int:
     value = raw.get(key)
     value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WeightsError(f"{path}: {key} is {value!r}; a positive whole number is needed")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise WeightsError(f"{path}: {key} is {value!r}; a positive whole number is needed, at most {most:,}")
     return value
 
 
 def _number(path: Path, raw: dict[str, Any], key: str, default: float) -> float:
     value = raw.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _MOST_REAL:
         raise WeightsError(f"{path}: {key} is {value!r}; a positive number is needed")
     return float(value)
 
@@ -170,7 +178,9 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing") from None
-    except ValueError as error:
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{path} holds a {type(value).__name__}, not a JSON object")

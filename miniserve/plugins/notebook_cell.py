@@ -41,7 +41,7 @@ def _answer_cells(path: Path) -> dict[str, str]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         answers = [cell for cell in cells if "answer" in cell["metadata"].get("tags", ())]
         return {f"{path}[{cell.get('id', i)}]": "".join(cell["source"]) for i, cell in enumerate(answers)}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SetupError(f"{path} cannot be read as a notebook: {type(error).__name__}: {error}") from None
 
 
@@ -49,7 +49,9 @@ def _finished(text: str, name: str, cell: str) -> ast.Module:
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        raise SetupError(f"{cell}:{error.lineno}: the cell does not run: SyntaxError: {error.msg}") from None
+        raise SetupError(f"{cell}:{error.lineno or 1}: the cell does not run: SyntaxError: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # nested too deeply for the parser
+        raise SetupError(f"{cell}:1: the cell does not run: {type(error).__name__}: {error}") from None
     made = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     for node in ast.walk(made):
         if isinstance(node, ast.Raise) and node.exc is not None and "NotImplementedError" in ast.unparse(node.exc):

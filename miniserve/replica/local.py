@@ -31,7 +31,7 @@ from miniserve.types import FinishReason, Request, TokenEvent
 
 log = logging.getLogger(__name__)
 
-FAILURES_UNTIL_BROKEN = 3  # consecutive steps that raised; one may be a single request's fault
+FAILURES_UNTIL_BROKEN = 3  # consecutive steps that raised: an engine does only if it can compute nothing at all
 STOP_TIMEOUT_S = 5.0  # a step takes a quarter of a second at most
 
 

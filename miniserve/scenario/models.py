@@ -96,7 +96,7 @@ def learned_hardness(folder: Path = QUESTIONS) -> LearnedHardness:
         path = folder / f"{difficulty}.jsonl"
         try:
             items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             hint = "`python -m miniserve eval --write-sets` makes it"
             raise SetupError(f'router = "learned" needs {path}, which cannot be read; {hint}') from error
         questions += [(item["question"], difficulty == "hard") for item in items if is_training_item(item["key"])]

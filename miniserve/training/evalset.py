@@ -55,7 +55,7 @@ def read_set(folder: Path, difficulty: str) -> list[TaskItem]:
         return [TaskItem(**json.loads(line)) for line in lines]
     except FileNotFoundError:
         raise SetupError(f"{path} is missing: `python -m miniserve eval --write-sets` makes it") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SetupError(f"{path} is not an evaluation set: {error}") from error
 
 

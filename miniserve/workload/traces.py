@@ -208,7 +208,7 @@ def _json_lines(
         line = _Line(name, number, {})
         try:
             fields = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise line.error(f"is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise line.error(f"must be a JSON object, not {text.strip()[:40]}")

@@ -68,12 +68,55 @@ def test_a_request_that_breaks_the_step_ends_alone_and_its_neighbours_get_their_
     assert runner.calls == 1 + 3 + 5, "one by one in the first step only"
 
 
+class Broken:
+    """Computes nothing any more."""
+
+    def execute(self, batch: Batch) -> list[Sampled | None]:
+        raise RuntimeError("the device is lost")
+
+
 def test_an_engine_that_can_compute_nothing_says_so(engine: Engine) -> None:
-    Touchy(engine)
-    for one in (request("bad1"), request("bad2", 40)):
+    engine.runner = Broken()
+    for one in (request("a"), request("b", 40)):
         engine.add(one)
-    with pytest.raises(RuntimeError, match="index out of range"):
+    with pytest.raises(RuntimeError, match="the device is lost"):
         engine.step()
+    assert engine.scheduler.blocks.num_used == 0
+
+
+def test_an_engine_whose_every_answer_is_no_number_fails_its_self_test(engine: Engine) -> None:
+    class Blank(Broken):
+        def execute(self, batch: Batch) -> list[Sampled | None]:
+            return [None] if batch.works[0].seq.request_id == "self-test" else super().execute(batch)
+
+    engine.runner = Blank()
+    engine.add(request("a"))
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        engine.step()
+
+
+def test_requests_that_all_break_their_step_condemn_nobody(engine: Engine, tiny_folder: Path) -> None:
+    """Alone or together, as often as they like: each ends, and the next good one gets its tokens."""
+    expected = load_engine(tiny_folder, quant="fp32", config=CONFIG).run([request("a")])
+    Touchy(engine)
+    for names in (("bad1",), ("bad2", "bad3"), ("bad4",), ("bad5",)):
+        for name in names:
+            engine.add(request(name, 40))
+        _, reasons = finish(engine)
+        assert reasons == dict.fromkeys(names, FinishReason.ERROR)
+        assert engine.scheduler.blocks.num_used == 0
+    assert engine.run([request("a")]) == expected
+    assert engine.scheduler.counters.generated_tokens == len(expected["a"]), "the self-test is in no count"
+
+
+def test_where_the_pool_is_full_the_self_test_waits_for_a_block(engine: Engine) -> None:
+    """Blocks of the failed are free by then; should others hold all, the requests are to blame until there is room."""
+    Touchy(engine)
+    engine.add(request("bad", 40))
+    held = engine.scheduler.blocks.take(engine.scheduler.blocks.num_free - 2)
+    _, reasons = finish(engine)
+    assert reasons == {"bad": FinishReason.ERROR}
+    assert engine.scheduler.blocks.num_free == engine.scheduler.blocks.num_blocks - len(held)
 
 
 def test_logits_that_are_no_numbers_end_their_request_and_no_other(engine: Engine, tiny_folder: Path) -> None:

@@ -352,7 +352,53 @@ def test_generation_config_wins_for_end_tokens(folder: Path) -> None:
     assert read_config(folder).eos_ids == (2, 5)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"a":'])
+ODD_JSON = (
+    "Infinity",
+    "-Infinity",
+    "NaN",
+    "1e400",
+    "9" * 400,
+    "-1",
+    '"x"',
+    "[[1]]",
+    '{"a": {}}',
+    "true",
+    "[" * 100_000,
+)
+
+
+@pytest.mark.parametrize("odd", ODD_JSON, ids=lambda odd: odd[:12])
+def test_an_odd_value_anywhere_in_a_folder_is_refused_in_a_sentence_or_harmless(folder: Path, odd: str) -> None:
+    """No traceback, and no counting up to a number of layers with 400 digits."""
+    refused = 0
+    for path in sorted(folder.glob("*.json")):
+        whole = path.read_text(encoding="utf-8")
+        for key in json.loads(whole):
+            path.write_text(json.dumps({**json.loads(whole), key: "@odd@"}).replace('"@odd@"', odd), encoding="utf-8")
+            try:
+                check_folder(folder)
+            except WeightsError:
+                refused += 1
+        path.write_text(whole, encoding="utf-8")
+    assert refused > 5
+    check_folder(folder)
+
+
+@pytest.mark.parametrize("header", ["[" * 100_000, '{"a": {"data_offsets": [0, Infinity]}}', '{"a": 1}', "[]"])
+def test_a_weights_file_with_an_odd_header_is_refused(folder: Path, header: str) -> None:
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(WeightsError, match="is not a safetensors file, or a damaged one"):
+        check_folder(folder)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    with pytest.raises(WeightsError, match=r"config\.json cannot be read"):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a":', "[" * 100_000])
 def test_a_damaged_configuration(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(WeightsError, match=r"config\.json"):

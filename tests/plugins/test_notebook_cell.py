@@ -62,6 +62,8 @@ def test_lines_may_be_a_list(tmp_path: Path) -> None:
         ),
         ("x = ...\n", r"no answer cell defines the class Mine; they define no class"),
         ("import no_such_module\n" + GOOD, r"\[answer-12-1\]:1: the cell does not run: ModuleNotFoundError: No module"),
+        (BAD + "return " + "-" * 100_000 + "1\n", r"\[answer-12-1\]:1: the cell does not run: (Memory|Recursion)Error"),
+        (BAD + "return '\0'\n", r"\[answer-12-1\]:1: the cell does not run: SyntaxError: .*null bytes"),
         (BAD + "return (\n", r"\[answer-12-1\]:3: the cell does not run: SyntaxError: "),
         ("class Mine:\n    pass\n", r"\[answer-12-1\]:1: Mine lacks the method choose\(request, replicas\)"),
         (BAD + "pass\n    def __init__(self): 1 / 0\n", r"\[answer-12-1\]:4: Mine\(\) failed: ZeroDivisionError"),
@@ -79,7 +81,9 @@ def test_only_an_answer_cell_counts(tmp_path: Path) -> None:
         load_object(notebook(tmp_path, GOOD, metadata={"tags": ["check"]}), Balancer)
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", '{"cells": 3}', '{"cells": [3]}', '{"worksheets": []}'])
+@pytest.mark.parametrize(
+    "text", ["not json", "[]", '{"cells": 3}', '{"cells": [3]}', '{"worksheets": []}', "[" * 100_000, '{"a":' * 100_000]
+)
 def test_what_is_no_notebook_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.ipynb").write_text(text)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from miniserve.config import EngineConfig
+from miniserve.engine.batch import Batch
+from miniserve.engine.engine import load_engine
+from miniserve.engine.sampler import Sampled
 from miniserve.errors import InternalError, Overloaded, UpstreamError, draining, stopped
 from miniserve.replica.local import FAILURES_UNTIL_BROKEN, LocalReplica
 from miniserve.types import FinishReason, Request
@@ -185,6 +190,31 @@ async def test_failures_with_a_good_step_between_do_not_add_up(
                 await collect(replica, make_request(f"bad{i}"))
             await collect(replica, make_request(f"good{i}", 2))
         assert replica.ready()
+
+
+async def test_requests_that_no_engine_can_compute_do_not_break_the_replica(
+    tiny_folder: Path, make_request: Callable[..., Request]
+) -> None:
+    """A real engine, which asks itself whether it still can: one poison after the other, each alone in its step."""
+    inner = load_engine(tiny_folder, quant="fp32", config=EngineConfig(threads=1))
+    compute = inner.runner.execute
+
+    def touchy(batch: Batch) -> Iterable[Sampled | None]:
+        if any(work.seq.request_id.startswith("bad") for work in batch.works):
+            raise RuntimeError("index out of range")
+        return compute(batch)
+
+    inner.runner.execute = touchy  # type: ignore[method-assign]
+    replica = LocalReplica(inner)
+    replica.start()
+    try:
+        for i in range(2 * FAILURES_UNTIL_BROKEN):
+            with pytest.raises(InternalError):
+                await collect(replica, make_request(f"bad{i}"))
+        assert replica.ready()
+        assert len(await collect(replica, make_request("good", 3))) == 3
+    finally:
+        await replica.close()
 
 
 async def test_an_engine_that_cannot_abort_is_not_used_further(

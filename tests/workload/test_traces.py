@@ -134,6 +134,7 @@ BAD = {
     "unknown key": ("mooncake", 1, "hash_ids", "hashes", "unknown key 'hashes'; the format has timestamp, input_l"),
     "missing key": ("mooncake", 3, '"output_length": 500, ', "", "the key 'output_length' is missing"),
     "no json": ("mooncake", 3, "[7]}", "[7]", "is not JSON"),
+    "json without end": ("mooncake", 3, "[7]}", "[" * 100_000, "is not JSON: maximum recursion depth"),
     "no object": ("qwen-bailian", 2, None, "[1, 2]", r"must be a JSON object, not \[1, 2\]"),
     "true": ("qwen-bailian", 1, '"input_length": 40', '"input_length": true', "input_length: True is not allowed"),
     "ids": ("mooncake", 3, "[7]", '["a"]', "hash_ids: must be a list of whole numbers >= 0"),

@@ -53,7 +53,7 @@ def read_earlier(out: Path) -> Earlier:
         )
     except FileNotFoundError:
         raise SetupError(f"{path} does not exist: grade once without --marks, --no-run and --regrade") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SetupError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:100]}") from None
 
 

@@ -45,7 +45,7 @@ class Store:
             if verdicts.keys() != chapter.questions.keys():
                 return None
             return Sheet(handed, chapter.number, verdicts, texts, tuple(map(str, told["notes"])), answers=answers)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def put(self, sheet: Sheet, chapter: TrustedChapter) -> None:
