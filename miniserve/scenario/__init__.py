@@ -171,6 +171,8 @@ def _check_autoscaler(scenario: Scenario, source: TomlSource) -> None:
     scaling, fleet = scenario.autoscaler, scenario.fleet
     if scaling is None:
         return
+    if scenario.gateway_queue is not None:
+        raise source.error(("gateway_queue",), "an autoscaler would not see who waits there; leave out one of the two")
     if fleet is None:
         raise source.error(("autoscaler",), "needs a [fleet]: there is nothing to scale")
     groups = {group.name: group for group in fleet.replicas}

@@ -5,6 +5,7 @@
     [[fleet.replicas]]    groups of equal replicas        [clients]                            what they do on failure
     [faults]              what goes wrong                 [slo]                                what is good enough
     [autoscaler]          how many replicas, when         [response_cache]                     what needs no replica
+    [gateway_queue]       one queue before all of them
 
 Each class below is one table; its fields are the table's keys. Policies are recipes: each run makes its own.
 """
@@ -180,6 +181,14 @@ class Autoscaling:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedQueue:
+    """One queue at the gateway in front of all replicas, instead of one in each. See `sim.gateway_queue`."""
+
+    per_replica: Count | None = None  # requests inside at a time; as many as a replica's engine runs, unless said
+    most_waiting: NotNegative = math.inf  # beyond, requests are refused
+
+
+@dataclass(frozen=True, slots=True)
 class Clients:
     """What clients do when they lose patience or get an error: send the same again, as a new request."""
 
@@ -273,6 +282,7 @@ class Scenario:
     engine: EngineSection = EngineSection()
     policies: PolicySection = field(default_factory=PolicySection)
     autoscaler: Autoscaling | None = None
+    gateway_queue: SharedQueue | None = None
     clients: Clients | None = None
     response_cache: ResponseCache | None = None
     faults: Faults = Faults()

@@ -149,8 +149,8 @@ class SimFleet:
     def members(self) -> tuple[SimMember, ...]:
         return tuple(self._members.values())
 
-    def any_ready(self) -> bool:
-        return any(member.state is ReplicaState.READY for member in self._members.values())
+    def num_ready(self) -> int:
+        return sum(member.state is ReplicaState.READY for member in self._members.values())
 
     def bill(self, until_s: float | None = None) -> Bill:
         """Return what all replicas have cost until `until_s` (default: now), including those that have left."""

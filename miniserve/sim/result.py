@@ -27,6 +27,7 @@ PANELS: dict[str, tuple[str, str]] = {  # series name: (y axis of its panel, lab
     "waiting": ("requests in the replicas", "waiting"),
     "running": ("requests in the replicas", "running"),
     "outstanding": ("requests in the replicas", "outstanding"),
+    "queued": ("requests at the gateway", "waiting"),
     "kv_used_fraction": ("KV blocks in use", "fleet"),
     "replicas": ("replicas", "ready"),
     "replicas_starting": ("replicas", "starting"),

@@ -10,15 +10,14 @@ its contract, or Ctrl-C, ends it early: the result then holds what happened so f
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from math import inf
 from typing import Any
 
 import simpy
 
-from miniserve.control.autoscaler import Autoscaler
-from miniserve.control.decisions import LoggedAutoscaler
+from miniserve.control.decisions import logged_autoscaler
 from miniserve.errors import DeadlineExceeded, PolicyError, SetupError
 from miniserve.observe.goodput import kept
 from miniserve.observe.outcomes import OutcomeLog, Outcomes, status_of
@@ -28,19 +27,20 @@ from miniserve.scenario.build import distances, prefix_tier, replicas, resilienc
 from miniserve.scenario.model import Scenario
 from miniserve.seeds import uniform
 from miniserve.sim import drive
-from miniserve.sim.clients import clients_of
+from miniserve.sim.clients import AskService, clients_of
 from miniserve.sim.fleet import SimFleet
+from miniserve.sim.gateway_queue import gateway_queue, kept_from_the_full
 from miniserve.sim.link import Distances
 from miniserve.sim.meter import Meter
 from miniserve.sim.prefix_tier import PrefixTier
-from miniserve.sim.result import Series, SimResult
+from miniserve.sim.result import SimResult
+from miniserve.sim.samples import Samples
 from miniserve.sim.scaling import ScalingLoop
-from miniserve.types import Outcome, ReplicaState, Request
+from miniserve.types import Outcome, Request
 
 PATIENCE_S = 3600.0  # simulated
 INTERRUPTED = "interrupted"  # how `SimResult.stopped` starts after Ctrl-C
 _SAMPLES = 300  # points of each quantity over time
-_STEADY = ("replicas", "replicas_starting")  # plotted only if they change
 _REPORT_EVERY = 200  # requests
 
 OnProgress = Callable[[int, float], None]  # requests answered, simulated seconds
@@ -56,7 +56,6 @@ def simulate(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SimResult:
     """Run `scenario`; `seed` replaces the scenario's own. `should_stop` is called repeatedly, between events.
-
     With a fresh `meter`, the result has a ledger that shows who caused the bill.
 
     Raises: SetupError if it has no fleet, or its model does not fit on its hardware.
@@ -95,7 +94,7 @@ class _Run:
         self._on_decision = on_decision
         self._should_stop = should_stop
         self._log = OutcomeLog()
-        self._policies = resilience(scenario, seed)
+        self._policies = kept_from_the_full(resilience(scenario, seed), scenario)
         self._clients = clients_of(scenario, seed)
         self._came = 0
         self._open: dict[int, Request] = {}  # by index; not answered yet
@@ -103,8 +102,11 @@ class _Run:
         self._ended_s: float | None = None  # if the run went on for longer than there was anything to see
         self._all_came = False
         self._over = self.env.event()
-        self._samples: dict[str, list[float]] = {}
         self._fleet = self._make_fleet()
+        queue = gateway_queue(scenario, self._fleet)
+        self._ask: AskService = self._dispatch if queue is None else partial(queue.ask, ask=self._dispatch)
+        self._samples = Samples(self._fleet, None if queue is None else queue.__len__)
+        self._fleet.every(max(scenario.expected_s / _SAMPLES, 0.01), self._sample)
         self._scaling = self._make_scaling()
 
     def _make_fleet(self) -> SimFleet:
@@ -123,7 +125,6 @@ class _Run:
         drive.start_control(fleet, self._policies)
         for replica_id, spec in replicas(scenario):
             fleet.add(spec, replica_id, ready=True)
-        fleet.every(max(scenario.expected_s / _SAMPLES, 0.01), self._sample)
         return fleet
 
     def _make_scaling(self) -> ScalingLoop | None:
@@ -131,9 +132,7 @@ class _Run:
         if scaling is None:
             return None
         name, spec = scaled_group(self._scenario)
-        autoscaler: Autoscaler = scaling.build(self._seed)
-        if self._on_decision is not None:
-            autoscaler = LoggedAutoscaler(autoscaler, self._on_decision)
+        autoscaler = logged_autoscaler(scaling.build(self._seed), self._on_decision)
         loop = ScalingLoop(self._fleet, autoscaler, spec, name, lambda: self._came)
         self._fleet.every(scaling.period_s, loop.tick)
         return loop
@@ -150,9 +149,8 @@ class _Run:
 
     def _give_up(self) -> None:
         """Count what is still open as failed, at the moment after which nothing happened any more."""
-        self._ended_s = max(
-            self._last_end_s, self._last_arrival_s, *(m.replica.worked_until_s for m in self._fleet.members())
-        )
+        worked_until_s = [member.replica.worked_until_s for member in self._fleet.members()]
+        self._ended_s = max(self._last_end_s, self._last_arrival_s, *worked_until_s)
         for index, request in self._open.items():
             self._log.record(
                 index,
@@ -248,7 +246,7 @@ class _Run:
             tenant=request.tenant,
         )
 
-    def _ask(self, request: Request) -> Generator[simpy.Event, Any, Outcome]:
+    def _dispatch(self, request: Request) -> Generator[simpy.Event, Any, Outcome]:
         story = dispatch(request, self._fleet.view, self._now_s, self._policies)
         if self._on_decision is not None:
             story = logged(story, request.request_id, self._now_s, self._on_decision)
@@ -258,43 +256,24 @@ class _Run:
         return outcome
 
     def _now_s(self) -> float:
-        now_s: float = self.env.now
-        return now_s
+        return float(self.env.now)
 
     # --- observations ----------------------------------------------------------------------------------------------
 
     def _sample(self, now_s: float) -> None:
         self._stop_if_asked()
-        members = self._fleet.members()
-        up = [member.replica for member in members if member.is_up]
-        states = [member.state for member in members]
-        values = {
-            "time_s": now_s,
-            "outstanding": sum(member.outstanding for member in members),
-            "waiting": sum(replica.num_waiting for replica in up),
-            "running": sum(replica.num_running for replica in up),
-            "kv_used_fraction": sum(replica.kv_used_fraction for replica in up) / len(up) if up else 0.0,
-            "replicas": states.count(ReplicaState.READY),
-            "replicas_starting": states.count(ReplicaState.STARTING),
-        }
-        for name, value in values.items():
-            self._samples.setdefault(name, []).append(value)
+        self._samples.take(now_s)
 
     def result(self, stopped: str | None) -> SimResult:
-        times = self._samples.pop("time_s", [])
-        if self._ended_s is not None:
-            del times[bisect_right(times, self._ended_s) :]
-        told = {name: values for name, values in self._samples.items() if name not in _STEADY or len(set(values)) > 1}
-        sizes: dict[str, Series] = {}
-        if self._scaling is not None:
-            sizes |= self._scaling.series(inf if self._ended_s is None else self._ended_s)
+        until_s = inf if self._ended_s is None else self._ended_s
+        sizes = {} if self._scaling is None else self._scaling.series(until_s)
         warmup_s = self._scenario.run.warmup_s
         outcomes = self._log.outcomes()
         if warmup_s > 0:
             outcomes = outcomes.arrived_between(warmup_s, inf)
         return SimResult(
             outcomes,
-            {name: (times, values[: len(times)]) for name, values in told.items()} | sizes,
+            self._samples.series(until_s) | sizes,
             self._origin(),
             self._scenario.slo,
             stopped,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_bounds_without_an_autoscaler_are_refused(tiny_folder: Path) -> None:
 def test_the_table_says_what_is_paced_how_a_start_went_and_when_figures_mean_nothing() -> None:
     from rich.console import Console
 
-    console = Console(width=160, record=True, quiet=True)
+    console = Console(file=io.StringIO(), width=160, record=True)
     load = (3, 1, 0.25, 38.4, 1)
     rows = [
         ReplicaRow("large@1-0", ReplicaState.READY, 42, *load, True, 6.14, (2.4, 3.2, 0.1)),

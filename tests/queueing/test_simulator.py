@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +22,35 @@ from miniserve.engine.step_time import StepTimeModel
 from miniserve.observe.intervals import Interval
 from miniserve.planning import queueing
 from miniserve.policies.routing.balancer import BALANCERS
+from miniserve.scenario import load as load_scenario
 from miniserve.sim.replica import SimReplica
+from miniserve.sim.run import simulate
 from miniserve.types import Priority, Request, SamplingParams
 
 Rng = np.random.Generator
+ERLANG = """
+[run]
+requests = {n}
+warmup_s = 60
+[workload]
+prompt = {{ kind = "geometric", mean_tokens = 1000 }}
+output = {{ kind = "constant", tokens = 1 }}
+arrivals = {{ kind = "poisson", rate_per_s = {load} }}
+[engine.scheduler]
+max_running = 1
+max_batch_tokens = 1_000_000
+[engine.cache]
+num_blocks = 1000
+block_size = 1000
+prefix_caching = false
+[[fleet.replicas]]
+name = "r"
+count = {servers}
+step_time = {{ base_s = 0, per_prefill_token_s = {grain_s}, per_decode_row_s = {grain_s} }}
+[policies]
+progress = "off"
+[gateway_queue]
+"""
 SIZES = [3000, pytest.param(40_000, marks=pytest.mark.full)]  # requests per seed
 
 
@@ -197,6 +223,22 @@ def test_several_servers(load: float, servers: int, n: int) -> None:
 
     expected = 1 + queueing.mmc_waiting_s(load, 1, servers)
     assert_meets(over_seeds(mean_sojourn_s), expected, within=0.25)
+
+
+@pytest.mark.parametrize("n", [1200, pytest.param(20_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize(("load", "servers"), [(1.2, 2), (2.1, 3)])
+def test_one_queue_at_the_gateway_waits_as_erlang_says(load: float, servers: int, n: int, tmp_path: Path) -> None:
+    """A whole run: a scenario's workload, dispatch, and the queue before its replicas."""
+    grain_s = 1e-3
+    path = tmp_path / "erlang.toml"
+    path.write_text(ERLANG.format(n=n, load=load, servers=servers, grain_s=grain_s), encoding="utf-8")
+    scenario = load_scenario(path)
+
+    def mean_waiting_s(rng: Rng) -> tuple[float]:
+        outcomes = simulate(scenario, int(rng.integers(1 << 30))).outcomes
+        return ((outcomes.e2e_s - outcomes.prompt_tokens * grain_s).mean(),)
+
+    assert_meets(over_seeds(mean_waiting_s, seeds=10), queueing.mmc_waiting_s(load, 1, servers), within=0.6)
 
 
 @pytest.mark.parametrize("n", SIZES)

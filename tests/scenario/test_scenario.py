@@ -200,7 +200,7 @@ def test_policies_are_made_afresh_for_each_run(file: Path) -> None:
         ("rate_per_s = 3.0", "rate_per_min = 3", r":12: .*rate_per_min: .*the unit is wrong: write `rate_per_s"),
         ("rate_per_s = 3.0", "", r":10: workload\.arrivals: `rate_per_s` is missing; it must be a number"),
         ("requests = 100", "", r":1: run: `requests` or `duration_s` is missing"),
-        ("requests = 100", "requests = 100\nwarmup_s = 40", r":3: run\.warmup_s: 40 s leaves nothing .*33\.33"),
+        ("requests = 100", "requests = 100\nwarmup_s = 40", r":3: run\.warmup_s: 40 s leaves nothing .* 33\.33 s"),
         ("requests = 100", "duration_s = 9\nwarmup_s = 9", r":3: run\.warmup_s: 9 s leaves nothing to count"),
         ("requests = 100", "requests = 1.5", r":2: run\.requests: 1\.5 is not a whole number"),
         ("[workload]", "[worload]", r":5: worload: unknown key; did you mean `workload`\?"),

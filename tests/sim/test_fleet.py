@@ -156,7 +156,7 @@ def test_a_cold_start_passes_its_stages_and_then_takes_requests() -> None:
     fleet.add(ReplicaSpec(STEP, cold_start=cold))
     env.run(until=15.9)
     assert view_of(fleet).state is ReplicaState.STARTING
-    assert not fleet.any_ready()
+    assert fleet.num_ready() == 0
     with pytest.raises(UpstreamError) as caught:
         send(fleet, a_request("1"))
     assert caught.value.code == "unreachable"

@@ -223,6 +223,22 @@ class PeakEwma(PowerOfTwo):
         return cost_s, math.exp((as_of_s - self._now_s) / self._tau_s)
 
 
+class WithRoom:
+    """Another balancer, offered only replicas with fewer than `most` outstanding requests, where there are any."""
+
+    def __init__(self, balancer: Balancer, *, most: int) -> None:
+        self._balancer = balancer
+        self._learner = balancer if isinstance(balancer, LearningBalancer) else None
+        self._most = most
+
+    def choose(self, request: Request, replicas: Sequence[ReplicaView]) -> str | None:
+        return self._balancer.choose(request, [view for view in replicas if view.outstanding < self._most] or replicas)
+
+    def observe(self, result: AttemptResult, now_s: float) -> None:
+        if self._learner is not None:
+            self._learner.observe(result, now_s)
+
+
 BALANCERS: dict[str, Callable[..., Balancer]] = {
     "random": Random,
     "round-robin": RoundRobin,
