@@ -40,11 +40,11 @@ from miniserve.commands.options import (
 from miniserve.commands.policy_options import add_policy_options, live_policies
 from miniserve.commands.pool_options import (
     add_pool_options,
-    check_memory,
     demo_pools,
     demo_routing,
     demo_scaling,
     read_latencies,
+    require_memory_for,
 )
 from miniserve.errors import RequestError
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         folder = _model_folder(args)
         told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
         pools = demo_pools(args, folder, [*told, *args.live.scheduler_arguments()])
-        check_memory(pools)
+        require_memory_for(pools)
         return asyncio.run(_main(args, pools, sock))
 
 

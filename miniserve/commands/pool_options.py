@@ -195,14 +195,14 @@ def _threads_per_replica(replicas: int) -> int:
 def fits(pools: Sequence[Pool]) -> bool:
     """Say whether all replicas fit into memory; tell the person what does not, and what happens instead."""
     try:
-        check_memory(pools)
+        require_memory_for(pools)
     except SetupError as error:
         say(f"miniserve: {error}; starting {pools[0].served_name} alone")
         return False
     return True
 
 
-def check_memory(pools: Sequence[Pool]) -> None:
+def require_memory_for(pools: Sequence[Pool]) -> None:
     """Raises: SetupError if the replicas of all pools together do not fit into memory."""
     from miniserve.machine import available_bytes
     from miniserve.processes.memory import require_memory
