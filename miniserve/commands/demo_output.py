@@ -19,8 +19,9 @@ LOG_EVERY_S = 10.0  # without a table: how often a line is logged, if anything h
 
 def described(pools: list[Pool]) -> str:
     """Say what is started: "2 replicas of smollm2, 1 of small@1 (paced)"."""
-    each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools]
-    return ", ".join(each).replace(" of", " replicas of", 1)
+    running = [pool for pool in pools if pool.replicas]
+    each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in running]
+    return ", ".join(each).replace(" of", " replicas of", 1) or "a gateway"
 
 
 def welcome(url: str, pools: list[Pool], seconds: float) -> str:
