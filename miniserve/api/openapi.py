@@ -24,9 +24,11 @@ _WHEN = {
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is packed in a way that is not read here.",
+    429: "A quota or a rate limit is used up; see `retry-after`.",
     500: "A bug of this server.",
     502: "A replica broke off.",
     503: "Overloaded or not ready; see `retry-after`.",
+    504: "The time is over after which no answer was wanted.",
 }
 
 

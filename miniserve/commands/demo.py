@@ -38,11 +38,17 @@ from miniserve.commands.options import (
     say,
 )
 from miniserve.commands.policy_options import add_policy_options, live_policies
-from miniserve.commands.pool_options import add_pool_options, check_memory, demo_pools, demo_scaling, read_latencies
+from miniserve.commands.pool_options import (
+    add_pool_options,
+    demo_pools,
+    demo_routing,
+    demo_scaling,
+    read_latencies,
+    require_memory_for,
+)
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
-    from miniserve.policies.routing.model_names import ModelRouting
     from miniserve.processes.pools import Pool
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, Stack
@@ -93,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         folder = _model_folder(args)
         told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
         pools = demo_pools(args, folder, [*told, *args.live.scheduler_arguments()])
-        check_memory(pools)
+        require_memory_for(pools)
         return asyncio.run(_main(args, pools, sock))
 
 
@@ -148,7 +154,7 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
         api,
         args.live.policies,
         on_decision=args.on_decision,
-        routing=_routing(args, pools),
+        routing=demo_routing(args, pools),
         degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
     )
@@ -166,17 +172,6 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
             return 130
         finally:
             cut.cancel()
-
-
-def _routing(args: argparse.Namespace, pools: list[Pool]) -> ModelRouting:
-    """Return what models are called. Where nothing is said, `auto` is the small or the large one, by the question."""
-    from miniserve.scenario.models import ModelRule, model_routing
-
-    said: ModelRouting = args.live.routing
-    if any((said.aliases, said.by_question, said.cascades, said.deprecated)):
-        return said
-    both = {"small", "large"} <= {pool.name for pool in pools}
-    return model_routing({"auto": ModelRule("learned", "small", "large")} if both else {}, {})
 
 
 async def _cut_off(stop: StopSignals, up: asyncio.Event) -> None:

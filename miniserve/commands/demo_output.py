@@ -19,8 +19,9 @@ LOG_EVERY_S = 10.0  # without a table: how often a line is logged, if anything h
 
 def described(pools: list[Pool]) -> str:
     """Say what is started: "2 replicas of smollm2, 1 of small@1 (paced)"."""
-    each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools]
-    return ", ".join(each).replace(" of", " replicas of", 1)
+    running = [pool for pool in pools if pool.replicas]
+    each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in running]
+    return ", ".join(each).replace(" of", " replicas of", 1) or "a gateway"
 
 
 def welcome(url: str, pools: list[Pool], seconds: float) -> str:
@@ -89,19 +90,16 @@ def _numbers(stack: Stack) -> GatewayNumbers:
 
 
 def _rows(stack: Stack) -> list[ReplicaRow]:
+    """Return a row for each member of the fleet; a backend has no process of ours."""
     from miniserve.commands.live_table import ReplicaRow
 
-    members = {member.replica_id: member for member in stack.gateway.fleet.members()}
+    children = {child.replica_id: child for child in stack.supervisor.children}
     rows = []
-    for child in stack.supervisor.children:
-        if (member := members.get(child.replica_id)) is None:
-            continue
-        view, report = member.view(), member.report
+    for member in stack.gateway.fleet.members():
+        view, report, child = member.view(), member.report, children.get(member.replica_id)
         load = (view.running, view.queue_depth, view.kv_used_fraction, view.tokens_per_s)
         is_paced = report is not None and report.stats.paced_steps > 0
         stages = () if report is None else (report.import_s, report.load_s, report.warm_up_s)
-        row = ReplicaRow(
-            child.replica_id, view.state, child.pid, *load, child.restarts, is_paced, child.start_s, stages
-        )
-        rows.append(row)
+        pid, restarts, start_s = (None, 0, None) if child is None else (child.pid, child.restarts, child.start_s)
+        rows.append(ReplicaRow(member.replica_id, view.state, pid, *load, restarts, is_paced, start_s, stages))
     return rows

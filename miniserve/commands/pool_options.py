@@ -13,6 +13,7 @@ from miniserve.commands.options import at_least_one, engine_arguments, say, serv
 from miniserve.errors import SetupError, WeightsError
 
 if TYPE_CHECKING:
+    from miniserve.policies.routing.model_names import ModelRouting
     from miniserve.processes.pools import Pool
     from miniserve.processes.stack import Scaling
     from miniserve.scenario.model import Autoscaling
@@ -125,11 +126,12 @@ def demo_scaling(args: argparse.Namespace, autoscaling: Autoscaling | None, pool
     if name not in [pool.served_name for pool in pools]:
         there = ", ".join(pool.served_name for pool in pools)
         raise SetupError(f"autoscaler.group: there is no pool {name!r}; there are {there}")
-    bounds = {
-        "min_replicas": autoscaling.min_replicas if least is None else least,
-        "max_replicas": min(autoscaling.max_replicas, MOST_REPLICAS) if most is None else most,
-    }
-    return [Scaling(replace(autoscaling, **bounds).build(seed=0), name, autoscaling.period_s)]
+    bounded = replace(
+        autoscaling,
+        min_replicas=autoscaling.min_replicas if least is None else least,
+        max_replicas=min(autoscaling.max_replicas, MOST_REPLICAS) if most is None else most,
+    )
+    return [Scaling(bounded.build(seed=0), name, autoscaling.period_s)]
 
 
 def _read_pool(text: str, args: argparse.Namespace) -> Pool | None:
@@ -193,14 +195,14 @@ def _threads_per_replica(replicas: int) -> int:
 def fits(pools: Sequence[Pool]) -> bool:
     """Say whether all replicas fit into memory; tell the person what does not, and what happens instead."""
     try:
-        check_memory(pools)
+        require_memory_for(pools)
     except SetupError as error:
         say(f"miniserve: {error}; starting {pools[0].served_name} alone")
         return False
     return True
 
 
-def check_memory(pools: Sequence[Pool]) -> None:
+def require_memory_for(pools: Sequence[Pool]) -> None:
     """Raises: SetupError if the replicas of all pools together do not fit into memory."""
     from miniserve.machine import available_bytes
     from miniserve.processes.memory import require_memory
@@ -211,3 +213,14 @@ def check_memory(pools: Sequence[Pool]) -> None:
             need = pool.need()
             require_memory(need, pool.replicas, available)
             available = None if available is None else available - need.total * pool.replicas
+
+
+def demo_routing(args: argparse.Namespace, pools: Sequence[Pool]) -> ModelRouting:
+    """Return what models are called. Where nothing is said, `auto` is the small or the large one, by the question."""
+    from miniserve.scenario.models import ModelRule, model_routing
+
+    said: ModelRouting = args.live.routing
+    if any((said.aliases, said.by_question, said.cascades, said.deprecated)):
+        return said
+    both = {"small", "large"} <= {pool.name for pool in pools}
+    return model_routing({"auto": ModelRule("learned", "small", "large")} if both else {}, {})

@@ -18,7 +18,8 @@ from miniserve.commands.live_table import STATE_COLOURS
 TOO_MANY_OVERRUNS = 0.05  # beyond this share of a paced replica's steps, the machine is too busy for its figures
 PERCENTILES = ("p50", "p90", "p99", "p99.9")
 LATENCIES = {"ttft_s": "TTFT", "itl_s": "ITL", "e2e_s": "end to end"}
-_RIGHT = ("pid", "outstanding", "running", "queue", "KV used", "busy", "tokens/s", "restarts", "report age")
+_RIGHT = ("pid", "open", "run", "wait", "KV", "busy", "tok/s", "restarts")
+STALE_S = 3.0  # a report of this age is worth a remark: six probes have gone by
 
 
 def status_table(status: Mapping[str, Any]) -> RenderableType:
@@ -30,9 +31,11 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
 
 
 def _replicas(replicas: list[Mapping[str, Any]]) -> Table:
-    table = Table(expand=False)
-    for heading in ("replica", "state", "model", *_RIGHT):
-        table.add_column(heading, justify="right" if heading in _RIGHT else "left")
+    table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)  # fits into 80 columns
+    for heading in ("replica", "state", "model"):
+        table.add_column(heading, overflow="fold")
+    for heading in _RIGHT:
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in replicas:
         state = str(row.get("state", "-"))
         table.add_row(
@@ -45,7 +48,6 @@ def _replicas(replicas: list[Mapping[str, Any]]) -> Table:
             _number(row.get("busy_fraction"), ".0%"),
             _number(row.get("tokens_per_s"), ".1f"),
             _number(row.get("restarts"), ".0f"),
-            _number(row.get("report_age_s"), ".1f", " s"),
         )
     return table
 
@@ -87,10 +89,16 @@ def _remarks(replicas: list[Mapping[str, Any]]) -> list[str]:
     if slow:
         shares = ", ".join(f"{row['replica_id']} {row['overrun_fraction']:.0%}" for row in slow)
         lines.append(f"this machine is too busy for these figures: steps that overran their pace: {shares}")
-    starts = [row for row in replicas if row.get("cold_start_s")]
-    for row in starts:
-        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in row["cold_start_s"].items())
-        lines.append(f"{row['replica_id']} started in {sum(row['cold_start_s'].values()):.1f} s: {stages}")
+    lines += [
+        f"{row['replica_id']}: this is from {row['report_age_s']:.0f} s ago, its last report"
+        for row in replicas
+        if (row.get("report_age_s") or 0) > STALE_S
+    ]
+    for row in replicas:
+        if seconds := dict(row.get("cold_start_s") or {}):
+            total_s = seconds.pop("total", sum(seconds.values()))
+            stages = ", ".join(f"{stage.replace('_', ' ')} {took:.1f}" for stage, took in seconds.items())
+            lines.append(f"{row['replica_id']} started in {total_s:.1f} s ({stages})")
     return lines
 
 

@@ -9,7 +9,12 @@ from miniserve.policies.decision_log import Decision, OnDecision
 from miniserve.types import FleetView, ScaleTo
 
 
-class LoggedAutoscaler:
+def logged_autoscaler(autoscaler: Autoscaler, write: OnDecision | None) -> Autoscaler:
+    """Return the autoscaler, with its decisions told to `write` if there is one."""
+    return autoscaler if write is None else _Logged(autoscaler, write)
+
+
+class _Logged:
     """An autoscaler whose wishes are written down, as far as they would change something."""
 
     def __init__(self, autoscaler: Autoscaler, write: OnDecision) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from miniserve.errors import UpstreamError
-from miniserve.gateway.openai_wire import Chunk
+from miniserve.gateway.openai_wire import BackendChunk
 from miniserve.types import FinishReason, Request, TokenEvent
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class ForeignAnswer:
         self._left = request.sampling.max_tokens - len(request.resume_ids)
         self._characters = 0
 
-    def take(self, chunk: Chunk, in_ids: bool) -> TokenEvent | None:
+    def take(self, chunk: BackendChunk, in_ids: bool) -> TokenEvent | None:
         """Return the chunk as an event; None if it brings nothing. Raises: UpstreamError for what cannot be."""
         event = self._ids(chunk) if in_ids else self._text(chunk)
         if not event.token_ids and not event.text and event.finish_reason is None:
@@ -38,7 +38,7 @@ class ForeignAnswer:
             return TokenEvent(self._request.request_id, finish_reason=FinishReason.LENGTH)
         raise UpstreamError("the backend ended its answer before it was complete")
 
-    def _ids(self, chunk: Chunk) -> TokenEvent:
+    def _ids(self, chunk: BackendChunk) -> TokenEvent:
         if chunk.token_ids is None and chunk.text:
             raise UpstreamError("the backend brought text without its token ids")
         ids, reason = chunk.token_ids or (), chunk.finish_reason
@@ -55,7 +55,7 @@ class ForeignAnswer:
             raise UpstreamError("the backend brought tokens without their log-probabilities")
         return TokenEvent(self._request.request_id, ids, reason, logprobs)
 
-    def _text(self, chunk: Chunk) -> TokenEvent:
+    def _text(self, chunk: BackendChunk) -> TokenEvent:
         self._characters += len(chunk.text)
         if self._characters > LONGEST_TOKEN * self._request.sampling.max_tokens:
             raise UpstreamError(f"the backend's answer had no end after {self._characters} characters")

@@ -27,7 +27,7 @@ import httpx
 from miniserve.errors import Overloaded, RequestError, SetupError, Unreachable, UpstreamError, broke_off, no_connection
 from miniserve.gateway.openai_answer import ForeignAnswer
 from miniserve.gateway.openai_bodies import TokenSpelling, id_body, same_text, spelled, text_body
-from miniserve.gateway.openai_wire import Chunk, Figures, read_chunk, read_figures, read_models, refusal
+from miniserve.gateway.openai_wire import BackendChunk, BackendFigures, read_chunk, read_figures, read_models, refusal
 from miniserve.gateway.remote import CONNECT_TIMEOUT_S
 from miniserve.replica.wire import ReplicaReport
 from miniserve.sse import SSEDecoder
@@ -51,7 +51,7 @@ class Speech(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class BackendWaits:
     """How long a backend may take."""
 
     first_s: float = 120.0  # for its first token: a queue and a long prompt; the policies ask another one sooner
@@ -73,7 +73,7 @@ class OpenAIReplica:
         model: str = "",
         key: str = "",
         speech: Speech | None = None,
-        waits: Waits | None = None,
+        waits: BackendWaits | None = None,
     ) -> None:
         """`name` is the model's here, `model` there (by default the same); `max_model_len` is for who tells none."""
         self.url = _root(url)
@@ -82,7 +82,7 @@ class OpenAIReplica:
         self._max_model_len = max_model_len
         self._clock = clock
         self._speech = speech
-        self._waits = waits or Waits()
+        self._waits = waits or BackendWaits()
         self._is_known = False  # it has said that it serves the model
         self._has_health = self._has_metrics = True
         self._question: asyncio.Task[Speech] | None = None
@@ -132,7 +132,7 @@ class OpenAIReplica:
             raise Overloaded(message, code="cannot_continue", retry_after_s=1.0)
         return text_body(request, self._wanted, self._tokenizer)
 
-    async def _next(self, chunks: AsyncGenerator[Chunk, None], answer: ForeignAnswer) -> TokenEvent:
+    async def _next(self, chunks: AsyncGenerator[BackendChunk, None], answer: ForeignAnswer) -> TokenEvent:
         """Return the next event that brings something. Raises: UpstreamError if none comes."""
         limit_s = self._waits.silence_s if answer.has_begun else self._waits.first_s
         try:
@@ -144,7 +144,7 @@ class OpenAIReplica:
             raise UpstreamError(f"the backend brought nothing new for {limit_s:g} s") from None
         return answer.without_reason()
 
-    async def _cached_tokens(self, chunks: AsyncGenerator[Chunk, None]) -> int:
+    async def _cached_tokens(self, chunks: AsyncGenerator[BackendChunk, None]) -> int:
         """Read to the end of a stream whose answer is complete: its usage, if it has any, and nothing that matters."""
         cached_tokens = 0
         with contextlib.suppress(TimeoutError, RequestError):
@@ -153,7 +153,7 @@ class OpenAIReplica:
                     cached_tokens = max(cached_tokens, chunk.cached_tokens)
         return cached_tokens
 
-    async def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+    async def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[BackendChunk, None]:
         """Yield what the backend sends until `[DONE]`, or until it ends without."""
         try:
             async with self._client.stream("POST", "/v1/completions", json=body) as response:
@@ -195,7 +195,7 @@ class OpenAIReplica:
         if not self._is_known or not self._has_health:
             await self._check_model()
         figures = await self._figures()
-        stats = (figures or Figures()).stats(self._seen_events, self._tokens_per_s(figures))
+        stats = (figures or BackendFigures()).stats(self._seen_events, self._tokens_per_s(figures))
         state = await self._state()
         return ReplicaReport(0, self._name, state, self._clock() - self._since_s, 0, self._max_model_len, stats)
 
@@ -208,14 +208,14 @@ class OpenAIReplica:
         self._max_model_len = models[self._wanted] or self._max_model_len
         self._is_known = True
 
-    async def _figures(self) -> Figures | None:
+    async def _figures(self) -> BackendFigures | None:
         if not self._has_metrics:
             return None
         text = await self._get("/metrics")
         self._has_metrics = text is not None
         return None if text is None else read_figures(text.decode("utf-8", "replace"))
 
-    def _tokens_per_s(self, figures: Figures | None) -> float:
+    def _tokens_per_s(self, figures: BackendFigures | None) -> float:
         """Return the rate since the last report, of what has reached us where the backend counts nothing."""
         now_s = self._clock()
         tokens = float(self._seen_events if figures is None else figures.generated_tokens)
@@ -273,7 +273,7 @@ class OpenAIReplica:
             raise UpstreamError(f"the backend has another tokenizer than --model: it calls {said!r} what is {ours!r}")
         return Speech.IDS
 
-    async def _ask(self, body: dict[str, Any]) -> Chunk:
+    async def _ask(self, body: dict[str, Any]) -> BackendChunk:
         """Return the answer in one piece."""
         body = {name: value for name, value in body.items() if name != "stream_options"} | {"stream": False}
         try:

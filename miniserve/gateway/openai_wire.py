@@ -70,7 +70,7 @@ class _Chunk(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class BackendChunk:
     """One piece of a backend's answer, its shape checked."""
 
     text: str = ""
@@ -80,7 +80,7 @@ class Chunk:
     cached_tokens: int = 0
 
 
-def read_chunk(data: str | bytes) -> Chunk:
+def read_chunk(data: str | bytes) -> BackendChunk:
     """Raises: the error that the backend sent in a chunk's place; UpstreamError if it is neither."""
     try:
         chunk = _Chunk.model_validate_json(data)
@@ -91,11 +91,11 @@ def read_chunk(data: str | bytes) -> Chunk:
     details = chunk.usage.prompt_tokens_details if chunk.usage else None
     cached_tokens = details.cached_tokens or 0 if details else 0
     if not chunk.choices:
-        return Chunk(cached_tokens=cached_tokens)
+        return BackendChunk(cached_tokens=cached_tokens)
     choice = chunk.choices[0]
     ids = None if choice.token_ids is None else tuple(choice.token_ids)
     logprobs = () if choice.logprobs is None else _logprobs(choice.logprobs)
-    return Chunk(choice.text, ids, _end(choice.finish_reason), logprobs, cached_tokens)
+    return BackendChunk(choice.text, ids, _end(choice.finish_reason), logprobs, cached_tokens)
 
 
 def _end(reason: str | None) -> FinishReason | None:
@@ -193,7 +193,7 @@ def read_models(body: bytes) -> dict[str, int | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class BackendFigures:
     """What a backend's metrics tell of its load."""
 
     running: int = 0
@@ -210,7 +210,7 @@ class Figures:
         return EngineStats(counters, self.running, self.waiting, _PER_MILLE, used, tokens_per_s=tokens_per_s)
 
 
-def read_figures(text: str) -> Figures | None:
+def read_figures(text: str) -> BackendFigures | None:
     """Return vLLM's figures in a Prometheus exposition, over all its engines; None if there are none.
 
     Raises: UpstreamError for a figure that is no number, or an impossible one.
@@ -224,7 +224,7 @@ def read_figures(text: str) -> Figures | None:
     sums = {_FIGURES[name]: sum(values) for name, values in found.items()}
     kv_used_fraction = min(1.0, max(found.get(_KV_USED, [0.0])))
     counts = {field: int(value) for field, value in sums.items() if field != "kv_used_fraction"}
-    return Figures(**counts, kv_used_fraction=kv_used_fraction)
+    return BackendFigures(**counts, kv_used_fraction=kv_used_fraction)
 
 
 _KV_USED = "vllm:kv_cache_usage_perc"

@@ -43,9 +43,9 @@ class RemoteReplica:
         Raises: Unreachable when no connection can be made; UpstreamError when it fails or ends early; the replica's
             own error otherwise.
         """
-        body = encode_request(request, asyncio.get_running_loop().time())
+        content = encode_request(request, asyncio.get_running_loop().time())
         try:
-            async with self._client.stream("POST", "/internal/generate", content=body) as response:
+            async with self._client.stream("POST", "/internal/generate", content=content) as response:
                 if response.status_code != httpx.codes.OK:
                     retry_after = response.headers.get("retry-after")
                     raise decode_error(response.status_code, await response.aread(), retry_after)

@@ -14,13 +14,18 @@ from miniserve.observe.counts import ReplicaReading
 from miniserve.observe.vllm_metrics import vllm_families
 from miniserve.types import ReplicaState
 
+
+def _busy_s(one: ReplicaReading) -> float | None:
+    return None if one.stats is None else one.stats.busy_s
+
+
 _COUNTERS: dict[str, tuple[str, Callable[[ReplicaReading], float | None]]] = {
     "attempts": ("Attempts sent to the replica, all kinds together.", lambda one: one.counts.attempts),
     "retries": ("Attempts made after another had failed.", lambda one: one.counts.retries),
     "hedges": ("Attempts started beside another that was slow.", lambda one: one.counts.hedges),
     "resumed_streams": ("Attempts that went on after another's tokens.", lambda one: one.counts.resumed),
     "ejections": ("Times that the replica was ejected for its failures.", lambda one: one.ejections),
-    "busy_seconds": ("Time spent in engine steps, since its start.", lambda one: one.stats and one.stats.busy_s),
+    "busy_seconds": ("Time spent in engine steps, since its start.", _busy_s),
     "restarts": ("Times that the replica's process was started again.", lambda one: one.restarts),
 }
 _GAUGES: dict[str, tuple[str, Callable[[ReplicaReading], float | None]]] = {

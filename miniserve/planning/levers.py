@@ -99,11 +99,13 @@ def recorded_quantization(folder: Path = RESULTS) -> str:
 def quality(scenario: Scenario, scores: Scores) -> float:
     """Return the expected share of right answers, given which model answers what."""
     features = scenario.workload.features.shares
-    shares = next((one.arguments["shares"] for one in scenario.policies.routers if one.name == "feature"), {})
+    shares: Mapping[str, Mapping[str, float]] = next(
+        (one.arguments["shares"] for one in scenario.policies.routers if one.name == "feature"), {}
+    )
     total = sum(features.values())
     right = 0.0
     for feature, share in features.items():
-        parts: Mapping[str, float] = shares.get(feature, {LARGE: 1.0})
+        parts = shares.get(feature, {LARGE: 1.0})
         right += share / total * sum(part * scores[model][feature] for model, part in parts.items())
     return right
 

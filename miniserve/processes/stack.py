@@ -24,7 +24,7 @@ from miniserve.api.wiring import api_app, served_catalogue
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
 from miniserve.control.autoscaler import Autoscaler
-from miniserve.control.decisions import LoggedAutoscaler
+from miniserve.control.decisions import logged_autoscaler
 from miniserve.control.degrade import Degradation
 from miniserve.errors import SetupError
 from miniserve.gateway.degraded import DegradingBackend
@@ -246,7 +246,7 @@ def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: 
     def requests() -> int:
         return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
 
-    autoscaler = scaling.autoscaler if on_decision is None else LoggedAutoscaler(scaling.autoscaler, on_decision)
+    autoscaler = logged_autoscaler(scaling.autoscaler, on_decision)
     return LiveScaling(gateway.fleet, autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests)
 
 

@@ -17,8 +17,7 @@ from typing import Any
 
 import simpy
 
-from miniserve.control.autoscaler import Autoscaler
-from miniserve.control.decisions import LoggedAutoscaler
+from miniserve.control.decisions import logged_autoscaler
 from miniserve.errors import DeadlineExceeded, PolicyError, SetupError
 from miniserve.observe.goodput import kept
 from miniserve.observe.outcomes import OutcomeLog, Outcomes, status_of
@@ -57,7 +56,6 @@ def simulate(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SimResult:
     """Run `scenario`; `seed` replaces the scenario's own. `should_stop` is called repeatedly, between events.
-
     With a fresh `meter`, the result has a ledger that shows who caused the bill.
 
     Raises: SetupError if it has no fleet, or its model does not fit on its hardware.
@@ -134,9 +132,7 @@ class _Run:
         if scaling is None:
             return None
         name, spec = scaled_group(self._scenario)
-        autoscaler: Autoscaler = scaling.build(self._seed)
-        if self._on_decision is not None:
-            autoscaler = LoggedAutoscaler(autoscaler, self._on_decision)
+        autoscaler = logged_autoscaler(scaling.build(self._seed), self._on_decision)
         loop = ScalingLoop(self._fleet, autoscaler, spec, name, lambda: self._came)
         self._fleet.every(scaling.period_s, loop.tick)
         return loop
@@ -153,9 +149,8 @@ class _Run:
 
     def _give_up(self) -> None:
         """Count what is still open as failed, at the moment after which nothing happened any more."""
-        self._ended_s = max(
-            self._last_end_s, self._last_arrival_s, *(m.replica.worked_until_s for m in self._fleet.members())
-        )
+        worked_until_s = [member.replica.worked_until_s for member in self._fleet.members()]
+        self._ended_s = max(self._last_end_s, self._last_arrival_s, *worked_until_s)
         for index, request in self._open.items():
             self._log.record(
                 index,
@@ -261,8 +256,7 @@ class _Run:
         return outcome
 
     def _now_s(self) -> float:
-        now_s: float = self.env.now
-        return now_s
+        return float(self.env.now)
 
     # --- observations ----------------------------------------------------------------------------------------------
 

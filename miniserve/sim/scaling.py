@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf
 
 from miniserve.control.autoscaler import Autoscaler, check_horizon
 from miniserve.control.scaling import Scaler
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.sim.fleet import SimFleet
-from miniserve.sim.result import Series
 from miniserve.types import FleetView
 
 
@@ -26,17 +24,6 @@ class ScalingLoop(Scaler):
             return replace(fleet.view(), requests=requests())
 
         super().__init__(autoscaler, _SimCrew(fleet, spec), f"{name}-", view, fleet.env.now)
-
-    def series(self, until_s: float = inf) -> dict[str, Series]:
-        """Return the group's exact size over time, as times and values; samples could miss a cold start."""
-        sizes = [size for size in self.sizes if size.at_s <= until_s]
-        times = [size.at_s for size in sizes]
-        return {
-            "replicas": (times, [float(size.ready) for size in sizes]),
-            "replicas_starting": (times, [float(size.starting) for size in sizes]),
-            "replicas_draining": (times, [float(size.draining) for size in sizes]),
-            "replicas_wanted": (times, [float(size.wanted) for size in sizes]),
-        }
 
 
 class _SimCrew:

@@ -27,6 +27,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, g
 from miniserve.errors import SetupError
 from miniserve.toml.numbers import endless_keys, size_problem
 from miniserve.toml.source import Place, TomlSource, first_named
+from miniserve.toml.units import UNITS, split_unit
 
 Role = TypeVar("Role")
 _LISTS = (tuple, list, Sequence, Collection)
@@ -264,29 +265,13 @@ def keys_of(make: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     }
 
 
-_UNITS = {
-    "s": "seconds", "ms": "milliseconds", "us": "microseconds", "min": "minutes", "h": "hours",
-    "per_s": "per second", "per_ms": "per millisecond", "per_min": "per minute", "per_h": "per hour",
-    "tokens": "tokens", "bytes": "bytes", "kb": "kilobytes", "mb": "megabytes", "gb": "gigabytes", "usd": "US dollars",
-    "fraction": "a fraction, 0 to 1", "percent": "per cent", "pct": "per cent", "ratio": "a ratio", "": "no unit",
-}  # fmt: skip
-
-
-def split_unit(key: str) -> tuple[str, str]:
-    """Return the key without its unit, and the unit: `timeout_ms` is ("timeout", "ms")."""
-    for unit in sorted(_UNITS, key=len, reverse=True):
-        if unit and key.endswith(f"_{unit}"):
-            return key.removesuffix(f"_{unit}"), unit
-    return key, ""
-
-
 def suggestion(key: str, known: Mapping[str, Any]) -> str:
     """Say what may have been meant: the same thing in another unit, a similar word, or all there is."""
     stem, unit = split_unit(key)
     for other in known:
         other_stem, other_unit = split_unit(other)
         if other_stem == stem and other_unit != unit:
-            return f"the unit is wrong: write `{other}` ({_UNITS[other_unit]})"
+            return f"the unit is wrong: write `{other}` ({UNITS[other_unit]})"
     close = difflib.get_close_matches(key, known, n=1)
     return (f"did you mean `{close[0]}`? " if close else "") + _choices(known)
 

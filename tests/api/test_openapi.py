@@ -62,7 +62,7 @@ def test_every_generating_route_documents_its_errors(edge: Edge) -> None:
     reference = {"$ref": "#/components/schemas/ErrorResponse"}
     for path in ("/v1/chat/completions", "/v1/completions"):
         responses = document["paths"][path]["post"]["responses"]
-        assert set(responses) == {"200", "400", "404", "408", "413", "415", "500", "502", "503"}
+        assert set(responses) == {"200", "400", "404", "408", "413", "415", "429", "500", "502", "503", "504"}
         for status in set(responses) - {"200"}:
             assert responses[status]["content"]["application/json"]["schema"] == reference
     assert "422" not in str([operation for path in document["paths"].values() for operation in path.values()])

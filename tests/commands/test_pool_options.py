@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from miniserve.commands.demo import add_arguments
 from miniserve.commands.demo_output import described, welcome
 from miniserve.commands.live_table import GatewayNumbers, ReplicaRow, live_table
 from miniserve.commands.pool_options import default_pools, demo_pools, demo_scaling, read_latencies
-from miniserve.control.autoscaler import Scheduled
+from miniserve.control.autoscaler import Autoscaler, Scheduled
 from miniserve.errors import SetupError
 from miniserve.processes.pools import Pool
 from miniserve.scenario.model import Autoscaling
@@ -101,7 +102,7 @@ def test_distances_are_pairs_of_regions() -> None:
 def scaling(words: dict[str, Any], pools: list[Pool], **settings: Any) -> Any:
     args = argparse.Namespace(min_replicas=None, max_replicas=None)
     vars(args).update(words)
-    policy = Recipe("scheduled", lambda: Scheduled(plan=[(0, 50)]))
+    policy: Recipe[Autoscaler] = Recipe("scheduled", lambda: Scheduled(plan=[(0, 50)]))
     return demo_scaling(args, Autoscaling(policy, **settings), pools)
 
 
@@ -137,7 +138,7 @@ def test_bounds_without_an_autoscaler_are_refused(tiny_folder: Path) -> None:
 def test_the_table_says_what_is_paced_how_a_start_went_and_when_figures_mean_nothing() -> None:
     from rich.console import Console
 
-    console = Console(width=160, record=True, quiet=True)
+    console = Console(file=io.StringIO(), width=160, record=True)
     load = (3, 1, 0.25, 38.4, 1)
     rows = [
         ReplicaRow("large@1-0", ReplicaState.READY, 42, *load, True, 6.14, (2.4, 3.2, 0.1)),

@@ -91,11 +91,12 @@ class Rig:
     async def ask_and_kill(self, at_token: int, path: str, body: dict[str, Any]) -> tuple[Answer, Kill]:
         """Ask, and kill the replica that answers once it has brought `at_token` tokens."""
         kill = Kill(at_token)
+        self.kill_next(kill)
+        return await self.ask(path, body), kill
+
+    def kill_next(self, kill: Kill) -> None:
+        """Kill the replica of the next attempt that begins, as `kill` says, and write there how it goes on."""
         self._fleet._stream = lambda upstream, send: self._watched(kill, upstream, send)
-        try:
-            return await self.ask(path, body), kill
-        finally:
-            self._fleet._stream = self._plain
 
     async def _watched(self, kill: Kill, upstream: Upstream, send: Send) -> AsyncGenerator[TokenEvent, None]:
         if kill.victim:

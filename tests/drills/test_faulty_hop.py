@@ -28,7 +28,7 @@ async def hop(replica_url: str) -> AsyncIterator[FaultyHop]:
 
 @pytest.fixture
 async def replica(hop: FaultyHop) -> AsyncIterator[RemoteReplica]:
-    one = RemoteReplica(hop.url, silence_timeout_s=0.3)
+    one = RemoteReplica(hop.url)
     yield one
     await one.close()
 
@@ -55,9 +55,11 @@ async def test_a_cut_is_a_broken_connection(
 ) -> None:
     events = replica.generate(make_request(max_tokens=10_000))
     await anext(events)
+    engine.gate.clear()
     assert hop.cut() == 1
     with pytest.raises(UpstreamError, match="connection to the replica failed"):
         await drain(events)
+    engine.gate.set()
     await until(lambda: engine.aborted)
 
 
@@ -85,8 +87,10 @@ async def test_in_a_partition_all_is_silent_and_afterwards_all_is_well(
     hop: FaultyHop, replica: RemoteReplica, make_request: Any
 ) -> None:
     hop.swallow()
+    impatient = RemoteReplica(hop.url, silence_timeout_s=0.05)
     with pytest.raises(UpstreamError, match="silent"):
-        await tokens_of(replica, make_request())
+        await tokens_of(impatient, make_request())
+    await impatient.close()
     with pytest.raises(UpstreamError, match="no report"):
         await replica.report(0.05)
     hop.heal()
@@ -118,5 +122,7 @@ async def test_a_client_that_leaves_stops_the_work_behind_the_hop(
 ) -> None:
     events = replica.generate(make_request(max_tokens=10_000))
     await anext(events)
+    engine.gate.clear()
     await events.aclose()
+    engine.gate.set()
     await until(lambda: engine.aborted)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from drills.rig import SMALL, TOKENS, Answer, Rig, rig
+from drills.rig import SMALL, TOKENS, Answer, Kill, Rig, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -59,6 +59,8 @@ async def check(one: Rig, name: str, at_token: int, expected: Answer) -> None:
     assert (answer.ends, len(answer.ids)) == (1, 1)
     for field in ("prompt_tokens", "completion_tokens", "total_tokens"):
         assert answer.usage[field] == expected.usage[field], field
+    details = answer.usage["prompt_tokens_details"] or {}
+    assert details.get("cached_tokens", 0) <= answer.usage["prompt_tokens"]
     assert kill.broke_after is not None
     assert at_token <= kill.broke_after < TOKENS, "otherwise this proves nothing"
     assert kill.resumed_after == [kill.broke_after]
@@ -94,3 +96,31 @@ async def test_every_form_of_answer_survives_a_kill(small: Rig, name: str) -> No
     expected = await unbroken(small, name)
     for at_token in (1, 17):
         await check(small, name, at_token, expected)
+
+
+@pytest.mark.full
+async def test_a_stop_string_that_stands_across_the_break_ends_the_answer_there(small: Rig) -> None:
+    """Its first letters come from the replica that dies, and its last ones from the other."""
+    await small.ready(2)
+    path, body = ASKED["sampled stream"]
+    text = (await unbroken(small, "sampled stream")).text
+    middle = len(text) // 2
+    asked = {**body, "stop": text[middle - 2 : middle + 2]}
+    expected = await small.ask(path, {**asked, "min_tokens": 0, "ignore_eos": True})
+    assert expected.finish_reason == "stop"
+    for at_token in range(max(1, expected.usage["completion_tokens"] - 3), expected.usage["completion_tokens"]):
+        await small.ready(2)
+        answer, _ = await small.ask_and_kill(at_token, path, {**asked, "min_tokens": 0, "ignore_eos": True})
+        assert (answer.text, answer.finish_reason, answer.errors) == (expected.text, "stop", ())
+        assert answer.usage["completion_tokens"] == expected.usage["completion_tokens"]
+
+
+@pytest.mark.full
+async def test_both_choices_of_an_answer_survive_a_kill(small: Rig) -> None:
+    await small.ready(2)
+    path, body = "/v1/completions", {**TEXT, **SAMPLED, "n": 2, "max_tokens": TOKENS, "model": small.model}
+    expected = (await small.client.post(path, json=body)).json()
+    small.kill_next(Kill(20))
+    told = (await small.client.post(path, json=body)).json()
+    assert [choice["text"] for choice in told["choices"]] == [choice["text"] for choice in expected["choices"]]
+    assert told["usage"]["completion_tokens"] == expected["usage"]["completion_tokens"]

@@ -22,7 +22,7 @@ from miniserve.errors import (
     Unreachable,
     UpstreamError,
 )
-from miniserve.gateway.openai_replica import OpenAIReplica, Speech, Waits
+from miniserve.gateway.openai_replica import BackendWaits, OpenAIReplica, Speech
 from miniserve.gateway.openai_wire import read_chunk, read_figures, read_models, refusal
 from miniserve.models.tokenizer import Tokenizer
 from miniserve.types import FinishReason, ReplicaState, Request, SamplingParams, TokenEvent
@@ -298,7 +298,7 @@ async def test_nonsense_is_an_error_that_says_so(name: str, tokenizer: Tokenizer
     assert broken.value.retryable
 
 
-SILENT = Waits(first_s=0.05, silence_s=0.05, end_s=0.05)
+SILENT = BackendWaits(first_s=0.05, silence_s=0.05, end_s=0.05)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ async def test_all_that_was_asked_for_is_an_answer_also_without_a_reason(end: by
 
 @pytest.mark.parametrize("after", [b"", b"data: garbage\n\n", b"data: [DO"])
 async def test_what_follows_the_reason_no_longer_matters(after: bytes, tokenizer: Tokenizer) -> None:
-    async with FakeOpenAI(tokenizer) as fake, met(fake, tokenizer, waits=Waits(end_s=0.05)) as replica:
+    async with FakeOpenAI(tokenizer) as fake, met(fake, tokenizer, waits=BackendWaits(end_s=0.05)) as replica:
         fake.script, fake.then_silent = HEAD + chunk(token_ids=[9], finish_reason="stop") + after, True
         (only,) = await events_of(replica, asking(6))
     assert (only.token_ids, only.finish_reason) == ((9,), FinishReason.STOP)

@@ -38,9 +38,11 @@ async def replica(folder: Path, name: str, context: int, engine: FakeEngine) -> 
     add_internal_routes(app, local, reporter(local, monotonic, model=name, max_model_len=context))
     local.start()
     async with HttpServer(app, bind(0), graceful_s=1.0) as server:
-        yield server.url
-        engine.gate.set()
-        await local.close()
+        try:
+            yield server.url
+        finally:
+            engine.gate.set()
+            await local.close()
 
 
 @asynccontextmanager
@@ -56,7 +58,8 @@ async def gateway(
         fleet = await up.enter_async_context(Fleet(monotonic))
         await connect(fleet, urls, 10.0)
         settings = GatewayOptions("small", folder, more_models=dict.fromkeys(told, folder), **options)
-        running = await up.enter_async_context(running_gateway(settings, fleet, bind(0)))
+        sock = up.enter_context(bind(0))
+        running = await up.enter_async_context(running_gateway(settings, fleet, sock))
         yield await up.enter_async_context(httpx.AsyncClient(base_url=running.url, timeout=20.0, trust_env=False))
 
 

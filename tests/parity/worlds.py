@@ -16,7 +16,7 @@ from parity.paced_fleet import DrillFleet, PacedCrew, PacedReplicas
 
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.control.autoscaler import Autoscaler
-from miniserve.control.decisions import LoggedAutoscaler
+from miniserve.control.decisions import logged_autoscaler
 from miniserve.control.scaling import Scaler
 from miniserve.engine.step_time import StepTimeModel
 from miniserve.errors import RequestError
@@ -161,7 +161,7 @@ def simulated(setup: Setup) -> Record:
         fleet.add(spec, replica_id, ready=True)
     came = Counter[str]()
     if setup.autoscaler is not None:
-        autoscaler = LoggedAutoscaler(setup.autoscaler(), record.decisions.append)
+        autoscaler = logged_autoscaler(setup.autoscaler(), record.decisions.append)
         view = lambda: replace(fleet.view(), requests=came.total())  # noqa: E731
         fleet.every(setup.tick_interval_s, Scaler(autoscaler, SimCrew(setup, fleet), "r", view, 0.0).tick)
 
@@ -213,7 +213,7 @@ async def _live(setup: Setup) -> Record:
         fleet.add_tick(watching(record.decisions.append))
         async with PacedReplicas(fleet, setup.specs(), setup.faults) as paced:
             if setup.autoscaler is not None:
-                autoscaler = LoggedAutoscaler(setup.autoscaler(), record.decisions.append)
+                autoscaler = logged_autoscaler(setup.autoscaler(), record.decisions.append)
                 crew = PacedCrew(fleet, paced, lambda replica_id: setup.one(int(replica_id[1:])))
                 period_s, came = setup.tick_interval_s, backend.requests.total
                 fleet.add_tick(LiveScaling(fleet, autoscaler, crew, "r", period_s=period_s, requests=came))

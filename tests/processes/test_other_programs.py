@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,14 +37,21 @@ def run(command: list[str], folder: Path, **variables: str) -> subprocess.Comple
     )
 
 
-def environment(folder: Path, package: str) -> Path:
-    """Return the `bin` of a new environment with `package`; skip the test if it cannot be installed."""
-    venv.create(folder / "env", with_pip=True)
-    programs = folder / "env" / "bin"
-    done = run([str(programs / "python"), "-m", "pip", "install", "-q", package], folder)
-    if done.returncode:
-        pytest.skip(f"{package} cannot be installed here: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
-    return programs
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`environment(package)`: the `bin` of a new environment with it; skips the test if it cannot be installed."""
+
+    def make(package: str) -> Path:
+        venv.create(tmp_path / "env", with_pip=True)
+        programs = tmp_path / "env" / "bin"
+        done = run([str(programs / "python"), "-m", "pip", "install", "-q", package], tmp_path)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no reason"])[-1]
+            pytest.skip(f"{package} cannot be installed here: {last}")
+        return programs
+
+    yield make
+    shutil.rmtree(tmp_path / "env", ignore_errors=True)  # up to 1.2 GB, which pytest would keep
 
 
 def output_of(command: list[str], folder: Path, **variables: str) -> str:
@@ -83,15 +90,15 @@ def answer(demo: str) -> str:
     return str(response.raise_for_status().json()["choices"][0]["message"]["content"])
 
 
-def test_langchain(demo: str, answer: str, tmp_path: Path) -> None:
-    programs = environment(tmp_path, "langchain-openai==1.7.4")
+def test_langchain(demo: str, answer: str, tmp_path: Path, environment: Callable[[str], Path]) -> None:
+    programs = environment("langchain-openai==1.7.4")
     said = json.loads(output_of([str(programs / "python"), str(HERE / "langchain_calls.py"), demo, "small"], tmp_path))
     assert (said["plain"], said["streamed"]) == (answer, answer)
     assert said["tokens"] > 0
 
 
-def test_the_llm_command(demo: str, answer: str, tmp_path: Path) -> None:
-    programs = environment(tmp_path, "llm==0.36")
+def test_the_llm_command(demo: str, answer: str, tmp_path: Path, environment: Callable[[str], Path]) -> None:
+    programs = environment("llm==0.36")
     settings = f'- model_id: mini\n  model_name: small\n  api_base: "{demo}"\n'
     (tmp_path / "extra-openai-models.yaml").write_text(settings, encoding="utf-8")
     command = [str(programs / "llm"), "-m", "mini", QUESTION, "-o", "temperature", "0", "-o", "max_tokens", "16"]
@@ -111,6 +118,19 @@ def test_openais_client_for_javascript(demo: str, answer: str, tmp_path: Path, r
     assert (said["plain"], said["streamed"]) == (answer, answer)
     package = json.loads((tmp_path / "node_modules" / "openai" / "package.json").read_text(encoding="utf-8"))
     record_property("version", package["version"])
+
+
+def test_aiperf(demo: str, tmp_path: Path, environment: Callable[[str], Path], record_property: Any) -> None:
+    """NVIDIA's load generator: 20 streams, two at a time, prompts made with our tokenizer."""
+    programs, out = environment("aiperf==0.13.0"), tmp_path / "out"
+    target = ["-m", "small", "--url", demo.removesuffix("/v1"), "--endpoint-type", "chat", "--streaming"]
+    load = ["--request-count", "20", "--concurrency", "2", "--random-seed", "1"]
+    lengths = ["--synthetic-input-tokens-mean", "20", "--output-tokens-mean", "8"]
+    files = ["--tokenizer", str(SMALL), "--ui", "none", "--output-artifact-dir", str(out)]
+    output_of([str(programs / "aiperf"), "profile", *target, *load, *lengths, *files], tmp_path)
+    result = json.loads((out / "profile_export_aiperf.json").read_text(encoding="utf-8"))
+    assert (result["completed_request_count"]["avg"], result["error_summary"]) == (20, [])
+    record_property("requests", 20)
 
 
 @contextmanager
@@ -137,8 +157,8 @@ def served(url: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def test_sglangs_router_in_front_of_two_replicas(tmp_path: Path) -> None:
-    programs = environment(tmp_path, "sglang-router==0.3.2")
+def test_sglangs_router_in_front_of_two_replicas(tmp_path: Path, environment: Callable[[str], Path]) -> None:
+    programs = environment("sglang-router==0.3.2")
     options = ["replica", "--model", str(SMALL), "--port", "0", "--offline", "--vllm-metrics"]
     with ExitStack() as stack:
         lines = [stack.enter_context(started(*options)) for _ in range(2)]

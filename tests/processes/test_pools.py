@@ -154,7 +154,7 @@ async def test_a_replica_that_memory_has_no_room_for_is_refused_in_the_log(
 def test_pools_that_make_no_sense_are_refused(tiny_folder: Path) -> None:
     for settings in ({"replicas": -1}, {"weight": 0.0}, {"nice": 20}):
         with pytest.raises(SetupError, match="pool tiny@1: replicas"):
-            Pool("tiny", tiny_folder, "1", **settings)  # type: ignore[arg-type]
+            Pool("tiny", tiny_folder, "1", **settings)
     pools = Pools(Fleet(lambda: 0.0), [Pool("tiny", tiny_folder, "1")], drain_timeout_s=1.0)
     for replica_id in ("tiny-0", "tiny@1-x", "tiny@10-1"):
         with pytest.raises(SetupError, match=r"no pool has a replica .*; there are tiny@1-"):

@@ -21,8 +21,9 @@ from miniserve.policies import admission, recovery, routing
 from miniserve.policies.admission.admission import AllOf
 from miniserve.policies.bundle import Policies
 from miniserve.policies.recovery.retry import Backoff
-from miniserve.policies.routing.balancer import BALANCERS, LeastOutstanding, PowerOfTwo
-from miniserve.policies.routing.router import RegionRouter, Routers, VersionPin
+from miniserve.policies.routing.balancer import BALANCERS, LeastOutstanding, PowerOfTwo, WithRoom
+from miniserve.policies.routing.model_router import ModelRouter
+from miniserve.policies.routing.router import ByModel, RegionRouter, Routers, VersionPin
 from miniserve.scenario import load
 from miniserve.scenario.build import resilience
 from miniserve.scenario.kinds import KINDS
@@ -255,7 +256,13 @@ def methods_of(role: Any) -> list[str]:
 
 def test_every_policy_has_a_name_in_files() -> None:
     """Whatever has the methods of a role is registered under a name, unless files say it in another way."""
-    in_other_words = {AllOf, Routers}  # a list
+    in_other_words = {
+        AllOf,
+        ByModel,
+        ModelRouter,
+        Routers,
+        WithRoom,
+    }  # lists; other tables; the model that is asked for
     registered = {make for names in KINDS.values() for make in names.values()}
     roles = {role.__name__: methods for role in KINDS if inspect.isclass(role) and (methods := methods_of(role))}
     for made in classes_of(admission, recovery, routing) - in_other_words - registered:

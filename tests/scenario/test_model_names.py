@@ -42,7 +42,7 @@ def test_a_file_names_aliases_rules_and_days(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ('router = "oracle", small = "small", large = "large"', "models.auto.router: there is no 'oracle'"),
+        ('router = "oracle", small = "small", large = "large"', 'models.auto.router: there is no "oracle"'),
         ('router = "learned", small = "small"', "`large` is missing"),
         ('router = "learned", small = "a", large = "a"', "must be two models, not 'a' twice"),
         ('router = "learned", small = "a", large = "b", threshold = 2', "models.auto.threshold: threshold (2)"),

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, Protocol
 import pytest
 
 from miniserve.errors import SetupError
-from miniserve.toml.reader import Count, Fraction, Positive, Range, Reader, Recipe, split_unit, suggestion
+from miniserve.toml.reader import Count, Fraction, Positive, Range, Reader, Recipe, suggestion
 from miniserve.toml.source import Setting, parse
+from miniserve.toml.units import split_unit
 
 
 class Colour(Enum):

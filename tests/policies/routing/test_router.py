@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
@@ -125,6 +125,7 @@ def test_shares_of_one_model_leave_the_others_alone() -> None:
     assert len(served("other")) == 200 * 5, "nothing is said of it: anything goes"
 
 
+@settings(deadline=None)
 @given(
     shares=st.lists(st.dictionaries(st.sampled_from(["large@1", "large@2", "small@1"]), st.floats(0.1, 1)), max_size=4),
     versions=st.lists(st.sampled_from(VERSIONS), max_size=8),
