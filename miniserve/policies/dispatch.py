@@ -90,7 +90,7 @@ def cancel(story: Story, token_ids: TokenIds = ()) -> None:
 class _Dispatch:
     """One story: what it works with, and what has happened in it so far."""
 
-    __slots__ = ("_attempts", "_clock", "_fleet", "_policies", "_request", "_route", "_some_hang")
+    __slots__ = ("_attempts", "_clock", "_fleet", "_hanging", "_policies", "_request", "_route")
 
     def __init__(self, request: Request, fleet: Callable[[], FleetView], clock: Clock, policies: Policies) -> None:
         self._request = request
@@ -99,7 +99,7 @@ class _Dispatch:
         self._policies = policies
         self._attempts = Attempts(request, policies)
         self._route = RoutedFleet(request, fleet, policies.router)
-        self._some_hang = False  # as of the last look at the fleet
+        self._hanging: tuple[ReplicaView, ...] = ()  # as of the last look at the fleet
 
     def effects_if_admitted(self, admission: Admission) -> Story:
         """Ask the admission policy first; go on with the story if it admits the request."""
@@ -162,11 +162,9 @@ class _Dispatch:
     def _trial(self, candidates: tuple[ReplicaView, ...], now_s: float) -> Hedge | None:
         """Let a replica that seems to hang prove itself, alongside an ordinary attempt that the client can rely on."""
         progress = self._policies.progress
-        if progress is None or not self._some_hang or not (others := self._untried(candidates)):
+        if progress is None or not self._hanging or not (others := self._untried(candidates)):
             return None
-        offered = {view.replica_id for view in others}  # comparing whole views would cost the square of the fleet
-        left_out = [view for view in self._untried(self._route.replicas()) if view.replica_id not in offered]
-        suspect = progress.trial(left_out, now_s)
+        suspect = progress.trial(self._untried(self._hanging), now_s)
         if suspect is None:
             return None
         return Hedge(self._send_to(suspect, now_s), 0.0, lambda: self._send(others, now_s))
@@ -182,7 +180,7 @@ class _Dispatch:
             replicas = policies.ejector.admitted(replicas, now_s)
         if policies.progress is not None:
             progressing = policies.progress.admitted(replicas, now_s)
-            self._some_hang = len(progressing) < len(replicas)
+            self._hanging = _left_out(replicas, progressing)
             replicas = progressing
         replicas = self._unbroken(replicas, now_s)
         if not self._attempts.tried:
@@ -210,7 +208,8 @@ class _Dispatch:
         )
 
     def _untried(self, replicas: Sequence[ReplicaView]) -> tuple[ReplicaView, ...]:
-        return tuple(view for view in replicas if view.replica_id not in self._attempts.tried)
+        tried = self._attempts.tried
+        return tuple(view for view in replicas if view.replica_id not in tried) if tried else tuple(replicas)
 
     def _send(self, candidates: tuple[ReplicaView, ...], now_s: float) -> Send | None:
         replica_id = self._choose(candidates)
@@ -319,3 +318,20 @@ class _Dispatch:
             return DeadlineExceeded("the request's deadline had passed before it could be sent to a replica")
         message = f"{self._route.why_none()}; try again in {RETRY_AFTER_S:g} s"
         return Overloaded(message, code="no_replica_ready", retry_after_s=RETRY_AFTER_S)
+
+
+def _left_out(replicas: Sequence[ReplicaView], kept: tuple[ReplicaView, ...]) -> tuple[ReplicaView, ...]:
+    """Return the replicas that are not among `kept`, which has the others in the same order.
+
+    One walk past both, and by identity: comparing views by value would cost the square of the fleet.
+    """
+    if len(kept) == len(replicas):
+        return ()
+    rest = iter(kept)
+    next_kept, left_out = next(rest, None), []
+    for view in replicas:
+        if view is next_kept:
+            next_kept = next(rest, None)
+        else:
+            left_out.append(view)
+    return tuple(left_out)

@@ -3,6 +3,8 @@ clock."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -557,6 +559,33 @@ def test_a_suspect_in_a_large_fleet_costs_no_comparison_of_views(monkeypatch: py
         world.tell(Policies(LeastOutstanding(), progress=progress), fleet, replace(REQUEST, request_id=f"q{i}"))
     assert any(isinstance(effect, Hedge) for effect in world.asked)
     assert compared == []
+
+
+def cost_us(*, suspect: bool, requests: int, replicas: int = 1000) -> float:
+    """Return this thread's CPU time for one request's story, in a fleet of which one seems to hang, or none."""
+    progress, fleet = ProgressWatch(), fleet_of(*(f"r{i}" for i in range(replicas)))
+    progress.observe(fleet().replicas)
+    if suspect:
+        hang(progress, "r7")
+    policies, world = Policies(LeastOutstanding(), progress=progress), World()
+    started_s = time.thread_time()
+    for i in range(requests):
+        world.tell(policies, fleet, replace(REQUEST, request_id=f"q{i}"))
+    return (time.thread_time() - started_s) / requests * 1e6
+
+
+@pytest.mark.full
+def test_what_a_suspect_costs_each_request_of_a_thousand_replicas(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Recorded, not judged: the aim is 1.2 times. Laps alternate, so that a busy machine is busy for both."""
+    cost_us(suspect=False, requests=50)
+    laps = [(cost_us(suspect=False, requests=100), cost_us(suspect=True, requests=100)) for _ in range(9)]
+    without_us, with_us = (statistics.median(lap[i] for lap in laps) for i in (0, 1))
+    record_property("cpu_us_per_request", round(without_us, 1))
+    record_property("cpu_us_per_request_with_a_suspect", round(with_us, 1))
+    record_property("ratio", round(statistics.median(there / here for here, there in laps), 3))
+    assert min(without_us, with_us) > 0
 
 
 def test_a_suspect_proves_itself_by_a_token() -> None:

@@ -133,7 +133,7 @@ class ProgressWatch:
         suspects = self.suspects(now_s)
         if not suspects:
             return tuple(replicas)
-        return tuple(view for view in replicas if view.replica_id not in suspects) or tuple(replicas)
+        return tuple([view for view in replicas if view.replica_id not in suspects]) or tuple(replicas)
 
     def wait_on_s(self, replica_id: str, started_s: float, patience_s: float, now_s: float) -> float | None:
         """Return how much longer an attempt that began at `started_s` may wait for its first token; None: no longer.
@@ -150,8 +150,10 @@ class ProgressWatch:
 
     def trial(self, replicas: Sequence[ReplicaView], now_s: float) -> str | None:
         """Return a suspect that should prove itself with the next request, which the caller then sends and reports."""
-        for id_ in sorted(self.suspects(now_s) & {view.replica_id for view in replicas}):
-            replica = self._replicas[id_]
+        for id_ in sorted(view.replica_id for view in replicas):
+            replica = self._replicas.get(id_)
+            if replica is None or not self._is_suspect(replica, now_s):
+                continue
             if replica.trial_s is None and now_s >= replica.next_trial_s:
                 replica.trial_s = now_s
                 replica.next_trial_s = now_s + self._trial_interval_s
