@@ -35,6 +35,7 @@ from miniserve.policies.admission.admission import Admission, Reject
 from miniserve.policies.attempts import Attempts, joined
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about, broken_promise
+from miniserve.policies.recovery.progress import left_out
 from miniserve.policies.recovery.retry import was_too_busy
 from miniserve.policies.routed import RoutedFleet
 from miniserve.types import (
@@ -180,7 +181,7 @@ class _Dispatch:
             replicas = policies.ejector.admitted(replicas, now_s)
         if policies.progress is not None:
             progressing = policies.progress.admitted(replicas, now_s)
-            self._hanging = _left_out(replicas, progressing)
+            self._hanging = left_out(replicas, progressing)
             replicas = progressing
         replicas = self._unbroken(replicas, now_s)
         if not self._attempts.tried:
@@ -318,20 +319,3 @@ class _Dispatch:
             return DeadlineExceeded("the request's deadline had passed before it could be sent to a replica")
         message = f"{self._route.why_none()}; try again in {RETRY_AFTER_S:g} s"
         return Overloaded(message, code="no_replica_ready", retry_after_s=RETRY_AFTER_S)
-
-
-def _left_out(replicas: Sequence[ReplicaView], kept: tuple[ReplicaView, ...]) -> tuple[ReplicaView, ...]:
-    """Return the replicas that are not among `kept`, which has the others in the same order.
-
-    One walk past both, and by identity: comparing views by value would cost the square of the fleet.
-    """
-    if len(kept) == len(replicas):
-        return ()
-    rest = iter(kept)
-    next_kept, left_out = next(rest, None), []
-    for view in replicas:
-        if view is next_kept:
-            next_kept = next(rest, None)
-        else:
-            left_out.append(view)
-    return tuple(left_out)

@@ -227,6 +227,23 @@ def test_a_fleet_of_none_wakes_up(scaled: Callable[..., Scenario]) -> None:
     assert set(result.outcomes.by_status()) == {200, 503}  # who comes before the first cold start is over is refused
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        '{kind="queue", waiting_per_replica=2.0, most_running=4.0}',
+        '{kind="reactive", target=2.0}',
+        '{kind="target-tracking", target=2.0}',
+    ],
+)
+def test_a_fleet_that_may_be_none_is_none_when_nobody_comes(scaled: Callable[..., Scenario], policy: str) -> None:
+    idle = 'workload.arrivals={kind="piecewise", points=[[0,1],[100,1],[100,0],[1190,0],[1190,1],[1200,1]]}'
+    result = simulate(scaled(f"autoscaler.policy={policy}", "autoscaler.min_replicas=0", idle))
+    times_s, ready = result.series["replicas"]
+    assert {count for at_s, count in zip(times_s, ready, strict=True) if 300 < at_s < 1190} <= {0}
+    assert 0 in ready
+    assert result.totals["replica_hours"] < 2 * 400 / 3600, "not paid for while nobody comes"
+
+
 class Raises:
     def tick(self, now_s: float, view: FleetView) -> Sequence[ScalingAction]:
         if now_s > 300:

@@ -163,3 +163,20 @@ class ProgressWatch:
     def _is_suspect(self, replica: _Replica, now_s: float) -> bool:
         stalled = replica.outstanding > 0 and now_s - replica.progress_s >= self.stall_s
         return stalled or replica.misses >= self._misses
+
+
+def left_out(replicas: Sequence[ReplicaView], kept: tuple[ReplicaView, ...]) -> tuple[ReplicaView, ...]:
+    """Return the replicas that are not among `kept`, which has the others in the same order.
+
+    One walk past both, and by identity: comparing views by value would cost the square of the fleet.
+    """
+    if len(kept) == len(replicas):
+        return ()
+    rest = iter(kept)
+    next_kept, others = next(rest, None), []
+    for view in replicas:
+        if view is next_kept:
+            next_kept = next(rest, None)
+        else:
+            others.append(view)
+    return tuple(others)
