@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -97,3 +98,14 @@ def test_all_that_a_gateway_runs_comes_without_torch() -> None:
 def test_the_module_can_be_run() -> None:
     done = miniserve("--version")
     assert (done.returncode, done.stdout) == (0, f"miniserve {__version__}\n")
+
+
+def test_a_line_of_the_log_says_when() -> None:
+    """In a process of its own: how a process logs is decided once."""
+    code = (
+        "import logging; from miniserve.commands.options import log_to_stderr; log_to_stderr('info'); "
+        "logging.getLogger('miniserve.test').info('hello')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == ""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO miniserve\.test: hello\n", done.stderr)
