@@ -1,10 +1,14 @@
-"""Fixtures shared by all tests: the model folders."""
+"""Fixtures shared by all tests: the model folders. And hypothesis is told that no test gates on a timing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")
