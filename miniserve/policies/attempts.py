@@ -9,7 +9,7 @@ request, so an attempt's permit is held until then, or until the story ends with
 
 from __future__ import annotations
 
-from miniserve.errors import DeadlineExceeded, InternalError, NoFirstToken, Unreachable
+from miniserve.errors import DeadlineExceeded, InternalError, NoFirstToken, Unreachable, UpstreamError
 from miniserve.policies.bundle import Policies
 from miniserve.policies.guard import ask_about
 from miniserve.policies.recovery.breaker import Permit
@@ -92,6 +92,12 @@ class Attempts:
         for replica_id, permit in self._permits:
             if self._policies.breakers is not None:
                 self._policies.breakers[replica_id].record(permit, None, now_s)
+
+    @property
+    def was_lost(self) -> bool:
+        """Say whether the last attempt ended since its replica broke off or was not there: no answer, and no wait."""
+        error = self.results[-1].error if self.results else None
+        return isinstance(error, UpstreamError) and not isinstance(error, NoFirstToken)
 
     # --- telling ---------------------------------------------------------------------------------------------------
 

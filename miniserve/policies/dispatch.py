@@ -168,6 +168,7 @@ class _Dispatch:
         suspect = progress.trial(self._untried(self._hanging), now_s)
         if suspect is None:
             return None
+        others = tuple(view for view in others if view.replica_id != suspect)  # it may be all that is left
         return Hedge(self._send_to(suspect, now_s), 0.0, lambda: self._send(others, now_s))
 
     def _candidates(self, now_s: float) -> tuple[ReplicaView, ...]:
@@ -195,13 +196,13 @@ class _Dispatch:
         return tuple(view for view in replicas if breakers[view.replica_id].allows(now_s))
 
     def _tried_before(self, replicas: tuple[ReplicaView, ...], now_s: float) -> tuple[ReplicaView, ...]:
-        """Return where a broken stream may go on once all have been tried.
+        """Return where a request that its replica has lost may go on once all have been tried.
 
         Who failed before the last token may have been restarted since. And who is left out for its health may be well
         all the same, while an error would be certain.
         """
         attempts = self._attempts
-        if not attempts.tokens:
+        if not attempts.tokens and not attempts.was_lost:
             return ()
         back = tuple(view for view in replicas if view.replica_id not in attempts.failed)
         return back or self._unbroken(

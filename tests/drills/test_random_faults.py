@@ -111,7 +111,7 @@ async def storm(one: Rig, faults: int, seed: int) -> tuple[Tally, Counter[str]]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("faults", [12, 1000])
+@pytest.mark.parametrize("faults", [12, 90, 1000])
 async def test_no_client_notices_random_faults(
     three: Rig, faults: int, monkeypatch: pytest.MonkeyPatch, record_property: Any
 ) -> None:

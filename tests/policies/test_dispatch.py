@@ -464,6 +464,43 @@ def test_a_broken_answer_goes_on_where_nothing_new_would_be_sent_rather_than_now
     assert [send.replica_id for send in world.sends] == ["a", "b"]
 
 
+@pytest.mark.parametrize("error", [UpstreamError("cut"), Unreachable("gone")])
+def test_a_request_whose_replica_is_lost_goes_to_a_doubtful_one_rather_than_nowhere(error: RequestError) -> None:
+    ejector = Ejector(failures=1)
+    ejector.record("earlier", AttemptResult("b", error=REFUSED), 0.0)
+    world, outcome = tell(fleet_of("a", "b"), in_turn(failing(error), succeeding), ejector=ejector)
+    assert outcome.ok
+    assert [send.replica_id for send in world.sends] == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [InternalError("no"), SILENT, Overloaded("full")])
+def test_what_a_replica_has_answered_is_no_reason_to_go_to_a_doubtful_one(error: RequestError) -> None:
+    ejector = Ejector(failures=1)
+    ejector.record("earlier", AttemptResult("b", error=REFUSED), 0.0)
+    world, outcome = tell(fleet_of("a", "b"), failing(error), ejector=ejector)
+    assert outcome.error is error
+    assert [send.replica_id for send in world.sends] == ["a"]
+
+
+def test_a_suspect_that_is_all_that_is_left_is_asked_once_and_not_beside_itself() -> None:
+    progress = ProgressWatch(trial_interval_s=5.0)
+    hang(progress, "b")
+    policies = Policies(LeastOutstanding(), progress=progress)
+    assert World().tell(policies, fleet_of("a", "b"), replace(REQUEST, request_id="earlier")).ok, "b's trial is over"
+    clock = ManualClock()
+    story = dispatch(REQUEST, fleet_of("a", "b"), clock, policies)
+    asked = story.send(None)
+    assert isinstance(asked, Send)
+    assert asked.replica_id == "a"
+    asked = story.send(AttemptResult("a", error=UpstreamError("cut")))
+    assert isinstance(asked, Sleep)
+    clock.advance(6.0)  # time for another trial
+    asked = story.send(None)
+    assert isinstance(asked, Hedge)
+    assert asked.first.replica_id == "b"
+    assert asked.second() is None
+
+
 def test_an_answer_that_breaks_twice_at_the_same_token_is_given_up() -> None:
     cut = UpstreamError("cut")
     world, outcome = tell(fleet_of("a", "b", "c"), in_turn(failing(cut, (7, 8)), failing(cut)), LONG)
