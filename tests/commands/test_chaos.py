@@ -48,7 +48,7 @@ replicas = ["r-0"]
         (ONLY_DEMAND + FLEET, "has no [faults]: there is nothing to carry out"),
         (ONLY_DEMAND + FLEET.replace("count = 2", "count = 5") + KILL, "has 5 replicas, and at most 4 are run"),
         (ONLY_DEMAND + FLEET + KILL.replace("r-0", "gpu-0"), '"gpu-0" is no replica; they are r-0, r-1'),
-        ("[run]\nrequest = 4\n", "request"),
+        (ONLY_DEMAND + "[fault]\n", "fault: unknown key; did you mean `faults`?"),
     ],
 )
 def test_what_cannot_be_carried_out_is_refused_before_anything_starts(
