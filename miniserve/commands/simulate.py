@@ -190,7 +190,11 @@ def _ctrl_c_stops(experiment: PolicyComparison) -> Iterator[None]:
 def _show(experiment: PolicyComparison, console: Console, description: str) -> None:
     if description:
         console.print(description, markup=False, style="bold")
-    arrivals = next(iter(experiment.cases.values())).workload.arrivals
+    scenario = next(iter(experiment.cases.values()))
+    arrivals = scenario.workload.arrivals
+    live_only = [name for name in ("models", "deprecated", "degradation") if getattr(scenario, name)]
+    if live_only:
+        console.print(f"not simulated, of a live gateway only: {', '.join(live_only)}", markup=False)
     if unused := getattr(arrivals, "unused", ()):
         console.print(f"not used of the trace: {', '.join(unused)}", markup=False)
     if experiment.stopped is not None:

@@ -292,3 +292,11 @@ def test_a_policies_file_replaces_the_scenarios_own(file: Path, capsys: pytest.C
     Path("p.toml").write_text('[policies]\nbalancr = "p2c"\n')
     assert main(["simulate", "s.toml", "--requests", "20", "--policies", "p.toml"]) == 2
     assert "p.toml:2: policies.balancr: unknown key; did you mean `balancer`?" in capsys.readouterr().err
+
+
+def test_what_only_a_live_gateway_does_is_not_passed_over_in_silence(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(SCENARIO + '[models]\nbig = "large"\n[degradation]\ncapacity = 8\n')
+    assert main(["simulate", "s.toml", "--requests", "5"]) == 0
+    assert "not simulated, of a live gateway only: models, degradation" in capsys.readouterr().out
