@@ -81,6 +81,9 @@ async def test_a_replica_that_drains_loses_nothing_whoever_asked_for_it(long_fol
         asked += ask_many(client, 8)
         assert await asyncio.gather(*asked) == [TOKENS] * 16
         await until(lambda: supervisor.children[1].restarts == 1 and len(fleet.view().ready()) == 2)
+        ejector = stack.gateway.backend.policies.ejector
+        assert ejector is not None
+        await until(lambda: not ejector.ejected(fleet.clock()))  # which the next tick ends
         assert supervisor.children[1].pid != first
         assert supervisor.children[1].start_s is not None
 

@@ -209,10 +209,15 @@ def test_the_ledger_sums_to_the_bill_in_every_scenario(path: Path) -> None:
     scenario = shortened(path, 250)
     result = simulate(scenario, meter=Meter())
     ledger = check(result)
-    assert ledger.billed_usd > 0
+    assert scenario.fleet is not None
+    is_priced = any(group.hardware is not None for group in scenario.fleet.replicas)  # some are of this machine
+    assert ledger.billed_s > 0
+    assert (ledger.billed_usd > 0) == is_priced
     if scenario.clients is None:
         assert ledger.total.answers == int(result.outcomes.served.sum())
-        assert ledger.total.answer_tokens == int(result.outcomes.output_tokens[result.outcomes.served].sum())
+        sent = int(result.outcomes.output_tokens[result.outcomes.served].sum())
+        broken = scenario.faults.cut_fraction > 0  # what such an attempt had brought is in the account of failures
+        assert ledger.total.answer_tokens < sent if broken else ledger.total.answer_tokens == sent
 
 
 def test_a_meter_changes_nothing() -> None:
