@@ -90,7 +90,8 @@ async def test_a_replica_that_drains_loses_nothing_whoever_asked_for_it(long_fol
         asked = ask_many(client, 8)
         await until(lambda: outstanding(stack, "tiny-1"))
         stack.pools.drain("tiny-1")
-        assert [view.state for view in fleet.view().replicas] == [ReplicaState.READY, ReplicaState.DRAINING]
+        states = {view.replica_id: view.state for view in fleet.view().replicas}
+        assert states == {"tiny-0": ReplicaState.READY, "tiny-1": ReplicaState.DRAINING}
         asked += ask_many(client, 8)
         assert await asyncio.gather(*asked) == [TOKENS] * 16
         await until(lambda: [child.replica_id for child in supervisor.children] == ["tiny-0"])
@@ -113,7 +114,7 @@ async def test_a_paced_pool_grows_with_its_load_and_shrinks_after_it(tiny_folder
         await until(lambda: outstanding(stack, "tiny@1-1"))
         is_asked = False
         await asyncio.gather(*callers)
-        await until(lambda: [child.replica_id for child in stack.supervisor.children] == ["tiny@1-0"])
+        await until(lambda: len(stack.supervisor.children) == 1)  # whichever had less to do
         sizes = stack.scaling["tiny@1"].sizes
         assert max(size.ready for size in sizes) == 2
         assert answered >= 6
