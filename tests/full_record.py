@@ -43,12 +43,15 @@ class FullRecord:
         self.full_tests: dict[str, dict[str, Any]] = {}
         self.outcomes: dict[str, str] = {}
         self.skip_reasons: dict[str, str] = {}
+        self.ended: set[str] = set()  # an interrupted test has passed its setup, and proves nothing
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # One test has up to three reports (setup, call, teardown): the worst outcome counts, the times add up.
         rank = ["passed", "skipped", "failed"]
         outcome = max(self.outcomes.get(report.nodeid, "passed"), report.outcome, key=rank.index)
         self.outcomes[report.nodeid] = outcome
+        if report.when == "teardown":
+            self.ended.add(report.nodeid)
         if report.skipped and isinstance(report.longrepr, tuple):
             self.skip_reasons[report.nodeid] = str(report.longrepr[2])
         if "full" in report.keywords:
@@ -70,7 +73,9 @@ class FullRecord:
             "totals": dict(Counter(self.outcomes.values())),
             "full": {
                 **self.earlier(),
-                **{name: {**entry, "commit": commit()} for name, entry in self.full_tests.items()},
+                **{
+                    name: {**entry, "commit": commit()} for name, entry in self.full_tests.items() if name in self.ended
+                },
             },
             "skipped": self.skip_reasons,
         }
