@@ -35,7 +35,7 @@ setup: ## make .venv and install everything into it (once, some minutes; later r
 	exit 2
 
 demo: setup ## start the whole stack on this machine until Ctrl-C (the first run fetches a 98 MB model)
-	@echo "[demo] starting two replicas and a gateway: about 10 s on 2 cores; the first run also fetches the model (98 MB)" >&2
+	@echo "[demo] starting the replicas and a gateway; the first run also fetches the model (98 MB)" >&2
 	@$(PY) -m miniserve $(ARGS)
 
 test: setup ## run everything that must pass: the tests, then `make notebooks` and `make check`

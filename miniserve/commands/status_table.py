@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from miniserve.commands.live_table import STATE_COLOURS
+from miniserve.replica.pace import TOO_MANY_OVERRUNS
 
-TOO_MANY_OVERRUNS = 0.05  # beyond this share of a paced replica's steps, the machine is too busy for its figures
 PERCENTILES = ("p50", "p90", "p99", "p99.9")
 LATENCIES = {"ttft_s": "TTFT", "itl_s": "ITL", "e2e_s": "end to end"}
 _RIGHT = ("pid", "open", "run", "wait", "KV", "busy", "tok/s", "restarts")
