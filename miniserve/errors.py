@@ -7,7 +7,9 @@
     └── RequestError
         ├── InvalidRequest              400      no    `param` names the field
         ├── Unauthorized                401      no
+        ├── Forbidden                   403      no
         ├── NotFound                    404      no
+        ├── Conflict                    409      no    something else is going on already
         ├── RequestTimeout              408      no    the client did not send its body in time
         ├── PayloadTooLarge             413      no
         ├── UnsupportedEncoding         415      no    the body is packed in a way that we do not read
@@ -89,6 +91,18 @@ class InvalidRequest(RequestError):
 class Unauthorized(RequestError):
     status = 401
     type = "authentication_error"
+
+
+class Forbidden(RequestError):
+    """Whoever asks may not do this."""
+
+    status, type, code = 403, "permission_error", "forbidden"
+
+
+class Conflict(RequestError):
+    """It cannot be done now, because of what is going on already."""
+
+    status, type, code = 409, "invalid_request_error", "conflict"
 
 
 class NotFound(RequestError):

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from miniserve.api.answered import OnCallEnd
 from miniserve.api.errors import as_request_error, error_response, note_error
 from miniserve.api.exchange import Exchange, new_exchange
 from miniserve.observe.metrics import ApiMetrics
@@ -27,10 +28,11 @@ _log = logging.getLogger("miniserve.access")
 class AccessLog:
     """ASGI middleware; to be the first that a request meets."""
 
-    def __init__(self, app: ASGIApp, metrics: ApiMetrics, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics, clock: Clock, on_answered: OnCallEnd | None = None) -> None:
         self._app = app
         self._metrics = metrics
         self._clock = clock
+        self._on_answered = on_answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,7 +65,8 @@ class AccessLog:
             await error_response(failure)(scope, receive, send_with_id)
 
     def _record(self, exchange: Exchange, scope: Scope) -> None:
-        duration_s = self._clock() - exchange.started_s
+        ended_s = self._clock()
+        duration_s = ended_s - exchange.started_s
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path_format", "unmatched")
         status = CLIENT_GONE if exchange.gone else exchange.status
@@ -87,3 +90,5 @@ class AccessLog:
             "duration_s": round(duration_s, 6),
         }
         _log.info("%s", json.dumps({key: value for key, value in line.items() if value is not None}))
+        if self._on_answered is not None and (call := exchange.answered(status or 500, ended_s)) is not None:
+            self._on_answered(call)

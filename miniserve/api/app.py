@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from miniserve import __version__
 from miniserve.api.access import AccessLog
+from miniserve.api.answered import OnCallEnd
 from miniserve.api.answers import ChatCompletion, ChatCompletionChunk, Completion, ModelCard, ModelList, Version
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.api.catalogue import Catalogue, ModelEntry, catalogue_of
@@ -51,8 +52,12 @@ def create_app(
     clock: Clock = monotonic,
     wall_clock: Callable[[], float] = time.time,
     rng: Random | None = None,
+    on_answered: OnCallEnd | None = None,
 ) -> FastAPI:
-    """Return the application. `rng` draws seeds where a client names none; the default is the system's randomness."""
+    """Return the application. `rng` draws seeds where a client names none; the default is the system's randomness.
+
+    `on_answered` is told of every call that asked for a generation, when it has ended.
+    """
     app = FastAPI(
         title="miniserve",
         version=__version__,
@@ -69,7 +74,7 @@ def create_app(
     _add_operation_routes(app, backend, registry)
     describe_api(app, catalogue)
     app.add_middleware(BodyLimits, config=config)
-    app.add_middleware(AccessLog, metrics=metrics, clock=clock)
+    app.add_middleware(AccessLog, metrics=metrics, clock=clock, on_answered=on_answered)
     if config.cors_origins:  # added last: outermost, so that a browser may read every error too
         _open_to_browsers(app, config.cors_origins)
     return app

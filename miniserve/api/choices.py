@@ -23,6 +23,7 @@ _AT_ONCE = MAX_PROMPTS  # as many as without copies: one call does not fill the 
 
 def all_pieces(parts: Parts, requests: Sequence[Request], exchange: Exchange, copies: int) -> Pieces:
     """Return the pieces of all choices; each prompt has `copies` requests, one behind the other."""
+    exchange.request = requests[0]
     generations = [
         Generation(parts, request, exchange, index, is_copy=index % copies > 0)
         for index, request in enumerate(requests)

@@ -1,6 +1,6 @@
 """What is known of one HTTP exchange so far: written by every station that it passes, read once by the request log.
 
-Holds counts, times and names; never a prompt or an answer.
+Holds counts, times and names; of the answer only the beginning, for who judges answers, and never in a log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from urllib.parse import quote
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from miniserve.api.answered import TEXT_KEPT, AnsweredCall
 from miniserve.api.hints import HINT_HEADERS
+from miniserve.types import Request
 
 MODEL_HEADER = "x-miniserve-model"  # who answered: NAME or NAME@VERSION
 DEGRADED_HEADER = "x-miniserve-degraded"  # what an overloaded gateway took away: small-model, short-answer
@@ -42,6 +44,8 @@ class Exchange:
     answered_by: list[str] = field(default_factory=list)  # the models, as far as they have begun; mostly one
     degraded: list[str] = field(default_factory=list)  # what was taken away from it under overload
     headers: dict[str, str] = field(default_factory=dict)  # of the response, beside its own; read when it starts
+    request: Request | None = None  # the first of those that the call asks for; None: it asks for no generation
+    text: str = ""  # the beginning of the first choice
 
     def note_model(self, name: str) -> None:
         """Note that `name` answers, or answers a part."""
@@ -54,6 +58,32 @@ class Exchange:
         if measure not in self.degraded:
             self.degraded.append(measure)
             self.headers[DEGRADED_HEADER] = ",".join(self.degraded)
+
+    def note_text(self, text: str) -> None:
+        """Keep the beginning of the first choice."""
+        if len(self.text) < TEXT_KEPT:
+            self.text = (self.text + text)[:TEXT_KEPT]
+
+    def answered(self, status: int, ended_s: float) -> AnsweredCall | None:
+        """Return how the call ended; None if it asked for no generation."""
+        if self.request is None:
+            return None
+        return AnsweredCall(
+            self.request_id,
+            self.request,
+            self.started_s,
+            ended_s,
+            status,
+            self.answered_by[-1] if self.answered_by else "",
+            self.error,
+            self.finish_reason,
+            self.first_token_s,
+            self.prompt_tokens,
+            self.cached_tokens,
+            self.completion_tokens,
+            self.text,
+            tuple(self.degraded),
+        )
 
 
 def exchange_of(scope: Scope) -> Exchange:

@@ -88,6 +88,8 @@ class Generation:
             text += self._text.flush()
             finish = self._finish(event.finish_reason)  # the last characters may have completed a stop string
         self._finished = finish is not None
+        if self._index == 0:
+            self._exchange.note_text(text)
         return TextPiece(self._index, text, event.logprobs[:used], finish)
 
     def _note_source(self, event: TokenEvent) -> None:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
+from miniserve.api.answered import OnCallEnd
 from miniserve.api.app import create_app
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.api.catalogue import Catalogue, ModelNames, catalogue_of, merged_versions
@@ -62,6 +63,7 @@ def api_app(
     engine_stats: Callable[[], EngineStats] | None = None,
     collectors: Sequence[Collector] = (),
     vllm_metrics: bool = False,
+    on_answered: OnCallEnd | None = None,
 ) -> FastAPI:
     """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics, `recent` counts along.
 
@@ -83,4 +85,5 @@ def api_app(
         registry=registry,
         clock=monotonic,
         wall_clock=time.time,
+        on_answered=on_answered,
     )

@@ -51,6 +51,7 @@ class GatewayStatus:
         self._url = url
         self._processes = processes
         self._started_s = fleet.clock()
+        self._sections: Callable[[], Mapping[str, object]] = dict
         self._busy: dict[str, deque[tuple[float, float]]] = {}  # replica -> (when, busy seconds so far)
         fleet.add_tick(self._follow)
 
@@ -58,6 +59,10 @@ class GatewayStatus:
         """Return what is known of each replica now."""
         facts = self._processes()
         return [self._reading(member, facts.get(member.replica_id, ProcessFacts())) for member in self._fleet.members()]
+
+    def add_sections(self, sections: Callable[[], Mapping[str, object]]) -> None:
+        """Let the answer have further sections, made anew each time."""
+        self._sections = sections
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, in JSON's types."""
@@ -71,6 +76,7 @@ class GatewayStatus:
             "uptime_s": round(now_s - self._started_s, 3),
             "replicas": rows,
             "requests": self._requests(now_s),
+            **self._sections(),
         }
 
     def _requests(self, now_s: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,9 @@ from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
 from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
+from miniserve.operations.desk import Desk, desk_of
+from miniserve.operations.events import EventLog
+from miniserve.operations.workplace import Hands, MakePart, Versions, Workplace
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.decision_log import OnDecision
 from miniserve.policies.routing.balancer import LeastOutstanding
@@ -73,6 +77,8 @@ class GatewayOptions:
     degradation: Degradation | None = None
     on_decision: OnDecision | None = None  # told of every decision about a request, and of the autoscalers'
     vllm_metrics: bool = False  # repeat metrics under vLLM's names
+    parts: Sequence[MakePart] = ()  # of operations, beside the serving
+    state_dir: Path | None = None  # where they keep what must survive a restart; None: nowhere
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -88,6 +94,7 @@ class Gateway:
     fleet: Fleet
     backend: FleetBackend
     recent: Recent
+    desk: Desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +122,19 @@ class Stack:
 
 @asynccontextmanager
 async def running_gateway(
-    options: GatewayOptions, fleet: Fleet, sock: socket.socket, *, processes: Processes = dict
+    options: GatewayOptions,
+    fleet: Fleet,
+    sock: socket.socket,
+    *,
+    processes: Processes = dict,
+    hands: Hands | None = None,
+    versions: Versions | None = None,
 ) -> AsyncGenerator[Gateway, None]:
     """Serve `fleet` on `sock` inside the block; `processes` tells what a supervisor knows of the replicas.
 
     Raises: SetupError when the replicas serve anything else than these models.
     """
+    desk = desk_of(options.state_dir)
     backend = FleetBackend(fleet, by_model(options.policies), on_decision=options.on_decision)
     recent = Recent()
     catalogue = _catalogue(options, fleet)
@@ -133,12 +147,21 @@ async def running_gateway(
         recent=recent,
         collectors=[collector],
         vllm_metrics=options.vllm_metrics,
+        on_answered=desk.answered,
     )
+    work = partial(Workplace, fleet, backend, catalogue, recent, EventLog(time.time), desk.part, status.as_json)
+    workplace = work(desk.door.token, hands, versions, time.time)
+    for make in options.parts:
+        desk.add(make(workplace))
+    status.add_sections(desk.status)
+    fleet.add_tick(desk.tick)
+    desk.add_routes(app)
     add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
-        yield Gateway(server.url, fleet, backend, recent)
+        yield Gateway(server.url, fleet, backend, recent, desk)
         await backend.drain(options.drain_timeout_s)
+        await desk.close()
 
 
 def _catalogue(options: GatewayOptions, fleet: Fleet) -> Catalogue:

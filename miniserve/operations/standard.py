@@ -1,0 +1,7 @@
+"""Which parts a gateway has when nothing else is said, in the order in which they take their turns."""
+
+from __future__ import annotations
+
+from miniserve.operations.workplace import MakePart
+
+STANDARD_PARTS: tuple[MakePart, ...] = ()

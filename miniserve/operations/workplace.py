@@ -1,0 +1,57 @@
+"""What a part has to work with: the gateway's own objects, and hands that reach the replicas' processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from miniserve.api.catalogue import Catalogue
+from miniserve.gateway.drive import FleetBackend
+from miniserve.gateway.fleet import Fleet
+from miniserve.observe.recent import Recent
+from miniserve.operations.events import EventLog
+from miniserve.operations.part import DeskPart
+
+
+class Hands(Protocol):
+    """What a person may do to a replica process of ours. Each raises NotFound for an id that is none."""
+
+    def kill(self, replica_id: str) -> None:
+        """Send SIGKILL: it is gone at once, and the supervisor starts it anew."""
+
+    def hang(self, replica_id: str, seconds: float) -> None:
+        """Stop the process without ending it (SIGSTOP), and let it go on after `seconds`."""
+
+
+class Versions(Protocol):
+    """The versions of a model that have, or may get, replicas of their own. Names are served ones: NAME@VERSION."""
+
+    def start_version(self, new: str, like: str, replicas: int) -> None:
+        """Begin to start `replicas` of `new`, with the settings of the pool `like`; they show in the fleet's view.
+
+        Raises: SetupError if there are no such model files, or if they cannot stand in for `like`.
+        """
+
+    def retire_version(self, name: str) -> None:
+        """Drain all replicas of a version, in the background. No effect if there are none."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Passed to each part when it is made."""
+
+    fleet: Fleet
+    backend: FleetBackend
+    catalogue: Catalogue
+    recent: Recent
+    events: EventLog
+    part: Callable[[str], DeskPart | None]  # another part, by its name; only once all are made
+    status: Callable[[], dict[str, object]]  # what `GET /status` answers
+    token: str  # of the admin door; for our own page
+    hands: Hands | None = None  # None: the replicas are not ours
+    versions: Versions | None = None
+    wall_clock: Callable[[], float] = lambda: 0.0  # seconds since 1970, for people; everything else uses fleet.clock
+
+
+MakePart = Callable[[Workplace], DeskPart]
