@@ -48,6 +48,7 @@ from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.decision_log import OnDecision
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
+from miniserve.policies.routing.router import VersionPin
 from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
 from miniserve.processes.child import Child
 from miniserve.processes.http_server import HttpServer, url_of
@@ -135,7 +136,8 @@ async def running_gateway(
     Raises: SetupError when the replicas serve anything else than these models.
     """
     desk = desk_of(options.state_dir)
-    backend = FleetBackend(fleet, by_model(options.policies), on_decision=options.on_decision)
+    pin = VersionPin()
+    backend = FleetBackend(fleet, by_model(options.policies, pin), on_decision=options.on_decision)
     recent = Recent()
     catalogue = _catalogue(options, fleet)
     status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
@@ -150,12 +152,10 @@ async def running_gateway(
         on_answered=desk.answered,
     )
     work = partial(Workplace, fleet, backend, catalogue, recent, EventLog(time.time), desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, time.time)
-    for make in options.parts:
-        desk.add(make(workplace))
+    workplace = work(desk.door.token, hands, versions, pin, time.time)
+    desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)
-    desk.add_routes(app)
     add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
