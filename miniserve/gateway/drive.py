@@ -43,7 +43,7 @@ class FleetBackend:
         self.counts = GatewayCounts()
         self._fleet = fleet
         self._on_decision = on_decision
-        self._on_failed: list[OnFailedAttempt] = []
+        self.on_failed: list[OnFailedAttempt] = []  # told of failed attempts, saved elsewhere or not
         self._queue_cost = QueueCost()
         self._running: dict[_Attempt, None] = {}  # a set in order
         fleet.add_tick(HealthTick(self.policies))
@@ -85,12 +85,8 @@ class FleetBackend:
             for attempt in asked.attempts[-1:]:
                 self._queue_cost.answered(attempt.replica_id, self._fleet.clock())
 
-    def listen_to_failures(self, listener: OnFailedAttempt) -> None:
-        """Call `listener` with each attempt that failed, whether or not another one saved the answer."""
-        self._on_failed.append(listener)
-
     def _tell_failed(self, request: Request, attempt: AttemptResult) -> None:
-        for listener in self._on_failed:
+        for listener in self.on_failed:
             listener(request, attempt)
 
     def _perform(self, effect: Send | Hedge) -> _Attempt | _Race:
