@@ -43,6 +43,7 @@ from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
+from miniserve.operations.state_file import StateFile
 from miniserve.operations.workplace import Hands, MakePart, Versions, Workplace
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.decision_log import OnDecision
@@ -54,6 +55,7 @@ from miniserve.processes.child import Child
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
+from miniserve.processes.versions import VERSIONS_FILE, KeptPools, PoolVersions
 from miniserve.replica.wire import ReplicaReport
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
@@ -214,7 +216,8 @@ async def running_pools(
     """
     async with Fleet(monotonic, distance=distance) as fleet:
         drain_s = options.drain_timeout_s
-        crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
+        kept = KeptPools(pools, None if options.state_dir is None else StateFile(options.state_dir / VERSIONS_FILE))
+        crew = Pools(fleet, kept.current, drain_timeout_s=drain_s, available_bytes=available_bytes)
         start_s = VLLM_START_S if any(pool.vllm for pool in pools) else START_TIMEOUT_S
         supervisor = Supervisor(
             (), (), crew, monotonic, start_timeout_s=start_s, drain_timeout_s=drain_s, absent_s=options.absent_s
@@ -226,9 +229,12 @@ async def running_pools(
             await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
-            serving, facts = _serving(options, crew), partial(_facts, supervisor, fleet)
-            async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
-                wanted = [one for one in scaling if one.pool not in crew.lost]
+            facts = partial(_facts, supervisor, fleet)
+            serving = _serving(options, crew, is_less=bool(crew.lost or kept.retired))
+            versions = PoolVersions(crew, kept)
+            async with crew, running_gateway(serving, fleet, sock, processes=facts, versions=versions) as gateway:
+                named = [replace(one, pool=kept.successor(one.pool)) for one in scaling]
+                wanted = [one for one in named if one.pool not in crew.lost]
                 loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
                 for loop in loops.values():
                     fleet.add_tick(loop)
@@ -248,16 +254,16 @@ def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
     return ProcessFacts(child.pid, child.restarts, stages)
 
 
-def _serving(options: GatewayOptions, crew: Pools) -> GatewayOptions:
+def _serving(options: GatewayOptions, crew: Pools, *, is_less: bool) -> GatewayOptions:
     """Return the options of a gateway that serves the models of all pools, the first of them by default.
 
-    A pool that was left out takes the names along that stand for its model.
+    If that is less than was asked for, the names go too that stand for what is missing.
     """
     if not crew.pools:
         return options  # all is served by backends
     first, *others = crew.pools
     more = {pool.served_name: pool.folder for pool in others}
-    routing = options.routing.among([first.served_name, *more]) if crew.lost else options.routing
+    routing = options.routing.among([first.served_name, *more]) if is_less else options.routing
     return replace(options, name=first.served_name, folder=first.folder, more_models=more, routing=routing)
 
 
