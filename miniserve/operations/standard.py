@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from miniserve.operations.rollout import RolloutPart
 from miniserve.operations.workplace import MakePart
 
-STANDARD_PARTS: tuple[MakePart, ...] = ()
+STANDARD_PARTS: tuple[MakePart, ...] = (RolloutPart,)

@@ -154,7 +154,7 @@ async def running_gateway(
         on_answered=desk.answered,
     )
     work = partial(Workplace, fleet, backend, catalogue, recent, EventLog(time.time), desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, pin, time.time)
+    workplace = work(desk.door.token, hands, versions, pin, desk.keep, time.time)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)
