@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from miniserve.operations.replicas import ReplicasPart
 from miniserve.operations.workplace import MakePart
 
-STANDARD_PARTS: tuple[MakePart, ...] = ()
+STANDARD_PARTS: tuple[MakePart, ...] = (ReplicasPart,)

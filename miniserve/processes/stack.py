@@ -43,6 +43,7 @@ from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
+from miniserve.operations.replicas import say_size
 from miniserve.operations.workplace import Hands, MakePart, Versions, Workplace
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.decision_log import OnDecision
@@ -50,6 +51,7 @@ from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
 from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
 from miniserve.processes.child import Child
+from miniserve.processes.hands import ProcessHands
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
@@ -95,6 +97,7 @@ class Gateway:
     backend: FleetBackend
     recent: Recent
     desk: Desk
+    events: EventLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +152,9 @@ async def running_gateway(
         vllm_metrics=options.vllm_metrics,
         on_answered=desk.answered,
     )
-    work = partial(Workplace, fleet, backend, catalogue, recent, EventLog(time.time), desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, time.time)
+    events = EventLog(time.time)
+    work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
+    workplace = work(desk.door.token, hands, versions, time.time, processes)
     for make in options.parts:
         desk.add(make(workplace))
     status.add_sections(desk.status)
@@ -159,7 +163,7 @@ async def running_gateway(
     add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
-        yield Gateway(server.url, fleet, backend, recent, desk)
+        yield Gateway(server.url, fleet, backend, recent, desk, events)
         await backend.drain(options.drain_timeout_s)
         await desk.close()
 
@@ -227,7 +231,11 @@ async def running_pools(
         async with supervisor:
             await crew.start_first(supervisor)
             serving, facts = _serving(options, crew), partial(_facts, supervisor, fleet)
-            async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
+            async with (
+                crew,
+                ProcessHands(supervisor) as hands,
+                running_gateway(serving, fleet, sock, processes=facts, hands=hands) as gateway,
+            ):
                 wanted = [one for one in scaling if one.pool not in crew.lost]
                 loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
                 for loop in loops.values():
@@ -243,9 +251,9 @@ def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
 
 def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
     if report is None or child.start_s is None:
-        return ProcessFacts(child.pid, child.restarts)
+        return ProcessFacts(child.pid, child.restarts, exit_code=child.exit_code)
     stages = {"import": report.import_s, "load": report.load_s, "warm_up": report.warm_up_s, "total": child.start_s}
-    return ProcessFacts(child.pid, child.restarts, stages)
+    return ProcessFacts(child.pid, child.restarts, stages, child.exit_code)
 
 
 def _serving(options: GatewayOptions, crew: Pools) -> GatewayOptions:
@@ -270,7 +278,15 @@ def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: 
         return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
 
     autoscaler = logged_autoscaler(scaling.autoscaler, on_decision)
-    return LiveScaling(gateway.fleet, autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests)
+    return LiveScaling(
+        gateway.fleet,
+        autoscaler,
+        crew,
+        pool.id_prefix,
+        period_s=scaling.period_s,
+        requests=requests,
+        on_wanted=partial(say_size, gateway.events, pool.served_name),
+    )
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:
