@@ -43,6 +43,7 @@ from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
+from miniserve.operations.replicas import say_size
 from miniserve.operations.state_file import StateFile
 from miniserve.operations.workplace import Hands, MakePart, Versions, Workplace
 from miniserve.policies.bundle import Policies, by_model
@@ -52,6 +53,7 @@ from miniserve.policies.routing.model_names import ModelRouting
 from miniserve.policies.routing.router import VersionPin
 from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
 from miniserve.processes.child import Child
+from miniserve.processes.hands import ProcessHands
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
@@ -98,6 +100,7 @@ class Gateway:
     backend: FleetBackend
     recent: Recent
     desk: Desk
+    events: EventLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +156,16 @@ async def running_gateway(
         vllm_metrics=options.vllm_metrics,
         on_answered=desk.answered,
     )
-    work = partial(Workplace, fleet, backend, catalogue, recent, EventLog(time.time), desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, pin, desk.keep, time.time)
+    events = EventLog(time.time)
+    work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
+    workplace = work(desk.door.token, hands, versions, pin, desk.keep, time.time, processes)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)
     add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
-        yield Gateway(server.url, fleet, backend, recent, desk)
+        yield Gateway(server.url, fleet, backend, recent, desk, events)
         await backend.drain(options.drain_timeout_s)
         await desk.close()
 
@@ -232,7 +236,11 @@ async def running_pools(
             facts = partial(_facts, supervisor, fleet)
             serving = _serving(options, crew, is_less=bool(crew.lost or kept.retired))
             versions = PoolVersions(crew, kept)
-            async with crew, running_gateway(serving, fleet, sock, processes=facts, versions=versions) as gateway:
+            async with (
+                crew,
+                ProcessHands(supervisor) as hands,
+                running_gateway(serving, fleet, sock, processes=facts, hands=hands, versions=versions) as gateway,
+            ):
                 named = [replace(one, pool=kept.successor(one.pool)) for one in scaling]
                 wanted = [one for one in named if one.pool not in crew.lost]
                 loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
@@ -249,9 +257,9 @@ def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
 
 def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
     if report is None or child.start_s is None:
-        return ProcessFacts(child.pid, child.restarts)
+        return ProcessFacts(child.pid, child.restarts, exit_code=child.exit_code)
     stages = {"import": report.import_s, "load": report.load_s, "warm_up": report.warm_up_s, "total": child.start_s}
-    return ProcessFacts(child.pid, child.restarts, stages)
+    return ProcessFacts(child.pid, child.restarts, stages, child.exit_code)
 
 
 def _serving(options: GatewayOptions, crew: Pools, *, is_less: bool) -> GatewayOptions:
@@ -276,7 +284,15 @@ def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: 
         return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
 
     autoscaler = logged_autoscaler(scaling.autoscaler, on_decision)
-    return LiveScaling(gateway.fleet, autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests)
+    return LiveScaling(
+        gateway.fleet,
+        autoscaler,
+        crew,
+        pool.id_prefix,
+        period_s=scaling.period_s,
+        requests=requests,
+        on_wanted=partial(say_size, gateway.events, pool.served_name),
+    )
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:
