@@ -49,7 +49,7 @@ def require_score(old: str, new: str, scores: EvalScores, harm: float) -> None:
         )
     assert scores.old is not None
     assert scores.new is not None
-    if scores.new <= scores.old - harm:
+    if scores.old - scores.new > harm - 1e-9:
         raise Conflict(
             f"{new} scored {scores.new:.1%} in its recorded eval and {old} {scores.old:.1%}: worse by "
             f"{100 * (scores.old - scores.new):.1f} points, and the guardrail allows less than {100 * harm:g}. To see "

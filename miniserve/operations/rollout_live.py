@@ -197,7 +197,7 @@ class LiveRollout:
     def _rolled_back(self, record: RolledBack, now_s: float) -> None:
         self._back_s, self.back_after_s = now_s, 0.0
         if self.failure:
-            self._say(f"{record.reason}; {self.order.old} goes on serving all users", "alarm")
+            self._say(f"{record.reason}; {self.order.old} goes on serving all users.", "alarm")
         else:
             self._say(rolled_back_text(self.order, record), "warning" if record.breach is None else "alarm")
         self._retire(self.order.new)
@@ -209,7 +209,7 @@ class LiveRollout:
         name, _, number = version.partition("@")
         self._work.catalogue.remove_version(name, number)
         if version == self.order.old:
-            self._say(f"{version} is retired; {self.order.new} has taken its place", "good")
+            self._say(f"{version} is retired; {self.order.new} has taken its place.", "good")
 
     def _say(self, text: str, level: Any = "info") -> None:
         self._work.events.say("rollout", text, level)
@@ -226,7 +226,7 @@ class LiveRollout:
         self._kept = {
             "order": {**order, "scores": asdict(self.order.scores)},
             "rollout": self.rollout.state(now_s),
-            "copies": self.mirror.comparison.state(),
+            "copies": self.mirror.counts.state(),
             "failure": self.failure,
             "shares": self.shares,
             "age_s": now_s - self.began_s,
@@ -238,7 +238,7 @@ class LiveRollout:
         """Go on where a rollout of the same order was, with the same shares and the same statistics."""
         now_s = self._work.fleet.clock()
         self.rollout.restore(state["rollout"], now_s)
-        self.mirror.comparison.restore(state["copies"])
+        self.mirror.counts.restore(state["copies"])
         self.mirror.fraction = self.rollout.mirror
         self.failure = state["failure"]
         self.began_s = now_s - float(state["age_s"])

@@ -34,7 +34,7 @@ OnCopy = Callable[[str, float | None, Exception | None], None]  # (version, time
 
 
 @dataclass(slots=True)
-class Comparison:
+class ShadowCounts:
     """What the new version answered where the old one's answer was shown."""
 
     copies: int = 0
@@ -89,7 +89,7 @@ class Mirror:
     """Copies a share of the requests for `model` that `old` answers."""
 
     def __init__(self, fleet: Fleet, model: ServedModel, old: str, new: str, on_copy: OnCopy) -> None:
-        self.comparison = Comparison()
+        self.counts = ShadowCounts()
         self.fraction = 0.0
         self._fleet = fleet
         self._model = model
@@ -106,7 +106,7 @@ class Mirror:
             return
         replica_id = self._replica()
         if replica_id is None or len(self._running) >= AT_ONCE:
-            self.comparison.skipped += 1
+            self.counts.skipped += 1
             return
         shown = _Shown(_digest(call.text), len(call.text), call.ttft_s)
         task = asyncio.create_task(self._copy(Send(replica_id, _copied(request), 0), shown), name="shadow request")
@@ -134,7 +134,7 @@ class Mirror:
         self._compare(shown, answer.text, ttft_s, error)
 
     def _compare(self, shown: _Shown, text: str, ttft_s: float | None, error: Exception | None) -> None:
-        to = self.comparison
+        to = self.counts
         to.copies += 1
         if error is not None:
             to.errors += 1

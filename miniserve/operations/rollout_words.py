@@ -53,7 +53,7 @@ def status_json(live: LiveRollout, now_s: float) -> dict[str, Any]:
     """Return the section of `GET /status`."""
     rollout, order = live.rollout, live.order
     stage, record = rollout.stage or rollout.stages[0], rollout.record
-    copies = live.mirror.comparison
+    copies = live.mirror.counts
     return {
         "old": order.old,
         "new": order.new,
