@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from miniserve.gateway.status import ProcessFacts
 from miniserve.operations.events import Level
@@ -60,6 +61,7 @@ class FleetStory:
         self._troubles: _Troubles | None = None
         self._counts = Streams()  # of the turn before
         self._has_begun = False
+        self._awake_since_s = self._called_s = -inf  # after a pause of ours every report is old
 
     def watch(
         self,
@@ -71,6 +73,9 @@ class FleetStory:
     ) -> list[Told]:
         """Return what there is to say. `silent`: replicas that have work and make no progress, and for how long."""
         told: list[Told] = []
+        if now_s - self._called_s > SILENT_S / 2:
+            self._awake_since_s = now_s
+        self._called_s = now_s
         if not self._has_begun and view.ready():
             told.append(Told(f"The stack is up: {_census(view)}.", "good"))
         for one in view.replicas:
@@ -106,7 +111,7 @@ class FleetStory:
     def _look_at_ready(
         self, one: ReplicaView, known: _Known, before: ReplicaState, now_s: float, is_silent: bool
     ) -> list[Told]:
-        name, is_mute = one.replica_id, now_s - one.as_of_s >= SILENT_S
+        name, is_mute = one.replica_id, now_s - max(one.as_of_s, self._awake_since_s) >= SILENT_S
         if known.hangs_since_s is not None:
             if is_mute or is_silent or now_s - one.as_of_s >= _FRESH_S or one.steps == known.hung_steps:
                 return []
@@ -127,7 +132,9 @@ class FleetStory:
         if known.hangs_since_s is None or not _has_ended(known, facts):
             return []
         hung_s, known.hangs_since_s, known.since_s = now_s - known.hangs_since_s, None, now_s
-        return [Told(f"{one.replica_id} hung for {hung_s:.0f} s; its process was ended and is started anew.", "warning")]
+        return [
+            Told(f"{one.replica_id} hung for {hung_s:.0f} s; its process was ended and is started anew.", "warning")
+        ]
 
     def _went_down(self, one: ReplicaView, known: _Known, now_s: float, facts: ProcessFacts) -> None:
         if _has_ended(known, facts):
