@@ -22,7 +22,9 @@ stopping" (arXiv:2106.02693).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from miniserve.errors import SetupError
 
@@ -106,6 +108,17 @@ class HarmTest:
     def p_value(self) -> float:
         """Return an upper bound on the probability that a harmless canary would ever have looked this bad."""
         return math.exp(-self._highest)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that was weighed so far, in JSON's types."""
+        rates = {"canary": self.canary, "baseline": self.baseline}
+        counts = {name: [trials.bad, trials.n] for name, trials in rates.items()}
+        return {"log_e": self.log_e, "highest": self._highest, **counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.canary, self.baseline = Trials(*state["canary"]), Trials(*state["baseline"])
+        self.log_e, self._highest = float(state["log_e"]), float(state["highest"])
 
     def update(self, canary: Trials, baseline: Trials) -> float:
         """Weigh one batch and return the p-value."""

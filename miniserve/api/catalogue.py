@@ -12,6 +12,7 @@ Knows names and tokenizers; which replica serves a model is for routers to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -62,6 +63,7 @@ class Catalogue:
             raise SetupError("a catalogue needs at least one model")
         self.default = models[0]
         self.names = names
+        self._models = tuple(models)
         self._entries: dict[str, ModelEntry] = {}
         for model in models:
             self._add(ModelEntry(model.name, model))
@@ -93,6 +95,40 @@ class Catalogue:
         if share_tokenizer and not same_tokenizer(one.tokenizer, other.tokenizer):
             raise SetupError(f"{alias}: {small} and {large} need the same tokenizer: one prompt goes to either")
         return replace(one, name=alias, max_model_len=min(one.max_model_len, other.max_model_len), versions=())
+
+    # --- versions that come and go ---------------------------------------------------------------------------------
+
+    def add_version(self, name: str, version: str, model: ServedModel) -> None:
+        """Offer another version of the model `name`. No effect if it is offered already.
+
+        Raises: SetupError if there is no such model, if it has no versions, or for another tokenizer.
+        """
+        there = self._versioned(name)
+        if version in there.versions:
+            return
+        if not same_tokenizer(there.tokenizer, model.tokenizer):
+            raise SetupError(f"{name}@{version} has another tokenizer than {name}; give it a name of its own")
+        shortest = min(there.max_model_len, model.max_model_len)
+        self._replace(replace(there, max_model_len=shortest, versions=(*there.versions, version)))
+
+    def remove_version(self, name: str, version: str) -> None:
+        """Offer a version no longer; one that an alias stands for, or the last one, stays."""
+        there = self._versioned(name)
+        if versions := tuple(one for one in there.versions if one != version):
+            with suppress(SetupError):
+                self._replace(replace(there, versions=versions))
+
+    def _versioned(self, name: str) -> ServedModel:
+        there = next((model for model in self._models if model.name == name), None)
+        if there is None:
+            raise SetupError(f"there is no model {name!r}; there are {', '.join(one.name for one in self._models)}")
+        if not there.versions:
+            raise SetupError(f"{name} is served without a version: start it as {name}@1, say, to have others beside it")
+        return there
+
+    def _replace(self, model: ServedModel) -> None:
+        other = Catalogue([model if one.name == model.name else one for one in self._models], self.names)
+        self._models, self._entries, self.default = other._models, other._entries, other.default
 
     def __iter__(self) -> Iterator[ModelEntry]:
         """Yield every name there is, the default model's first."""

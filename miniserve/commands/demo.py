@@ -46,6 +46,7 @@ from miniserve.commands.pool_options import (
     read_latencies,
     require_memory_for,
 )
+from miniserve.commands.state_options import add_state_option, state_folder
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-table", action="store_true", help="log lines instead of the live table")
     parser.add_argument("--no-load", action="store_true", help="send no load (the demo does not send any yet)")
     add_drain_option(parser)
+    add_state_option(parser)
     about = "replace a replica process that answers no health probe for so many seconds (default %(default)g)"
     parser.add_argument("--absent-after", type=float, default=30.0, metavar="S", help=about)
 
@@ -93,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     default_port = DEFAULT_PORT if args.once is None else 0
     port_asked = default_port if args.port is None else args.port
     with decisions_to(args.decisions) as args.on_decision, bind(port_asked) as sock:  # before anything is loaded
+        args.state = state_folder(args.state, sock, passing=args.once is not None or port_asked == 0)
         args.other_backends = backend_options(args)
         said = (args.model, args.replicas, args.once, args.pace, args.other_backends, vllm_engine(args))
         args.says_nothing = said == (None,) * len(said) and not args.pools
@@ -142,6 +145,7 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
+    from miniserve.operations.standard import STANDARD_PARTS
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
@@ -157,6 +161,8 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
         routing=demo_routing(args, pools),
         degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
+        parts=STANDARD_PARTS,
+        state_dir=args.state,
     )
     up = asyncio.Event()
     with StopSignals().caught() as stop:

@@ -1,4 +1,4 @@
-"""Where a new version must not be worse than the old one: errors, speed, answer quality. Used only by tests so far.
+"""Where a new version must not be worse than the old one: errors, speed, answer quality.
 
 Since the rollout began, each guardrail counts the bad answers of both versions over the same time, and tests for harm
 after every tick (`abtest.harm` stays valid however often you look). The alphas of all guardrails add up to the
@@ -12,10 +12,11 @@ Knows counts, but not what is done about a breach.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -124,6 +125,23 @@ class Guards:
     def p_values(self) -> dict[str, float]:
         """Return the evidence so far, by metric."""
         return {rail.metric: test.p_value for rail, test in self._tests}
+
+    def counts(self) -> dict[str, tuple[Trials, Trials]]:
+        """Return what was counted so far of the new version and of the old one, by metric."""
+        return {rail.metric: (test.canary, test.baseline) for rail, test in self._tests}
+
+    def state(self) -> dict[str, Any]:
+        """Return all that was learnt so far, in JSON's types. The latencies are packed: there may be thousands."""
+        recent = [b64encode(part.tobytes()).decode() for part in self._recent]
+        tests = {rail.metric: test.state() for rail, test in self._tests}
+        return {"answers": self._answers, "recent": recent, "tests": tests}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of guards with the same settings."""
+        for rail, test in self._tests:
+            test.restore(state["tests"][rail.metric])
+        self._answers = int(state["answers"])
+        self._recent = deque(np.frombuffer(b64decode(part), dtype=np.float64) for part in state["recent"])
 
     def _breach(self) -> Breach | None:
         broken = [

@@ -1,4 +1,4 @@
-"""Introduce a new version step by step, and roll back at once if it does harm. Used only by tests so far.
+"""Introduce a new version step by step, and roll back at once if it does harm.
 
 A rollout is a sequence of stages. A stage shows the new version to a share of the users, or mirrors requests to it and
 discards the answers. Every strategy is such a sequence:
@@ -20,66 +20,35 @@ a request.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
+from miniserve.abtest.harm import Trials
 from miniserve.control.guardrails import GUARDRAILS, Breach, Guardrail, Guards, OutcomeBatch
+from miniserve.control.rollout_actions import (
+    Retire,
+    RolledBack,
+    RolloutAction,
+    RolloutView,
+    SetMirror,
+    SetShares,
+    restored_record,
+)
 from miniserve.errors import SetupError
 
-# --- its view, and its actions -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutView:
-    """What happened since the last tick, and how many replicas are ready now, by version."""
-
-    batches: Mapping[str, OutcomeBatch] = field(default_factory=dict)
-    ready: Mapping[str, int] = field(default_factory=dict)  # replicas
-
-
-@dataclass(frozen=True, slots=True)
-class SetShares:
-    """Split the users like this; the new version comes first."""
-
-    shares: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SetMirror:
-    """Also send this share of the requests to `version`, and discard its answers; 0 stops it."""
-
-    version: str
-    fraction: float
-
-
-@dataclass(frozen=True, slots=True)
-class RolledBack:
-    """The record of a rollback; separate actions alongside it reset shares and mirror."""
-
-    at_s: float
-    after_s: float  # since the first stage began
-    version: str
-    stage: int
-    share: float
-    reason: str
-    shown_answers: int  # of the new version, seen by users
-    all_answers: int  # of either version, seen by users
-    breach: Breach | None = None  # None: rolled back by hand
-
-    @property
-    def exposed_share(self) -> float:
-        """Return the share of all answers that came from the new version."""
-        return self.shown_answers / self.all_answers if self.all_answers else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """`version` is no longer needed: its replicas may drain."""
-
-    version: str
-
-
-RolloutAction = SetShares | SetMirror | RolledBack | Retire
+__all__ = [
+    "Phase",
+    "Retire",
+    "RolledBack",
+    "Rollout",
+    "RolloutAction",
+    "RolloutView",
+    "SetMirror",
+    "SetShares",
+    "Stage",
+]
+__all__ += ["blue_green", "canary", "ramp_stages", "shadow"]
 
 
 class Phase(StrEnum):
@@ -181,6 +150,21 @@ class Rollout:
         """Return the share of all answers shown so far that came from the new version."""
         return self._shown / self._all if self._all else 0.0
 
+    @property
+    def answers_in_stage(self) -> int:
+        """Return how many answers the new version has given in the current stage."""
+        return self._answers
+
+    @property
+    def mirror(self) -> float:
+        """Return the share of requests that is mirrored now."""
+        stage = self.stage
+        return stage.mirror if stage is not None and self.phase is not Phase.ROLLED_BACK else 0.0
+
+    def counts(self) -> dict[str, tuple[Trials, Trials]]:
+        """Return what was counted so far of the new version and of the old one, by metric."""
+        return self._guards.counts()
+
     def p_values(self) -> dict[str, float]:
         """Return the evidence against the new version, by metric."""
         return self._guards.p_values()
@@ -210,6 +194,40 @@ class Rollout:
     def roll_back(self, now_s: float, reason: str) -> list[RolloutAction]:
         """Roll back by hand. Once the old version is retired there is no way back, and nothing is returned."""
         return [] if self.phase in (Phase.DONE, Phase.ROLLED_BACK) else self._back(now_s, reason, None)
+
+    def promote(self, now_s: float) -> list[RolloutAction]:
+        """Skip by hand what is left: show the new version to all users; once they have it, retire the old one."""
+        last = self._stages[-1]
+        if self.phase is Phase.WARM:
+            return self._retired()
+        if self.phase is not Phase.RUNNING or last.share < 1:
+            return []
+        mirrored, self._index, self._stage_s = self._stages[self._index].mirror, len(self._stages) - 1, now_s
+        self.phase = Phase.WARM
+        return [self._shares(last.share), *self._mirror(mirrored, last.mirror)]
+
+    # --- over a restart ----------------------------------------------------------------------------------------------
+
+    def state(self, now_s: float) -> dict[str, Any]:
+        """Return where it stands and all that it has counted, in JSON's types; times as ages, since clocks restart."""
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        ages = {"started": now_s - self._started_s, "stage": now_s - self._stage_s}
+        record = None if self.record is None else {**asdict(self.record), "at_s": now_s - self.record.at_s}
+        return {"phase": self.phase.value, **numbers, "ages": ages, "guards": self._guards.state(), "record": record}
+
+    def restore(self, state: Mapping[str, Any], now_s: float) -> None:
+        """Go on from the `state` of a rollout with the same settings: it decides as that one would have.
+
+        Raises: ValueError, TypeError or LookupError for what is no such state.
+        """
+        self._guards.restore(state["guards"])
+        if not -1 <= state["_index"] < len(self._stages):
+            raise ValueError(f"there is no stage {state['_index']}")
+        for name in _NUMBERS:
+            setattr(self, name, int(state[name]))
+        self._started_s, self._stage_s = now_s - state["ages"]["started"], now_s - state["ages"]["stage"]
+        self.phase = Phase(state["phase"])
+        self.record = None if state["record"] is None else restored_record(state["record"], now_s)
 
     def _count(self, view: RolloutView) -> Breach | None:
         new, old = view.batches.get(self._new, OutcomeBatch()), view.batches.get(self._old, OutcomeBatch())
@@ -244,8 +262,9 @@ class Rollout:
         return self._mirror(last.mirror, 0.0)
 
     def _retire(self, now_s: float) -> list[RolloutAction]:
-        if now_s - self._stage_s < self._keep_warm_s:
-            return []
+        return [] if now_s - self._stage_s < self._keep_warm_s else self._retired()
+
+    def _retired(self) -> list[RolloutAction]:
         self.phase = Phase.DONE
         return [*self._mirror(self._stages[-1].mirror, 0.0), Retire(self._old)]
 
@@ -270,6 +289,9 @@ class Rollout:
 
     def _mirror(self, before: float, after: float) -> list[RolloutAction]:
         return [] if before == after else [SetMirror(self._new, after)]
+
+
+_NUMBERS = ("_index", "_answers", "_shown", "_all")
 
 
 def _check(old: str, new: str, stages: Sequence[Stage], guardrails: Sequence[Guardrail], keep_warm_s: float) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from miniserve.observe.counts import GatewayCounts
 from miniserve.policies.dispatch import ClientLeft, advance, cancel
-from miniserve.types import AttemptResult, Effect, Hedge, Outcome, Send, Story
+from miniserve.types import AttemptResult, Effect, Hedge, Outcome, Request, Send, Story
+
+OnFailedAttempt = Callable[[Request, AttemptResult], None]
 
 
-def counted(story: Story, counts: GatewayCounts) -> Story:
-    """Run `story` unchanged, counting its attempts in `counts`."""
+def counted(
+    story: Story, counts: GatewayCounts, failed: Callable[[AttemptResult], object] = lambda attempt: None
+) -> Story:
+    """Run `story` unchanged, counting its attempts in `counts`; `failed` is told of those that failed."""
     result: AttemptResult | None = None
     try:
         while not isinstance(effect := advance(story, result), Outcome):
@@ -25,6 +30,7 @@ def counted(story: Story, counts: GatewayCounts) -> Story:
                 for attempt in (*result.losers, result):
                     if attempt.error is not None:
                         counts.replicas[attempt.replica_id].failures[error_kind(attempt.error)] += 1
+                        failed(attempt)
         return effect
     finally:
         story.close()

@@ -18,7 +18,7 @@ from contextlib import aclosing, contextmanager
 from functools import partial
 
 from miniserve.errors import InternalError, PolicyError, RequestError, deadline_passed, no_first_token
-from miniserve.gateway.counting import counted
+from miniserve.gateway.counting import OnFailedAttempt, counted
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.queue_cost import QueueCost
 from miniserve.observe.counts import GatewayCounts
@@ -43,6 +43,7 @@ class FleetBackend:
         self.counts = GatewayCounts()
         self._fleet = fleet
         self._on_decision = on_decision
+        self.on_failed: list[OnFailedAttempt] = []  # told of failed attempts, saved elsewhere or not
         self._queue_cost = QueueCost()
         self._running: dict[_Attempt, None] = {}  # a set in order
         fleet.add_tick(HealthTick(self.policies))
@@ -84,12 +85,17 @@ class FleetBackend:
             for attempt in asked.attempts[-1:]:
                 self._queue_cost.answered(attempt.replica_id, self._fleet.clock())
 
+    def _tell_failed(self, request: Request, attempt: AttemptResult) -> None:
+        for listener in self.on_failed:
+            listener(request, attempt)
+
     def _perform(self, effect: Send | Hedge) -> _Attempt | _Race:
         begin = partial(_Attempt, self._fleet, self._running)
         return begin(effect) if isinstance(effect, Send) else _Race(begin, effect)
 
     def _story(self, request: Request) -> Story:
-        story = counted(dispatch(request, self._fleet.view, self._fleet.clock, self.policies), self.counts)
+        story = dispatch(request, self._fleet.view, self._fleet.clock, self.policies)
+        story = counted(story, self.counts, partial(self._tell_failed, request))
         if self._on_decision is None:
             return story
         return logged(story, request.request_id, self._fleet.clock, self._on_decision)

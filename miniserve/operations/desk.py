@@ -39,6 +39,12 @@ class Desk:
         self._parts: dict[str, DeskPart] = {}
         self._files: dict[str, StateFile] = {}
 
+    def open(self, parts: Sequence[DeskPart], app: FastAPI) -> None:
+        """Let all parts take their places, and give `app` their routes."""
+        for part in parts:
+            self.add(part)
+        self.add_routes(app)
+
     def part(self, name: str) -> DeskPart | None:
         return self._parts.get(name)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from miniserve.api.catalogue import Catalogue
@@ -13,6 +14,7 @@ from miniserve.gateway.status import Processes
 from miniserve.observe.recent import Recent
 from miniserve.operations.events import EventLog
 from miniserve.operations.part import DeskPart
+from miniserve.policies.routing.router import VersionPin
 
 
 class Hands(Protocol):
@@ -31,14 +33,23 @@ class Hands(Protocol):
 class Versions(Protocol):
     """The versions of a model that have, or may get, replicas of their own. Names are served ones: NAME@VERSION."""
 
-    def start_version(self, new: str, like: str, replicas: int) -> None:
-        """Begin to start `replicas` of `new`, with the settings of the pool `like`; they show in the fleet's view.
+    def files(self, name: str, source: str | None = None) -> Path:
+        """Return the model files of a version: those it has now, else of `source`, a shipped name or a folder.
 
-        Raises: SetupError if there are no such model files, or if they cannot stand in for `like`.
+        Reads the disk, so it belongs into a thread. Raises: SetupError if there are none.
+        """
+
+    def start_version(self, new: str, like: str, replicas: int, folder: Path) -> None:
+        """Begin to start what `new` lacks of `replicas`, with the settings of the pool `like`.
+
+        They show in the fleet's view. Raises: SetupError if there is no pool `like`.
         """
 
     def retire_version(self, name: str) -> None:
-        """Drain all replicas of a version, in the background. No effect if there are none."""
+        """Drain all replicas of a version, in the background, and for good. No effect if there are none."""
+
+    def trouble(self, name: str) -> str | None:
+        """Return why no replica of a version could be started; None if one is there, or on its way."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class Workplace:
     token: str  # of the admin door; for our own page
     hands: Hands | None = None  # None: the replicas are not ours
     versions: Versions | None = None
+    pin: VersionPin = field(default_factory=VersionPin)  # splits the traffic of models among their versions
     wall_clock: Callable[[], float] = lambda: 0.0  # seconds since 1970, for people; everything else uses fleet.clock
     processes: Processes = dict  # what a supervisor knows of the replicas; of foreign ones nothing
 

@@ -21,7 +21,7 @@ from miniserve.policies.recovery.progress import ProgressWatch
 from miniserve.policies.recovery.retry import Backoff, RetryPolicy
 from miniserve.policies.recovery.retry_budget import Budget, RetryBudget, TokenThrottle
 from miniserve.policies.routing.balancer import Balancer, LearningBalancer
-from miniserve.policies.routing.router import ByModel, Router
+from miniserve.policies.routing.router import ByModel, Router, Routers
 
 Breakers = defaultdict[str, Breaker]
 
@@ -69,6 +69,10 @@ class Policies:
         return share_s if self.first_token_s is None else min(share_s, self.first_token_s)
 
 
-def by_model(policies: Policies) -> Policies:
-    """Return the same policies for a fleet of several models: a request only ever goes to replicas of its own."""
-    return replace(policies, router=ByModel(policies.router))
+def by_model(policies: Policies, pin: Router | None = None) -> Policies:
+    """Return the same policies for a fleet of several models: a request only ever goes to replicas of its own.
+
+    `pin` chooses among a model's versions, before the router that is configured.
+    """
+    both = None if pin is None or policies.router is None else Routers(pin, policies.router)
+    return replace(policies, router=ByModel(both or pin or policies.router))

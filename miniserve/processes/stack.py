@@ -44,17 +44,20 @@ from miniserve.observe.recent import Recent
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
 from miniserve.operations.replicas import say_size
+from miniserve.operations.state_file import StateFile
 from miniserve.operations.workplace import Hands, MakePart, Versions, Workplace
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.decision_log import OnDecision
 from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
+from miniserve.policies.routing.router import VersionPin
 from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
 from miniserve.processes.child import Child
 from miniserve.processes.hands import ProcessHands
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
+from miniserve.processes.versions import VERSIONS_FILE, KeptPools, PoolVersions
 from miniserve.replica.wire import ReplicaReport
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
@@ -138,7 +141,8 @@ async def running_gateway(
     Raises: SetupError when the replicas serve anything else than these models.
     """
     desk = desk_of(options.state_dir)
-    backend = FleetBackend(fleet, by_model(options.policies), on_decision=options.on_decision)
+    pin = VersionPin()
+    backend = FleetBackend(fleet, by_model(options.policies, pin), on_decision=options.on_decision)
     recent = Recent()
     catalogue = _catalogue(options, fleet)
     status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
@@ -154,12 +158,10 @@ async def running_gateway(
     )
     events = EventLog(time.time)
     work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, time.time, processes)
-    for make in options.parts:
-        desk.add(make(workplace))
+    workplace = work(desk.door.token, hands, versions, pin, time.time, processes)
+    desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)
-    desk.add_routes(app)
     add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
@@ -218,7 +220,8 @@ async def running_pools(
     """
     async with Fleet(monotonic, distance=distance) as fleet:
         drain_s = options.drain_timeout_s
-        crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
+        kept = KeptPools(pools, None if options.state_dir is None else StateFile(options.state_dir / VERSIONS_FILE))
+        crew = Pools(fleet, kept.current, drain_timeout_s=drain_s, available_bytes=available_bytes)
         start_s = VLLM_START_S if any(pool.vllm for pool in pools) else START_TIMEOUT_S
         supervisor = Supervisor(
             (), (), crew, monotonic, start_timeout_s=start_s, drain_timeout_s=drain_s, absent_s=options.absent_s
@@ -230,13 +233,16 @@ async def running_pools(
             await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
-            serving, facts = _serving(options, crew), partial(_facts, supervisor, fleet)
+            facts = partial(_facts, supervisor, fleet)
+            serving = _serving(options, crew, is_less=bool(crew.lost or kept.retired))
+            versions = PoolVersions(crew, kept)
             async with (
                 crew,
                 ProcessHands(supervisor) as hands,
-                running_gateway(serving, fleet, sock, processes=facts, hands=hands) as gateway,
+                running_gateway(serving, fleet, sock, processes=facts, hands=hands, versions=versions) as gateway,
             ):
-                wanted = [one for one in scaling if one.pool not in crew.lost]
+                named = [replace(one, pool=kept.successor(one.pool)) for one in scaling]
+                wanted = [one for one in named if one.pool not in crew.lost]
                 loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
                 for loop in loops.values():
                     fleet.add_tick(loop)
@@ -256,16 +262,16 @@ def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
     return ProcessFacts(child.pid, child.restarts, stages, child.exit_code)
 
 
-def _serving(options: GatewayOptions, crew: Pools) -> GatewayOptions:
+def _serving(options: GatewayOptions, crew: Pools, *, is_less: bool) -> GatewayOptions:
     """Return the options of a gateway that serves the models of all pools, the first of them by default.
 
-    A pool that was left out takes the names along that stand for its model.
+    If that is less than was asked for, the names go too that stand for what is missing.
     """
     if not crew.pools:
         return options  # all is served by backends
     first, *others = crew.pools
     more = {pool.served_name: pool.folder for pool in others}
-    routing = options.routing.among([first.served_name, *more]) if crew.lost else options.routing
+    routing = options.routing.among([first.served_name, *more]) if is_less else options.routing
     return replace(options, name=first.served_name, folder=first.folder, more_models=more, routing=routing)
 
 

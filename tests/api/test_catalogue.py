@@ -236,3 +236,29 @@ def test_a_model_alone_is_a_catalogue_whatever_it_is_called() -> None:
     assert alone.resolve("default", lambda: None).name == "large@2"
     with pytest.raises(NotFound):
         alone.entry("large")
+
+
+def test_a_version_comes_and_goes_while_the_edge_serves() -> None:
+    catalogue = Catalogue([SMALL, LARGE], NAMES)
+    catalogue.add_version("large", "3", replace(LARGE, max_model_len=512))
+    catalogue.add_version("large", "3", replace(LARGE, max_model_len=1))
+
+    assert catalogue.entry("large@3").model.name == "large@3"
+    assert catalogue.entry("large").model.versions == ("1", "2", "3")
+    assert {catalogue.entry(name).model.max_model_len for name in ("large", "default", "large@1")} == {512}
+    catalogue.remove_version("large", "2")
+    catalogue.remove_version("large", "1")  # `stable` stands for it
+    assert catalogue.entry("large").model.versions == ("1", "3")
+
+
+def test_a_version_that_cannot_stand_in_is_not_offered() -> None:
+    catalogue = Catalogue([SMALL, LARGE])
+    for name, version, tokenizer, message in (
+        ("large", "3", ShoutingTokenizer(), r"large@3 has another tokenizer"),
+        ("small", "2", ByteTokenizer(), "small is served without a version"),
+        ("huge", "2", ByteTokenizer(), "there is no model 'huge'; there are small, large"),
+        ("large", "a@b", ByteTokenizer(), "cannot be the name of a version"),
+    ):
+        with pytest.raises(SetupError, match=message):
+            catalogue.add_version(name, version, replace(LARGE, tokenizer=tokenizer))
+    assert [entry.name for entry in catalogue] == ["small", "large", "large@1", "large@2"]

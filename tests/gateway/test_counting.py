@@ -43,11 +43,13 @@ def after(story: Story, result: AttemptResult) -> Send | Hedge | Outcome:
 
 
 def test_a_retry_counts_where_it_goes_and_the_failure_where_it_was(make_request: MakeRequest) -> None:
-    counts = GatewayCounts()
-    story = told(counts, make_request())
+    counts, failed = GatewayCounts(), list[AttemptResult]()
+    bundle = Policies(RoundRobin())
+    story = counted(dispatch(make_request(), lambda: FLEET, ManualClock(1.0), bundle), counts, failed.append)
     first = advance(story)
     assert isinstance(first, Send)
     second = after(story, AttemptResult(first.replica_id, error=Unreachable("gone")))
+    assert [attempt.replica_id for attempt in failed] == [first.replica_id], "though another saves the answer"
     assert isinstance(second, Send)
     end = after(story, AttemptResult(second.replica_id, FinishReason.STOP, (1, 2)))
     assert isinstance(end, Outcome)

@@ -116,6 +116,14 @@ class VersionPin:
             raise SetupError(f"version shares must be >= 0 and not all 0, not {dict(shares)}")
         self._shares = {**self._shares, **changed} if changed else {}
 
+    def forget(self, model: str) -> None:
+        """Split this model's traffic no longer: all its versions may serve it."""
+        self._shares = {name: shares for name, shares in self._shares.items() if name != model}
+
+    def splits(self, model: str) -> bool:
+        """Return whether the traffic of `model` has shares of its own."""
+        return model in self._shares
+
     def route(self, request: Request, view: FleetView) -> Route:
         ready = view.ready()
         model, _, pinned = request.model.partition("@")

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniserve.errors import SetupError
+from miniserve.policies.bundle import Policies, by_model
+from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.router import (
     AnyReplica,
     ByModel,
@@ -291,3 +293,20 @@ def test_features_go_to_their_versions_stickily_and_others_anywhere() -> None:
 def test_shares_of_a_feature_must_be_shares() -> None:
     with pytest.raises(SetupError, match="version shares"):
         FeatureRouter(shares={"easy": {"small": -1.0}})
+
+
+def test_a_live_gateway_splits_versions_before_the_configured_router() -> None:
+    pin, view = VersionPin(), fleet_of("large@1", "large@2", "small")
+    router = by_model(Policies(LeastOutstanding(), router=PriorityTier(pools={Priority.STANDARD: {"r0"}})), pin).router
+    assert router is not None
+    unpinned, pinned = replace(REQUEST, model="large"), replace(REQUEST, model="large@1")
+    assert not pin.splits("large")
+    assert ids(router.route(unpinned, view).replicas) == ["r0"]
+
+    pin.set_shares({"large@2": 1.0, "large@1": 0.0})
+    assert pin.splits("large")
+    assert ids(router.route(unpinned, view).replicas) == [], "the other router leaves nothing of what the pin chose"
+    assert ids(router.route(pinned, view).replicas) == ["r0"], "a pin is a promise"
+
+    pin.forget("large")
+    assert ids(router.route(unpinned, view).replicas) == ["r0"]
