@@ -17,7 +17,7 @@ from miniserve.config import ApiConfig
 from miniserve.errors import Overloaded
 from miniserve.operations.page import part as page_part
 from miniserve.operations.page import viewers as page_viewers
-from miniserve.operations.page.samples import COLUMNS, KEPT_SAMPLES, Samples
+from miniserve.operations.page.samples import COLUMNS, KEPT_SAMPLES, PageSamples
 from miniserve.operations.page.viewers import MOST_VIEWERS, Viewers
 from miniserve.operations.part import DeskPart
 from miniserve.operations.replicas import ReplicasPart
@@ -175,7 +175,7 @@ async def test_viewers_are_counted_and_everything_is_made_once_for_all_of_them()
 
 
 def test_samples_are_of_the_last_seconds_and_the_last_ten_minutes() -> None:
-    samples = Samples()
+    samples = PageSamples()
     view = FleetView(
         (
             ReplicaView("a", kv_used_fraction=0.2, running=3, queue_depth=2),

@@ -17,7 +17,7 @@ from miniserve.api.answered import AnsweredCall
 from miniserve.api.event_stream import EventStream
 from miniserve.errors import NotFound
 from miniserve.operations.admin import AdminDoor
-from miniserve.operations.page.samples import COLUMNS, PERIOD_S, Row, Samples
+from miniserve.operations.page.samples import COLUMNS, PERIOD_S, PageSamples, Row
 from miniserve.operations.page.viewers import Viewers
 from miniserve.operations.part import DeskPart
 from miniserve.operations.workplace import Workplace
@@ -55,7 +55,7 @@ class PagePart(DeskPart):
     def __init__(self, work: Workplace) -> None:
         self._work = work
         self._door = AdminDoor(work.token)
-        self._samples = Samples()
+        self._samples = PageSamples()
         self.viewers = Viewers(self._everything)
         self._run = secrets.token_hex(4)  # a page of another run must load itself anew: its token may be void
         self._files = _read_files()
@@ -94,7 +94,13 @@ class PagePart(DeskPart):
         status = self._work.status()
         rows = status.get("replicas")
         shown = [{key: row.get(key) for key in _SHOWN} for row in rows] if isinstance(rows, list) else []
-        return {**status, "replicas": shown, "can_interfere": self._work.hands is not None}
+        can_roll_out = self._work.part("rollout") is not None
+        return {
+            **status,
+            "replicas": shown,
+            "can_interfere": self._work.hands is not None,
+            "can_roll_out": can_roll_out,
+        }
 
     # --- routes ----------------------------------------------------------------------------------------------------
 
