@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from miniserve.operations.page.part import PagePart
+from miniserve.operations.replicas import ReplicasPart
 from miniserve.operations.workplace import MakePart
 
-STANDARD_PARTS: tuple[MakePart, ...] = ()
+STANDARD_PARTS: tuple[MakePart, ...] = (ReplicasPart, PagePart)
