@@ -71,9 +71,7 @@ class Person:
 def person(number: int) -> Person:
     """Return person `number`: every third reads streams, every tenth is a job in the background."""
     tenant, region = TENANTS[number % 3], REGIONS[number // 3 % 3]
-    return Person(
-        f"user-{number:03d}", tenant, region, number % 3 == 0, "batch" if number % 10 == 9 else "interactive"
-    )
+    return Person(f"user-{number:03d}", tenant, region, number % 3 == 0, "batch" if number % 10 == 9 else "interactive")
 
 
 def rate_at(seconds: float, mean_per_s: float) -> float:
@@ -109,6 +107,10 @@ class DemoLoad:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             trust_env=False,
         )
+
+    def turn(self, factor: float) -> None:
+        """Multiply the rate by `factor` from now on."""
+        self.factor = max(0.0, factor)
 
     async def run(self) -> None:
         asking: set[asyncio.Task[None]] = set()

@@ -127,7 +127,9 @@ class FleetStory:
         if known.hangs_since_s is None or not _has_ended(known, facts):
             return []
         hung_s, known.hangs_since_s, known.since_s = now_s - known.hangs_since_s, None, now_s
-        return [Told(f"{one.replica_id} hung for {hung_s:.0f} s; its process was ended and is started anew.", "warning")]
+        return [
+            Told(f"{one.replica_id} hung for {hung_s:.0f} s; its process was ended and is started anew.", "warning")
+        ]
 
     def _went_down(self, one: ReplicaView, known: _Known, now_s: float, facts: ProcessFacts) -> None:
         if _has_ended(known, facts):

@@ -1,7 +1,7 @@
 """The part that looks after replicas: it says what happens to them, and lets a person kill one or have it hang.
 
-    POST /admin/replicas/large@1-0 {"action": "kill"}      SIGKILL; the supervisor starts another process
-    POST /admin/replicas/large@1-0 {"action": "hang", "seconds": 10}      SIGSTOP, and SIGCONT after that time
+POST /admin/replicas/large@1-0 {"action": "kill"}      SIGKILL; the supervisor starts another process
+POST /admin/replicas/large@1-0 {"action": "hang", "seconds": 10}      SIGSTOP, and SIGCONT after that time
 """
 
 from __future__ import annotations
