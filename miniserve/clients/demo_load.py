@@ -91,8 +91,9 @@ class DemoLoad:
         rng: Random,
         *,
         mean_per_s: float,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`models`: how often each is asked, relative to the others."""
+        """`models`: how often each is asked, relative to the others. `transport`: another way than the network."""
         self.factor = 1.0
         self.stop = asyncio.Event()
         self.counts = LoadCounts()
@@ -106,6 +107,7 @@ class DemoLoad:
             timeout=httpx.Timeout(PATIENCE_S, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             trust_env=False,
+            transport=transport,
         )
 
     def turn(self, factor: float) -> None:
@@ -193,7 +195,7 @@ class DemoLoad:
             if not who.streams:
                 return _whole(json.loads(await response.aread()))
             answer, decoder = _Answer(), SSEDecoder()
-            async for chunk in response.aiter_raw():
+            async for chunk in response.aiter_bytes():
                 for data in decoder.feed(chunk):
                     answer.take(data)
             return answer.complete()

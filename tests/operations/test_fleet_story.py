@@ -26,7 +26,9 @@ class World:
         for _ in range(round(seconds / 0.5)):
             self.now_s += 0.5
             views = [
-                ReplicaView(name, state, version="large@1", as_of_s=self.mute.get(name, self.now_s), steps=self.step(name))
+                ReplicaView(
+                    name, state, version="large@1", as_of_s=self.mute.get(name, self.now_s), steps=self.step(name)
+                )
                 for name, state in self.states.items()
             ]
             told = self.story.watch(
