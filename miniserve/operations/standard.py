@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from miniserve.operations.alerts import AlertsPart
+from miniserve.operations.cost import CostPart
 from miniserve.operations.feedback import FeedbackPart
 from miniserve.operations.page.part import PagePart
 from miniserve.operations.quality import QualityPart
@@ -14,6 +15,7 @@ from miniserve.operations.workplace import MakePart
 STANDARD_PARTS: tuple[MakePart, ...] = (
     ReplicasPart,
     FeedbackPart,
+    CostPart,
     SloPart,
     QualityPart,
     AlertsPart,

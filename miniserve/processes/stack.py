@@ -153,7 +153,7 @@ async def running_gateway(
         catalogue,
         config=options.api,
         recent=recent,
-        collectors=[collector],
+        collectors=[collector, desk],
         vllm_metrics=options.vllm_metrics,
         on_answered=desk.answered,
     )
