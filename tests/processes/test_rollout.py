@@ -21,7 +21,7 @@ from miniserve.operations.standard import STANDARD_PARTS
 from miniserve.processes.http_server import bind
 from miniserve.processes.pools import Pool
 from miniserve.processes.stack import GatewayOptions, Stack, running_pools
-from tests.processes.graded import Calls, Graded, questions, until_true
+from tests.processes.graded import Graded, questions, until_true
 
 pytestmark = pytest.mark.anyio
 
@@ -34,9 +34,7 @@ RATE_PER_S = 20.0
 
 @asynccontextmanager
 async def stack_of(pool: Pool, state: Path) -> AsyncIterator[tuple[Stack, httpx.AsyncClient]]:
-    options = GatewayOptions(
-        pool.served_name, pool.folder, drain_timeout_s=20.0, parts=(*STANDARD_PARTS, Calls), state_dir=state
-    )
+    options = GatewayOptions(pool.served_name, pool.folder, drain_timeout_s=20.0, parts=STANDARD_PARTS, state_dir=state)
     headers = {TOKEN_HEADER: kept_token(state)}
     async with (
         running_pools(options, [pool], bind(0)) as stack,
@@ -199,7 +197,7 @@ async def large_stack(state: Path) -> AsyncIterator[tuple[Stack, httpx.AsyncClie
 
 async def roll_out(stack: Stack, client: httpx.AsyncClient, new: str, shares: list[float], seed: int) -> Graded:
     """Let a rollout run to its verdict under graded questions, and bring the stack back to where it was."""
-    await press(client, "start", new=new, shares=shares, without_eval=True)
+    await press(client, "start", new=new, shares=shares, without_eval=new == "large@bad")
     await until_true(lambda: told(stack)["phase"] == "running", COLD_S)
     async with questions(stack, RATE_PER_S, seed=seed, pinned="large@1") as graded:
         try:
