@@ -3,16 +3,16 @@
 import { byId, make } from "./dom.js";
 import { alertsFiring } from "./headline.js";
 import { rolloutCard } from "./rollout.js";
-import { costCard, experimentCard, qualityCard, sloCard } from "./evidence.js";
+import { figures } from "./figures.js";
 import { amount } from "./words.js";
 
 const CARDS = [
   ["Alerts", "alerts", alertCard],
   ["Rollout of a new version", "rollout", rolloutCard],
-  ["Promises (SLO)", "slo", sloCard],
-  ["Quality", "quality", qualityCard],
-  ["Cost", "cost", costCard],
-  ["Experiment", "experiments", experimentCard],
+  ["Promises (SLO)", "slo", figures],
+  ["Quality of the answers", "quality", figures],
+  ["Cost", "cost", figures],
+  ["Experiment", "experiments", figures],
 ];
 const shown = new Map(); // section -> the text that its card was made from
 

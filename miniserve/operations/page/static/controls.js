@@ -39,6 +39,6 @@ function showLoad(load) {
   for (const button of document.querySelectorAll("[data-load]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.load) === load.factor));
   }
-  const right = typeof load.good_fraction === "number" ? `, ${percent(load.good_fraction)} answered right` : "";
-  setText(byId("load-state"), `${amount(load.rate_per_s)} questions/s${right}`);
+  const right = typeof load.good_fraction === "number" ? `, ${percent(load.good_fraction)} right` : "";
+  setText(byId("load-state"), `${amount(load.rate_per_s)}/s${right}`);
 }
