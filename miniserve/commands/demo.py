@@ -12,7 +12,8 @@ import asyncio
 import logging
 import socket
 import sys
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from miniserve.commands.backend_options import (
     vllm_engine,
 )
 from miniserve.commands.decisions import decisions_to
+from miniserve.commands.demo_load import add_load_options, load_command
 from miniserve.commands.demo_output import described, log_changes, show_table, welcome
 from miniserve.commands.options import (
     DEFAULT_MODEL,
@@ -40,6 +42,7 @@ from miniserve.commands.options import (
 from miniserve.commands.policy_options import add_policy_options, live_policies
 from miniserve.commands.pool_options import (
     add_pool_options,
+    demo_autoscaling,
     demo_pools,
     demo_routing,
     demo_scaling,
@@ -79,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-tokens", type=at_least_one, default=256, help="of the answer with --once (default %(default)s)"
     )
     parser.add_argument("--no-table", action="store_true", help="log lines instead of the live table")
-    parser.add_argument("--no-load", action="store_true", help="send no load (the demo does not send any yet)")
+    add_load_options(parser)
     add_drain_option(parser)
     add_state_option(parser)
     about = "replace a replica process that answers no health probe for so many seconds (default %(default)g)"
@@ -103,6 +106,10 @@ def run(args: argparse.Namespace) -> int:
         told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
         pools = demo_pools(args, folder, [*told, *args.live.scheduler_arguments()])
         require_memory_for(pools)
+        by_itself = args.says_nothing and len(pools) > 1  # the pools that we chose, so we know what suits them
+        args.autoscaling = demo_autoscaling(args, args.live.autoscaling, by_itself=by_itself)
+        args.routing = demo_routing(args, pools)
+        args.load = load_command(args, pools, args.routing, by_itself=by_itself)
         return asyncio.run(_main(args, pools, sock))
 
 
@@ -145,11 +152,14 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
+    from miniserve.operations.load import LoadDial, LoadPart
     from miniserve.operations.standard import STANDARD_PARTS
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
     api = ApiConfig(cors_origins=tuple(args.cors))
+    args.dial = LoadDial()
+    more_parts = () if args.load is None else (partial(LoadPart, args.dial),)
     options = GatewayOptions(
         pools[0].served_name,
         pools[0].folder,
@@ -158,10 +168,10 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
         api,
         args.live.policies,
         on_decision=args.on_decision,
-        routing=demo_routing(args, pools),
+        routing=args.routing,
         degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
-        parts=STANDARD_PARTS,
+        parts=(*STANDARD_PARTS, *more_parts),
         state_dir=args.state,
     )
     up = asyncio.Event()
@@ -215,14 +225,22 @@ async def _serve(
     async with starting as stack:
         up.set()
         print(welcome(stack.url, pools, monotonic() - started_s), flush=True)
-        showing = asyncio.create_task(show_table(stack) if _wants_table(args) else log_changes(stack))
-        showing.add_done_callback(_tell_why_it_ended)
-        await stop.first.wait()
-        showing.cancel()
-        await asyncio.wait({showing})
+        async with _load(args, stack):
+            showing = asyncio.create_task(show_table(stack) if _wants_table(args) else log_changes(stack))
+            showing.add_done_callback(_tell_why_it_ended)
+            await stop.first.wait()
+            showing.cancel()
+            await asyncio.wait({showing})
         say(f"draining {stack.gateway.recent.in_flight} requests; Ctrl-C again stops at once")
     say("stopped")
     return 0
+
+
+def _load(args: argparse.Namespace, stack: Stack) -> AbstractAsyncContextManager[None]:
+    """Return the block in which the demo's own load runs, if there is one; it ends with its last answers."""
+    from miniserve.processes.load_process import running_load
+
+    return nullcontext() if args.load is None else running_load([*args.load, stack.url], args.dial)
 
 
 def _tell_why_it_ended(showing: asyncio.Task[None]) -> None:
@@ -241,7 +259,7 @@ def _stack(
         options,
         pools,
         sock,
-        scaling=demo_scaling(args, args.live.autoscaling, pools),
+        scaling=demo_scaling(args, args.autoscaling, pools),
         distance=between({**args.live.latency_s, **read_latencies(args.latency)}),
         measured_weights=args.measured_weights,
         backends=args.other_backends,

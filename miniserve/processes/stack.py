@@ -158,7 +158,7 @@ async def running_gateway(
     )
     events = EventLog(time.time)
     work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, pin, time.time, processes)
+    workplace = work(desk.door.token, hands, versions, pin, desk.keep, time.time, processes)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)
@@ -167,6 +167,7 @@ async def running_gateway(
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent, desk, events)
         await backend.drain(options.drain_timeout_s)
+        fleet.drop_tick(desk.tick)  # what happens to the replicas from now on is no news
         await desk.close()
 
 
@@ -247,6 +248,8 @@ async def running_pools(
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
+                for loop in loops.values():
+                    fleet.drop_tick(loop)  # a fleet that goes down is not to be refilled
 
 
 def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
