@@ -40,8 +40,9 @@ class _Known:
     since_s: float  # when it was ordered, or went
     pid: int | None = None
     ever_ready: bool = False
+    is_leaving: bool = False  # it was told to end, so its silence means nothing
     hangs_since_s: float | None = None
-    hung_steps: int = 0
+    hung_steps: int | None = None  # those of an engine that stands still; None: its process answers no probe
 
 
 @dataclass(slots=True)
@@ -61,6 +62,8 @@ class FleetStory:
         self._troubles: _Troubles | None = None
         self._counts = Streams()  # of the turn before
         self._has_begun = False
+        self._coming: list[str] = []  # of this turn: who was ordered,
+        self._ready: list[tuple[str, float]] = []  # and who is ready for the first time, after how long
         self._awake_since_s = self._called_s = -inf  # after a pause of ours every report is old
 
     def watch(
@@ -78,8 +81,10 @@ class FleetStory:
         self._called_s = now_s
         if not self._has_begun and view.ready():
             told.append(Sentence(f"The stack is up: {_census(view)}.", "good"))
+        self._coming, self._ready = [], []
         for one in view.replicas:
-            told += self._look(one, now_s, facts.get(one.replica_id, ProcessFacts()), one.replica_id in silent)
+            told += self._look(one, now_s, facts.get(one.replica_id), one.replica_id in silent)
+        told += _arrivals(self._coming, self._ready)
         for gone in self._known.keys() - {one.replica_id for one in view.replicas}:
             ended = "has left" if self._known.pop(gone).ever_ready else "was given up before it was ready"
             told.append(Sentence(f"{gone} {ended}."))
@@ -90,22 +95,21 @@ class FleetStory:
 
     # --- one replica -----------------------------------------------------------------------------------------------
 
-    def _look(self, one: ReplicaView, now_s: float, facts: ProcessFacts, is_silent: bool) -> list[Sentence]:
+    def _look(self, one: ReplicaView, now_s: float, facts: ProcessFacts | None, is_silent: bool) -> list[Sentence]:
         known = self._known.get(one.replica_id)
         if known is None:
             known = self._known[one.replica_id] = _Known(ReplicaState.STARTING, now_s)
             if self._has_begun and one.state is ReplicaState.STARTING:
-                return [Sentence(f"{one.replica_id} is starting.")]
+                self._coming.append(one.replica_id)
         before, known.state = known.state, one.state
         if one.state is ReplicaState.READY:
-            known.pid = facts.pid or known.pid
+            known.pid, known.is_leaving = (known.pid if facts is None else facts.pid), False
             return self._look_at_ready(one, known, before, now_s, is_silent)
-        if one.state is before:
-            return self._look_at_down(one, known, now_s, facts) if one.state is ReplicaState.DOWN else []
-        if one.state is ReplicaState.DRAINING:
-            return [Sentence(f"{one.replica_id} is draining: it finishes what it has and gets nothing new.")]
         if one.state is ReplicaState.DOWN:
-            self._went_down(one, known, now_s, facts)
+            return self._look_at_down(one, known, now_s, facts)
+        if one.state is ReplicaState.DRAINING and not known.is_leaving:
+            known.is_leaving = True
+            return [Sentence(f"{one.replica_id} is draining: it finishes what it has and gets nothing new.")]
         return []
 
     def _look_at_ready(
@@ -118,34 +122,38 @@ class FleetStory:
             after_s, known.hangs_since_s = now_s - known.hangs_since_s, None
             return [Sentence(f"{name} works again, {after_s:.1f} s after it was found hanging.", "good")]
         if is_mute or is_silent:
-            self._hangs(one, known, now_s)
-            return []
-        if before is ReplicaState.READY or not self._has_begun:
-            known.ever_ready = True
+            self._hangs(one.replica_id, known, None if is_mute else one.steps, now_s)
             return []
         is_new, known.ever_ready = not known.ever_ready, True
-        after_s = now_s - known.since_s
-        return [Sentence(f"{name} is {'ready' if is_new else 'back'} after {after_s:.1f} s.", "good")]
-
-    def _look_at_down(self, one: ReplicaView, known: _Known, now_s: float, facts: ProcessFacts) -> list[Sentence]:
-        """A process that hung, and so was down already, may have been replaced by now."""
-        if known.hangs_since_s is None or not _has_ended(known, facts):
+        if before is ReplicaState.READY or not self._has_begun:
             return []
-        hung_s, known.hangs_since_s, known.since_s = now_s - known.hangs_since_s, None, now_s
-        return [
-            Sentence(f"{one.replica_id} hung for {hung_s:.0f} s; its process was ended and is started anew.", "warning")
-        ]
+        if is_new:
+            self._ready.append((name, now_s - known.since_s))
+            return []
+        return [Sentence(f"{name} is back after {now_s - known.since_s:.1f} s.", "good")]
 
-    def _went_down(self, one: ReplicaView, known: _Known, now_s: float, facts: ProcessFacts) -> None:
-        if _has_ended(known, facts):
-            known.hangs_since_s, known.since_s = None, now_s
-            self._trouble(_how_it_ended(facts.exit_code), one.replica_id, now_s)
-        elif known.hangs_since_s is None:
-            self._hangs(one, known, now_s)
+    def _look_at_down(
+        self, one: ReplicaView, known: _Known, now_s: float, facts: ProcessFacts | None
+    ) -> list[Sentence]:
+        """Its process has ended, then or earlier while it hung, or it is there and answers nothing."""
+        if known.pid is not None and facts is not None and facts.pid != known.pid:
+            hangs_since_s, known.hangs_since_s = known.hangs_since_s, None
+            known.pid, known.since_s = None, now_s
+            if hangs_since_s is None:
+                self._trouble(_how_it_ended(facts.exit_code), one.replica_id, now_s)
+                return []
+            text = (
+                f"{one.replica_id} hung for {now_s - hangs_since_s:.0f} s; its process was ended and is started anew."
+            )
+            return [Sentence(text, "warning")]
+        is_known = known.is_leaving or known.hangs_since_s is not None
+        if not is_known and (known.pid is not None or facts is None):
+            self._hangs(one.replica_id, known, None, now_s)
+        return []
 
-    def _hangs(self, one: ReplicaView, known: _Known, now_s: float) -> None:
-        known.hangs_since_s, known.hung_steps = now_s, one.steps
-        self._trouble("hang", one.replica_id, now_s)
+    def _hangs(self, replica_id: str, known: _Known, steps: int | None, now_s: float) -> None:
+        known.hangs_since_s, known.hung_steps = now_s, steps
+        self._trouble("hang", replica_id, now_s)
 
     # --- what became of its streams --------------------------------------------------------------------------------
 
@@ -165,8 +173,19 @@ class FleetStory:
         return [Sentence(f"{what}; {_outcome(resumed, failed)}.", "alarm" if failed else "warning")]
 
 
-def _has_ended(known: _Known, facts: ProcessFacts) -> bool:
-    return known.pid is not None and facts.pid != known.pid
+def _arrivals(coming: list[str], ready: list[tuple[str, float]]) -> list[Sentence]:
+    """One sentence for all that come together, as a rollout's replicas do."""
+    told = []
+    if coming:
+        told.append(Sentence(f"{_list(coming)} {'is' if len(coming) == 1 else 'are'} starting."))
+    if ready:
+        verb, after_s = "is" if len(ready) == 1 else "are", max(seconds for _, seconds in ready)
+        told.append(Sentence(f"{_list([name for name, _ in ready])} {verb} ready after {after_s:.1f} s.", "good"))
+    return told
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _how_it_ended(exit_code: int | None) -> str:
@@ -185,7 +204,7 @@ _SENTENCES = {
 
 def _sentence(kind: str, names: list[str]) -> str:
     one, many = _SENTENCES[kind]
-    return f"{' and '.join(names)} {one if len(names) == 1 else many}"
+    return f"{_list(names)} {one if len(names) == 1 else many}"
 
 
 def _outcome(resumed: int, failed: int) -> str:
