@@ -62,8 +62,9 @@ class FleetStory:
         self._troubles: _Troubles | None = None
         self._counts = Streams()  # of the turn before
         self._has_begun = False
-        self._coming: list[str] = []  # of this turn: who was ordered,
-        self._ready: list[tuple[str, float]] = []  # and who is ready for the first time, after how long
+        self._together: dict[str, list[str]] = {}  # of this turn, by what happened: replicas
+        self._slowest_s = 0.0  # of those that became ready
+        self._is_well: set[str] = set()  # of this turn: works again
         self._awake_since_s = self._called_s = -inf  # after a pause of ours every report is old
 
     def watch(
@@ -81,14 +82,12 @@ class FleetStory:
         self._called_s = now_s
         if not self._has_begun and view.ready():
             told.append(Sentence(f"The stack is up: {_census(view)}.", "good"))
-        self._coming, self._ready = [], []
+        self._together, self._slowest_s, self._is_well = {}, 0.0, set()
         for one in view.replicas:
             told += self._look(one, now_s, facts.get(one.replica_id), one.replica_id in silent)
-        told += _arrivals(self._coming, self._ready)
-        for gone in self._known.keys() - {one.replica_id for one in view.replicas}:
-            ended = "has left" if self._known.pop(gone).ever_ready else "was given up before it was ready"
-            told.append(Sentence(f"{gone} {ended}."))
-        told += self._settle(now_s, counts)
+        for gone in sorted(self._known.keys() - {one.replica_id for one in view.replicas}):
+            self._note("left" if self._known.pop(gone).ever_ready else "given up", gone)
+        told = self._settle(now_s, counts) + told + self._said_together()
         self._counts = counts
         self._has_begun = self._has_begun or bool(view.ready())
         return told
@@ -100,7 +99,7 @@ class FleetStory:
         if known is None:
             known = self._known[one.replica_id] = _Known(ReplicaState.STARTING, now_s)
             if self._has_begun and one.state is ReplicaState.STARTING:
-                self._coming.append(one.replica_id)
+                self._note("starting", one.replica_id)
         before, known.state = known.state, one.state
         if one.state is ReplicaState.READY:
             known.pid, known.is_leaving = (known.pid if facts is None else facts.pid), False
@@ -109,7 +108,7 @@ class FleetStory:
             return self._look_at_down(one, known, now_s, facts)
         if one.state is ReplicaState.DRAINING and not known.is_leaving:
             known.is_leaving = True
-            return [Sentence(f"{one.replica_id} is draining: it finishes what it has and gets nothing new.")]
+            self._note("draining", one.replica_id)
         return []
 
     def _look_at_ready(
@@ -120,6 +119,7 @@ class FleetStory:
             if is_mute or is_silent or now_s - one.as_of_s >= _FRESH_S or one.steps == known.hung_steps:
                 return []
             after_s, known.hangs_since_s = now_s - known.hangs_since_s, None
+            self._is_well.add(name)
             return [Sentence(f"{name} works again, {after_s:.1f} s after it was found hanging.", "good")]
         if is_mute or is_silent:
             self._hangs(one.replica_id, known, None if is_mute else one.steps, now_s)
@@ -128,7 +128,8 @@ class FleetStory:
         if before is ReplicaState.READY or not self._has_begun:
             return []
         if is_new:
-            self._ready.append((name, now_s - known.since_s))
+            self._note("ready", name)
+            self._slowest_s = max(self._slowest_s, now_s - known.since_s)
             return []
         return [Sentence(f"{name} is back after {now_s - known.since_s:.1f} s.", "good")]
 
@@ -155,6 +156,18 @@ class FleetStory:
         known.hangs_since_s, known.hung_steps = now_s, steps
         self._trouble("hang", replica_id, now_s)
 
+    # --- what several did at once: a rollout's replicas, say --------------------------------------------------------
+
+    def _note(self, what: str, replica_id: str) -> None:
+        self._together.setdefault(what, []).append(replica_id)
+
+    def _said_together(self) -> list[Sentence]:
+        told = []
+        for what, names in self._together.items():
+            after = f" after {self._slowest_s:.1f} s" if what == "ready" else ""
+            told.append(Sentence(f"{_sentence(what, names)}{after}.", "good" if what == "ready" else "info"))
+        return told
+
     # --- what became of its streams --------------------------------------------------------------------------------
 
     def _trouble(self, kind: str, replica_id: str, now_s: float) -> None:
@@ -165,23 +178,15 @@ class FleetStory:
 
     def _settle(self, now_s: float, counts: Streams) -> list[Sentence]:
         troubles = self._troubles
-        if troubles is None or now_s - troubles.last_s < SETTLE_S:
+        if troubles is None:
+            return []
+        is_past = any(name in self._is_well for names in troubles.by_kind.values() for name in names)
+        if now_s - troubles.last_s < SETTLE_S and not is_past:
             return []
         self._troubles = None
         resumed, failed = counts.resumed - troubles.before.resumed, counts.failed - troubles.before.failed
         what = ", and ".join(_sentence(kind, names) for kind, names in troubles.by_kind.items())
         return [Sentence(f"{what}; {_outcome(resumed, failed)}.", "alarm" if failed else "warning")]
-
-
-def _arrivals(coming: list[str], ready: list[tuple[str, float]]) -> list[Sentence]:
-    """One sentence for all that come together, as a rollout's replicas do."""
-    told = []
-    if coming:
-        told.append(Sentence(f"{_list(coming)} {'is' if len(coming) == 1 else 'are'} starting."))
-    if ready:
-        verb, after_s = "is" if len(ready) == 1 else "are", max(seconds for _, seconds in ready)
-        told.append(Sentence(f"{_list([name for name, _ in ready])} {verb} ready after {after_s:.1f} s.", "good"))
-    return told
 
 
 def _list(names: list[str]) -> str:
@@ -198,7 +203,18 @@ _SENTENCES = {
     "killed": ("was killed", "were killed"),
     "told to end": ("was told to end and is started anew", "were told to end and are started anew"),
     "broken": ("broke down and is started anew", "broke down and are started anew"),
-    "hang": ("hangs: it is there but makes no progress", "hang: they are there but make no progress"),
+    "hang": (
+        "hangs: it is there but makes no progress",
+        "hang: they are there but make no progress (or this machine has too much to do)",
+    ),
+    "starting": ("is starting", "are starting"),
+    "ready": ("is ready", "are ready"),
+    "draining": (
+        "is draining: it finishes what it has and gets nothing new",
+        "are draining: they finish what they have and get nothing new",
+    ),
+    "left": ("has left", "have left"),
+    "given up": ("was given up before it was ready", "were given up before they were ready"),
 }
 
 

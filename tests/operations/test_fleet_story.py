@@ -155,6 +155,20 @@ def test_those_that_come_together_share_a_sentence() -> None:
     ]
 
 
+def test_a_hang_that_is_over_at_once_is_told_before_its_end() -> None:
+    world = World()
+    world.turns(1)
+    world.mute["large@1-1"] = world.now_s
+    said = world.turns(4)
+    del world.mute["large@1-1"]
+    said += world.turns(2)
+
+    assert said == [
+        "large@1-1 hangs: it is there but makes no progress; no answer was lost.",
+        "large@1-1 works again, 0.5 s after it was found hanging.",
+    ]
+
+
 def test_one_that_was_told_to_leave_takes_its_time_and_is_not_called_hanging() -> None:
     world = World()
     world.turns(1)

@@ -83,6 +83,5 @@ function facts(row) {
   if (row.region) found.push(row.region);
   if (row.restarts) found.push(plural(row.restarts, "restart"));
   if (row.paced) found.push("paced");
-  if ((row.overrun_fraction ?? 0) > 0.05) found.push("this machine is too busy for its pace");
   return found;
 }
