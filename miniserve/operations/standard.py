@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from miniserve.operations.alerts import AlertsPart
 from miniserve.operations.feedback import FeedbackPart
 from miniserve.operations.page.part import PagePart
 from miniserve.operations.replicas import ReplicasPart
 from miniserve.operations.rollout import RolloutPart
+from miniserve.operations.slo import SloPart
 from miniserve.operations.workplace import MakePart
 
-STANDARD_PARTS: tuple[MakePart, ...] = (ReplicasPart, FeedbackPart, RolloutPart, PagePart)
+STANDARD_PARTS: tuple[MakePart, ...] = (ReplicasPart, FeedbackPart, SloPart, AlertsPart, RolloutPart, PagePart)
