@@ -34,7 +34,4 @@ export function caveat(status) {
   return `! This machine is too busy: ${names} cannot keep ${late.length === 1 ? "its" : "their"} pace, so these times mean little.`;
 }
 
-export function alertsFiring(alerts) {
-  const list = Array.isArray(alerts) ? alerts : alerts?.firing ?? alerts?.alerts ?? [];
-  return Array.isArray(list) ? list.filter((alert) => alert.firing !== false && alert.state !== "resolved") : [];
-}
+export const alertsFiring = (alerts) => alerts?.firing ?? [];
