@@ -13,7 +13,14 @@ from miniserve.commands import pool_options
 from miniserve.commands.demo import add_arguments
 from miniserve.commands.demo_output import described, welcome
 from miniserve.commands.live_table import GatewayNumbers, ReplicaRow, live_table
-from miniserve.commands.pool_options import default_pools, demo_pools, demo_scaling, read_latencies
+from miniserve.commands.pool_options import (
+    DEMO_PACE,
+    default_pools,
+    demo_autoscaling,
+    demo_pools,
+    demo_scaling,
+    read_latencies,
+)
 from miniserve.control.autoscaler import Autoscaler, Scheduled
 from miniserve.errors import SetupError
 from miniserve.processes.pools import Pool
@@ -82,8 +89,8 @@ def test_when_nothing_is_said_there_are_three_models_as_far_as_memory_goes(
     pools = default_pools("smollm2", tiny_folder)
     assert [(pool.served_name, pool.replicas, pool.pace) for pool in pools] == [
         ("smollm2", 1, None),
-        ("small@1", 1, "default"),
-        ("large@1", 2, "default"),
+        ("small@1", 1, DEMO_PACE),
+        ("large@1", 2, DEMO_PACE),
     ]
     assert pools[0].nice > 0, "it gives way to those that have a pace to keep"
     assert [pool.served_name for pool in default_pools("large", tiny_folder)] == ["large@1", "small@1"]
@@ -133,6 +140,22 @@ def test_bounds_without_an_autoscaler_are_refused(tiny_folder: Path) -> None:
         demo_scaling(args, None, [Pool("a", tiny_folder)])
     args.max_replicas = None
     assert demo_scaling(args, None, [Pool("a", tiny_folder)]) == []
+
+
+def test_the_demos_own_autoscaler_keeps_two_to_three_of_large_unless_there_is_another_or_none(
+    tiny_folder: Path,
+) -> None:
+    no = argparse.Namespace(no_autoscaler=False, min_replicas=None, max_replicas=None)
+    own = demo_autoscaling(no, None, by_itself=True)
+    assert own is not None
+    assert (own.group, own.min_replicas, own.max_replicas) == ("large@1", 2, 3)
+    (scaled,) = demo_scaling(no, own, default_pools("smollm2", tiny_folder))
+    assert scaled.pool == "large@1"
+    policy: Recipe[Autoscaler] = Recipe("scheduled", lambda: Scheduled(plan=[(0, 50)]))
+    other = Autoscaling(policy)
+    assert demo_autoscaling(no, other, by_itself=True) is other
+    assert demo_autoscaling(no, None, by_itself=False) is None
+    assert demo_autoscaling(argparse.Namespace(no_autoscaler=True), other, by_itself=True) is None
 
 
 def test_the_table_says_what_is_paced_how_a_start_went_and_when_figures_mean_nothing() -> None:
