@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from miniserve.gateway.status import ProcessFacts
 from miniserve.operations.events import Level
@@ -28,7 +29,7 @@ class Streams:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Sentence:
     text: str
     level: Level = "info"
 
@@ -60,6 +61,7 @@ class FleetStory:
         self._troubles: _Troubles | None = None
         self._counts = Streams()  # of the turn before
         self._has_begun = False
+        self._awake_since_s = self._called_s = -inf  # after a pause of ours every report is old
 
     def watch(
         self,
@@ -68,16 +70,19 @@ class FleetStory:
         counts: Streams,
         facts: Mapping[str, ProcessFacts],
         silent: Mapping[str, float],
-    ) -> list[Told]:
+    ) -> list[Sentence]:
         """Return what there is to say. `silent`: replicas that have work and make no progress, and for how long."""
-        told: list[Told] = []
+        told: list[Sentence] = []
+        if now_s - self._called_s > SILENT_S / 2:
+            self._awake_since_s = now_s
+        self._called_s = now_s
         if not self._has_begun and view.ready():
-            told.append(Told(f"The stack is up: {_census(view)}.", "good"))
+            told.append(Sentence(f"The stack is up: {_census(view)}.", "good"))
         for one in view.replicas:
             told += self._look(one, now_s, facts.get(one.replica_id, ProcessFacts()), one.replica_id in silent)
         for gone in self._known.keys() - {one.replica_id for one in view.replicas}:
             ended = "has left" if self._known.pop(gone).ever_ready else "was given up before it was ready"
-            told.append(Told(f"{gone} {ended}."))
+            told.append(Sentence(f"{gone} {ended}."))
         told += self._settle(now_s, counts)
         self._counts = counts
         self._has_begun = self._has_begun or bool(view.ready())
@@ -85,12 +90,12 @@ class FleetStory:
 
     # --- one replica -----------------------------------------------------------------------------------------------
 
-    def _look(self, one: ReplicaView, now_s: float, facts: ProcessFacts, is_silent: bool) -> list[Told]:
+    def _look(self, one: ReplicaView, now_s: float, facts: ProcessFacts, is_silent: bool) -> list[Sentence]:
         known = self._known.get(one.replica_id)
         if known is None:
             known = self._known[one.replica_id] = _Known(ReplicaState.STARTING, now_s)
             if self._has_begun and one.state is ReplicaState.STARTING:
-                return [Told(f"{one.replica_id} is starting.")]
+                return [Sentence(f"{one.replica_id} is starting.")]
         before, known.state = known.state, one.state
         if one.state is ReplicaState.READY:
             known.pid = facts.pid or known.pid
@@ -98,20 +103,20 @@ class FleetStory:
         if one.state is before:
             return self._look_at_down(one, known, now_s, facts) if one.state is ReplicaState.DOWN else []
         if one.state is ReplicaState.DRAINING:
-            return [Told(f"{one.replica_id} is draining: it finishes what it has and gets nothing new.")]
+            return [Sentence(f"{one.replica_id} is draining: it finishes what it has and gets nothing new.")]
         if one.state is ReplicaState.DOWN:
             self._went_down(one, known, now_s, facts)
         return []
 
     def _look_at_ready(
         self, one: ReplicaView, known: _Known, before: ReplicaState, now_s: float, is_silent: bool
-    ) -> list[Told]:
-        name, is_mute = one.replica_id, now_s - one.as_of_s >= SILENT_S
+    ) -> list[Sentence]:
+        name, is_mute = one.replica_id, now_s - max(one.as_of_s, self._awake_since_s) >= SILENT_S
         if known.hangs_since_s is not None:
             if is_mute or is_silent or now_s - one.as_of_s >= _FRESH_S or one.steps == known.hung_steps:
                 return []
             after_s, known.hangs_since_s = now_s - known.hangs_since_s, None
-            return [Told(f"{name} works again, {after_s:.1f} s after it was found hanging.", "good")]
+            return [Sentence(f"{name} works again, {after_s:.1f} s after it was found hanging.", "good")]
         if is_mute or is_silent:
             self._hangs(one, known, now_s)
             return []
@@ -120,15 +125,15 @@ class FleetStory:
             return []
         is_new, known.ever_ready = not known.ever_ready, True
         after_s = now_s - known.since_s
-        return [Told(f"{name} is {'ready' if is_new else 'back'} after {after_s:.1f} s.", "good")]
+        return [Sentence(f"{name} is {'ready' if is_new else 'back'} after {after_s:.1f} s.", "good")]
 
-    def _look_at_down(self, one: ReplicaView, known: _Known, now_s: float, facts: ProcessFacts) -> list[Told]:
+    def _look_at_down(self, one: ReplicaView, known: _Known, now_s: float, facts: ProcessFacts) -> list[Sentence]:
         """A process that hung, and so was down already, may have been replaced by now."""
         if known.hangs_since_s is None or not _has_ended(known, facts):
             return []
         hung_s, known.hangs_since_s, known.since_s = now_s - known.hangs_since_s, None, now_s
         return [
-            Told(f"{one.replica_id} hung for {hung_s:.0f} s; its process was ended and is started anew.", "warning")
+            Sentence(f"{one.replica_id} hung for {hung_s:.0f} s; its process was ended and is started anew.", "warning")
         ]
 
     def _went_down(self, one: ReplicaView, known: _Known, now_s: float, facts: ProcessFacts) -> None:
@@ -150,14 +155,14 @@ class FleetStory:
         self._troubles.last_s = now_s
         self._troubles.by_kind.setdefault(kind, []).append(replica_id)
 
-    def _settle(self, now_s: float, counts: Streams) -> list[Told]:
+    def _settle(self, now_s: float, counts: Streams) -> list[Sentence]:
         troubles = self._troubles
         if troubles is None or now_s - troubles.last_s < SETTLE_S:
             return []
         self._troubles = None
         resumed, failed = counts.resumed - troubles.before.resumed, counts.failed - troubles.before.failed
         what = ", and ".join(_sentence(kind, names) for kind, names in troubles.by_kind.items())
-        return [Told(f"{what}; {_outcome(resumed, failed)}.", "alarm" if failed else "warning")]
+        return [Sentence(f"{what}; {_outcome(resumed, failed)}.", "alarm" if failed else "warning")]
 
 
 def _has_ended(known: _Known, facts: ProcessFacts) -> bool:

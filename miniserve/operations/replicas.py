@@ -59,7 +59,7 @@ class ReplicasPart(DeskPart):
         elif action == "hang":
             seconds = _seconds(body.get("seconds", HANG_S))
             hands.hang(replica_id, seconds)
-            text = f"Somebody pressed Hang: the process of {replica_id} is frozen for {seconds:g} s."
+            text = f"Somebody pressed Freeze: the process of {replica_id} is frozen for {seconds:g} s."
         else:
             raise InvalidRequest(f'action is {action!r}; it must be "kill" or "hang"', "action")
         self._work.events.say("person", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from miniserve.operations.page.part import PagePart
 from miniserve.operations.replicas import ReplicasPart
+from miniserve.operations.rollout import RolloutPart
 from miniserve.operations.workplace import MakePart
 
-STANDARD_PARTS: tuple[MakePart, ...] = (ReplicasPart, PagePart)
+STANDARD_PARTS: tuple[MakePart, ...] = (ReplicasPart, RolloutPart, PagePart)

@@ -67,6 +67,7 @@ class Workplace:
     hands: Hands | None = None  # None: the replicas are not ours
     versions: Versions | None = None
     pin: VersionPin = field(default_factory=VersionPin)  # splits the traffic of models among their versions
+    keep: Callable[[], None] = lambda: None  # write the parts' states down now: before who changed one is answered
     wall_clock: Callable[[], float] = lambda: 0.0  # seconds since 1970, for people; everything else uses fleet.clock
     processes: Processes = dict  # what a supervisor knows of the replicas; of foreign ones nothing
 

@@ -158,7 +158,7 @@ async def running_gateway(
     )
     events = EventLog(time.time)
     work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, pin, time.time, processes)
+    workplace = work(desk.door.token, hands, versions, pin, desk.keep, time.time, processes)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)

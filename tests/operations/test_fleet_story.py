@@ -37,6 +37,10 @@ class World:
             said += [one.text for one in told]
         return said
 
+    def view(self, name: str, state: ReplicaState) -> ReplicaView:
+        as_of_s = self.mute.get(name, self.now_s)
+        return ReplicaView(name, state, version="large@1", as_of_s=as_of_s, steps=self.step(name))
+
     def step(self, name: str) -> int:
         if name not in self.mute and self.states[name] is UP:
             self.steps[name] = self.steps.get(name, 0) + 1
@@ -100,6 +104,16 @@ def test_a_frozen_process_hangs_and_works_again() -> None:
         "large@1-1 hangs: it is there but makes no progress; no answer was lost.",
         "large@1-1 works again, 5.5 s after it was found hanging.",
     ]
+
+
+def test_where_we_were_away_ourselves_nobody_is_called_hanging() -> None:
+    world = World()
+    world.turns(1)
+    world.mute = dict.fromkeys(world.states, world.now_s)
+    world.now_s += 60.0
+    assert world.turns(0.5) == []
+    world.mute.clear()
+    assert world.turns(5) == []
 
 
 def test_an_engine_that_hangs_while_its_probes_are_answered_is_told_too() -> None:

@@ -17,7 +17,7 @@ from miniserve.api.answered import AnsweredCall
 from miniserve.api.event_stream import EventStream
 from miniserve.errors import NotFound
 from miniserve.operations.admin import AdminDoor
-from miniserve.operations.page.samples import COLUMNS, PERIOD_S, Row, Samples
+from miniserve.operations.page.samples import COLUMNS, PERIOD_S, PageSamples, Row
 from miniserve.operations.page.viewers import Viewers
 from miniserve.operations.part import DeskPart
 from miniserve.operations.workplace import Workplace
@@ -55,8 +55,8 @@ class PagePart(DeskPart):
     def __init__(self, work: Workplace) -> None:
         self._work = work
         self._door = AdminDoor(work.token)
-        self._samples = Samples()
-        self._viewers = Viewers(self._everything)
+        self._samples = PageSamples()
+        self.viewers = Viewers(self._everything)
         self._run = secrets.token_hex(4)  # a page of another run must load itself anew: its token may be void
         self._files = _read_files()
         self._due_s = -math.inf
@@ -68,15 +68,15 @@ class PagePart(DeskPart):
         self._due_s = now_s + PERIOD_S - 0.25  # turns come twice a second, give or take
         rate = self._work.recent.tokens_per_s(now_s)
         row = self._samples.take(now_s, self._work.wall_clock(), view, rate)
-        if self._viewers.count:
-            self._viewers.publish(self._snapshot(row))
+        if self.viewers.count:
+            self.viewers.publish(self._snapshot(row))
         self._told = max((event.number for event in self._work.events.after(self._told)), default=self._told)
 
     def answered(self, call: AnsweredCall) -> None:
         self._samples.answered(self._work.fleet.clock(), call.ttft_s, call.failed)
 
     async def close(self) -> None:
-        self._viewers.close()
+        self.viewers.close()
 
     # --- what viewers are sent -------------------------------------------------------------------------------------
 
@@ -94,7 +94,13 @@ class PagePart(DeskPart):
         status = self._work.status()
         rows = status.get("replicas")
         shown = [{key: row.get(key) for key in _SHOWN} for row in rows] if isinstance(rows, list) else []
-        return {**status, "replicas": shown, "can_interfere": self._work.hands is not None}
+        can_roll_out = self._work.part("rollout") is not None
+        return {
+            **status,
+            "replicas": shown,
+            "can_interfere": self._work.hands is not None,
+            "can_roll_out": can_roll_out,
+        }
 
     # --- routes ----------------------------------------------------------------------------------------------------
 
@@ -121,7 +127,7 @@ class PagePart(DeskPart):
 
     async def _events(self, request: HttpRequest) -> Response:
         self._door.check_page(request.headers)
-        follow = self._viewers.follow()
+        follow = self.viewers.follow()
         return EventStream(follow, heartbeat_s=HEARTBEAT_S, send_timeout_s=SEND_TIMEOUT_S, headers=HEADERS)
 
 

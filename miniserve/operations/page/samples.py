@@ -43,7 +43,7 @@ class _Ended:
 
 
 @dataclass
-class Samples:
+class PageSamples:
     """`answered` for each call, `take` once a second."""
 
     _ended: deque[_Ended] = field(default_factory=lambda: deque(maxlen=MOST_ANSWERS))

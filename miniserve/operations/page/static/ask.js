@@ -85,7 +85,13 @@ function summary(told) {
 }
 
 async function stream(question, model, told) {
-  const body = { model, stream: true, max_tokens: MAX_TOKENS, messages: [{ role: "user", content: question }] };
+  const body = {
+    model,
+    messages: [{ role: "user", content: question }],
+    max_tokens: MAX_TOKENS,
+    stream: true,
+    stream_options: { include_usage: true },
+  };
   const answer = await fetch("/v1/chat/completions", {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -106,13 +112,14 @@ function take(chunk, told) {
   if (chunk.error) throw new Error(chunk.error.message);
   answerId = chunk.id ?? answerId;
   told.finish = chunk.choices?.[0]?.finish_reason ?? told.finish;
+  told.tokens = chunk.usage?.completion_tokens ?? told.tokens;
   const text = chunk.choices?.[0]?.delta?.content;
   if (!text) return;
   const nowMs = performance.now();
   if (told.firstMs === null) told.firstMs = nowMs;
   else told.longestMs = Math.max(told.longestMs, nowMs - told.lastMs);
   told.lastMs = nowMs;
-  told.tokens += 1;
+  told.tokens += 1; // a chunk may hold several; the last one tells how many there were
   told.text += text;
   setText(byId("answer-text"), told.text);
 }

@@ -2,13 +2,13 @@
 
 import { press } from "./calls.js";
 import { byId, setText } from "./dom.js";
-import { amount } from "./words.js";
+import { amount, percent } from "./words.js";
 
 const MODEL = "large"; // of which the project ships a good second version and a bad one
 const GOOD = `${MODEL}@2`;
 const BAD = `${MODEL}@bad`;
-const STAGES = { strategy: "canary", shares: [0.1, 0.5, 1] };
-const ENDED = new Set(["done", "rolled_back"]);
+const STAGES = { strategy: "canary", shares: [0.2, 0.5, 1] };
+const ENDED = new Set(["done", "rolled_back", "failed"]);
 
 export function startControls() {
   for (const button of document.querySelectorAll("[data-load]")) {
@@ -28,7 +28,7 @@ export function showControls(status) {
   byId("load-control").hidden = load === null;
   if (load !== null) showLoad(load);
   const models = new Set((status.models ?? []).map((name) => name.split("@")[0]));
-  byId("rollout-control").hidden = !("rollout" in status || status.can_roll_out) || !models.has(MODEL);
+  byId("rollout-control").hidden = !status.can_roll_out || !models.has(MODEL);
   const phase = status.rollout?.phase;
   const isUnderWay = Boolean(phase) && !ENDED.has(phase);
   byId("roll-back").disabled = !isUnderWay;
@@ -39,6 +39,6 @@ function showLoad(load) {
   for (const button of document.querySelectorAll("[data-load]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.load) === load.factor));
   }
-  const rate = load.requests_per_s ?? load.rate_per_s ?? load.rate;
-  setText(byId("load-state"), rate === undefined ? "" : `${amount(rate)} questions/s`);
+  const right = typeof load.good_fraction === "number" ? `, ${percent(load.good_fraction)} answered right` : "";
+  setText(byId("load-state"), `${amount(load.rate_per_s)} questions/s${right}`);
 }

@@ -1,7 +1,7 @@
 // A rollout: how far it has come, what it waits for, and what the figures say so far.
 
 import { make } from "./dom.js";
-import { amount, duration, shareOf } from "./words.js";
+import { amount, duration, percent, shareOf } from "./words.js";
 
 const STRATEGIES = {
   canary: "a few users first",
@@ -10,8 +10,7 @@ const STRATEGIES = {
   ramp: "more users step by step",
 };
 const METRICS = {
-  errors: "failed answers", error: "failed answers", slow: "slow answers", ttft: "slow answers", p95: "slow answers",
-  bad: "bad answers", quality: "bad answers",
+  errors: "failed", slow: "slow", bad: "wrong or bad",
 };
 
 export function rolloutCard(rollout) {
@@ -27,12 +26,14 @@ export function rolloutCard(rollout) {
   ];
 }
 
-function phaseLine({ new: fresh, old, share, reason, exposed_share }, phase) {
+function phaseLine({ new: fresh, old, share, stages, reason, exposed_share }, phase) {
+  const isShadow = stages?.at(-1) === 0;
   const lines = {
     waiting: ["info", `◌ waits until replicas of ${fresh} are ready`],
+    failed: ["alarm", `✕ ${reason ?? `${fresh} could not be started`}`],
     running: ["info", `● ${shareOf(share)} of the users get ${fresh}`],
     warm: ["good", `✓ everybody gets ${fresh}; ${old} is kept warm for the way back`],
-    done: ["good", `✓ done: ${fresh} has replaced ${old}`],
+    done: ["good", isShadow ? "✓ the shadow has ended; nobody saw it" : `✓ done: ${fresh} has replaced ${old}`],
     rolled_back: ["alarm", `✕ rolled back: ${reason ?? "no reason was given"}`],
   };
   const [level, text] = lines[phase] ?? ["info", phase];
@@ -67,20 +68,28 @@ function progress({ answers_in_stage, min_answers, since_s }, phase) {
   ];
 }
 
-function verdicts({ p_values, alpha, phase }) {
+// What the answers say so far: how many of the new version went wrong, against the old one in the same time.
+function verdicts({ p_values, alpha, counts, phase }) {
   const names = Object.keys(p_values ?? {});
   if (!names.length || phase === "waiting") return null;
   return make("ul", { class: "plain-list" }, ...names.map((name) => {
     const p = p_values[name];
-    const limit = (typeof alpha === "number" ? alpha : alpha?.[name]) ?? 0.01;
+    const limit = alpha?.[name] ?? 0.01;
     const [sign, level, words] = inWords(p, limit);
-    return make("li", { class: "fact", "data-level": level, title: `p = ${p}; it goes back at ${limit}` },
-      `${sign} ${METRICS[name] ?? name}: ${words}`, make("span", { class: "quiet" }, ` (p = ${amount(p)})`));
+    const title = `p = ${p} against harm; the rollout goes back at ${limit}`;
+    return make("li", { class: "fact", "data-level": level, title },
+      `${sign} ${METRICS[name] ?? name}: ${words}`,
+      make("span", { class: "quiet" }, ` ${compared(counts?.[name])}p = ${amount(p)}`));
   }));
 }
 
+function compared(count) {
+  if (!count?.new?.of || !count.old?.of) return "";
+  return `${percent(count.new.bad / count.new.of, 1)} against ${percent(count.old.bad / count.old.of, 1)}, `;
+}
+
 function inWords(p, limit) {
-  if (p <= limit) return ["✕", "alarm", "more than before, beyond doubt"];
+  if (p <= limit) return ["✕", "alarm", "more than before"];
   if (p <= Math.sqrt(limit)) return ["!", "warning", "perhaps more than before"];
   return ["✓", "good", "no sign of harm"];
 }
