@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from miniserve.api.answered import AnsweredCall
 from miniserve.api.catalogue import Catalogue
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
@@ -67,6 +68,7 @@ class Workplace:
     hands: Hands | None = None  # None: the replicas are not ours
     versions: Versions | None = None
     pin: VersionPin = field(default_factory=VersionPin)  # splits the traffic of models among their versions
+    judged: Callable[[AnsweredCall, bool], None] = lambda call, good: None  # tell all parts of a client's verdict
     keep: Callable[[], None] = lambda: None  # write the parts' states down now: before who changed one is answered
     wall_clock: Callable[[], float] = lambda: 0.0  # seconds since 1970, for people; everything else uses fleet.clock
     processes: Processes = dict  # what a supervisor knows of the replicas; of foreign ones nothing

@@ -34,7 +34,7 @@ from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.model_choice import CascadeBackend
 from miniserve.gateway.scaling import LiveScaling
-from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
+from miniserve.gateway.status import GatewayStatus, Processes, add_status_route
 from miniserve.gateway.weights import SpeedWeights
 from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
@@ -51,13 +51,12 @@ from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
 from miniserve.policies.routing.router import VersionPin
 from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
-from miniserve.processes.child import Child
+from miniserve.processes.facts import process_facts
 from miniserve.processes.hands import ProcessHands
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
 from miniserve.processes.versions import VERSIONS_FILE, KeptPools, PoolVersions
-from miniserve.replica.wire import ReplicaReport
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
@@ -157,7 +156,7 @@ async def running_gateway(
     )
     events = EventLog(time.time)
     work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, pin, desk.keep, time.time, processes)
+    workplace = work(desk.door.token, hands, versions, pin, desk.judged, desk.keep, time.time, processes)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)
@@ -233,7 +232,7 @@ async def running_pools(
             await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
-            facts = partial(_facts, supervisor, fleet)
+            facts = partial(process_facts, supervisor, fleet)
             serving = _serving(options, crew, is_less=bool(crew.lost or kept.retired))
             versions = PoolVersions(crew, kept)
             async with (
@@ -248,19 +247,6 @@ async def running_pools(
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
                 fleet.drop_ticks(*loops.values())  # a fleet that goes down is not to be refilled
-
-
-def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
-    """Return what the gateway's status is told about the replicas' processes."""
-    reports = {member.replica_id: member.report for member in fleet.members()}
-    return {child.replica_id: _fact(child, reports.get(child.replica_id)) for child in supervisor.children}
-
-
-def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
-    if report is None or child.start_s is None:
-        return ProcessFacts(child.pid, child.restarts, exit_code=child.exit_code)
-    stages = {"import": report.import_s, "load": report.load_s, "warm_up": report.warm_up_s, "total": child.start_s}
-    return ProcessFacts(child.pid, child.restarts, stages, child.exit_code)
 
 
 def _serving(options: GatewayOptions, crew: Pools, *, is_less: bool) -> GatewayOptions:
