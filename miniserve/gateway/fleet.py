@@ -230,9 +230,10 @@ class Fleet:
         """Have `tick` called once per `tick_interval_s`, after those that were added before it."""
         self._ticks.append(tick)
 
-    def drop_tick(self, tick: Tick) -> None:
-        """Call `tick` no more."""
-        self._ticks.remove(tick)
+    def drop_ticks(self, *ticks: Tick) -> None:
+        """Call these no more."""
+        for tick in ticks:
+            self._ticks.remove(tick)
 
     async def _control_for_ever(self) -> None:
         while True:
