@@ -156,11 +156,11 @@ ch.check("9.2", evidence)
 #
 # A test that's too small finds nothing, and "nothing found" then gets read as "no difference". So before the test you
 # choose three numbers: the smallest difference worth finding (the **minimum detectable effect**, here the *lift*), how
-# often you accept a false alarm (**α**, usually 5 %), and how often a real lift of that size should be found (the
+# often you accept a false alarm (**alpha**, usually 5 %), and how often a real lift of that size should be found (the
 # **power**, usually 80 %).
 #
 # Worked example: with n users in each group, the difference of two rates p₁ and p₂ has the standard error
-# √((p₁(1−p₁) + p₂(1−p₂)) / n). For a two-sided α of 5 % the border lies 1.96 of these above zero. For a power of 80 %
+# √((p₁(1-p₁) + p₂(1-p₂)) / n). For a two-sided alpha of 5 % the border lies 1.96 of these above zero. For a power of 80 %
 # the lift has to lie another 0.84 above the border.
 
 # %% id="users-example" tags=["nbval-check-output"]
@@ -419,7 +419,7 @@ ch.check("9.7", memo)
 # > outdated client libraries as the commonest cause. For two groups the chi-squared value is the square of your z: which
 # > line of `srm_p_value` would have to change for a one-sided test, and why would that be a bad idea?
 # >
-# > **Power.** GrowthBook's formula ([docs](https://docs.growthbook.io/statistics/power-technical)) has α = 0.05 as its
+# > **Power.** GrowthBook's formula ([docs](https://docs.growthbook.io/statistics/power-technical)) has alpha = 0.05 as its
 # > default and speaks of *relative* lifts. One of the wrong answers to 9.3 is a right one there.
 # >
 # > **Benchmarks of preference.** The [Chatbot Arena](https://arxiv.org/abs/2403.04132) shows two anonymous models'
@@ -445,7 +445,7 @@ print(inspect.getsource(srm.chi_square))
 # - A benchmark's score is a weighted mean. Other weights can have another winner.
 # - A random split makes everything else equal, so a difference has one cause. Toss for users, not for requests; for
 #   groups or periods where users affect one another.
-# - n = (z_α + z_power)² · (p₁(1−p₁) + p₂(1−p₂)) / lift² users in each group. Half the lift takes four times the users.
+# - n = (z_alpha + z_power)² · (p₁(1-p₁) + p₂(1-p₂)) / lift² users in each group. Half the lift takes four times the users.
 # - Ten looks at 5 % are one false positive in five. Plan the looks, or use a test that is always valid.
 # - Count heads first. A sample ratio mismatch voids everything else.
 # - An assignment is sticky, balanced and independent of other experiments. Hash the experiment's name with the user's.

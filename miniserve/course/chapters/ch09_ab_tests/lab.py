@@ -169,7 +169,7 @@ def draw_bite(offline: Estimate, online: Groups) -> None:
     figure, ax = new_figure(
         "Is the candidate better?", x="candidate minus current (percentage points)", y="evidence", size=(7.2, 2.4)
     )
-    for i, (name, one) in enumerate(found.items()):
+    for i, one in enumerate(found.values()):
         points = [100 * value for value in (one.difference, one.low, one.high)]
         reach = [[points[0] - points[1]], [points[2] - points[0]]]
         style = {**line_style(i, markers=True), "linestyle": ""}
