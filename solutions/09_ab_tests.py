@@ -282,7 +282,7 @@ lab.stopping_rules(lift=0.02)
 def split_z(n_a, n_b, share_a):
     """Return how many standard deviations A is above its planned size."""
     n = n_a + n_b
-    return (n_a - n * share_a) / math.sqrt(n * share_a * (1 - share_a))
+    return (n_a - n * share_a) / (n * share_a * (1 - share_a)) ** 0.5
 
 
 # END SOLUTION
@@ -438,6 +438,60 @@ from miniserve.abtest import assignment, srm
 print(inspect.getsource(assignment.SplitExperiment.bucket_of))
 print(inspect.getsource(assignment.SplitExperiment.variant_of))
 print(inspect.getsource(srm.chi_square))
+
+# %% [markdown] id="open"
+# ## 12 Open problem: stop sooner
+#
+# Larkspur will test thousands of ideas. Half of them do nothing; the lifts of the others vary around zero, by 2 points.
+# (The year is simulated, from z values.) Each test may look ten times, after every 2,000 users. A **rule** has a pair
+# `(give_up, win)` for each look. At a look the test ends as decided if |z| is above `win`, ends as "nothing there" if
+# |z| is below `give_up` (*futility stopping*), and goes on otherwise. The tenth look ends it anyway.
+#
+# Two things are fixed. A test of nothing crosses `win` in at most 5 % of all cases, even if nobody ever gives up; and a
+# lift of 2 points is found in at least 90 %. What's left to you is the price: users per test, averaged over the year.
+
+# %% id="open-start" tags=["nbval-check-output"]
+from miniserve.abtest.sequential import (
+    equal_looks,
+    lan_demets,
+    obrien_fleming,
+    pocock,
+    power_spending,
+)
+from miniserve.course.chapters.ch09_ab_tests import stopping
+
+rules = {
+    "one look": [(0, 10)] * 9 + [(0, 1.96)],
+    "Pocock": [(0, win) for win in pocock(10)],
+    "O'Brien and Fleming": [(0, win) for win in obrien_fleming(10)],
+    "Pocock, impatient": [(1, win) for win in pocock(10)],
+}
+stopping.show_rules(rules)
+
+# %% [markdown] id="open-2"
+# ### Exercise 9.8: stop sooner
+#
+# Difficulty 4 of 5 · about 20 min · open: there's no single right answer
+#
+# Write a `rule`, a list of ten pairs, that costs as little as you can. `stopping.show_rules({"mine": rule})` measures
+# it. The check uses a year that you haven't seen, and grading another one. *Par* is 10 % above the best rule that we
+# found in a simple family. Marks: a quarter for a rule that keeps the two promises, half below one look, three quarters
+# below Pocock, and all at par. PARTIAL says how far you've come. Check: `ch.check("9.8", rule)`.
+
+# %% id="answer-9.8" tags=["answer"] question="9.8"
+# SOLUTION
+wins = lan_demets(equal_looks(10), 0.05, power_spending(1))
+rule = [(max(0.0, 0.2 * look - 0.3), win) for look, win in enumerate(wins, 1)]
+# END SOLUTION
+
+# %% id="check-9.8" tags=["check"]
+ch.check("9.8", rule)
+
+# %% id="open-figure"
+mine = ch.yours("9.8", rule)
+if mine is not None:
+    stopping.show_rules({**rules, "yours": mine})
+    stopping.draw_rule(mine)
 
 # %% [markdown] id="summary"
 # ## 13 Summary

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from random import Random
 from typing import Any
 
-from miniserve.course.chapters.ch09_ab_tests import lab
+from miniserve.abtest.sequential import equal_looks, lan_demets, pocock, power_spending
+from miniserve.course.chapters.ch09_ab_tests import lab, stopping
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
+from miniserve.course.check.scored import Bar, Scored
 from miniserve.course.check.verdict import Problem
 
 # --- 9.1 a witness -------------------------------------------------------------------------------------------------
@@ -120,7 +123,7 @@ EVIDENCE = Classify(
 
 
 def _draw_plan(rng: Random) -> Params:
-    rate, points = rng.choice((0.70, 0.75, 0.80)), rng.choice((1.0, 1.5, 2.0, 2.5))
+    rate, points = rng.choice((0.75, 0.85, 0.80)), rng.choice((1.0, 1.5, 2.0, 2.5))
     return {"rate": rate, "lift": points / 100, "z_alpha": 1.96, "z_power": 0.84}
 
 
@@ -382,4 +385,97 @@ MEMO = FreeText(
     ),
 )
 
-QUESTIONS = (MIX, EVIDENCE, PLAN, PEEK, SPLIT, BIASED, MEMO)
+# --- 9.8 an open problem -------------------------------------------------------------------------------------------
+
+HIGHEST, PAR = 10.0, 1.10  # the highest border; par is this times the best of `_best`
+
+
+def _keeps_rules(told: Json) -> Problem | None:
+    if (problem := _no_rule(told)) is not None:
+        return problem
+    if (wrong := stopping.false_positives(told)) > stopping.MOST_FALSE + 2e-4:
+        why = f"A test of nothing may cross win in at most {stopping.MOST_FALSE:.0%} of all cases, over all looks."
+        return Problem("too-many-false", f"{wrong:.1%} false positives", why, "Raise win: where does it cost least?")
+    if (found := stopping.power(told)) < stopping.LEAST_POWER:
+        why = f"A lift of {100 * stopping.LIFT:g} points must be found in at least {stopping.LEAST_POWER:.0%} of tests."
+        next_ = "Do you give up too early, before such a lift can show?"
+        return Problem("too-little-power", f"{found:.1%} of them are found", why, next_)
+    return None
+
+
+def _no_rule(told: Json) -> Problem | None:
+    looks = stopping.LOOKS
+    if not isinstance(told, list) or len(told) != looks or not all(isinstance(row, list) for row in told):
+        held = f"{len(told)} items" if isinstance(told, list) else repr(told)[:60]
+        return Problem(
+            "no-rule", held, f"A rule is a list of {looks} pairs (give_up, win).", "Write one pair per look."
+        )
+    for i, row in enumerate(told, 1):
+        if len(row) != 2 or not all(type(value) in (int, float) for value in row):
+            why, next_ = "Each look has two numbers: give_up and win.", "Write (0, 3), for example."
+            return Problem("no-pair", repr(row)[:80], why, next_, f"look {i}")
+        if not 0 <= row[0] <= row[1] <= HIGHEST or row[1] == 0:
+            why = f"They are borders of |z|: 0 <= give_up <= win <= {HIGHEST:g}, and win is above 0."
+            return Problem(
+                "no-border", f"({row[0]:g}, {row[1]:g})", why, "Use give_up 0 for never giving up.", f"look {i}"
+            )
+    return None
+
+
+@functools.cache
+def _best() -> tuple[tuple[float, float], ...]:
+    """Return the cheapest rule of a family: borders from power spending, and a straight line for giving up."""
+    found: list[tuple[float, tuple[tuple[float, float], ...]]] = []
+    for phi in (0.5, 1.0, 2.0, 3.0):
+        wins = lan_demets(equal_looks(stopping.LOOKS), stopping.MOST_FALSE, power_spending(phi))
+        for start in (-0.5, -0.4, -0.3, -0.2, -0.1):
+            for slope in (0.15, 0.175, 0.20, 0.225, 0.25):
+                rule = tuple((min(max(0.0, start + slope * k), win), win) for k, win in enumerate(wins, 1))
+                if stopping.power(rule) >= stopping.LEAST_POWER:
+                    found.append((stopping.mean_users(rule), rule))
+    return min(found)[1]
+
+
+def _one_look(seed: int) -> float:
+    rule = [(0.0, HIGHEST)] * (stopping.LOOKS - 1) + [(0.0, lab.Z)]
+    return stopping.mean_users(rule, seed)
+
+
+def _pocock(seed: int) -> float:
+    return stopping.mean_users([(0.0, win) for win in pocock(stopping.LOOKS)], seed)
+
+
+STOPPING = Scored(
+    id="9.8",
+    name="rule",
+    title="Stop sooner",
+    minutes=20,
+    difficulty=4,
+    keeps_rules=_keeps_rules,
+    score=stopping.mean_users,
+    unit="users per test",
+    bars=(
+        Bar("one look", _one_look, "Which tests are decided long before the last look?"),
+        Bar(
+            "Pocock",
+            _pocock,
+            "Half of all ideas do nothing, and their tests run to the end. How could they end sooner?",
+        ),
+        Bar(
+            "par",
+            lambda seed: PAR * stopping.mean_users(_best(), seed),
+            "Give up where a 2-point lift would show by now.",
+        ),
+    ),
+    hints=(
+        "Two kinds of tests waste users: those of large lifts, which win could end, and those of nothing, which only "
+        "give_up can end. Which are more?",
+        "At look k a lift of 2 points has a mean |z| of about ___ x sqrt(k / 10), and it varies by 1. So |z| below "
+        "___ at look k makes such a lift unlikely. Begin with give_up 0 and let it rise; win from "
+        "lan_demets(equal_looks(10), 0.05, power_spending(___)).",
+        "With three looks: win (3.0, 2.4, 2.0) alone ends tests of nothing at look 3. With give_up (0, 0.7, 2.0) half "
+        "of them end at look 2. Lower give_up until the power is back above its limit.",
+    ),
+)
+
+QUESTIONS = (MIX, EVIDENCE, PLAN, PEEK, SPLIT, BIASED, MEMO, STOPPING)

@@ -15,6 +15,9 @@ KEYS = {
 LOG = {"experiments": ["tone", "length"], "users": [f"customer-{i}" for i in range(60)], "visits": 2}
 
 
+POCOCK = 2.555  # the border of ten looks, rounded up
+
+
 def sd(n, share):
     return math.sqrt(n * share * (1 - share))
 
@@ -23,7 +26,7 @@ WRONG = [
     ("9.1", {"hard string": 0.5, "easy fact": 0.5}, "one-kind"),
     ("9.1", {"hard string": 0.3, "easy fact": 0.35, "easy string": 0.35}, "too-easy"),
     ("9.1", {"hard arithmetic": 0.3, "hard fact": 0.2, "easy fact": 0.3, "easy string": 0.2}, "same-winner"),
-    ("9.1", {"hard string": 0.3, "hard fact": 0.2, "easy arithmetic": 0.3, "easy string": 0.2}, "too-close"),
+    ("9.1", {"hard string": 0.28, "hard fact": 0.22, "easy arithmetic": 0.3, "easy string": 0.2}, "too-close"),
     ("9.1", {"hard string": 35, "easy fact": 35, "hard fact": 15, "easy string": 15}, "not-one"),
     ("9.1", {"hard string": 0.35, "easy fact": 0.35}, "not-one"),
     ("9.1", {"hard strings": 0.35, "easy fact": 0.65}, "no-kind"),
@@ -42,7 +45,12 @@ WRONG = [
     ("9.2", {**KEYS, "h": "by group"}, "no-option"),
     ("9.2", {key: way for key, way in KEYS.items() if key != "c"}, "items-missing"),
     ("9.2", list(KEYS.values()), "no-dict"),
-    # of the numbers that nobody in particular is given: 75 %, 1.5 points
+    ("9.3", 21_658, "both-groups"),  # of the numbers that nobody in particular is given: 80 %, 1.5 points
+    ("9.3", 5_306, "no-power"),
+    ("9.3", 6_281, "squares-added"),
+    ("9.3", 8_529, "one-sided"),
+    ("9.3", 162.4, "not-squared"),
+    ("9.3", 16_920, "relative"),
     ("9.3", "5000 users", "wrong-unit"),
     ("9.3", True, "no-number"),
     ("9.3", 3, "off"),
@@ -76,4 +84,20 @@ WRONG = [
     ("9.7", "Don't ship it.", "too-short"),
     ("9.7", ["Don't ship it."], "no-text"),
     ("9.7", "ship it " * 40, "repeats"),
+    ("9.8", [(0, 10)] * 9 + [(0, 1.96)], "above-one look"),
+    ("9.8", [(0, POCOCK)] * 10, "above-Pocock"),
+    ("9.8", [(0, 10)] * 4 + [(0, 2.35)] * 6, "above-Pocock"),  # never early, and never gives up
+    ("9.8", [(0, POCOCK)] * 7 + [(1, POCOCK)] * 3, "above-par"),
+    ("9.8", [(0, 1.96)] * 10, "too-many-false"),
+    ("9.8", [(0, 10)] * 10, "too-little-power"),  # never finds anything
+    ("9.8", [(1, POCOCK)] * 10, "too-little-power"),
+    ("9.8", [(POCOCK, POCOCK)] * 10, "too-little-power"),  # decides everything at the first look
+    ("9.8", [(0, POCOCK)] * 9, "no-rule"),
+    ("9.8", [2.5] * 10, "no-rule"),
+    ("9.8", {"win": 2.5}, "no-rule"),
+    ("9.8", [(0, 3, 2)] * 10, "no-pair"),
+    ("9.8", [("0", "3")] * 10, "no-pair"),
+    ("9.8", [(3, 2)] * 10, "no-border"),
+    ("9.8", [(-1, 2.6)] * 10, "no-border"),
+    ("9.8", [(0, 99)] * 9 + [(0, 1.96)], "no-border"),
 ]
