@@ -20,8 +20,10 @@ COMMANDS = {
     "serve": "run a gateway in front of replicas that are already running",
     "replica": "run one replica (an engine with its own OpenAI API)",
     "status": "show what a running gateway does: its replicas, and what its clients get",
+    "rollout": "introduce a new version on a running gateway: start, status, promote, rollback",
     "simulate": "run a scenario in virtual time; compare policies",
     "load": "send a scenario's requests to a running server, open-loop",
+    "demo-load": "ask a running gateway graded questions, as the demo does by itself",
     "chaos": "carry a scenario's faults out on real processes, under its load",
     "bench": "measure this machine: engine, stack, simulator, against peers",
     "train": "remake the shipped models from their seeds",
@@ -56,7 +58,7 @@ def _run(arguments: list[str]) -> int:
         print(f"miniserve {__version__}")
         return 0
     name, rest = _split(arguments)
-    command = import_module(f"miniserve.commands.{name}")
+    command = import_module(f"miniserve.commands.{name.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"miniserve {name}", description=COMMANDS[name], allow_abbrev=False)
     command.add_arguments(parser)
     code: int = command.run(parser.parse_args(rest))

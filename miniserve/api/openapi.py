@@ -58,6 +58,11 @@ def request_body(body: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def described_body(body: type[BaseModel]) -> dict[str, Any]:
+    """Return the same for a body whose schema stands in no other place: a route of the gateway alone."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": body.model_json_schema()}}}}
+
+
 def describe_api(app: FastAPI, catalogue: Catalogue) -> None:
     """Give `app` an OpenAPI document that tells the truth about the models it serves."""
 

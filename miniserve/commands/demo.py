@@ -12,7 +12,8 @@ import asyncio
 import logging
 import socket
 import sys
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from miniserve.commands.backend_options import (
     vllm_engine,
 )
 from miniserve.commands.decisions import decisions_to
+from miniserve.commands.demo_load import add_load_options, load_command
 from miniserve.commands.demo_output import described, log_changes, show_table, welcome
 from miniserve.commands.options import (
     DEFAULT_MODEL,
@@ -40,12 +42,14 @@ from miniserve.commands.options import (
 from miniserve.commands.policy_options import add_policy_options, live_policies
 from miniserve.commands.pool_options import (
     add_pool_options,
+    demo_autoscaling,
     demo_pools,
     demo_routing,
     demo_scaling,
     read_latencies,
     require_memory_for,
 )
+from miniserve.commands.state_options import add_state_option, state_folder
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -78,8 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-tokens", type=at_least_one, default=256, help="of the answer with --once (default %(default)s)"
     )
     parser.add_argument("--no-table", action="store_true", help="log lines instead of the live table")
-    parser.add_argument("--no-load", action="store_true", help="send no load (the demo does not send any yet)")
+    add_load_options(parser)
     add_drain_option(parser)
+    add_state_option(parser)
     about = "replace a replica process that answers no health probe for so many seconds (default %(default)g)"
     parser.add_argument("--absent-after", type=float, default=30.0, metavar="S", help=about)
 
@@ -93,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     default_port = DEFAULT_PORT if args.once is None else 0
     port_asked = default_port if args.port is None else args.port
     with decisions_to(args.decisions) as args.on_decision, bind(port_asked) as sock:  # before anything is loaded
+        args.state = state_folder(args.state, sock, passing=args.once is not None or port_asked == 0)
         args.other_backends = backend_options(args)
         said = (args.model, args.replicas, args.once, args.pace, args.other_backends, vllm_engine(args))
         args.says_nothing = said == (None,) * len(said) and not args.pools
@@ -100,6 +106,10 @@ def run(args: argparse.Namespace) -> int:
         told = ["--drain-timeout", str(args.drain_timeout), "--log-level", "warning"]
         pools = demo_pools(args, folder, [*told, *args.live.scheduler_arguments()])
         require_memory_for(pools)
+        by_itself = args.says_nothing and len(pools) > 1  # the pools that we chose, so we know what suits them
+        args.autoscaling = demo_autoscaling(args, args.live.autoscaling, by_itself=by_itself)
+        args.routing = demo_routing(args, pools)
+        args.load = load_command(args, pools, args.routing, by_itself=by_itself)
         return asyncio.run(_main(args, pools, sock))
 
 
@@ -142,10 +152,14 @@ def _set_up_logging(args: argparse.Namespace) -> None:
 async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket) -> int:
     """Run until the work is done (and return its exit code) or a signal cuts it off (130)."""
     from miniserve.config import ApiConfig
+    from miniserve.operations.load import LoadDial, LoadPart
+    from miniserve.operations.standard import STANDARD_PARTS
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions
 
     api = ApiConfig(cors_origins=tuple(args.cors))
+    args.dial = LoadDial()
+    more_parts = () if args.load is None else (partial(LoadPart, args.dial),)
     options = GatewayOptions(
         pools[0].served_name,
         pools[0].folder,
@@ -154,9 +168,11 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
         api,
         args.live.policies,
         on_decision=args.on_decision,
-        routing=demo_routing(args, pools),
+        routing=args.routing,
         degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
+        parts=(*STANDARD_PARTS, *more_parts),
+        state_dir=args.state,
     )
     up = asyncio.Event()
     with StopSignals().caught() as stop:
@@ -209,14 +225,22 @@ async def _serve(
     async with starting as stack:
         up.set()
         print(welcome(stack.url, pools, monotonic() - started_s), flush=True)
-        showing = asyncio.create_task(show_table(stack) if _wants_table(args) else log_changes(stack))
-        showing.add_done_callback(_tell_why_it_ended)
-        await stop.first.wait()
-        showing.cancel()
-        await asyncio.wait({showing})
+        async with _load(args, stack):
+            showing = asyncio.create_task(show_table(stack) if _wants_table(args) else log_changes(stack))
+            showing.add_done_callback(_tell_why_it_ended)
+            await stop.first.wait()
+            showing.cancel()
+            await asyncio.wait({showing})
         say(f"draining {stack.gateway.recent.in_flight} requests; Ctrl-C again stops at once")
     say("stopped")
     return 0
+
+
+def _load(args: argparse.Namespace, stack: Stack) -> AbstractAsyncContextManager[None]:
+    """Return the block in which the demo's own load runs, if there is one; it ends with its last answers."""
+    from miniserve.processes.load_process import running_load
+
+    return nullcontext() if args.load is None else running_load([*args.load, stack.url], args.dial)
 
 
 def _tell_why_it_ended(showing: asyncio.Task[None]) -> None:
@@ -235,7 +259,7 @@ def _stack(
         options,
         pools,
         sock,
-        scaling=demo_scaling(args, args.live.autoscaling, pools),
+        scaling=demo_scaling(args, args.autoscaling, pools),
         distance=between({**args.live.latency_s, **read_latencies(args.latency)}),
         measured_weights=args.measured_weights,
         backends=args.other_backends,

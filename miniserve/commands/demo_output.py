@@ -21,7 +21,8 @@ def described(pools: list[Pool]) -> str:
     """Say what is started: "2 replicas of smollm2, 1 of small@1 (paced)"."""
     running = [pool for pool in pools if pool.replicas]
     each = [f"{pool.replicas} of {pool.served_name}{' (paced)' if pool.pace else ''}" for pool in running]
-    return ", ".join(each).replace(" of", " replicas of", 1) or "a gateway"
+    noun = " replica of" if running and running[0].replicas == 1 else " replicas of"
+    return ", ".join(each).replace(" of", noun, 1) or "a gateway"
 
 
 def welcome(url: str, pools: list[Pool], seconds: float) -> str:

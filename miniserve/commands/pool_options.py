@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 
 MOST_REPLICAS = 4  # of a scaled pool, unless --max-replicas says more: this is one machine
 PEOPLE_NICE = 5  # of the replica that serves people, beside paced ones: they must keep their pace
+DEMO_PACE = "base_s=0.025,per_decode_row_s=0.001,per_prefill_token_s=0.004"  # about 13 of the demo's questions a second
+DEMO_AUTOSCALER = (  # in flight for each replica: 1 to 2 under the demo's own load, 5 when that is doubled
+    ("autoscaler.policy", '{kind = "target-tracking", target = 3, look_back_s = 15}'),
+    ("autoscaler.period_s", "5"),
+    ("autoscaler.min_replicas", "2"),
+    ("autoscaler.max_replicas", "3"),
+    ("autoscaler.down_after_s", "60"),
+)
 _KEYS = ("replicas", "pace", "region", "weight", "nice")
 
 
 def add_pool_options(parser: argparse.ArgumentParser) -> None:
-    """Add --replicas, --pool, --pace, --region, --min-replicas, --max-replicas, --latency, --measured-weights."""
+    """Add --replicas, --pool, --pace, --region, the autoscaler's bounds, --latency, --measured-weights."""
     about = "replica processes (default 2, with --once or --engine vllm 1, with --backend none)"
     parser.add_argument("--replicas", type=at_least_one, help=about)
     parser.add_argument(
@@ -48,6 +56,8 @@ def add_pool_options(parser: argparse.ArgumentParser) -> None:
     for least in ("min", "max"):
         about = f"{least}imum number of replicas in the pool that --autoscaler scales"
         parser.add_argument(f"--{least}-replicas", type=at_least_one, metavar="N", help=about)
+    about = "let all pools keep their size (without --model and --pool, the demo keeps 2 to 3 replicas of large)"
+    parser.add_argument("--no-autoscaler", action="store_true", help=about)
     parser.add_argument(
         "--latency",
         action="append",
@@ -103,8 +113,21 @@ def default_pools(model: str, folder: Path) -> list[Pool]:
     from miniserve.processes.pools import Pool
 
     small, large = (resolve_model(name, Path(), offline=True) for name in ("small", "large"))
-    paced = [Pool("small", small, "1", 1, "default"), Pool("large", large, "1", 2, "default")]
+    paced = [Pool("small", small, "1", 1, DEMO_PACE), Pool("large", large, "1", 2, DEMO_PACE)]
     return paced[::-1] if model == "large" else [Pool(model, folder, nice=PEOPLE_NICE), *paced]
+
+
+def demo_autoscaling(args: argparse.Namespace, said: Autoscaling | None, *, by_itself: bool) -> Autoscaling | None:
+    """Return the autoscaler that was asked for; without one, the demo's own if it has one `by_itself`."""
+    from miniserve.scenario.live import read_live
+    from miniserve.toml.source import Setting
+
+    if args.no_autoscaler:
+        return None
+    if said is not None or not by_itself:
+        return said
+    group = ("autoscaler.group", '"large@1"')
+    return read_live(None, [Setting.parse(f"{key}={value}") for key, value in (group, *DEMO_AUTOSCALER)]).autoscaling
 
 
 def demo_scaling(args: argparse.Namespace, autoscaling: Autoscaling | None, pools: Sequence[Pool]) -> list[Scaling]:

@@ -24,6 +24,7 @@ from miniserve.commands.options import (
     served_name,
 )
 from miniserve.commands.policy_options import add_policy_options, live_policies
+from miniserve.commands.state_options import add_state_option, state_folder
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_options(parser)
     parser.add_argument("--port", type=port, default=8000, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     add_drain_option(parser)
+    add_state_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for line in _not_ours(live):
         say(line)
     with decisions_to(args.decisions) as on_decision, bind(args.port) as sock:
+        args.state = state_folder(args.state, sock, passing=args.port == 0)
         return asyncio.run(serve(args, sock, live, on_decision))
 
 
@@ -74,6 +77,7 @@ async def serve(
     from miniserve.config import ApiConfig
     from miniserve.gateway.fleet import Fleet
     from miniserve.models.store import resolve_model
+    from miniserve.operations.standard import STANDARD_PARTS
     from miniserve.processes.backends import connect_backends
     from miniserve.processes.signals import StopSignals
     from miniserve.processes.stack import GatewayOptions, connect, running_gateway
@@ -91,6 +95,8 @@ async def serve(
         routing=live.routing,
         degradation=live.degradation,
         vllm_metrics=args.vllm_metrics,
+        parts=STANDARD_PARTS,
+        state_dir=args.state,
     )
     stop = StopSignals(at_once=lambda: os._exit(130))
     with stop.caught():

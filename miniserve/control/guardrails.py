@@ -113,6 +113,11 @@ class Guards:
         self._answers = 0
         self._recent: deque[np.ndarray] = deque()
 
+    @property
+    def rails(self) -> tuple[Guardrail, ...]:
+        """Return what is watched."""
+        return tuple(rail for rail, _ in self._tests)
+
     def update(self, new: OutcomeBatch, old: OutcomeBatch) -> Breach | None:
         """Weigh what both versions did since the last call; return the worst breach, if any."""
         slow_s = self._p95_s()

@@ -136,6 +136,16 @@ class Rollout:
         self.record: RolledBack | None = None
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Return all stages."""
+        return self._stages
+
+    @property
+    def guardrails(self) -> tuple[Guardrail, ...]:
+        """Return what is watched."""
+        return self._guards.rails
+
+    @property
     def stage(self) -> Stage | None:
         """Return the current stage; None before the first."""
         return self._stages[self._index] if self._index >= 0 else None

@@ -224,10 +224,14 @@ class Fleet:
         """Have `tick` called once per `tick_interval_s`, after those that were added before it."""
         self._ticks.append(tick)
 
+    def drop_tick(self, tick: Tick) -> None:
+        """Call `tick` no more."""
+        self._ticks.remove(tick)
+
     async def _control_for_ever(self) -> None:
         while True:
             await self._control_sleep(self._tick_interval_s)
-            for tick in self._ticks:
+            for tick in tuple(self._ticks):
                 try:
                     tick(self.clock(), self.view())
                 except Exception:  # one broken control loop must not stop the others

@@ -21,7 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class LiveScaling:
-    """Add it to `fleet` as a tick. Scales the replicas called `prefix` and a number; see `control.scaling`."""
+    """Add it to `fleet` as a tick. Scales the replicas called `prefix` and a number; see `control.scaling`.
+
+    `on_wanted` is told when another size is wanted than there is: both, and the requests for each ready replica.
+    """
 
     def __init__(
         self,
@@ -32,11 +35,13 @@ class LiveScaling:
         *,
         period_s: float,
         requests: Callable[[], int],
+        on_wanted: Callable[[int, int, float], None] = lambda before, wanted, load: None,
     ) -> None:
         def view() -> FleetView:
             return replace(fleet.view(), requests=requests())
 
         self._scaler = Scaler(autoscaler, crew, prefix, view, fleet.clock())
+        self._prefix, self._on_wanted = prefix, on_wanted
         self._period_s = period_s
         self._due_s = fleet.clock() + period_s
 
@@ -56,3 +61,9 @@ class LiveScaling:
             log.error("%s; the number of replicas stays as it is", error)
         if (size := self.sizes[-1]) is not before:
             log.info("autoscaler: %d ready, %d starting, %d draining", size.ready, size.starting, size.draining)
+            if size.wanted != before.wanted:
+                self._on_wanted(before.wanted, size.wanted, self._load(view))
+
+    def _load(self, view: FleetView) -> float:
+        ready = [one for one in view.ready() if one.replica_id.startswith(self._prefix)]
+        return sum(one.outstanding for one in ready) / max(1, len(ready))

@@ -34,6 +34,7 @@ class ProcessFacts:
     pid: int | None = None
     restarts: int = 0
     cold_start_s: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds, of the last start
+    exit_code: int | None = None  # of the process before this one; -9: it was killed
 
 
 Processes = Callable[[], Mapping[str, ProcessFacts]]  # by replica id

@@ -30,15 +30,19 @@ class AdminDoor:
 
     def check(self, headers: Headers) -> None:
         """Raises: Forbidden for a foreign page; Unauthorized without the token."""
-        self.check_host(headers)
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-            raise Forbidden("a page of another site may not change this stack")
+        self.check_page(headers)
         if not secrets.compare_digest(headers.get(TOKEN_HEADER, "").encode(), self.token.encode()):
             raise Unauthorized(
                 f"this needs the token of the stack in the header {TOKEN_HEADER}; "
                 f"it lies in the file {TOKEN_FILE} of the gateway's state folder"
             )
+
+    def check_page(self, headers: Headers) -> None:
+        """Raises: Forbidden for another site's page, even where `--cors` lets it call the API."""
+        self.check_host(headers)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+            raise Forbidden("a page of another site may neither change this stack nor read what its own page gets")
 
     def check_host(self, headers: Headers) -> None:
         """Raises: Forbidden unless the gateway was called by a name of loopback."""

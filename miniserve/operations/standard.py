@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from miniserve.operations.feedback import FeedbackPart
+from miniserve.operations.page.part import PagePart
+from miniserve.operations.replicas import ReplicasPart
+from miniserve.operations.rollout import RolloutPart
 from miniserve.operations.workplace import MakePart
 
-STANDARD_PARTS: tuple[MakePart, ...] = ()
+STANDARD_PARTS: tuple[MakePart, ...] = (ReplicasPart, FeedbackPart, RolloutPart, PagePart)

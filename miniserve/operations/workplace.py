@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from miniserve.api.answered import AnsweredCall
 from miniserve.api.catalogue import Catalogue
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
+from miniserve.gateway.status import Processes
 from miniserve.observe.recent import Recent
 from miniserve.operations.events import EventLog
 from miniserve.operations.part import DeskPart
@@ -17,7 +19,10 @@ from miniserve.policies.routing.router import VersionPin
 
 
 class Hands(Protocol):
-    """What a person may do to a replica process of ours. Each raises NotFound for an id that is none."""
+    """What a person may do to a replica process of ours.
+
+    Each raises NotFound for an id that is none of ours, and Conflict while the replica has no process.
+    """
 
     def kill(self, replica_id: str) -> None:
         """Send SIGKILL: it is gone at once, and the supervisor starts it anew."""
@@ -63,7 +68,10 @@ class Workplace:
     hands: Hands | None = None  # None: the replicas are not ours
     versions: Versions | None = None
     pin: VersionPin = field(default_factory=VersionPin)  # splits the traffic of models among their versions
+    judged: Callable[[AnsweredCall, bool], None] = lambda call, good: None  # tell all parts of a client's verdict
+    keep: Callable[[], None] = lambda: None  # write the parts' states down now: before who changed one is answered
     wall_clock: Callable[[], float] = lambda: 0.0  # seconds since 1970, for people; everything else uses fleet.clock
+    processes: Processes = dict  # what a supervisor knows of the replicas; of foreign ones nothing
 
 
 MakePart = Callable[[Workplace], DeskPart]

@@ -40,6 +40,7 @@ class Child:
     spec: ChildSpec
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
+    exit_code: int | None = None  # of the last process that ended unasked; -9: it was killed
     up_since_s: float | None = None  # None: it is starting, is going, has ended, or is being killed
     start_s: float | None = None  # how long its latest cold start took, from the order to the first answered probe
     watcher: asyncio.Task[None] | None = None

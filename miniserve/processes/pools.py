@@ -14,6 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +28,7 @@ from miniserve.processes.backends import BackendMaker, BackendOptions, VllmOptio
 from miniserve.processes.child import ChildSpec
 from miniserve.processes.memory import ReplicaNeed, replica_need, require_memory
 from miniserve.processes.supervisor import Supervisor
+from miniserve.types import ReplicaState, ReplicaView
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,10 @@ def replica_command_line(served_name: str, folder: Path, more: Sequence[str] = (
     return [sys.executable, "-m", "miniserve", "replica", "--port", "0", "--die-with-parent", *model, *more]
 
 
+def _maker(pool: Pool) -> BackendMaker:
+    return BackendMaker(pool.served_name, pool.folder, BackendOptions())
+
+
 class Pools:
     """`async with Pools(...)` inside the supervisor's block: what runs in the background ends with it."""
 
@@ -95,15 +101,15 @@ class Pools:
     ) -> None:
         self.pools = tuple(pools)
         self.lost: set[str] = set()  # served names of pools that could not be started
+        self.troubles: dict[str, str] = {}  # served name -> why the last replica of it could not be started
+        self._retired: set[str] = set()  # served names of pools that get no replica any more
         self._fleet = fleet
         self._drain_timeout_s = drain_timeout_s
         self._available_bytes = available_bytes
         self._supervisor: Supervisor | None = None
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._makers = {  # of how a process of another make is reached
-            pool.id_prefix: BackendMaker(pool.served_name, pool.folder, BackendOptions()) for pool in pools if pool.vllm
-        }
+        self._makers = {pool.id_prefix: _maker(pool) for pool in pools if pool.vllm}  # of how another make is reached
 
     # --- as the supervisor's listener ------------------------------------------------------------------------------
 
@@ -129,7 +135,9 @@ class Pools:
             if not isinstance(error, SetupError) or len(errors) == len(self.pools):
                 raise error
             log.error("%s; the other models are served without it", error)
-        self.lost = {pool.served_name for pool, result in zip(self.pools, results, strict=True) if result is not None}
+        failed = zip(self.pools, results, strict=True)
+        self.troubles |= {pool.served_name: str(result) for pool, result in failed if result is not None}
+        self.lost = set(self.troubles)
         self.pools = tuple(pool for pool in self.pools if pool.served_name not in self.lost)
 
     async def _start_pool(self, pool: Pool) -> None:
@@ -149,12 +157,47 @@ class Pools:
             task.cancel()  # the supervisor lets the processes drain
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def open(self, pool: Pool) -> None:
+        """Have another pool, without replicas as yet, or one again that was closed."""
+        self._retired.discard(pool.served_name)
+        self.troubles.pop(pool.served_name, None)
+        self.pools = (*(one for one in self.pools if one.served_name != pool.served_name), pool)
+        if pool.vllm:
+            self._makers[pool.id_prefix] = _maker(pool)
+
+    def fill(self, pool: Pool) -> None:
+        """Start what the pool lacks of its replicas."""
+        states = {view.replica_id: view.state for view in self._fleet.view().replicas if self._is_of(pool, view)}
+        lacking = pool.replicas - sum(state is not ReplicaState.DRAINING for state in states.values())
+        free = (f"{pool.id_prefix}{i}" for i in count() if f"{pool.id_prefix}{i}" not in states)
+        for replica_id in islice(free, max(0, lacking)):
+            self.start(replica_id)
+
+    def close(self, pool: Pool) -> None:
+        """Retire all replicas of a pool in the background; it gets none any more."""
+        self._retired.add(pool.served_name)
+        for view in self._fleet.view().replicas:
+            if self._is_of(pool, view):
+                self.drain(view.replica_id)
+
+    def is_starting(self, pool: Pool) -> bool:
+        """Return whether a replica of the pool is on its way."""
+        return any(self._pool_of(replica_id).served_name == pool.served_name for replica_id in self._starts)
+
+    def _is_of(self, pool: Pool, view: ReplicaView) -> bool:
+        number = view.replica_id.removeprefix(pool.id_prefix)
+        return number != view.replica_id and number.isdigit()
+
     def start(self, replica_id: str) -> None:
         """Start another replica of the pool that its id names; it is STARTING until it answers."""
         pool = self._pool_of(replica_id)
+        if pool.served_name in self._retired:
+            log.info("no further replica of %s: it was retired", pool.served_name)
+            return
         try:
             self._require_memory(pool)
         except (SetupError, OSError) as error:
+            self.troubles[pool.served_name] = str(error)
             log.error("no further replica of %s: %s", pool.served_name, error)
             return
         self._fleet.announce(replica_id, weight=pool.weight, region=pool.region)
@@ -171,6 +214,7 @@ class Pools:
         try:
             await self._supervisor.start([pool.child(replica_id)])
         except SetupError as error:
+            self.troubles[pool.served_name] = str(error)
             log.error("%s; the other replicas go on", error)
             await self._fleet.remove(replica_id)
         finally:

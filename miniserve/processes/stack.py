@@ -35,7 +35,7 @@ from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.model_choice import CascadeBackend
 from miniserve.gateway.remote import RemoteReplica
 from miniserve.gateway.scaling import LiveScaling
-from miniserve.gateway.status import GatewayStatus, Processes, ProcessFacts, add_status_route
+from miniserve.gateway.status import GatewayStatus, Processes, add_status_route
 from miniserve.gateway.weights import SpeedWeights
 from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
@@ -43,6 +43,8 @@ from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
+from miniserve.operations.replicas import say_size
+from miniserve.operations.state_file import StateFile
 from miniserve.operations.workplace import Hands, MakePart, Versions, Workplace
 from miniserve.policies.bundle import Policies, by_model
 from miniserve.policies.decision_log import OnDecision
@@ -50,11 +52,12 @@ from miniserve.policies.routing.balancer import LeastOutstanding
 from miniserve.policies.routing.model_names import ModelRouting
 from miniserve.policies.routing.router import VersionPin
 from miniserve.processes.backends import VLLM_START_S, BackendOptions, connect_backends
-from miniserve.processes.child import Child
+from miniserve.processes.facts import process_facts
+from miniserve.processes.hands import ProcessHands
 from miniserve.processes.http_server import HttpServer, url_of
 from miniserve.processes.pools import Pool, Pools, replica_command_line
 from miniserve.processes.supervisor import ABSENT_S, START_TIMEOUT_S, Supervisor
-from miniserve.replica.wire import ReplicaReport
+from miniserve.processes.versions import VERSIONS_FILE, KeptPools, PoolVersions
 
 DRAIN_TIMEOUT_S = 30.0  # how long we wait for answers when told to stop
 
@@ -96,6 +99,7 @@ class Gateway:
     backend: FleetBackend
     recent: Recent
     desk: Desk
+    events: EventLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +155,18 @@ async def running_gateway(
         vllm_metrics=options.vllm_metrics,
         on_answered=desk.answered,
     )
-    work = partial(Workplace, fleet, backend, catalogue, recent, EventLog(time.time), desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, pin, time.time)
+    events = EventLog(time.time)
+    work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
+    workplace = work(desk.door.token, hands, versions, pin, desk.judged, desk.keep, time.time, processes)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)
     add_status_route(app, status)
     await asyncio.to_thread(app.openapi)  # kept: the first to ask for the description would hold up the others
     async with HttpServer(app, sock) as server:
-        yield Gateway(server.url, fleet, backend, recent, desk)
+        yield Gateway(server.url, fleet, backend, recent, desk, events)
         await backend.drain(options.drain_timeout_s)
+        fleet.drop_tick(desk.tick)  # what happens to the replicas from now on is no news
         await desk.close()
 
 
@@ -214,7 +220,8 @@ async def running_pools(
     """
     async with Fleet(monotonic, distance=distance) as fleet:
         drain_s = options.drain_timeout_s
-        crew = Pools(fleet, pools, drain_timeout_s=drain_s, available_bytes=available_bytes)
+        kept = KeptPools(pools, None if options.state_dir is None else StateFile(options.state_dir / VERSIONS_FILE))
+        crew = Pools(fleet, kept.current, drain_timeout_s=drain_s, available_bytes=available_bytes)
         start_s = VLLM_START_S if any(pool.vllm for pool in pools) else START_TIMEOUT_S
         supervisor = Supervisor(
             (), (), crew, monotonic, start_timeout_s=start_s, drain_timeout_s=drain_s, absent_s=options.absent_s
@@ -226,38 +233,34 @@ async def running_pools(
             await connect_backends(fleet, options.name, options.folder, backends)
         async with supervisor:
             await crew.start_first(supervisor)
-            serving, facts = _serving(options, crew), partial(_facts, supervisor, fleet)
-            async with crew, running_gateway(serving, fleet, sock, processes=facts) as gateway:
-                wanted = [one for one in scaling if one.pool not in crew.lost]
+            facts = partial(process_facts, supervisor, fleet)
+            serving = _serving(options, crew, is_less=bool(crew.lost or kept.retired))
+            versions = PoolVersions(crew, kept)
+            async with (
+                crew,
+                ProcessHands(supervisor) as hands,
+                running_gateway(serving, fleet, sock, processes=facts, hands=hands, versions=versions) as gateway,
+            ):
+                named = [replace(one, pool=kept.successor(one.pool)) for one in scaling]
+                wanted = [one for one in named if one.pool not in crew.lost]
                 loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
+                for loop in loops.values():
+                    fleet.drop_tick(loop)  # a fleet that goes down is not to be refilled
 
 
-def _facts(supervisor: Supervisor, fleet: Fleet) -> Mapping[str, ProcessFacts]:
-    """Return what the gateway's status is told about the replicas' processes."""
-    reports = {member.replica_id: member.report for member in fleet.members()}
-    return {child.replica_id: _fact(child, reports.get(child.replica_id)) for child in supervisor.children}
-
-
-def _fact(child: Child, report: ReplicaReport | None) -> ProcessFacts:
-    if report is None or child.start_s is None:
-        return ProcessFacts(child.pid, child.restarts)
-    stages = {"import": report.import_s, "load": report.load_s, "warm_up": report.warm_up_s, "total": child.start_s}
-    return ProcessFacts(child.pid, child.restarts, stages)
-
-
-def _serving(options: GatewayOptions, crew: Pools) -> GatewayOptions:
+def _serving(options: GatewayOptions, crew: Pools, *, is_less: bool) -> GatewayOptions:
     """Return the options of a gateway that serves the models of all pools, the first of them by default.
 
-    A pool that was left out takes the names along that stand for its model.
+    If that is less than was asked for, the names go too that stand for what is missing.
     """
     if not crew.pools:
         return options  # all is served by backends
     first, *others = crew.pools
     more = {pool.served_name: pool.folder for pool in others}
-    routing = options.routing.among([first.served_name, *more]) if crew.lost else options.routing
+    routing = options.routing.among([first.served_name, *more]) if is_less else options.routing
     return replace(options, name=first.served_name, folder=first.folder, more_models=more, routing=routing)
 
 
@@ -270,7 +273,15 @@ def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: 
         return came.total() if len(crew.pools) == 1 else came[pool.name] + came[pool.served_name]
 
     autoscaler = logged_autoscaler(scaling.autoscaler, on_decision)
-    return LiveScaling(gateway.fleet, autoscaler, crew, pool.id_prefix, period_s=scaling.period_s, requests=requests)
+    return LiveScaling(
+        gateway.fleet,
+        autoscaler,
+        crew,
+        pool.id_prefix,
+        period_s=scaling.period_s,
+        requests=requests,
+        on_wanted=partial(say_size, gateway.events, pool.served_name),
+    )
 
 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:

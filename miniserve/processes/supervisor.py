@@ -193,7 +193,7 @@ class Supervisor:
         while True:
             assert child.process is not None
             up_since_s = self._clock()
-            code = await child.process.wait()
+            code = child.exit_code = await child.process.wait()
             child.up_since_s = None
             self._listener.down(child.replica_id)
             if self._clock() - up_since_s >= STABLE_S:

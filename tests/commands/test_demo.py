@@ -103,7 +103,7 @@ def test_once_prints_the_answer_and_nothing_else(tiny_folder: Path) -> None:
     arguments = ("--model", str(tiny_folder), *OFFLINE, "--replicas", "1", "--once", "Hello", "--max-tokens", "6")
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "starting 1 replicas of tiny" in done.stderr
+    assert "starting 1 replica of tiny" in done.stderr
     assert done.stdout.endswith("\n")
     assert "ready" not in done.stdout
     assert len(done.stdout.encode()) < 6 * 40, "six tokens at most"

@@ -154,5 +154,5 @@ def test_the_table_says_what_is_paced_how_a_start_went_and_when_figures_mean_not
 
 def test_what_is_started_is_said_in_a_line(tiny_folder: Path) -> None:
     pools = [Pool("a", tiny_folder), Pool("b", tiny_folder, "2", 2, "default")]
-    assert described(pools) == "1 replicas of a, 2 of b@2 (paced)"
+    assert described(pools) == "1 replica of a, 2 of b@2 (paced)"
     assert "serves a and b@2 (paced)" in welcome("http://x", pools, 1.0)

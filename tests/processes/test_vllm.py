@@ -119,7 +119,7 @@ def test_the_demo_starts_vllm_or_takes_a_backend(tiny_folder: Path, fake_vllm: s
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     vllm = ask("--engine", "vllm", "--vllm-bin", fake_vllm, "--served-name", "here")
-    assert (vllm.returncode, "starting 1 replicas of here" in vllm.stderr) == (0, True), vllm.stderr
+    assert (vllm.returncode, "starting 1 replica of here" in vllm.stderr) == (0, True), vllm.stderr
     fake, options = fake_backend(tiny_folder)
     with subprocess.Popen(fake, stdout=subprocess.PIPE) as backend:
         assert backend.stdout is not None
