@@ -1,5 +1,5 @@
 # %% [markdown] id="intro"
-# # Chapter 9: A/B tests and benchmarks
+# # Chapter 9: A/B tests and offline benchmarks
 #
 # **You will learn**
 #
@@ -10,8 +10,8 @@
 # - how to catch an assignment that isn't random;
 # - how the two kinds of evidence work together when you decide about a new model.
 #
-# **You need** Python and the idea of a mean; chapter 6 helps. **Time**: about 100 minutes. That's an estimate: 200
-# words a minute, the minutes at each exercise, and {{run_time}} for the cells.
+# **You need** Python and the idea of a mean; chapter 6 helps. **Time**: about 90 minutes. That's an estimate (200
+# words a minute, plus the minutes at each exercise, plus {{run_time}} for the cells); nobody was timed.
 #
 # **Contents**: 1 The question that bites · 2 What a benchmark measures · 3 Why a random split is the gold standard ·
 # 4 How many users · 5 Looking early · 6 Are the groups what you planned? · 7 Break it · 8 What wears off ·
@@ -35,21 +35,22 @@ ch
 #
 # **Larkspur**, the fictional service of this course, is an assistant for a chain of garden centres. It serves a small
 # model today, and a larger one is waiting. Before anyone meets the candidate, both answer the same 4,000 benchmark
-# questions. Then 24,000 customers are split at random: half of them get the candidate, and everyone may press "thumbs
-# up". Is it better?
+# questions. Then comes a test with real traffic: 24,000 customers are split at random, half of them get the candidate,
+# everyone may press "thumbs up", and the counts are read once, at the end. Is the candidate better?
 
 # %% id="bite-figure"
 offline = lab.benchmark()
 online = lab.ab_test()
 lab.draw_bite(offline, online)
+print(online)
 
 # %% [markdown] id="bite-2"
 # The benchmark sees a clear winner, the customers see a clear loser, and both intervals stay well away from zero. So
 # it's not chance. Which of the two would you believe, and what would you tell the team that trained the candidate?
 #
 # *What is real here?* The models and their accuracies: both are this project's own small transformers, and their
-# answers to the benchmark were recorded and counted. (The candidate's last fine-tuning went wrong on purpose, which
-# nobody at Larkspur knows.) The customers are simulated: they ask a given mix of questions, the answer is right as
+# answers to the benchmark were recorded and counted. (The candidate's last fine-tuning was made to go wrong, and
+# Larkspur doesn't know.) The customers are simulated: they ask a given mix of questions, the answer is right as
 # often as the model's recorded accuracy says, and they press "thumbs up" after nine right answers in ten and after
 # three wrong ones in ten.
 #
@@ -66,15 +67,15 @@ lab.draw_bite(offline, online)
 lab.mix_table()
 
 # %% [markdown] id="measures-2"
-# So a score is a weighted mean, and the weights are a decision that somebody made when the set was put together. Half of
-# this benchmark is hard. Larkspur's customers mostly ask easy things. The next cell weights the same recorded answers
-# once with the benchmark's own mix and once with Larkspur's.
+# So a score is a weighted mean, and its authors chose the weights when they put the set together. Half of this
+# benchmark is hard; Larkspur's customers mostly ask easy things. The next cell weights the same recorded answers twice:
+# with the benchmark's own mix, and with Larkspur's.
 
 # %% id="reweighted" tags=["nbval-check-output"]
 for name, mix in (("benchmark", lab.benchmark_mix()), ("Larkspur", lab.LARKSPUR)):
     current, candidate = lab.score(lab.CURRENT, mix), lab.score(lab.CANDIDATE, mix)
-    lead = 100 * (candidate - current)
-    print(f"{name:<10} current {current:.1%}   candidate {candidate:.1%}   {lead:+.1f} points")
+    lead = f"{100 * (candidate - current):+.1f} points"
+    print(f"{name:<10} current {current:.1%}   candidate {candidate:.1%}   {lead}")
 
 # %% [markdown] id="measures-3"
 # The models didn't change, and neither did their answers. Only the weights did. Is it that simple: the candidate is
@@ -85,8 +86,8 @@ for name, mix in (("benchmark", lab.benchmark_mix()), ("Larkspur", lab.LARKSPUR)
 # Difficulty 3 of 5 · about 8 min
 #
 # Find a mix in which **at least half of the questions are hard** and the *current* model still leads by **10 points or
-# more**. Give a dictionary from kinds, as in the table, to shares that add up to 1; no kind may have more than 0.35, and
-# kinds that you leave out count as 0. Check: `ch.check("9.1", mix)`.
+# more**. Give a dictionary from kinds, as in the table, to shares that add up to 1; no kind may have more than 0.35,
+# and kinds that you leave out count as 0. Check: `ch.check("9.1", mix)`.
 
 # %% id="answer-9.1" tags=["answer"] question="9.1"
 # SOLUTION
@@ -160,13 +161,14 @@ ch.check("9.2", evidence)
 # **power**, usually 80 %).
 #
 # Worked example: with n users in each group, the difference of two rates p₁ and p₂ has the standard error
-# √((p₁(1-p₁) + p₂(1-p₂)) / n). For a two-sided alpha of 5 % the border lies 1.96 of these above zero. For a power of 80 %
-# the lift has to lie another 0.84 above the border.
+# √((p₁(1-p₁) + p₂(1-p₂)) / n). For a two-sided alpha of 5 % the border lies 1.96 of these above zero. For a power of 80
+# % the lift has to lie another 0.84 above the border.
 
 # %% id="users-example" tags=["nbval-check-output"]
 for n in (100, 400, 1600):
     error = math.sqrt((0.5 * 0.5 + 0.6 * 0.4) / n)
-    print(f"from 50 % to 60 %, {n:>4} users: the lift is {0.10 / error:.1f} standard errors")
+    lift = 0.10 / error
+    print(f"50 % to 60 %, {n:>4} users: the lift is {lift:.1f} standard errors")
 
 # %% [markdown] id="users-2"
 # It has to be 1.96 + 0.84 = 2.8 of them. Four times the users halve the standard error.
@@ -213,10 +215,10 @@ course.table(
 # %% [markdown] id="peek"
 # ## 5 Looking early
 #
-# Nobody waits two weeks without looking. So imagine an honest team at Larkspur. Every day or so they compute the p-value
-# of the data so far, ten times in all. As soon as it's below 5 %, they stop and announce a winner; otherwise they go on
-# to the planned end. To see what that does, let them test the current model **against itself** (an *A/A test*): every
-# winner they announce is a false positive.
+# Few teams wait two weeks without looking. So imagine an honest one at Larkspur. Every day or so they compute the
+# p-value of the data so far, ten times in all. As soon as it's below 5 %, they stop and announce a winner; otherwise
+# they go on to the planned end. To see what that does, let them test the current model **against itself** (an *A/A
+# test*): every winner they announce is a false positive.
 #
 # ### Exercise 9.4: ten looks at nothing
 #
@@ -227,7 +229,8 @@ course.table(
 
 # %% id="answer-9.4" tags=["answer"] question="9.4"
 # SOLUTION
-# More than 5 %, one look; less than 1 - 0.95**10 = 40 %, ten independent looks. The looks share most of their users.
+# More than 5 %, one look; less than 1 - 0.95**10 = 40 %, ten independent looks.
+# The looks share most of their users, so nearer to the first.
 false_positives_between = (15, 22)
 # END SOLUTION
 
@@ -297,23 +300,23 @@ ch.check("9.5", split_z)
 lab.srm_table(ch.yours("9.5", split_z))
 
 # %% [markdown] id="ratio-3"
-# The most uneven split is as planned, and the one that looks like half and half is broken: at this number of users,
-# 50.7 % can't be chance. What such a mismatch can do is shown by section 1's own test. This time the app gives up on nine
-# in ten of the candidate's answers to hard questions, because they come too late, and the log never hears of those
+# The most uneven split is as planned, and one that looks like half and half is broken: among this many users, a share
+# of 50.7 % can't be chance. Section 1's own test shows what a mismatch can do. This time the app gives up on nine in
+# ten of the candidate's answers to hard questions, because they come too late, and the log never hears of those
 # customers.
 
 # %% id="ratio-logged" tags=["nbval-check-output"]
 lab.compared({"everyone": online, "without those": lab.ab_test(gave_up=0.9)})
 
 # %% [markdown] id="ratio-4"
-# Hiding its worst answers turned the candidate from a clear loser into a harmless change. The interval shows no trace of
-# that. The group sizes do.
+# Hiding its worst answers turned the candidate from a clear loser into a harmless change. The interval shows no trace
+# of that. The group sizes do.
 
 # %% [markdown] id="break"
 # ## 7 Break it
 #
-# The coin isn't really tossed, either. It's computed from the user's name, so that nobody has to remember who got what.
-# Three colleagues have each written such an assignment. Each passed a review, and each has one bug.
+# In practice the coin isn't tossed. It's computed from the user's name, which saves a table of who got what. Three
+# colleagues have each written such an assignment. Each passed a review, and each has one bug.
 
 # %% id="assignments"
 import inspect
@@ -344,7 +347,7 @@ for version in (lab.fair, lab.per_visit, lab.unsalted, lab.truncated):
 # SOLUTION
 log = {
     "experiments": ["tone", "length"],
-    "users": [f"customer-{i}" for i in range(60)],  # the first 8 characters are the same
+    "users": [f"customer-{i}" for i in range(60)],  # the same first 8 characters
     "visits": 2,
 }
 # END SOLUTION
@@ -355,16 +358,16 @@ ch.check("9.6", log)
 # %% [markdown] id="wears-off"
 # ## 8 What wears off
 #
-# One more trap remains even in a sound test. Larkspur gives its assistant a new face, and people try it because it's new
-# (a **novelty effect**). Six weeks, 14,000 customers each (simulated):
+# One more trap remains even in a sound test. Larkspur gives its assistant a new face, and people try it because it's
+# new (a **novelty effect**). Six weeks, 14,000 customers each (simulated):
 
 # %% id="novelty" tags=["nbval-check-output"]
 lab.novelty()
 
 # %% [markdown] id="wears-off-2"
-# The sum over all weeks is significant and correct, and a wrong forecast: what remains is the last weeks' difference. A
-# test answers for the time in which it ran. So draw the effect by week, run whole weeks, and keep a small group on the
-# old variant afterwards (a **holdout**) if the decision is large.
+# The row for all weeks is significant and correct, and still a bad forecast: what stays is the difference of the last
+# weeks. A test answers for the time in which it ran. So look at the effect week by week, run whole weeks, and if the
+# decision is a large one, keep a small group on the old variant afterwards (a **holdout**).
 
 # %% [markdown] id="complement"
 # ## 9 Gold standard and complement
@@ -377,10 +380,10 @@ lab.evidence_table(offline, online)
 # %% [markdown] id="complement-2"
 # (The benchmark's seconds are those of the recorded runs.) The A/B test says what customers prefer, and needs days and
 # people for it, half of whom get the candidate, good or bad. You can't run it for eleven checkpoints, for every build,
-# for rare disasters, or where a wrong answer does harm. The benchmark takes seconds, hurts nobody and can be repeated;
-# but it answers a question that its authors chose. So they're used one after the other: **offline** to find out what
-# mustn't reach a customer, a canary (chapter 8) to limit the damage, and the **A/B test** to decide. And when the two
-# disagree, as they did here, the disagreement is a finding: the benchmark's mix has to be mended.
+# for rare disasters, or where a wrong answer does harm. The benchmark takes seconds, hurts no customer and can be
+# repeated, but it answers a question that its authors chose. So use them one after the other: **offline** to find out
+# what mustn't reach a customer, a canary (chapter 8) to limit the damage, and the **A/B test** to decide. When the two
+# disagree, as here, the disagreement is itself a finding: the benchmark's mix needs mending.
 #
 # ### Exercise 9.7: ship it?
 #
@@ -393,13 +396,16 @@ lab.evidence_table(offline, online)
 # %% id="answer-9.7" tags=["answer"] question="9.7"
 # SOLUTION
 memo = """
-Don't ship the candidate. In a test with 24,000 customers, split at random by user, it got 1.9 points fewer thumbs up
-(95 % interval: 1.0 to 2.9 fewer). Both groups had the size we planned, and we looked once, at the end that we'd fixed.
-The benchmark isn't wrong, it answers another question: half of its items are hard, and nine in ten of our customers'
-questions are easy, among them facts, where the candidate is right less than half of the time. Weighted by our own mix,
-the same recorded answers put the candidate 3 points behind. So from now on the benchmark is weighted by last month's
-questions and decides which models may be tested at all; customers decide which of those we keep. I don't know yet
-whether customers with hard questions, who'd gain, are worth a router of their own.
+Don't ship the candidate. In a test with 24,000 customers, split at random by user, it
+got 1.9 points fewer thumbs up (95 % interval: 1.0 to 2.9 fewer). Both groups had the
+size we planned, and we looked once, at the end that we'd fixed. The benchmark isn't
+wrong, it answers another question: half of its items are hard, and nine in ten of our
+customers' questions are easy, among them facts, where the candidate is right less
+than half of the time. Weighted by our own mix, the same recorded answers put the
+candidate 3 points behind. So from now on the benchmark is weighted by last month's
+questions and decides which models may be tested at all; customers decide which of
+those we keep. I don't know yet whether customers with hard questions, who'd gain, are
+worth a router of their own.
 """
 # END SOLUTION
 
@@ -410,17 +416,17 @@ ch.check("9.7", memo)
 # ## 10 In the wild
 #
 # > **The book** is R. Kohavi, D. Tang and Y. Xu,
-# > [*Trustworthy Online Controlled Experiments*](https://experimentguide.com): its authors come from companies that each
-# > run more than 20,000 controlled experiments a year. Sections 5, 6 and 8 are whole chapters there.
+# > [*Trustworthy Online Controlled Experiments*](https://experimentguide.com): its authors come from companies that
+# > each run more than 20,000 controlled experiments a year.
 # >
 # > **Group sizes first.** Statsig runs a chi-squared test for sample ratio mismatch on *all* experiments
-# > ([docs](https://docs.statsig.com/experiments/statistical-methods/methodologies/srm-checks)), and LaunchDarkly puts a
-# > message above the results ([docs](https://launchdarkly.com/docs/home/experimentation/sample-ratios)) and names
-# > outdated client libraries as the commonest cause. For two groups the chi-squared value is the square of your z: which
-# > line of `srm_p_value` would have to change for a one-sided test, and why would that be a bad idea?
+# > ([docs](https://docs.statsig.com/api/content/experiments/statistical-methods/methodologies/srm-checks-whn)); for two
+# > groups its value is the square of your z. LaunchDarkly puts a message on the results page and names outdated client
+# > libraries as the commonest cause ([docs](https://launchdarkly.com/docs/eu-docs/home/experimentation/sample-ratios)).
+# > Which of its causes would remove users from one group only?
 # >
-# > **Power.** GrowthBook's formula ([docs](https://docs.growthbook.io/statistics/power-technical)) has alpha = 0.05 as its
-# > default and speaks of *relative* lifts. One of the wrong answers to 9.3 is a right one there.
+# > **Power.** GrowthBook's formula has an alpha of 0.05 as its default, and speaks of *relative* lifts
+# > ([docs](https://docs.growthbook.io/statistics/power-technical)). Which wrong answer to 9.3 is nearly right there?
 # >
 # > **Benchmarks of preference.** The [Chatbot Arena](https://arxiv.org/abs/2403.04132) shows two anonymous models'
 # > answers side by side and asks which is better; the paper has 240,000 votes. It's randomised, and it measures
@@ -499,7 +505,8 @@ if mine is not None:
 # - A benchmark's score is a weighted mean. Other weights can have another winner.
 # - A random split makes everything else equal, so a difference has one cause. Toss for users, not for requests; for
 #   groups or periods where users affect one another.
-# - n = (z_alpha + z_power)² · (p₁(1-p₁) + p₂(1-p₂)) / lift² users in each group. Half the lift takes four times the users.
+# - n = (z_alpha + z_power)² · (p₁(1-p₁) + p₂(1-p₂)) / lift² users in each group. Half the lift takes four times the
+#   users.
 # - Ten looks at 5 % are one false positive in five. Plan the looks, or use a test that is always valid.
 # - Count heads first. A sample ratio mismatch voids everything else.
 # - An assignment is sticky, balanced and independent of other experiments. Hash the experiment's name with the user's.

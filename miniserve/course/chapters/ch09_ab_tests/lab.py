@@ -262,7 +262,7 @@ def draw_peeking(looks: Sequence[int] = (1, 2, 3, 5, 10, 20, 50)) -> None:
     }
     figure, ax = new_figure("Looks at an A/A test", x="looks", y="false positives (%)")
     for i, (name, values) in enumerate(curves.items()):
-        style = line_style(i, markers=True) | ({"linestyle": ""} if i == 0 else {})
+        style = {**line_style(0, markers=True), "linestyle": "", "zorder": 3} if i == 0 else line_style(i)
         ax.plot(list(looks), values, **style, label=name)
     ax.axhline(100 * ALPHA, color="#1a1a1a", linewidth=1)
     ax.set_xscale("log")
@@ -414,11 +414,15 @@ def novelty(weeks: int = 6, per_week: int = USERS_PER_DAY * 7 // 2) -> None:
     table(
         {
             "": [*parts, f"all {weeks} weeks"],
-            "difference (points)": [f"{100 * e.difference:+.1f}" for e in found],
-            "95 % interval": [f"{100 * e.low:+.1f} to {100 * e.high:+.1f}" for e in found],
+            "difference (points)": [_points(e.difference) for e in found],
+            "95 % interval": [f"{_points(e.low)} to {_points(e.high)}" for e in found],
         },
         "A new avatar (simulated)",
     )
+
+
+def _points(difference: float) -> str:
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # + 0.0: no minus before zero
 
 
 def evidence_table(offline: Estimate, online: Groups) -> None:

@@ -270,6 +270,18 @@ SPLIT = Formula(
             lambda n_a, n_b, share_a: ((n_a + n_b) * share_a - n_a) / _sd(n_a + n_b, share_a),
             "Above 0 should mean that A got more users than planned.",
         ),
+        Misconception(
+            "unsigned",
+            "The sign is lost: too many and too few look the same.",
+            lambda n_a, n_b, share_a: abs(n_a - (n_a + n_b) * share_a) / _sd(n_a + n_b, share_a),
+            "Above 0 should mean that A got more users than planned, below 0 fewer.",
+        ),
+        Misconception(
+            "chi-square",
+            "This is the chi-squared value, the square of what is asked for.",
+            lambda n_a, n_b, share_a: ((n_a - (n_a + n_b) * share_a) / _sd(n_a + n_b, share_a)) ** 2,
+            "How many standard deviations, and on which side?",
+        ),
     ),
     hints=(
         "Each user is a coin that falls on A with probability share_a. How many A do you expect among all users, and "
@@ -306,7 +318,8 @@ def _no_names(key: str, names: Json, most: int) -> Problem | None:
     if not isinstance(names, list) or not 1 <= len(names) <= most or not all(type(name) is str for name in names):
         held = f"{len(names)} of them" if isinstance(names, list) else repr(names)[:60]
         why = f"{key} is a list of 1 to {most} names."
-        return Problem(f"no-{key}", f"{key}: {held}", why, 'Such as [f"centre-{i}" for i in range(20)].', key)
+        example = '[f"centre-{i}" for i in range(20)]' if key == "users" else '["tone", "length"]'
+        return Problem(f"no-{key}", f"{key}: {held}", why, f"Such as {example}.", key)
     if len(set(names)) < len(names):
         seen = f"{len(names)} names, {len(set(names))} different ones"
         return Problem("twice", seen, "Each name may stand there once.", "Remove the repetitions.", key)
@@ -398,7 +411,10 @@ def _keeps_rules(told: Json) -> Problem | None:
         return Problem("too-many-false", f"{wrong:.1%} false positives", why, "Raise win: where does it cost least?")
     if (found := stopping.power(told)) < stopping.LEAST_POWER:
         why = f"A lift of {100 * stopping.LIFT:g} points must be found in at least {stopping.LEAST_POWER:.0%} of tests."
-        next_ = "Do you give up too early, before such a lift can show?"
+        patient = stopping.power([(0.0, win) for _, win in told]) >= stopping.LEAST_POWER
+        next_ = (
+            "You give up too early, before such a lift can show." if patient else "Lower win, where 5 % still allow it."
+        )
         return Problem("too-little-power", f"{found:.1%} of them are found", why, next_)
     return None
 

@@ -66,7 +66,9 @@ WRONG = [
     ("9.5", lambda n_a, n_b, share_a: (n_a / (n_a + n_b) - share_a) / sd(n_a + n_b, share_a), "share-over-count"),
     ("9.5", lambda n_a, n_b, share_a: (n_a - (n_a + n_b) * share_a) / math.sqrt((n_a + n_b) * share_a), "poisson"),
     ("9.5", lambda n_a, n_b, share_a: ((n_a + n_b) * share_a - n_a) / sd(n_a + n_b, share_a), "other-way"),
-    ("9.5", lambda n_a, n_b, share_a: abs(n_a - (n_a + n_b) * share_a) / sd(n_a + n_b, share_a), "off"),
+    ("9.5", lambda n_a, n_b, share_a: abs(n_a - (n_a + n_b) * share_a) / sd(n_a + n_b, share_a), "unsigned"),
+    ("9.5", lambda n_a, n_b, share_a: (n_a - (n_a + n_b) * share_a) ** 2 / sd(n_a + n_b, share_a) ** 2, "chi-square"),
+    ("9.5", lambda n_a, n_b, share_a: n_a / n_b - share_a / (1 - share_a), "off"),
     ("9.5", lambda n_a, n_b: (n_a - n_b) / math.sqrt(n_a + n_b), "signature"),
     ("9.5", 2.1, "signature"),
     ("9.5", lambda n_a, n_b, share_a: f"{n_a - n_b}", "no-number"),
@@ -84,11 +86,11 @@ WRONG = [
     ("9.7", "Don't ship it.", "too-short"),
     ("9.7", ["Don't ship it."], "no-text"),
     ("9.7", "ship it " * 40, "repeats"),
+    ("9.8", [(0, 1.96)] * 10, "too-many-false"),
     ("9.8", [(0, 10)] * 9 + [(0, 1.96)], "above-one look"),
     ("9.8", [(0, POCOCK)] * 10, "above-Pocock"),
     ("9.8", [(0, 10)] * 4 + [(0, 2.35)] * 6, "above-Pocock"),  # never early, and never gives up
     ("9.8", [(0, POCOCK)] * 7 + [(1, POCOCK)] * 3, "above-par"),
-    ("9.8", [(0, 1.96)] * 10, "too-many-false"),
     ("9.8", [(0, 10)] * 10, "too-little-power"),  # never finds anything
     ("9.8", [(1, POCOCK)] * 10, "too-little-power"),
     ("9.8", [(POCOCK, POCOCK)] * 10, "too-little-power"),  # decides everything at the first look
