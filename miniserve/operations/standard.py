@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from miniserve.operations.alerts import AlertsPart
 from miniserve.operations.cost import CostPart
+from miniserve.operations.experiments import ExperimentPart
 from miniserve.operations.feedback import FeedbackPart
 from miniserve.operations.page.part import PagePart
 from miniserve.operations.quality import QualityPart
@@ -20,5 +21,6 @@ STANDARD_PARTS: tuple[MakePart, ...] = (
     QualityPart,
     AlertsPart,
     RolloutPart,
+    ExperimentPart,
     PagePart,
 )
