@@ -75,12 +75,12 @@ def _show(args: argparse.Namespace) -> int:
     elif report is None:
         print("no experiment has been started; `python -m miniserve experiment start` begins one")
     else:
-        Console().print(report_table(report))
+        Console().print(experiment_table(report))
         print(report["verdict"])
     return 0
 
 
-def report_table(report: dict[str, Any]) -> Table:
+def experiment_table(report: dict[str, Any]) -> Table:
     """Return the figures of a report for a terminal."""
     from rich.table import Table
 

@@ -67,10 +67,7 @@ def test_nothing_is_said_before_there_are_users() -> None:
     found = UserOutcomes((A, B), (0.5, 0.5))
     assert found.look() == 1.0
     assert found.mismatch_p() is None
-    assert (
-        found.verdict(0.05)
-        == f"cannot tell yet: 0 users with a verdict in the smaller group, {LEAST_USERS} are the least"
-    )
+    assert found.verdict(0.05).startswith("cannot tell yet: 0 users with a verdict")
 
 
 def test_a_wrong_split_stands_before_any_other_figure() -> None:
