@@ -227,7 +227,7 @@ async def _serve(
     started_s = monotonic()
     async with starting as stack:
         up.set()
-        print(welcome(stack.url, pools, monotonic() - started_s), flush=True)
+        print(welcome(stack.url, pools, monotonic() - started_s, args.state), flush=True)
         async with _load(args, stack):
             showing = asyncio.create_task(show_table(stack) if _wants_table(args) else log_changes(stack))
             showing.add_done_callback(_tell_why_it_ended)

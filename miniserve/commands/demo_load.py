@@ -21,7 +21,7 @@ from miniserve.clock import monotonic
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
-    from miniserve.clients.demo_load import DemoLoad, Question
+    from miniserve.clients.demo_load import DemoLoad, GradedQuestion
     from miniserve.policies.routing.model_names import ModelRouting
     from miniserve.processes.pools import Pool
 
@@ -119,16 +119,16 @@ def _models(texts: list[str]) -> dict[str, float]:
     return shares
 
 
-def _questions(rng: Random) -> Iterator[Question]:
+def _questions(rng: Random) -> Iterator[GradedQuestion]:
     """Yield questions that no shipped model was trained on."""
-    from miniserve.clients.demo_load import Question
+    from miniserve.clients.demo_load import GradedQuestion
     from miniserve.training.tasks import draw
 
     kinds, shares = list(MIX), list(MIX.values())
     while True:
         ((task, hard),) = rng.choices(kinds, shares)
         item = draw(rng, task, hard, held_out=True)
-        yield Question(item.task, item.question, item.answer)
+        yield GradedQuestion(item.task, item.question, item.answer)
 
 
 async def _run(load: DemoLoad) -> None:

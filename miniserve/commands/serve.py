@@ -80,9 +80,9 @@ async def serve(
     from miniserve.gateway.fleet import Fleet
     from miniserve.models.store import resolve_model
     from miniserve.operations.standard import STANDARD_PARTS
-    from miniserve.processes.backends import connect_backends
+    from miniserve.processes.backends import connect, connect_backends
     from miniserve.processes.signals import StopSignals
-    from miniserve.processes.stack import GatewayOptions, connect, running_gateway
+    from miniserve.processes.stack import GatewayOptions, running_gateway
 
     backends = backend_options(args)
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=say)

@@ -21,6 +21,7 @@ class OperatorSettings:
     fast_fraction: float = 0.95  # share of answers ...
     ttft_s: float = 2.0  # ... whose first token must come within so many seconds
     slo_period_s: float = 6 * 3600.0
+    usd_per_replica_hour: float = 0.0  # what a replica costs from its order to its end
     alert_webhook: str | None = None  # is sent each alert that begins or ends
 
     def __post_init__(self) -> None:
@@ -31,6 +32,8 @@ class OperatorSettings:
         for name in ("ttft_s", "slo_period_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SetupError(f"{name} ({getattr(self, name):g}) must be above 0 and finite")
+        if not 0 <= self.usd_per_replica_hour < math.inf:
+            raise SetupError(f"usd_per_replica_hour ({self.usd_per_replica_hour:g}) must be at least 0 and finite")
         if self.alert_webhook is not None:
             url = urlsplit(self.alert_webhook)
             if url.scheme not in ("http", "https") or not url.hostname:
