@@ -15,7 +15,7 @@ from miniserve.gateway.status import ProcessFacts
 from miniserve.operations.events import Level
 from miniserve.types import FleetView, ReplicaState, ReplicaView
 
-SETTLE_S = 1.0  # from a death to its sentence: streams go on elsewhere within a fraction of that
+SETTLE_S = 2.0  # from a death or a hang to its sentence: streams go on elsewhere within a fraction of that
 SILENT_S = 4.0  # without an answer to a probe; these come twice a second
 _FRESH_S = 2.0
 
@@ -60,7 +60,7 @@ class FleetStory:
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
         self._troubles: _Troubles | None = None
-        self._counts = Streams()  # of the turn before
+        self._before = self._counts = Streams()  # of the turn before, and of this one
         self._has_begun = False
         self._together: dict[str, list[str]] = {}  # of this turn, by what happened: replicas
         self._slowest_s = 0.0  # of those that became ready
@@ -77,6 +77,7 @@ class FleetStory:
     ) -> list[Sentence]:
         """Return what there is to say. `silent`: replicas that have work and make no progress, and for how long."""
         told: list[Sentence] = []
+        self._before, self._counts = self._counts, counts
         if now_s - self._called_s > SILENT_S / 2:
             self._awake_since_s = now_s
         self._called_s = now_s
@@ -87,8 +88,7 @@ class FleetStory:
             told += self._look(one, now_s, facts.get(one.replica_id), one.replica_id in silent)
         for gone in sorted(self._known.keys() - {one.replica_id for one in view.replicas}):
             self._note("left" if self._known.pop(gone).ever_ready else "given up", gone)
-        told = self._settle(now_s, counts) + told + self._said_together()
-        self._counts = counts
+        told = self._settle(now_s) + told + self._said_together()
         self._has_begun = self._has_begun or bool(view.ready())
         return told
 
@@ -119,6 +119,8 @@ class FleetStory:
             if is_mute or is_silent or now_s - one.as_of_s >= _FRESH_S or one.steps == known.hung_steps:
                 return []
             after_s, known.hangs_since_s = now_s - known.hangs_since_s, None
+            if self._was_a_moment(name):
+                return []
             self._is_well.add(name)
             return [Sentence(f"{name} works again, {after_s:.1f} s after it was found hanging.", "good")]
         if is_mute or is_silent:
@@ -172,11 +174,23 @@ class FleetStory:
 
     def _trouble(self, kind: str, replica_id: str, now_s: float) -> None:
         if self._troubles is None:
-            self._troubles = _Troubles(self._counts, now_s)
+            self._troubles = _Troubles(self._before, now_s)
         self._troubles.last_s = now_s
         self._troubles.by_kind.setdefault(kind, []).append(replica_id)
 
-    def _settle(self, now_s: float, counts: Streams) -> list[Sentence]:
+    def _was_a_moment(self, replica_id: str) -> bool:
+        """Whether a hang is over before it was told, and moved nobody's stream: then it is not worth a word."""
+        troubles = self._troubles
+        hanging = [] if troubles is None else troubles.by_kind.get("hang", [])
+        if troubles is None or replica_id not in hanging or self._counts != troubles.before:
+            return False
+        hanging.remove(replica_id)
+        if not hanging:
+            del troubles.by_kind["hang"]
+        self._troubles = troubles if troubles.by_kind else None
+        return True
+
+    def _settle(self, now_s: float) -> list[Sentence]:
         troubles = self._troubles
         if troubles is None:
             return []
@@ -184,6 +198,7 @@ class FleetStory:
         if now_s - troubles.last_s < SETTLE_S and not is_past:
             return []
         self._troubles = None
+        counts = self._counts
         resumed, failed = counts.resumed - troubles.before.resumed, counts.failed - troubles.before.failed
         what = ", and ".join(_sentence(kind, names) for kind, names in troubles.by_kind.items())
         return [Sentence(f"{what}; {_outcome(resumed, failed)}.", "alarm" if failed else "warning")]
@@ -224,10 +239,9 @@ def _sentence(kind: str, names: list[str]) -> str:
 
 
 def _outcome(resumed: int, failed: int) -> str:
-    went_on = f"{resumed} {'stream' if resumed == 1 else 'streams'} went on elsewhere"
-    if failed:
-        return f"{went_on}, {failed} {'answer' if failed == 1 else 'answers'} failed"
-    return went_on if resumed else "no answer was lost"
+    went_on = [f"{resumed} {'stream' if resumed == 1 else 'streams'} went on elsewhere"] if resumed else []
+    lost = [f"{failed} {'answer' if failed == 1 else 'answers'} failed"] if failed else []
+    return ", ".join(went_on + lost) or "no answer was lost"
 
 
 def _census(view: FleetView) -> str:

@@ -121,8 +121,8 @@ def test_an_engine_that_hangs_while_its_probes_are_answered_is_told_too() -> Non
     world = World()
     world.turns(1)
     world.mute["large@1-0"] = world.now_s + 60  # answers probes, makes no steps
-    said = world.turns(2, silent=("large@1-0",))
-    said += world.turns(2)
+    said = world.turns(3, silent=("large@1-0",))
+    said += world.turns(1)
     assert said == ["large@1-0 hangs: it is there but makes no progress; no answer was lost."]
     del world.mute["large@1-0"]
     assert world.turns(2) == ["large@1-0 works again, 4.0 s after it was found hanging."]
@@ -155,16 +155,21 @@ def test_those_that_come_together_share_a_sentence() -> None:
     ]
 
 
-def test_a_hang_that_is_over_at_once_is_told_before_its_end() -> None:
+def test_a_hang_of_a_moment_is_told_only_if_it_moved_a_stream_and_then_before_its_end() -> None:
     world = World()
     world.turns(1)
     world.mute["large@1-1"] = world.now_s
     said = world.turns(4)
     del world.mute["large@1-1"]
-    said += world.turns(2)
+    assert said + world.turns(5) == []
 
+    world.mute["large@1-1"] = world.now_s
+    said = world.turns(4)
+    del world.mute["large@1-1"]
+    world.counts = Streams(resumed=2)
+    said += world.turns(5)
     assert said == [
-        "large@1-1 hangs: it is there but makes no progress; no answer was lost.",
+        "large@1-1 hangs: it is there but makes no progress; 2 streams went on elsewhere.",
         "large@1-1 works again, 0.5 s after it was found hanging.",
     ]
 

@@ -2,6 +2,7 @@
 
 import { byId, make } from "./dom.js";
 import { figures } from "./figures.js";
+import { costCard, qualityCard } from "./money.js";
 import { alertCard, feedbackCard, sloCard } from "./promises.js";
 import { rolloutCard } from "./rollout.js";
 
@@ -10,8 +11,8 @@ const CARDS = [
   ["Rollout of a new version", "rollout", rolloutCard],
   ["Promises (SLO)", "slo", sloCard],
   ["Judged by users", "feedback", feedbackCard],
-  ["Quality of the answers", "quality", figures],
-  ["Cost", "cost", figures],
+  ["Quality of the answers", "quality", qualityCard],
+  ["Cost", "cost", costCard],
   ["Experiment", "experiments", figures],
 ];
 const shown = new Map(); // section -> the text that its card was made from
