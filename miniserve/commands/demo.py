@@ -51,6 +51,7 @@ from miniserve.commands.pool_options import (
     require_memory_for,
 )
 from miniserve.commands.state_options import add_state_option, state_folder
+from miniserve.commands.status_sections import section_lines
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -235,6 +236,8 @@ async def _serve(
             showing.cancel()
             await asyncio.wait({showing})
         say(f"draining {stack.gateway.recent.in_flight} requests; Ctrl-C again stops at once")
+    for line in section_lines({} if args.load is None else {"load": args.dial.as_json()}):
+        say(line)
     say("stopped")
     return 0
 

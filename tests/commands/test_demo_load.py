@@ -32,11 +32,11 @@ def test_the_demos_own_pools_get_a_load_that_spares_the_model_for_people(tiny_fo
     assert command is not None
     assert command[3:] == [
         *("demo-load", "--load-rate", str(DEFAULT_RATE)),
-        *("--ask", "small=1", "--ask", "large=3", "--ask", "auto=1"),
+        *("--ask", "small=1", "--ask", "large=3", "--ask", "auto=1", "--url"),
     ]
     slower = load_command(options("--load-rate", "2.5"), pools, ModelRouting(), by_itself=True)
     assert slower is not None
-    assert slower[4:] == ["--load-rate", "2.5", "--ask", "small=1", "--ask", "large=3"]
+    assert slower[4:-1] == ["--load-rate", "2.5", "--ask", "small=1", "--ask", "large=3"]
     assert load_command(options("--no-load"), pools, ModelRouting(), by_itself=True) is None
 
 
@@ -45,7 +45,7 @@ def test_other_pools_get_one_only_if_somebody_asks(tiny_folder: Path) -> None:
     assert load_command(options(), paced, ModelRouting(), by_itself=False) is None
     asked = load_command(options("--load-rate", "1"), paced, ModelRouting(), by_itself=False)
     assert asked is not None
-    assert asked[-2:] == ["--ask", "large=3"]
+    assert asked[-3:-1] == ["--ask", "large=3"]
     with pytest.raises(SetupError, match="goes to paced replicas of small or large; start some"):
         load_command(options("--load-rate", "1"), paced[1:], ModelRouting(), by_itself=False)
 
@@ -59,13 +59,13 @@ def test_rates_that_are_none_are_refused(words: list[str], capsys: pytest.Captur
 
 @pytest.mark.parametrize("ask", ["large", "=1", "large=0", "large=nan", "large=many"])
 def test_a_model_without_a_share_is_one_line(ask: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo-load", "http://127.0.0.1:9", "--ask", ask]) == 2
+    assert main(["demo-load", "--ask", ask]) == 2
     assert f"--ask {ask}: give a model and a number above 0" in capsys.readouterr().err
 
 
 def test_the_process_obeys_its_input_and_ends_with_it() -> None:
     """Nobody listens on port 9, so whatever is sent fails, which must end nothing."""
-    command = [sys.executable, "-m", "miniserve", "demo-load", "http://127.0.0.1:9", "--load-rate", "200"]
+    command = [sys.executable, "-m", "miniserve", "demo-load", "--url", "http://127.0.0.1:9", "--load-rate", "200"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdin is not None
