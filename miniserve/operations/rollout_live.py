@@ -6,7 +6,6 @@ Shares are set in the router, copies are sent by `rollout_mirror.Mirror`, replic
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,10 +17,10 @@ from miniserve.control.rollout import (
     RolledBack,
     Rollout,
     RolloutAction,
-    RolloutView,
     SetMirror,
     SetShares,
 )
+from miniserve.control.rollout_loop import RolloutLoop
 from miniserve.control.rollout_plan import RolloutPlan
 from miniserve.operations.rollout_eval import EvalScores
 from miniserve.operations.rollout_mirror import Mirror
@@ -29,8 +28,6 @@ from miniserve.operations.rollout_outcomes import OutcomeBook
 from miniserve.operations.rollout_words import began_text, rolled_back_text, stage_text
 from miniserve.operations.workplace import Workplace
 from miniserve.types import AttemptResult, FleetView, Request
-
-PERIOD_S = 2.0  # between two looks at the outcomes: long enough for answers of both versions in each
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,8 @@ class LiveRollout:
         self.switched_after_s: float | None = None  # from the order to the last answer of the old version
         self.back_after_s: float | None = None  # from the way back to the last answer of the new version
         self._work = work
-        self.began_s = self._looked_s = work.fleet.clock()
+        self.began_s = work.fleet.clock()
+        self._loop = RolloutLoop(self.rollout, self.book.tally, self.began_s)
         self._back_s: float | None = None
         self._kept: dict[str, Any] = {}
 
@@ -107,13 +105,10 @@ class LiveRollout:
         if self.is_over:
             self._forget_shares(view)
             return
-        is_waiting = self.rollout.phase is Phase.WAITING
-        if not is_waiting and now_s - self._looked_s < PERIOD_S:
+        if (actions := self._loop.tick(now_s, view)) is None:
             return
-        self._looked_s = now_s
-        ready = Counter(replica.version for replica in view.ready())
-        self._perform(self.rollout.tick(now_s, RolloutView(self.book.take(), ready)), now_s)
-        self._look_for_trouble(now_s, ready[self.order.new])
+        self._perform(actions, now_s)
+        self._look_for_trouble(now_s, sum(replica.version == self.order.new for replica in view.ready()))
         self._keep()
 
     def promote(self, now_s: float) -> bool:
