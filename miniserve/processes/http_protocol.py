@@ -86,6 +86,7 @@ class HttpProtocol(H11Protocol):
         """End the connection now if the application is done, its answer is not, and the reader has not kept up."""
         if not self.cycle.response_complete and self.transport.get_write_buffer_size():
             self.transport.abort()
+            self.cycle.disconnected = True  # else uvicorn calls it an error of ours that the answer has no end
 
     # --- a client that sends no more -------------------------------------------------------------------------------
 

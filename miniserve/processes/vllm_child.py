@@ -2,7 +2,8 @@
 
 The supervisor expects one ready line on stdout, an end when stdin closes, and draining at SIGTERM. vLLM knows none of
 these, so this program starts it on a free port, asks `/health` until it answers, and prints the line; it passes SIGTERM
-on, ends as vLLM ends, and takes vLLM with it however it dies itself (on Linux, where the kernel can be asked for that).
+on, and ends as vLLM ends. However it dies itself, it takes vLLM with it, and all that vLLM has started: its engine is a
+process of its own, which would keep the GPU's memory. They are one process group, and a shell waits for our end.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 _LOOK_AGAIN_S = 0.25
 _PROBE_S = 2.0
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+_KEEPER = 'read -r _; kill -s KILL -- "-$1"'  # the first line never comes: the end of the pipe does
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,8 +44,14 @@ def main(arguments: Sequence[str]) -> int:
     address = ["--host", LOOPBACK, "--port", str(port)]
     command = [args.bin, "serve", args.model, "--served-model-name", args.served_name, *address, *args.more]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env={**os.environ, **QUIET}, preexec_fn=_die_with_parent
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        env={**os.environ, **QUIET},
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
     )
+    _end_group_after_us(process.pid)
     signal.signal(signal.SIGTERM, _passing_on(process))
     threading.Thread(target=_end_with_stdin, args=(process,), name="parent watch", daemon=True).start()
     if _is_up(process, port):
@@ -81,6 +89,17 @@ def _is_up(process: subprocess.Popen[bytes], port: int) -> bool:
                 return True
         time.sleep(_LOOK_AGAIN_S)
     return False
+
+
+def _end_group_after_us(group: int) -> None:
+    """Have all of vLLM's processes killed when we end, also by a SIGKILL: the kernel then closes our end of a pipe."""
+    subprocess.Popen(
+        ["/bin/sh", "-c", _KEEPER, "keeper", str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _die_with_parent() -> None:

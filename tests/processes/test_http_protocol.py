@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,3 +196,26 @@ async def test_a_client_that_has_left_altogether_is_noticed_before_the_answer() 
 @pytest.mark.parametrize("part", [b"GET /echo HT", POST + LENGTH + b"\r\n{"])
 async def test_an_end_in_the_middle_of_a_request_is_the_end(part: bytes) -> None:
     assert await answer_to(part, then_eof=True) == (b"", b"")
+
+
+# --- a reader that takes nothing -----------------------------------------------------------------------------------
+
+
+async def test_an_answer_given_up_because_nobody_reads_it_is_dropped_without_a_word_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended = asyncio.Event()
+
+    async def gives_up(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                while True:  # until the buffers between the two are full
+                    await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        ended.set()
+
+    async with HttpServer(gives_up, bind(0)) as running:  # its end waits for the connection's
+        with socket.create_connection(("127.0.0.1", running.port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+            await asyncio.wait_for(ended.wait(), 20.0)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -56,7 +56,7 @@ async def vllm_behind_a_gateway(folder: Path, vllm: str) -> AsyncIterator[tuple[
 def vllm_of(supervisor: Supervisor) -> psutil.Process:
     pid = supervisor.children[0].pid
     assert pid is not None
-    (vllm,) = psutil.Process(pid).children()
+    (vllm,) = (child for child in psutil.Process(pid).children() if "serve" in child.cmdline())
     return vllm
 
 
@@ -79,12 +79,18 @@ async def test_vllm_is_started_asked_replaced_when_it_dies_and_ended(
     await until(lambda: not first.is_running() and not second.is_running())
 
 
-async def test_vllm_does_not_outlive_the_program_that_started_it(tiny_folder: Path, fake_vllm: str, until: Any) -> None:
-    async with vllm_behind_a_gateway(tiny_folder, fake_vllm) as (_, supervisor):
+@pytest.mark.parametrize("killed", ["the program between", "vllm"])
+async def test_neither_vllm_nor_its_engine_outlives_the_program_that_started_them(
+    killed: str, tiny_folder: Path, tmp_path: Path, until: Any
+) -> None:
+    vllm_with_an_engine = program(tmp_path, f'sleep 1000 & exec {sys.executable} {FAKE} "$@"')
+    async with vllm_behind_a_gateway(tiny_folder, vllm_with_an_engine) as (_, supervisor):
         vllm, between = vllm_of(supervisor), supervisor.children[0].pid
+        (engine,) = vllm.children()
+        assert engine.cmdline() == ["sleep", "1000"]
         assert between is not None
-        os.kill(between, signal.SIGKILL)
-        await until(lambda: not vllm.is_running())
+        os.kill(between if killed == "the program between" else vllm.pid, signal.SIGKILL)
+        await until(lambda: not vllm.is_running() and not engine.is_running())
 
 
 async def test_what_a_vllm_says_that_does_not_start_is_in_the_error(tiny_folder: Path, tmp_path: Path) -> None:
