@@ -72,6 +72,10 @@ class RemoteReplica:
             response = await self._client.get("/internal/stats", timeout=timeout_s)
         except httpx.HTTPError as error:
             raise UpstreamError(f"no report from the replica ({type(error).__name__})") from None
+        except RuntimeError:  # what httpx says of a closed client
+            if not self._client.is_closed:
+                raise
+            raise UpstreamError("no report from the replica (its place has been taken)") from None
         if response.status_code != httpx.codes.OK:
             raise UpstreamError(f"no report from the replica (it answered {response.status_code})")
         return decode_report(response.content)

@@ -240,3 +240,11 @@ class _Refusing(RemoteReplica):
 
     async def report(self, timeout_s: float) -> ReplicaReport:
         return ReplicaReport(1, "tiny", ReplicaState.READY, 1.0, 1, 512, EngineStats())
+
+
+async def test_a_probe_that_comes_after_its_replica_was_replaced_is_a_missed_probe(replica_url: str) -> None:
+    """As on the way into a drill: a probe under way must not look like a bug of ours."""
+    replica = RemoteReplica(replica_url)
+    await replica.close()
+    with pytest.raises(UpstreamError, match="its place has been taken"):
+        await replica.report(5.0)
