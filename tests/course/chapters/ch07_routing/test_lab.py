@@ -1,13 +1,17 @@
 """What chapter 7 says in words about its experiments holds for them."""
 
+import tomllib
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
+from statistics import fmean
 
 import pytest
 
 from miniserve.course.chapters.ch07_routing import lab
 from miniserve.observe.percentiles import percentile
 from miniserve.policies.routing.affinity import PrefixAffinity
+from miniserve.policies.routing.model_router import Cascade
 from miniserve.types import Request
 from miniserve.workload.arrivals import Poisson
 from miniserve.workload.conversations import MESSAGE
@@ -132,3 +136,21 @@ def test_a_request_of_a_guide_is_a_request():
     request = next(lab.Guides(Poisson(1.0), MESSAGE).requests(count=1))
     assert isinstance(request, Request)
     assert len(request.prompt_ids) > 2000
+
+
+@pytest.mark.full
+def test_the_shipped_cascade_is_as_often_right_as_the_large_model_and_cheaper(
+    record_property: Callable[[str, object], None],
+) -> None:
+    models = tomllib.loads((lab.ROOT / "data/policies/models.toml").read_text(encoding="utf-8"))["models"]
+    cascade = Cascade("small", "large", models["careful"]["threshold"])
+    _, asked = lab.questions()
+    (small, _), (large, _), usd = lab.ask_all("small", asked), lab.ask_all("large", asked), lab.usd_per_1000()
+    kept = [cascade.keeps(answer.logprobs) for answer in small]
+    right = fmean(a.right if keep else b.right for a, b, keep in zip(small, large, kept, strict=True))
+    paid = usd["small"] + (1 - fmean(kept)) * usd["large"]
+    record_property("questions", len(asked))
+    record_property("kept", fmean(kept))
+    record_property("right", right)
+    assert right >= fmean(answer.right for answer in large) - 1 / len(asked)  # kernels differ in a last bit
+    assert paid < 0.8 * usd["large"]
