@@ -27,6 +27,7 @@ from miniserve.commands.backend_options import (
 from miniserve.commands.decisions import decisions_to
 from miniserve.commands.demo_load import add_load_options, load_command
 from miniserve.commands.demo_output import described, log_changes, show_table, welcome
+from miniserve.commands.operations_options import add_operations_options, operations_settings
 from miniserve.commands.options import (
     DEFAULT_MODEL,
     add_cors_option,
@@ -86,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_load_options(parser)
     add_drain_option(parser)
     add_state_option(parser)
+    add_operations_options(parser)
     about = "replace a replica process that answers no health probe for so many seconds (default %(default)g)"
     parser.add_argument("--absent-after", type=float, default=30.0, metavar="S", help=about)
 
@@ -173,6 +175,7 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
         degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
         parts=(*STANDARD_PARTS, *more_parts),
+        settings=operations_settings(args),
         state_dir=args.state,
     )
     up = asyncio.Event()

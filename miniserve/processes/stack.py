@@ -43,6 +43,7 @@ from miniserve.observe.recent import Recent
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
 from miniserve.operations.replicas import say_size
+from miniserve.operations.settings import OperatorSettings
 from miniserve.operations.state_file import StateFile
 from miniserve.operations.workplace import Hands, MakePart, Versions, Workplace
 from miniserve.policies.bundle import Policies, by_model
@@ -81,6 +82,7 @@ class GatewayOptions:
     on_decision: OnDecision | None = None  # told of every decision about a request, and of the autoscalers'
     vllm_metrics: bool = False  # repeat metrics under vLLM's names
     parts: Sequence[MakePart] = ()  # of operations, beside the serving
+    settings: OperatorSettings = OperatorSettings()  # noqa: RUF009  # frozen
     state_dir: Path | None = None  # where they keep what must survive a restart; None: nowhere
 
     @property
@@ -150,13 +152,13 @@ async def running_gateway(
         catalogue,
         config=options.api,
         recent=recent,
-        collectors=[collector],
+        collectors=[collector, desk],
         vllm_metrics=options.vllm_metrics,
         on_answered=desk.answered,
     )
     events = EventLog(time.time)
-    work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, pin, desk.judged, desk.keep, time.time, processes)
+    work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json, desk.door.token)
+    workplace = work(hands, versions, pin, options.settings, desk.judged, desk.keep, time.time, processes)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)

@@ -41,6 +41,7 @@ class Question:
 
     kind: ClassVar[str] = ""
     graded_by_hand: ClassVar[bool] = False
+    banded: ClassVar[bool] = False  # an answer may be partly right in a notebook as well, and that is no error
 
     id: str  # "6.1": chapter and place
     name: str
@@ -170,14 +171,18 @@ def placed(question: Question, problem: Problem) -> Problem:
 
 
 def check_here(question: Question, answer: object, seed: int, learner: str = "") -> Verdict:
-    """Check an answer that lives in this process. Partly right counts as wrong here: only grading gives part marks."""
+    """Check an answer that lives in this process.
+
+    Partly right counts as wrong here, and only grading gives part marks; unless the question has bands.
+    """
     if question.not_tried(answer):
         return Verdict(question.id, Status.NOT_TRIED, seed=seed)
     with first_line_only() as printed:
         verdict = check(question, lambda drive, asked: ask(drive, answer, asked), seed, learner)
     if verdict.problem is not None:
         problem = with_print(question.explain_here(answer, verdict.problem), printed.first)
-        return Verdict(question.id, Status.WRONG, problem, verdict.credit, seed, verdict.note)
+        status = verdict.status if question.banded else Status.WRONG
+        return Verdict(question.id, status, problem, verdict.credit, seed, verdict.note)
     return verdict
 
 

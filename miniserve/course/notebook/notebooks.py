@@ -20,7 +20,7 @@ from miniserve.errors import SetupError
 
 Notebook = dict[str, Any]
 RUN_TIME = "{{run_time}}"
-_STATE = re.compile(r"^(\d+\.\d+\w*)  (CORRECT|WRONG|NOT TRIED|NOTED)\b", re.MULTILINE)
+_STATE = re.compile(r"^(\d+\.\d+\w*)  (CORRECT|PARTIAL|WRONG|NOT TRIED|NOTED)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def untouched(notebook: Notebook) -> bool:
 
 
 def states(notebook: Notebook) -> dict[str, str]:
-    """Return the last verdicts of a notebook's check cells: question to CORRECT, WRONG, NOT TRIED or NOTED."""
+    """Return the last verdicts of a notebook's check cells: question to CORRECT, PARTIAL, WRONG, NOT TRIED or NOTED."""
     return {
         id_: state
         for cell in notebook["cells"]

@@ -26,7 +26,7 @@ from miniserve.course.notebook.build import Course
 from miniserve.course.notebook.notebooks import dumps, learner_notebook, solved_notebook
 
 HERE = Path(__file__).resolve().parent
-CHAPTERS = (6, 12)
+CHAPTERS = (6, 9, 12)
 Notebook = dict[str, Any]
 Answers = Mapping[str, str]
 
