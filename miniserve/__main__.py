@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "run a gateway in front of replicas that are already running",
     "replica": "run one replica (an engine with its own OpenAI API)",
     "status": "show what a running gateway does: its replicas, and what its clients get",
+    "experiment": "compare two versions on the users of a running gateway: start, report, stop",
     "rollout": "introduce a new version on a running gateway: start, status, promote, rollback",
     "simulate": "run a scenario in virtual time; compare policies",
     "load": "send a scenario's requests to a running server, open-loop",

@@ -34,7 +34,7 @@ FEATURES = {"arithmetic": "calculator", "string": "letters", "fact": "search"}
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class GradedQuestion:
     """One question with its only right answer. `task`: arithmetic, string or fact."""
 
     task: str
@@ -58,7 +58,7 @@ class LoadCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class Visitor:
     """One simulated user; who it is never changes, so experiments and sticky routes see the same one again."""
 
     session: str
@@ -68,13 +68,15 @@ class Person:
     priority: str
 
 
-def person(number: int) -> Person:
-    """Return person `number`: every third reads streams, every tenth is a job in the background."""
+def visitor(number: int) -> Visitor:
+    """Return visitor `number`: every third reads streams, every tenth is a job in the background."""
     tenant, region = TENANTS[number % 3], REGIONS[number // 3 % 3]
-    return Person(f"user-{number:03d}", tenant, region, number % 3 == 0, "batch" if number % 10 == 9 else "interactive")
+    return Visitor(
+        f"user-{number:03d}", tenant, region, number % 3 == 0, "batch" if number % 10 == 9 else "interactive"
+    )
 
 
-def rate_at(seconds: float, mean_per_s: float) -> float:
+def wavy_rate(seconds: float, mean_per_s: float) -> float:
     """Return the rate at `seconds` from the start: the mean, with slow waves on it."""
     return mean_per_s * (1 + sum(share * math.sin(2 * math.pi * seconds / period) for share, period in WAVES))
 
@@ -86,7 +88,7 @@ class DemoLoad:
         self,
         url: str,
         models: Mapping[str, float],
-        questions: Iterator[Question],
+        questions: Iterator[GradedQuestion],
         clock: Clock,
         rng: Random,
         *,
@@ -118,7 +120,7 @@ class DemoLoad:
         asking: set[asyncio.Task[None]] = set()
         async with self._client:
             async for _ in self._arrivals():
-                task = asyncio.create_task(self._visit(person(self._rng.randrange(PEOPLE)), next(self._questions)))
+                task = asyncio.create_task(self._visit(visitor(self._rng.randrange(PEOPLE)), next(self._questions)))
                 asking.add(task)
                 task.add_done_callback(asking.discard)
             while asking:
@@ -132,7 +134,7 @@ class DemoLoad:
         while True:
             area = self._rng.expovariate(1.0)
             while area > 0:
-                rate = self.counts.rate_per_s = rate_at(due_s - started_s, self._mean_per_s) * self.factor
+                rate = self.counts.rate_per_s = wavy_rate(due_s - started_s, self._mean_per_s) * self.factor
                 is_next = area <= rate * STEP_S
                 due_s = max(due_s + (area / rate if is_next else STEP_S), self._clock() - LATE_S)
                 area = 0.0 if is_next else area - rate * STEP_S
@@ -151,13 +153,13 @@ class DemoLoad:
 
     # --- what ------------------------------------------------------------------------------------------------------
 
-    async def _visit(self, who: Person, question: Question) -> None:
+    async def _visit(self, who: Visitor, question: GradedQuestion) -> None:
         """Ask, grade, and perhaps ask once more."""
         is_right = await self._ask(who, question)
         if is_right is False and self._rng.random() < ASKS_AGAIN and not await self._stopped_within(REREAD_S):
             await self._ask(who, question)
 
-    async def _ask(self, who: Person, question: Question) -> bool | None:
+    async def _ask(self, who: Visitor, question: GradedQuestion) -> bool | None:
         """Return whether the answer was right; None if there was none."""
         counts = self.counts
         counts.sent += 1
@@ -173,7 +175,7 @@ class DemoLoad:
         await self._grade(answer.id, is_right)
         return is_right
 
-    async def _complete(self, who: Person, question: Question) -> _Answer:
+    async def _complete(self, who: Visitor, question: GradedQuestion) -> _Answer:
         """Raises: httpx.HTTPError, or ValueError, LookupError or TypeError for an answer that is none."""
         names, shares = zip(*self._models.items(), strict=True)
         body = {

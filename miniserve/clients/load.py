@@ -12,6 +12,7 @@ Knows a URL and requests, but not which policies serve them.
 from __future__ import annotations
 
 import asyncio
+import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,8 +128,14 @@ class LoadRun:
         on_progress: OnSent | None = None,
         habits: Habits | None = None,
         body: Mapping[str, object] | None = None,
+        warmup_s: float = 0.0,
     ) -> None:
-        """`body`: further fields of each request's body, or other values for those that it has."""
+        """`body`: further fields of each request's body, or other values for those that it has.
+
+        `warmup_s`: what is meant to leave before is sent, but in no figure of the result.
+        """
+        self._warmup_s = warmup_s
+        self._sent = 0
         self._model = model
         self._clock = clock
         self._habits = habits or Habits()
@@ -162,7 +169,8 @@ class LoadRun:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return LoadResult(self._log.outcomes(), tuple(self._lag_s), self._reasons, unanswered, stopped, self._itl_s)
+        outcomes = self._log.outcomes().arrived_between(self._warmup_s, math.inf)
+        return LoadResult(outcomes, tuple(self._lag_s), self._reasons, unanswered, stopped, self._itl_s)
 
     async def _send_all(self, requests: Iterable[Request], tasks: set[asyncio.Task[None]]) -> None:
         self._started_s = self._clock()
@@ -177,12 +185,15 @@ class LoadRun:
         return self._clock() - self._started_s
 
     async def _ask(self, index: int, request: Request) -> None:
-        self._lag_s.append(max(0.0, self._now_s() - request.arrived_s))
-        self._on_progress(len(self._lag_s), len(self._log))
+        counts = request.arrived_s >= self._warmup_s
+        if counts:
+            self._lag_s.append(max(0.0, self._now_s() - request.arrived_s))
+        self._sent += 1
+        self._on_progress(self._sent, len(self._log))
         answer, tries = await self._persist(request)
-        if answer.status != SERVED:
+        if counts and answer.status != SERVED:
             self._reasons.setdefault(answer.status, answer.problem)
-        self._itl_s.extend(answer.gaps_s if answer.status == SERVED else ())
+        self._itl_s.extend(answer.gaps_s if counts and answer.status == SERVED else ())
         self._record(index, request, answer, tries)
 
     async def _persist(self, request: Request) -> tuple[Answer, int]:
@@ -250,7 +261,7 @@ class LoadRun:
             status=answer.status,
             tenant=request.tenant,
         )
-        self._on_progress(len(self._lag_s), len(self._log))
+        self._on_progress(self._sent, len(self._log))
 
 
 async def first_model(url: str, api_key: str | None = None) -> str:

@@ -27,6 +27,7 @@ from miniserve.commands.backend_options import (
 from miniserve.commands.decisions import decisions_to
 from miniserve.commands.demo_load import add_load_options, load_command
 from miniserve.commands.demo_output import described, log_changes, show_table, welcome
+from miniserve.commands.operations_options import add_operations_options, operations_settings
 from miniserve.commands.options import (
     DEFAULT_MODEL,
     add_cors_option,
@@ -50,6 +51,7 @@ from miniserve.commands.pool_options import (
     require_memory_for,
 )
 from miniserve.commands.state_options import add_state_option, state_folder
+from miniserve.commands.status_sections import section_lines
 from miniserve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_load_options(parser)
     add_drain_option(parser)
     add_state_option(parser)
+    add_operations_options(parser)
     about = "replace a replica process that answers no health probe for so many seconds (default %(default)g)"
     parser.add_argument("--absent-after", type=float, default=30.0, metavar="S", help=about)
 
@@ -172,6 +175,7 @@ async def _main(args: argparse.Namespace, pools: list[Pool], sock: socket.socket
         degradation=args.live.degradation,
         vllm_metrics=args.vllm_metrics,
         parts=(*STANDARD_PARTS, *more_parts),
+        settings=operations_settings(args),
         state_dir=args.state,
     )
     up = asyncio.Event()
@@ -224,7 +228,7 @@ async def _serve(
     started_s = monotonic()
     async with starting as stack:
         up.set()
-        print(welcome(stack.url, pools, monotonic() - started_s), flush=True)
+        print(welcome(stack.url, pools, monotonic() - started_s, args.state), flush=True)
         async with _load(args, stack):
             showing = asyncio.create_task(show_table(stack) if _wants_table(args) else log_changes(stack))
             showing.add_done_callback(_tell_why_it_ended)
@@ -232,6 +236,8 @@ async def _serve(
             showing.cancel()
             await asyncio.wait({showing})
         say(f"draining {stack.gateway.recent.in_flight} requests; Ctrl-C again stops at once")
+    for line in section_lines({} if args.load is None else {"load": args.dial.as_json()}):
+        say(line)
     say("stopped")
     return 0
 

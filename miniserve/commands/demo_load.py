@@ -18,10 +18,11 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
+from miniserve.commands.gateway_call import add_gateway_options, call_gateway
 from miniserve.errors import SetupError
 
 if TYPE_CHECKING:
-    from miniserve.clients.demo_load import DemoLoad, Question
+    from miniserve.clients.demo_load import DemoLoad, GradedQuestion
     from miniserve.policies.routing.model_names import ModelRouting
     from miniserve.processes.pools import Pool
 
@@ -54,7 +55,7 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
 def load_command(
     args: argparse.Namespace, pools: Sequence[Pool], routing: ModelRouting, *, by_itself: bool
 ) -> list[str] | None:
-    """Return the command that sends the load, without the URL at its end; None: none is sent.
+    """Return the command that sends the load, without the URL that follows; None: none is sent.
 
     `by_itself`: whether there is a load if the person does not ask for one. Raises: SetupError.
     """
@@ -71,7 +72,7 @@ def load_command(
         asked["auto"] = AUTO_SHARE
     shares = [word for name, share in asked.items() for word in ("--ask", f"{name}={share:g}")]
     rate = ("--load-rate", str(args.load_rate or DEFAULT_RATE))
-    return [sys.executable, "-m", "miniserve", "demo-load", *rate, *shares]
+    return [sys.executable, "-m", "miniserve", "demo-load", *rate, *shares, "--url"]
 
 
 def _rate(text: str) -> float:
@@ -87,7 +88,9 @@ def _rate(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("url", help="of the gateway, such as http://127.0.0.1:8000")
+    add_gateway_options(parser)
+    about = "send nothing: have the running demo send N times what it does by itself (0 to 4)"
+    parser.add_argument("--times", type=float, metavar="N", help=about)
     about = "a model that is asked, and how often in relation to the others; repeatable (default large=1)"
     parser.add_argument("--ask", action="append", default=[], metavar="MODEL=SHARE", help=about)
     parser.add_argument("--load-rate", type=_rate, default=DEFAULT_RATE, metavar="N", help=RATE_HELP)
@@ -95,9 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send until the standard input ends."""
+    """Send until the standard input ends; or turn the running demo's dial."""
     from miniserve.clients.demo_load import DemoLoad
 
+    if args.times is not None:
+        told = call_gateway(args, "POST", "/admin/load", {"factor": args.times})
+        print(f"the demo's load is {told['factor']:g} times what it was at first")
+        return 0
     rng = Random(args.seed)
     load = DemoLoad(args.url, _models(args.ask), _questions(rng), monotonic, rng, mean_per_s=args.load_rate)
     asyncio.run(_run(load))
@@ -119,16 +126,16 @@ def _models(texts: list[str]) -> dict[str, float]:
     return shares
 
 
-def _questions(rng: Random) -> Iterator[Question]:
+def _questions(rng: Random) -> Iterator[GradedQuestion]:
     """Yield questions that no shipped model was trained on."""
-    from miniserve.clients.demo_load import Question
+    from miniserve.clients.demo_load import GradedQuestion
     from miniserve.training.tasks import draw
 
     kinds, shares = list(MIX), list(MIX.values())
     while True:
         ((task, hard),) = rng.choices(kinds, shares)
         item = draw(rng, task, hard, held_out=True)
-        yield Question(item.task, item.question, item.answer)
+        yield GradedQuestion(item.task, item.question, item.answer)
 
 
 async def _run(load: DemoLoad) -> None:

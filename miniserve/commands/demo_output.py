@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from miniserve.clock import monotonic
 from miniserve.commands.options import say
 
 if TYPE_CHECKING:
-    from miniserve.commands.live_table import GatewayNumbers, ReplicaRow
+    from pathlib import Path
+
+    from miniserve.commands.live_table import GatewayNumbers, Remarks, ReplicaRow
     from miniserve.processes.pools import Pool
     from miniserve.processes.stack import Stack
 
 REFRESH_S = 0.25
-LOG_EVERY_S = 10.0  # without a table: how often a line is logged, if anything has changed
+EVENTS_SHOWN = 4  # below the table
+LOG_EVERY_S = 15.0  # without a table: how often lines are logged, if anything has changed
 
 
 def described(pools: list[Pool]) -> str:
@@ -25,24 +29,33 @@ def described(pools: list[Pool]) -> str:
     return ", ".join(each).replace(" of", noun, 1) or "a gateway"
 
 
-def welcome(url: str, pools: list[Pool], seconds: float) -> str:
-    """Return what is printed once the stack is up: where it answers, and how to ask it."""
+def welcome(url: str, pools: list[Pool], seconds: float, state: Path | None = None) -> str:
+    """Return what is printed once the stack is up: where to look, what to try, and how to ask it."""
+    from miniserve.commands.gateway_call import DEFAULT_URL
+
     name = pools[0].served_name
     names = " and ".join(f"{pool.served_name}{' (paced)' if pool.pace else ''}" for pool in pools)
+    where = "" if url == DEFAULT_URL else f" --url {url}"
     body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
-    return f"""ready: {url} serves {names} (after {seconds:.1f} s)
-
-  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
-
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="unused")
-  messages = [{{"role": "user", "content": "Hello!"}}]
-  for chunk in client.chat.completions.create(model="{name}", messages=messages, stream=True):
-      print(chunk.choices[0].delta.content or "", end="", flush=True)
-
-It is open to every program on this machine (bound to loopback only) and ignores any API keys that clients send.
-Ctrl-C drains and stops.
-"""
+    lines = [
+        f"ready: {url} serves {names} (after {seconds:.1f} s)",
+        "",
+        f"open {url}/ in a browser: what it does, what has happened, and buttons that make something happen",
+        "",
+        "in another terminal (`. .venv/bin/activate` first):",
+        f"  python -m miniserve status --watch{where}",
+    ]
+    if "large@1" in [pool.served_name for pool in pools] and (where == "" or state is not None):
+        folder = "" if state is None or where == "" else f" --state {quote(str(state))}"
+        lines.append(f"  python -m miniserve rollout start large@2 --canary 10,50,100{where}{folder}")
+    lines += [
+        f"  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
+        "",
+        "It is open to every program on this machine (bound to loopback only), and ignores clients' API keys.",
+        "Ctrl-C drains and stops.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 async def show_table(stack: Stack) -> None:
@@ -54,12 +67,13 @@ async def show_table(stack: Stack) -> None:
     with Live(live_table(_numbers(stack), _rows(stack)), auto_refresh=False) as live:
         while True:
             await asyncio.sleep(REFRESH_S)
-            live.update(live_table(_numbers(stack), _rows(stack), _warning(stack)), refresh=True)
+            live.update(live_table(_numbers(stack), _rows(stack), _remarks(stack)), refresh=True)
 
 
 async def log_changes(stack: Stack) -> None:
     """Say a line whenever something has changed, until cancelled."""
     from miniserve.commands.live_table import gateway_line
+    from miniserve.commands.status_sections import section_lines
 
     shown, warned = 0, ""
     while True:
@@ -67,10 +81,19 @@ async def log_changes(stack: Stack) -> None:
         numbers = _numbers(stack)
         if numbers.requests != shown:
             shown = numbers.requests
-            say(gateway_line(numbers))
+            for line in (gateway_line(numbers), *section_lines(stack.gateway.desk.status())):
+                say(line)
         if (warning := _warning(stack)) and warning != warned:
             warned = warning
             say(warning)
+
+
+def _remarks(stack: Stack) -> Remarks:
+    from miniserve.commands.live_table import Remarks
+    from miniserve.commands.status_sections import section_lines
+
+    events = [(event.level, event.text) for event in stack.gateway.events.after()[-EVENTS_SHOWN:]]
+    return Remarks(section_lines(stack.gateway.desk.status()), events, _warning(stack))
 
 
 def _warning(stack: Stack) -> str:

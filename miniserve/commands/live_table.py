@@ -20,6 +20,7 @@ STATE_COLOURS: dict[str, str] = {
     ReplicaState.DRAINING: "cyan",
     ReplicaState.DOWN: "red",
 }
+EVENT_COLOURS = {"good": "green", "warning": "yellow", "alarm": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,20 @@ class GatewayNumbers:
     tokens_per_s: float
 
 
-def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow], warning: str = "") -> RenderableType:
-    """Return the table with the gateway's line below it, and then the warning."""
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What is said below the numbers: a line for each part, the last events, and a warning about all figures."""
+
+    sections: Sequence[str] = ()
+    events: Sequence[tuple[str, str]] = ()  # (level, text), oldest first
+    warning: str = ""
+
+
+def live_table(
+    gateway: GatewayNumbers, replicas: Sequence[ReplicaRow], remarks: Remarks | None = None
+) -> RenderableType:
+    """Return the table with the gateway's line below it, and then the remarks."""
+    remarks = remarks or Remarks()
     table = Table(expand=False)
     table.add_column("replica")
     table.add_column("state")
@@ -71,7 +84,9 @@ def live_table(gateway: GatewayNumbers, replicas: Sequence[ReplicaRow], warning:
             str(row.restarts),
             _cold_start(row),
         )
-    lines = [Text(gateway_line(gateway)), *([Text(warning, "yellow")] if warning else [])]
+    lines = [Text(gateway_line(gateway)), *(Text(line) for line in remarks.sections)]
+    lines += [Text(f"- {text}", EVENT_COLOURS.get(level, "dim")) for level, text in remarks.events]
+    lines += [Text(remarks.warning, "yellow")] if remarks.warning else []
     return Group(table, *lines)
 
 

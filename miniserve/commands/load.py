@@ -24,9 +24,10 @@ examples:
   miniserve load http://127.0.0.1:8000 --scenario data/scenarios/quickstart.toml --requests 60
   miniserve load http://127.0.0.1:8000 --scenario data/scenarios/quickstart.toml --set workload.arrivals.rate_per_s=1
 
-Used of the scenario: [workload], [run], [clients] (their timeout, retries and budget) and [slo]. Requests leave at
-their scheduled times, whether or not earlier ones have been answered, and say their tenant, session, region, feature,
-priority and time left in headers. Ctrl-C stops and shows the answers so far.
+Used of the scenario: [workload], [run], [clients] (their timeout, retries and budget) and [slo]. What is to leave
+within its warmup_s is sent, but is in no figure. Requests leave at their scheduled times, whether or not earlier ones
+have been answered, and say their tenant, session, region, feature, priority and time left in headers. Ctrl-C stops and
+shows the answers so far.
 
 Exit code: 1 if a limit of [slo] is kept by fewer requests than --slo-share, 2 if nothing could be sent, 130 after
 Ctrl-C.
@@ -89,7 +90,9 @@ def _show(args: argparse.Namespace, scenario: Scenario, result: LoadResult, miss
     console = Console()
     if len(result.outcomes):
         itl = Latency.of(result.itl_s)
-        shown = SimResult(result.outcomes, {}, {"live": args.url}, scenario.slo, result.stopped, itl=itl)
+        warm_up = {"warmup_s": f"{scenario.run.warmup_s:g}"} if scenario.run.warmup_s else {}
+        origin = {"live": args.url, **warm_up}
+        shown = SimResult(result.outcomes, {}, origin, scenario.slo, result.stopped, itl=itl)
         console.print(shown.table())
         if args.plot is not None:
             console.print(f"figures in {shown.plot(args.plot)}", markup=False, soft_wrap=True)
@@ -154,7 +157,13 @@ async def _run(args: argparse.Namespace, scenario: Scenario, show: OnSent) -> Lo
     seed = scenario.run.seed if args.seed is None else args.seed
     requests = scenario.workload.requests(seed, count=scenario.run.requests, duration_s=scenario.run.duration_s)
     load = LoadRun(
-        args.url, model, monotonic, api_key=args.api_key, on_progress=show, habits=_habits(scenario.clients, seed)
+        args.url,
+        model,
+        monotonic,
+        api_key=args.api_key,
+        on_progress=show,
+        habits=_habits(scenario.clients, seed),
+        warmup_s=scenario.run.warmup_s,
     )
     return await load.run(requests)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from miniserve.clock import monotonic
 from miniserve.commands.backend_options import add_backend_options, backend_options
 from miniserve.commands.decisions import decisions_to
+from miniserve.commands.operations_options import add_operations_options, operations_settings
 from miniserve.commands.options import (
     add_cors_option,
     add_drain_option,
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, default=8000, help="on 127.0.0.1; 0 = any free one (default %(default)s)")
     add_drain_option(parser)
     add_state_option(parser)
+    add_operations_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,9 +80,9 @@ async def serve(
     from miniserve.gateway.fleet import Fleet
     from miniserve.models.store import resolve_model
     from miniserve.operations.standard import STANDARD_PARTS
-    from miniserve.processes.backends import connect_backends
+    from miniserve.processes.backends import connect, connect_backends
     from miniserve.processes.signals import StopSignals
-    from miniserve.processes.stack import GatewayOptions, connect, running_gateway
+    from miniserve.processes.stack import GatewayOptions, running_gateway
 
     backends = backend_options(args)
     folder = resolve_model(args.model, args.cache, offline=args.offline, report=say)
@@ -96,6 +98,7 @@ async def serve(
         degradation=live.degradation,
         vllm_metrics=args.vllm_metrics,
         parts=STANDARD_PARTS,
+        settings=operations_settings(args),
         state_dir=args.state,
     )
     stop = StopSignals(at_once=lambda: os._exit(130))

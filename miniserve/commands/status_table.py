@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from miniserve.commands.live_table import STATE_COLOURS
+from miniserve.commands.status_sections import section_lines
 from miniserve.replica.pace import TOO_MANY_OVERRUNS
 
 PERCENTILES = ("p50", "p90", "p99", "p99.9")
@@ -23,10 +24,10 @@ STALE_S = 3.0  # a report of this age is worth a remark: six probes have gone by
 
 
 def status_table(status: Mapping[str, Any]) -> RenderableType:
-    """Return the replicas' table, the clients' latencies, and the counts below."""
+    """Return the replicas' table, the clients' latencies, and below them the counts and what the parts say."""
     replicas = status["replicas"]
     parts: list[RenderableType] = [_replicas(replicas), _latencies(status["requests"]), Text(_counts(status))]
-    parts += [Text(line) for line in _remarks(replicas)]
+    parts += [Text(line) for line in (*section_lines(status), *_remarks(replicas))]
     return Group(*parts)
 
 

@@ -37,6 +37,9 @@ class Upstream(Protocol):
     async def close(self) -> None: ...
 
 
+MeterEvents = Callable[
+    [Send, str, AsyncGenerator[TokenEvent, None]], AsyncGenerator[TokenEvent, None]
+]  # (send, model, events)
 Via = Callable[[str, Upstream], Awaitable[Upstream]]  # told a replica's id, and how it is reached
 
 
@@ -109,6 +112,7 @@ class Fleet:
         self._tick_interval_s = tick_interval_s
         self._control_sleep, self._probe_sleep = control_sleep, probe_sleep  # under virtual time, ties need an order
         self._distance = distance
+        self.meter: MeterEvents | None = None  # where the bill is made
         self.via: Via | None = None  # where drills put a hop between us and each replica
         self.answered = asyncio.Event()  # set once any replica has reported
         self._ticks: list[Tick] = []
@@ -204,6 +208,8 @@ class Fleet:
             if one_way_s := self._distance(send.request.region, member.region):
                 events = far(events, one_way_s)
             served = None if member.report is None else Served(member.report.model)
+            if self.meter is not None:
+                events = self.meter(send, "" if served is None else served.model, events)
             async with aclosing(events):
                 async for event in events:
                     yield event if event.served is served else replace(event, served=served)
@@ -224,9 +230,10 @@ class Fleet:
         """Have `tick` called once per `tick_interval_s`, after those that were added before it."""
         self._ticks.append(tick)
 
-    def drop_tick(self, tick: Tick) -> None:
-        """Call `tick` no more."""
-        self._ticks.remove(tick)
+    def drop_ticks(self, *ticks: Tick) -> None:
+        """Call these no more."""
+        for tick in ticks:
+            self._ticks.remove(tick)
 
     async def _control_for_ever(self) -> None:
         while True:

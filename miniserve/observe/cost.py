@@ -7,6 +7,7 @@ Every second of every replica is in exactly one account:
     again      recomputing what preemption had thrown away
     hedge      attempts that lost their race
     failed     attempts that broke off or were cut off before the answer was complete
+    shadow     copies of requests for a version that nobody is shown, live only
     left       attempts whose client had gone, and those without an answer when the run ended
     idle       no step was running: the replica was ready (or down) and not needed
     starting   from ordering the machine until it could take its first request
@@ -16,7 +17,8 @@ The cost of a step is split among its requests by the tokens each has in it. So 
 the weights, and pays less in a full batch than alone. A failed attempt's tokens may have reached the client; the
 attempt still counts as failed.
 
-Knows nothing about simulation: `sim.meter` fills a ledger from a simulated fleet, `commands.cost_report` shows it.
+Knows nothing about simulation: `sim.meter` fills a ledger from a simulated fleet, `observe.live_ledger` from a live
+one, `commands.cost_report` shows it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ANSWERS = ("prompt", "output", "again")
-WASTE = ("hedge", "failed", "left")
+WASTE = ("hedge", "failed", "shadow", "left")
 OVERHEAD = ("idle", "starting")  # no request caused these
 ACCOUNTS = (*ANSWERS, *WASTE, *OVERHEAD, "cached")
 Dimension = Literal["account", "request type", "model", "tenant", "feature", "replica"]

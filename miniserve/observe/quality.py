@@ -1,4 +1,4 @@
-"""Did answers get worse with the new version? Signs in the answers, compared before and after. Used only by its tests.
+"""Did answers get worse with the new version? Signs in the answers, compared before and after.
 
 A server is not told when an answer is wrong. It can see that an answer is a refusal, that it repeats itself, that
 answers have become longer or shorter, and what feedback users give. None of these is quality, but a sudden change in

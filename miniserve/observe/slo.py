@@ -1,10 +1,8 @@
 """Objectives over many requests: how much may fail, how fast that allowance is used up, and what is owed then.
 
-Used only by tests so far; simulations and load tests use `goodput.SLO`.
-
     SLI   what is measured: a stream of good and bad events                 `failures`, `slowness`, `downtime`
     SLO   the goal for it: "99.9 % good over 30 days"                       `Objective`
-    SLA   the promise to a customer: looser, with money behind it           `Agreement`
+    SLA   the promise to a customer: looser, with money behind it           `agreement.Agreement`
 
 `goodput.SLO` is something else with the same name: the limits that *one* request must keep. Here it only decides which
 events are slow. (`hardware.rightsizing.SpeedTarget` is a third thing: mean latencies that a fleet is sized for.)
@@ -24,8 +22,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -146,6 +145,12 @@ WORKBOOK = (
 )
 
 
+def scaled_alerts(period_s: float, alerts: Sequence[BurnAlert] = WORKBOOK) -> tuple[BurnAlert, ...]:
+    """Return `alerts`, made for 30 days, with windows in proportion to another period: a demo has no month."""
+    factor = period_s / (30 * DAY_S)
+    return tuple(BurnAlert(each.severity, each.long_s * factor, each.short_s * factor, each.burn) for each in alerts)
+
+
 def alert_table(objective: Objective, alerts: Sequence[BurnAlert] = WORKBOOK) -> Table:
     """Return what each alert means for `objective`, with its times for a total outage."""
     table = Table(title=f"burn-rate alerts for {objective.target:.4%} over {objective.period_s / DAY_S:g} days")
@@ -198,6 +203,16 @@ class _Window:
             _, events, bad = self._cells.popleft()
             self.events -= events
             self.bad -= bad
+
+    def ages(self, now_s: float) -> list[list[float]]:
+        return [[round(now_s - end_s, 3), events, bad] for end_s, events, bad in self._cells]
+
+    def take_up(self, ages: Sequence[Sequence[float]], now_s: float) -> None:
+        cells = [[now_s - float(age_s), float(events), float(bad)] for age_s, events, bad in ages]
+        if any(not 0 <= bad <= events for _, events, bad in cells) or cells != sorted(cells):
+            raise ValueError("the cells of a window are not in order")
+        self._cells = deque(cells)
+        self.events, self.bad = sum(cell[1] for cell in cells), sum(cell[2] for cell in cells)
 
     @property
     def bad_fraction(self) -> float:
@@ -270,6 +285,22 @@ class BudgetMonitor:
         """
         return 1 - self.burn(self.objective.period_s)
 
+    def state(self) -> dict[str, Any]:
+        """Return everything in JSON's types; times are ages, since another process has another clock."""
+        now_s = self._now_s
+        windows = {f"{length_s:g}": window.ages(now_s) for length_s, window in self._windows.items()}
+        return {"windows": windows, "firing": [self.alerts.index(alert) for alert in self._firing]}
+
+    def restore(self, state: Mapping[str, Any], now_s: float) -> None:
+        """Take up a `state` of the same objective and alerts, as of `now_s`.
+
+        Raises: ValueError, TypeError or LookupError for a state that is none.
+        """
+        for length_s, window in self._windows.items():
+            window.take_up(state["windows"][f"{length_s:g}"], now_s)
+        self._firing = {self.alerts[int(index)] for index in state["firing"]}
+        self._now_s = now_s
+
     def _fires(self, alert: BurnAlert) -> bool:
         long, short = self._windows[alert.long_s], self._windows[alert.short_s]
         threshold = alert.threshold(self.objective)
@@ -290,40 +321,3 @@ def replay(events: Events, monitor: BudgetMonitor) -> BudgetMonitor:
         monitor.add(now_s, 1, int(bad))
         monitor.check(now_s)
     return monitor
-
-
-# --- the promise ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """An SLA: below each bound on the share of good events, part of the month's bill is refunded.
-
-    `credits` maps a bound to a fraction of the bill: {0.999: 0.1, 0.99: 0.25} owes 10 % below 99.9 %, 25 % below 99 %.
-    """
-
-    credits: tuple[tuple[float, float], ...]
-
-    def __post_init__(self) -> None:
-        bounds, fractions = [bound for bound, _ in self.credits], [fraction for _, fraction in self.credits]
-        if not bounds or bounds != sorted(set(bounds), reverse=True) or fractions != sorted(fractions):
-            raise SetupError(f"credits must have falling bounds and rising fractions, not {self.credits}")
-        if not all(0 < bound <= 1 for bound in bounds) or not all(0 <= fraction <= 1 for fraction in fractions):
-            raise SetupError(f"bounds and fractions of credits lie between 0 and 1, not {self.credits}")
-
-    def credit_usd(self, good_fraction: float, bill_usd: float) -> float:
-        """Return what is owed to a customer who paid `bill_usd` for a month with `good_fraction` good events.
-
-        Raises: ValueError for a share outside 0 to 1 or a negative bill.
-        """
-        if not 0 <= good_fraction <= 1 or not bill_usd >= 0:
-            raise ValueError(f"good_fraction ({good_fraction}) must be a share and bill_usd ({bill_usd}) at least 0")
-        return bill_usd * max((share for bound, share in self.credits if good_fraction < bound), default=0.0)
-
-    def check(self, objective: Objective) -> None:
-        """Raises: SetupError if the promise is as strict as our own goal: then nothing warns us before we owe money."""
-        if self.credits[0][0] >= objective.target:
-            raise SetupError(
-                f"the agreement promises {self.credits[0][0]:.4%} and the objective is {objective.target:.4%}: "
-                "promise less than you aim for"
-            )

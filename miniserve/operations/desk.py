@@ -6,10 +6,12 @@ A part that breaks is named in the log and the others go on: nothing here may co
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from starlette.requests import Request as HttpRequest
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,7 +32,7 @@ def desk_of(state_dir: Path | None) -> Desk:
     return Desk(AdminDoor(None if state_dir is None else kept_token(state_dir)), state_dir)
 
 
-class Desk:
+class Desk(Collector):
     """Holds the parts. `tick` is a control loop of the fleet, `answered` is the edge's listener."""
 
     def __init__(self, door: AdminDoor, state_dir: Path | None) -> None:
@@ -92,6 +94,14 @@ class Desk:
 
         self._each(add)
         return sections
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the parts' metrics for Prometheus."""
+        for part in self._parts.values():
+            try:
+                yield from part.metrics()
+            except Exception:  # a scrape without it is better than none
+                log.exception("the metrics of %s broke", part.name)
 
     async def close(self) -> None:
         self.keep()

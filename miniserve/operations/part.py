@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from prometheus_client.core import Metric
 from starlette.routing import BaseRoute
 
 from miniserve.api.answered import AnsweredCall
@@ -40,6 +41,10 @@ class DeskPart:
 
         Raises: ValueError, TypeError or LookupError for a state that is none of this part's; it is then left aside.
         """
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return its metrics for Prometheus, made anew for each scrape."""
+        return ()
 
     def routes(self) -> Sequence[BaseRoute]:
         """Return its routes; those below /admin/ are behind `admin.AdminDoor`."""

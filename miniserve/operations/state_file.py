@@ -21,11 +21,15 @@ class StateFile:
         self._path = path
         self._before = path.with_suffix(".before.json")
         self._saved = ""
+        self._last: object = None  # what was saved: a part that remakes its state seldom returns it again and again
 
     def save(self, state: object) -> None:
-        """Keep `state`, in JSON's types; costs nothing if it has not changed. Raises: OSError."""
+        """Keep `state`, in JSON's types; the same object again costs nothing at all. Raises: OSError."""
+        if state is self._last:
+            return
         text = json.dumps(state, allow_nan=False)
         if text == self._saved:
+            self._last = state
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         aside = self._path.with_suffix(".new")
@@ -33,7 +37,7 @@ class StateFile:
         if self._path.exists():
             os.replace(self._path, self._before)
         os.replace(aside, self._path)
-        self._saved = text
+        self._saved, self._last = text, state
 
     def load(self) -> object:
         """Return what was saved last; None if there is nothing, or nothing that can be read."""

@@ -15,6 +15,7 @@ from miniserve.gateway.status import Processes
 from miniserve.observe.recent import Recent
 from miniserve.operations.events import EventLog
 from miniserve.operations.part import DeskPart
+from miniserve.operations.settings import OperatorSettings
 from miniserve.policies.routing.router import VersionPin
 
 
@@ -68,6 +69,7 @@ class Workplace:
     hands: Hands | None = None  # None: the replicas are not ours
     versions: Versions | None = None
     pin: VersionPin = field(default_factory=VersionPin)  # splits the traffic of models among their versions
+    settings: OperatorSettings = OperatorSettings()  # noqa: RUF009  # frozen
     judged: Callable[[AnsweredCall, bool], None] = lambda call, good: None  # tell all parts of a client's verdict
     keep: Callable[[], None] = lambda: None  # write the parts' states down now: before who changed one is answered
     wall_clock: Callable[[], float] = lambda: 0.0  # seconds since 1970, for people; everything else uses fleet.clock

@@ -1,11 +1,11 @@
-"""Servers of another make behind the gateway: some that run already, and vLLM processes that we start and supervise."""
+"""Servers that run already behind the gateway, ours and of another make, and vLLM processes that we supervise."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from miniserve.clock import monotonic
 from miniserve.errors import RequestError, SetupError
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.openai_replica import OpenAIReplica, Speech
+from miniserve.gateway.remote import RemoteReplica
 from miniserve.models.store import read_config
 from miniserve.models.tokenizer import Tokenizer
 from miniserve.processes.vllm_child import PROGRAM
@@ -72,6 +73,17 @@ class BackendMaker:
             key=options.key,
             speech=options.speech,
         )
+
+
+async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
+    """Add replicas that run elsewhere to the fleet. Raises: SetupError if none of them answers in time."""
+    for i, url in enumerate(urls):
+        await fleet.put(f"r{i}", RemoteReplica(url))
+    try:
+        async with asyncio.timeout(timeout_s):
+            await fleet.answered.wait()
+    except TimeoutError:
+        raise SetupError(f"no replica answered within {timeout_s:g} s at {', '.join(urls)}") from None
 
 
 async def connect_backends(fleet: Fleet, name: str, folder: Path, options: BackendOptions) -> None:

@@ -33,7 +33,6 @@ from miniserve.gateway.distance import Distance, nowhere
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.model_choice import CascadeBackend
-from miniserve.gateway.remote import RemoteReplica
 from miniserve.gateway.scaling import LiveScaling
 from miniserve.gateway.status import GatewayStatus, Processes, add_status_route
 from miniserve.gateway.weights import SpeedWeights
@@ -44,6 +43,7 @@ from miniserve.observe.recent import Recent
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
 from miniserve.operations.replicas import say_size
+from miniserve.operations.settings import OperatorSettings
 from miniserve.operations.state_file import StateFile
 from miniserve.operations.workplace import Hands, MakePart, Versions, Workplace
 from miniserve.policies.bundle import Policies, by_model
@@ -82,6 +82,7 @@ class GatewayOptions:
     on_decision: OnDecision | None = None  # told of every decision about a request, and of the autoscalers'
     vllm_metrics: bool = False  # repeat metrics under vLLM's names
     parts: Sequence[MakePart] = ()  # of operations, beside the serving
+    settings: OperatorSettings = OperatorSettings()  # noqa: RUF009  # frozen
     state_dir: Path | None = None  # where they keep what must survive a restart; None: nowhere
 
     @property
@@ -151,13 +152,13 @@ async def running_gateway(
         catalogue,
         config=options.api,
         recent=recent,
-        collectors=[collector],
+        collectors=[collector, desk],
         vllm_metrics=options.vllm_metrics,
         on_answered=desk.answered,
     )
     events = EventLog(time.time)
-    work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json)
-    workplace = work(desk.door.token, hands, versions, pin, desk.judged, desk.keep, time.time, processes)
+    work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json, desk.door.token)
+    workplace = work(hands, versions, pin, options.settings, desk.judged, desk.keep, time.time, processes)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)
@@ -166,7 +167,7 @@ async def running_gateway(
     async with HttpServer(app, sock) as server:
         yield Gateway(server.url, fleet, backend, recent, desk, events)
         await backend.drain(options.drain_timeout_s)
-        fleet.drop_tick(desk.tick)  # what happens to the replicas from now on is no news
+        fleet.drop_ticks(desk.tick)  # what happens to the replicas from now on is no news
         await desk.close()
 
 
@@ -247,8 +248,7 @@ async def running_pools(
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
-                for loop in loops.values():
-                    fleet.drop_tick(loop)  # a fleet that goes down is not to be refilled
+                fleet.drop_ticks(*loops.values())  # a fleet that goes down is not to be refilled
 
 
 def _serving(options: GatewayOptions, crew: Pools, *, is_less: bool) -> GatewayOptions:
@@ -287,17 +287,6 @@ def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: 
 def replica_command(options: GatewayOptions, more: Sequence[str] = ()) -> list[str]:
     """Return the command line of a replica that dies with us, on a port it chooses itself."""
     return replica_command_line(options.name, options.folder, more)
-
-
-async def connect(fleet: Fleet, urls: Sequence[str], timeout_s: float) -> None:
-    """Add replicas that run elsewhere to the fleet. Raises: SetupError if none of them answers in time."""
-    for i, url in enumerate(urls):
-        await fleet.put(f"r{i}", RemoteReplica(url))
-    try:
-        async with asyncio.timeout(timeout_s):
-            await fleet.answered.wait()
-    except TimeoutError:
-        raise SetupError(f"no replica answered within {timeout_s:g} s at {', '.join(urls)}") from None
 
 
 def _agreed_lengths(fleet: Fleet, folders: Mapping[str, Path]) -> dict[str, int]:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from parity import virtual_time
 
-from miniserve.clients.demo_load import FEATURES, PATIENCE_S, DemoLoad, Question, person, rate_at
+from miniserve.clients.demo_load import FEATURES, PATIENCE_S, DemoLoad, GradedQuestion, visitor, wavy_rate
 
 RATE = 10.0
 
@@ -66,7 +66,7 @@ def drive(
         load = DemoLoad(
             "http://gateway/v1",
             {"small": 1, "large": 3},
-            (Question("string", f"question {number}", "right") for number in itertools.count()),
+            (GradedQuestion("string", f"question {number}", "right") for number in itertools.count()),
             asyncio.get_running_loop().time,
             Random(1),
             mean_per_s=RATE,
@@ -91,7 +91,7 @@ def test_questions_leave_at_the_rate_whatever_becomes_of_the_answers() -> None:
 
 
 def test_the_rate_goes_up_and_down_and_keeps_its_mean() -> None:
-    rates = [rate_at(seconds, RATE) for seconds in range(240 * 67)]
+    rates = [wavy_rate(seconds, RATE) for seconds in range(240 * 67)]
     assert sum(rates) / len(rates) == pytest.approx(RATE, rel=1e-3)
     assert min(rates) == pytest.approx(0.65 * RATE, rel=0.01)
     assert max(rates) == pytest.approx(1.35 * RATE, rel=0.01)
@@ -104,7 +104,7 @@ def test_a_factor_counts_from_the_moment_it_is_given() -> None:
         for factor in (1.0, 2.0, 0.0, 0.5):
             load.turn(factor)
             await asyncio.sleep(240.0)
-            assert load.counts.rate_per_s == pytest.approx(rate_at(0, RATE) * factor, rel=0.15)
+            assert load.counts.rate_per_s == pytest.approx(wavy_rate(0, RATE) * factor, rel=0.15)
 
     drive(gateway, 0.0, turn)
     by_quarter = Counter(int(time_s // 240) for time_s, _, _ in gateway.asked)
@@ -149,7 +149,7 @@ def test_people_keep_their_names_and_ask_all_models() -> None:
         assert headers["x-feature"] == FEATURES["string"]
         assert body["temperature"] == 0
     assert len(known) > 200
-    assert len({person(number) for number in range(240)}) == 240
+    assert len({visitor(number) for number in range(240)}) == 240
     models = Counter(body["model"] for _, body, _ in gateway.asked)
     assert models["large"] / models["small"] == pytest.approx(3, rel=0.2)
 

@@ -127,6 +127,26 @@ async def test_latency_counts_from_the_intended_time_and_the_lag_is_told() -> No
     assert all(result.outcomes.ttft_s > min(result.lag_s))
 
 
+async def test_what_leaves_within_the_warm_up_is_sent_and_in_no_figure() -> None:
+    """The first two are refused, and the others are answered: only these count."""
+    asked = itertools.count()
+
+    async def refuse_two(body: dict[str, Any], write: Callable[[str], Awaitable[None]]) -> None:
+        if next(asked) < 2:
+            await write(json.dumps({"error": {"message": "cold", "type": "overloaded_error"}}))
+        else:
+            await answer(body, write)
+
+    progress: list[tuple[int, int]] = []
+    async with server(refuse_two) as url, asyncio.timeout(20.0):
+        load = LoadRun(url, "m", monotonic, warmup_s=0.15, on_progress=lambda *counts: progress.append(counts))
+        result = await load.run(requests(5, every_s=0.1))
+    assert max(progress) == (5, 5), "a progress bar shows them all"
+    assert list(result.outcomes.arrived_s) == [0.2, pytest.approx(0.3), 0.4]
+    assert result.outcomes.by_status() == {200: 3}
+    assert (len(result.lag_s), len(result.itl_s), result.reasons) == (3, 6, {})
+
+
 async def test_each_kind_of_failure_has_its_status() -> None:
     async def broken(body: dict[str, Any], write: Callable[[str], Awaitable[None]]) -> None:
         await write(TOKEN)
@@ -346,6 +366,19 @@ async def test_the_command_shows_what_clients_saw(scenario: Path, capsys: pytest
     assert "20 requests in" in out
     assert "latencies count from the intended time" in out
     assert plot.stat().st_size > 1000
+
+
+async def test_the_command_leaves_out_the_scenarios_warm_up(
+    scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    async with server(answer) as url:
+        words = ["load", url, "--scenario", str(scenario), "--set", "run.warmup_s=0.02", "--out", str(out)]
+        assert await asyncio.to_thread(main, words) == 0
+    record = json.loads(out.read_text())
+    assert 0 < record["figures"]["requests"] < 20
+    assert f"{record['figures']['requests']} requests left" in record["lag"]
+    assert "warmup_s 0.02" in capsys.readouterr().out
 
 
 async def test_the_command_judges_by_the_scenarios_goals(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,6 +199,32 @@ def test_ctrl_c_finishes_the_stream_in_flight_and_leaves_nothing(long_folder: Pa
         assert not any(alive(replica) for replica in replicas)
 
 
+def test_the_demos_own_load_is_graded_can_be_turned_and_loses_nothing_at_ctrl_c(tmp_path: Path) -> None:
+    """Also: the page is there, and `--state` is where the command line finds the token."""
+    words = ("--model", "large", "--offline", "--replicas", "1", "--pace", "--port", "0", "--no-table")
+    with running(*words, "--load-rate", "8", "--state", str(tmp_path)) as process:
+        url = ready_url(process)
+
+        def load() -> dict[str, float]:
+            status: dict[str, dict[str, float]] = httpx.get(f"{url}/status", trust_env=False).json()
+            return status["load"]
+
+        until(lambda: load()["answered"] >= 5)
+        assert load()["good_fraction"] > 0
+        turned = run("demo-load", "--times", "2", "--url", url, "--state", str(tmp_path))
+        assert turned.stdout == "the demo's load is 2 times what it was at first\n", turned.stderr
+        until(lambda: load()["rate_per_s"] > 1.35 * 8)  # more than the waves make of 8
+        assert httpx.get(f"{url}/", trust_env=False).status_code == 200
+        processes = psutil.Process(process.pid).children()
+        assert len(processes) == 2, "a replica and the load"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(DEADLINE_S) == 0
+        assert ", 0 failed\nstopped\n" in said, said[-2000:]
+        assert not any(alive(one) for one in processes)
+
+
 def test_a_second_ctrl_c_stops_at_once(long_folder: Path) -> None:
     with running("--model", str(long_folder), *OFFLINE, "--replicas", "1", "--port", "0", "--no-table") as process:
         url = ready_url(process)

@@ -12,8 +12,15 @@ import pytest
 from miniserve.commands import pool_options
 from miniserve.commands.demo import add_arguments
 from miniserve.commands.demo_output import described, welcome
-from miniserve.commands.live_table import GatewayNumbers, ReplicaRow, live_table
-from miniserve.commands.pool_options import default_pools, demo_pools, demo_scaling, read_latencies
+from miniserve.commands.live_table import GatewayNumbers, Remarks, ReplicaRow, live_table
+from miniserve.commands.pool_options import (
+    DEMO_PACE,
+    default_pools,
+    demo_autoscaling,
+    demo_pools,
+    demo_scaling,
+    read_latencies,
+)
 from miniserve.control.autoscaler import Autoscaler, Scheduled
 from miniserve.errors import SetupError
 from miniserve.processes.pools import Pool
@@ -82,8 +89,8 @@ def test_when_nothing_is_said_there_are_three_models_as_far_as_memory_goes(
     pools = default_pools("smollm2", tiny_folder)
     assert [(pool.served_name, pool.replicas, pool.pace) for pool in pools] == [
         ("smollm2", 1, None),
-        ("small@1", 1, "default"),
-        ("large@1", 2, "default"),
+        ("small@1", 1, DEMO_PACE),
+        ("large@1", 2, DEMO_PACE),
     ]
     assert pools[0].nice > 0, "it gives way to those that have a pace to keep"
     assert [pool.served_name for pool in default_pools("large", tiny_folder)] == ["large@1", "small@1"]
@@ -135,6 +142,22 @@ def test_bounds_without_an_autoscaler_are_refused(tiny_folder: Path) -> None:
     assert demo_scaling(args, None, [Pool("a", tiny_folder)]) == []
 
 
+def test_the_demos_own_autoscaler_keeps_two_to_three_of_large_unless_there_is_another_or_none(
+    tiny_folder: Path,
+) -> None:
+    no = argparse.Namespace(no_autoscaler=False, min_replicas=None, max_replicas=None)
+    own = demo_autoscaling(no, None, by_itself=True)
+    assert own is not None
+    assert (own.group, own.min_replicas, own.max_replicas) == ("large@1", 2, 3)
+    (scaled,) = demo_scaling(no, own, default_pools("smollm2", tiny_folder))
+    assert scaled.pool == "large@1"
+    policy: Recipe[Autoscaler] = Recipe("scheduled", lambda: Scheduled(plan=[(0, 50)]))
+    other = Autoscaling(policy)
+    assert demo_autoscaling(no, other, by_itself=True) is other
+    assert demo_autoscaling(no, None, by_itself=False) is None
+    assert demo_autoscaling(argparse.Namespace(no_autoscaler=True), other, by_itself=True) is None
+
+
 def test_the_table_says_what_is_paced_how_a_start_went_and_when_figures_mean_nothing() -> None:
     from rich.console import Console
 
@@ -145,14 +168,30 @@ def test_the_table_says_what_is_paced_how_a_start_went_and_when_figures_mean_not
         ReplicaRow("large@1-1", ReplicaState.STARTING, None, *load),
     ]
     numbers = GatewayNumbers("http://x", 1, 0, 0, None, None, 0.0)
-    console.print(live_table(numbers, rows, "this machine is too busy for these figures"))
+    events = [("warning", "large@1-1 was killed."), ("info", "large@1-1 is starting.")]
+    console.print(live_table(numbers, rows, Remarks(["load: 12.0 questions/s"], events, "this machine is too busy")))
     text = console.export_text()
     assert "38.4 paced" in text
     assert "6.1 s (2.4 + 3.2 + 0.1)" in text
-    assert text.rstrip().endswith("this machine is too busy for these figures")
+    below = [line.rstrip() for line in text.splitlines()[-4:]]
+    assert below[0] == "load: 12.0 questions/s"
+    assert below[1:3] == ["- large@1-1 was killed.", "- large@1-1 is starting."]
+    assert below[3] == "this machine is too busy"
 
 
 def test_what_is_started_is_said_in_a_line(tiny_folder: Path) -> None:
     pools = [Pool("a", tiny_folder), Pool("b", tiny_folder, "2", 2, "default")]
     assert described(pools) == "1 replica of a, 2 of b@2 (paced)"
     assert "serves a and b@2 (paced)" in welcome("http://x", pools, 1.0)
+
+
+def test_the_welcome_names_the_page_first_and_commands_that_reach_this_gateway(tiny_folder: Path) -> None:
+    large = [Pool("large", tiny_folder, "1", 2, "default")]
+    usual = welcome("http://127.0.0.1:8000", large, 1.0, Path("/kept")).splitlines()
+    assert usual[0].startswith("ready: http://127.0.0.1:8000 serves large@1")
+    assert usual[2].startswith("open http://127.0.0.1:8000/ in a browser")
+    assert "  python -m miniserve rollout start large@2 --canary 10,50,100" in usual
+    elsewhere = welcome("http://127.0.0.1:9", large, 1.0, Path("/kept"))
+    assert "rollout start large@2 --canary 10,50,100 --url http://127.0.0.1:9 --state /kept" in elsewhere
+    assert "rollout" not in welcome("http://127.0.0.1:9", large, 1.0), "without a token no command could be given"
+    assert "rollout" not in welcome("http://127.0.0.1:8000", [Pool("a", tiny_folder)], 1.0)

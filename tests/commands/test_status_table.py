@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from miniserve.commands.status_sections import section_lines
 from miniserve.commands.status_table import status_table
 
 REPLICA: dict[str, Any] = {
@@ -57,3 +58,36 @@ def test_what_another_version_leaves_out_is_a_dash() -> None:
 
     assert "r0" in text
     assert "started" not in text
+
+
+LOAD = {"rate_per_s": 24.04, "factor": 2.0, "sent": 1210, "answered": 1200, "failed": 0, "good_fraction": 0.9512}
+ROLLOUT = {
+    "old": "large@1",
+    "new": "large@2",
+    "strategy": "canary",
+    "phase": "running",
+    "stage": 1,
+    "stages": [0.1, 0.5, 1.0],
+    "share": 0.5,
+    "answers_in_stage": 40,
+    "min_answers": 200,
+    "reason": None,
+}
+
+
+def test_each_part_has_a_line_and_one_that_is_absent_or_strange_has_none() -> None:
+    cost = {"usd_per_hour": 1.23456, "by": {"large@1": 0.5}, "rows": [1, 2]} | {f"x{i}": i for i in range(6)}
+    status = {"load": LOAD, "rollout": ROLLOUT, "alerts": {"firing": [{"name": "slow answers"}]}, "cost": cost}
+    assert section_lines(status) == [
+        "load: 24.0 questions/s (times 2, by hand); 1,200 answered, 95.1% of them right, 0 failed",
+        "rollout: large@2 after large@1, canary, running; stage 2 of 3, 50% of the users, 40 of 200 answers",
+        "cost: usd per hour 1.235, by large@1 0.5, x0 0, x1 1, x2 2, x3 3 and 2 more (--json has all)",
+        "alerts: slow answers",
+    ]
+    assert section_lines({}) == []
+    assert section_lines({"load": {"factor": 1}, "rollout": None, "slo": [], "alerts": 3, "replicas": []}) == []
+    assert section_lines({"alerts": []}) == ["alerts: none"]
+    back = ROLLOUT | {"phase": "rolled back", "reason": "too many wrong answers"}
+    assert section_lines({"rollout": back}) == [
+        "rollout: large@2 after large@1, canary, rolled back: too many wrong answers"
+    ]

@@ -14,6 +14,8 @@ import pytest
 
 from miniserve.control.guardrails import OutcomeBatch
 from miniserve.control.rollout import Phase, Rollout, RolloutView, SetShares, canary
+from miniserve.control.rollout_plan import RolloutPlan
+from miniserve.operations.rollout_body import MIN_ANSWERS
 
 Record = Callable[[str, object], None]
 TICK = 1400  # requests
@@ -79,3 +81,54 @@ def test_a_canary_without_harm_is_left_alone(runs: int, record_property: Record)
     record_property("rolled_back_of_runs", [rolled_back, runs])
 
     assert rolled_back <= (16 if runs == 200 else 4)
+
+
+# --- as the live stack does it: 20 requests a second, a look every 2 s, 200 answers in each stage ---------------------
+
+LOOK_S, RATE_PER_S = 2.0, 20.0
+PROMISED_S = 180.0
+
+
+def roll_out_live(rng: np.random.Generator, new: Version, graded: float) -> tuple[Rollout, float]:
+    """Return the rollout at its end, and how long it took; a share `graded` of the answers is judged."""
+    rollout = RolloutPlan("m@2", shares=(0.1, 0.5, 1.0), min_answers=MIN_ANSWERS, keep_warm_s=0).build("m@1", "m@2")
+    old, share, now_s, ready = Version(), 0.0, 0.0, {"m@1": 2, "m@2": 2}
+
+    def batch(version: Version, n: int) -> OutcomeBatch:
+        whole, judged = version.batch(rng, n), int(rng.binomial(n, graded))
+        return OutcomeBatch(n, whole.errors, whole.latencies_s, judged, int(rng.binomial(judged, version.bad)))
+
+    while rollout.phase not in (Phase.DONE, Phase.ROLLED_BACK):
+        answers = int(rng.poisson(LOOK_S * RATE_PER_S))
+        shown = int(rng.binomial(answers, share))
+        view = RolloutView({"m@1": batch(old, answers - shown), "m@2": batch(new, shown)}, ready)
+        for action in rollout.tick(now_s, view):
+            if isinstance(action, SetShares):
+                share = action.shares[0][1]
+        now_s += LOOK_S
+    return rollout, now_s
+
+
+@pytest.mark.parametrize("runs", [10, pytest.param(400, marks=pytest.mark.full)])
+@pytest.mark.parametrize("graded", [1.0, 0.7])
+def test_large_bad_is_rolled_back_within_three_minutes(runs: int, graded: float, record_property: Record) -> None:
+    """26.65 % of its answers are wrong, and 5.6 % of `large`'s: both by their recorded evals."""
+    rng = np.random.default_rng(22)
+    ends = [roll_out_live(rng, Version(bad=0.2665), graded) for _ in range(runs)]
+    first = [took_s for rollout, took_s in ends if rollout.record is not None and rollout.record.stage == 0]
+    record_property("rolled_back_at_the_first_stage_of_runs", [len(first), runs])
+    record_property("median_and_longest_s", [float(np.median(first)), max(first)])
+
+    assert len(first) >= (0.99 * runs if graded == 1 else 0.97 * runs)
+    assert max(first) < PROMISED_S
+
+
+@pytest.mark.parametrize("runs", [10, pytest.param(400, marks=pytest.mark.full)])
+@pytest.mark.parametrize("bad", [0.0032, 0.056], ids=["large@2", "no-better"])
+def test_a_live_canary_without_harm_is_promoted(runs: int, bad: float, record_property: Record) -> None:
+    """alpha 0.05 is the promise: in fewer than 5 of 100 rollouts of a version that is no worse."""
+    rng = np.random.default_rng(23)
+    rolled_back = sum(roll_out_live(rng, Version(bad=bad), 1.0)[0].record is not None for _ in range(runs))
+    record_property("rolled_back_of_runs", [rolled_back, runs])
+
+    assert rolled_back <= (0.05 * runs if runs > 10 else 2)

@@ -19,8 +19,9 @@ from miniserve.control.degrade import Degradation
 from miniserve.errors import SetupError
 from miniserve.gateway.fleet import Fleet
 from miniserve.policies.routing.model_names import ModelRouting
+from miniserve.processes.backends import connect
 from miniserve.processes.http_server import HttpServer, bind
-from miniserve.processes.stack import GatewayOptions, connect, running_gateway
+from miniserve.processes.stack import GatewayOptions, running_gateway
 from miniserve.replica.local import LocalReplica
 from miniserve.replica.server import add_internal_routes, reporter
 from miniserve.scenario.models import ModelRule, model_routing

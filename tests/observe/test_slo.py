@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from miniserve.errors import SetupError
+from miniserve.observe.agreement import Agreement
 from miniserve.observe.goodput import SLO
 from miniserve.observe.outcomes import OutcomeLog, Outcomes
 from miniserve.observe.slo import (
     HOUR_S,
     MINUTE_S,
     WORKBOOK,
-    Agreement,
     BudgetMonitor,
     BurnAlert,
     Objective,

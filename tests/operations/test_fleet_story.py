@@ -20,6 +20,7 @@ class World:
         self.steps = dict.fromkeys(self.states, 10)
         self.mute: dict[str, float] = {}
         self.counts = Streams()
+        self.idle = False  # nobody makes a step
 
     def turns(self, seconds: float, silent: tuple[str, ...] = ()) -> list[str]:
         said = []
@@ -42,7 +43,7 @@ class World:
         return ReplicaView(name, state, version="large@1", as_of_s=as_of_s, steps=self.step(name))
 
     def step(self, name: str) -> int:
-        if name not in self.mute and self.states[name] is UP:
+        if name not in self.mute and not self.idle and self.states[name] is UP:
             self.steps[name] = self.steps.get(name, 0) + 1
         return self.steps.get(name, 0)
 
@@ -97,7 +98,7 @@ def test_a_frozen_process_hangs_and_works_again() -> None:
     world.states["large@1-1"] = DOWN  # its probes have been missed
     said += world.turns(3)
     del world.mute["large@1-1"]
-    world.states["large@1-1"] = UP
+    world.states["large@1-1"], world.idle = UP, True
     said += world.turns(2)
 
     assert said == [
@@ -120,8 +121,8 @@ def test_an_engine_that_hangs_while_its_probes_are_answered_is_told_too() -> Non
     world = World()
     world.turns(1)
     world.mute["large@1-0"] = world.now_s + 60  # answers probes, makes no steps
-    said = world.turns(2, silent=("large@1-0",))
-    said += world.turns(2)
+    said = world.turns(3, silent=("large@1-0",))
+    said += world.turns(1)
     assert said == ["large@1-0 hangs: it is there but makes no progress; no answer was lost."]
     del world.mute["large@1-0"]
     assert world.turns(2) == ["large@1-0 works again, 4.0 s after it was found hanging."]
@@ -138,6 +139,70 @@ def test_a_hung_process_that_is_replaced_is_told_as_that() -> None:
     said += world.turns(1)
 
     assert said[1:] == ["large@1-1 hung for 4 s; its process was ended and is started anew."]
+
+
+def test_those_that_come_together_share_a_sentence() -> None:
+    world = World()
+    world.turns(1)
+    world.states |= dict.fromkeys(("large@2-0", "large@2-1", "large@2-2"), STARTING)
+    said = world.turns(3)
+    world.states |= dict.fromkeys(("large@2-0", "large@2-1", "large@2-2"), UP)
+    said += world.turns(3)
+
+    assert said == [
+        "large@2-0, large@2-1 and large@2-2 are starting.",
+        "large@2-0, large@2-1 and large@2-2 are ready after 3.0 s.",
+    ]
+
+
+def test_a_hang_of_a_moment_is_told_only_if_it_moved_a_stream_and_then_before_its_end() -> None:
+    world = World()
+    world.turns(1)
+    world.mute["large@1-1"] = world.now_s
+    said = world.turns(4)
+    del world.mute["large@1-1"]
+    assert said + world.turns(5) == []
+
+    world.mute["large@1-1"] = world.now_s
+    said = world.turns(4)
+    del world.mute["large@1-1"]
+    world.counts = Streams(resumed=2)
+    said += world.turns(5)
+    assert said == [
+        "large@1-1 hangs: it is there but makes no progress; 2 streams went on elsewhere.",
+        "large@1-1 works again, 0.5 s after it was found hanging.",
+    ]
+
+
+def test_one_that_was_told_to_leave_takes_its_time_and_is_not_called_hanging() -> None:
+    world = World()
+    world.turns(1)
+    world.states["large@1-1"] = DRAINING
+    assert world.turns(1) == ["large@1-1 is draining: it finishes what it has and gets nothing new."]
+    world.states["large@1-1"] = DOWN
+    assert world.turns(8) == []
+    del world.facts["large@1-1"]
+    assert world.turns(1) == []
+    del world.states["large@1-1"]
+    assert world.turns(1) == ["large@1-1 has left."]
+
+
+def test_one_that_others_told_to_end_drains_ends_and_is_back() -> None:
+    world = World()
+    world.turns(1)
+    world.states["large@1-1"] = DRAINING
+    said = world.turns(1)
+    world.states["large@1-1"] = DOWN
+    said += world.turns(3)
+    world.facts["large@1-1"] = ProcessFacts(None, exit_code=0)
+    said += world.turns(2)
+    world.facts["large@1-1"], world.states["large@1-1"] = ProcessFacts(9, 1, exit_code=0), UP
+    said += world.turns(1)
+
+    assert said[1:] == [
+        "large@1-1 was told to end and is started anew; no answer was lost.",
+        "large@1-1 is back after 2.0 s.",
+    ]
 
 
 def test_one_that_comes_and_one_that_goes() -> None:

@@ -16,8 +16,9 @@ from miniserve.config import ApiConfig
 from miniserve.engine.engine import load_engine
 from miniserve.gateway.fleet import Fleet
 from miniserve.models.tokenizer import Tokenizer
+from miniserve.processes.backends import connect
 from miniserve.processes.http_server import HttpServer, bind
-from miniserve.processes.stack import GatewayOptions, connect, running_gateway
+from miniserve.processes.stack import GatewayOptions, running_gateway
 from miniserve.replica.local import LocalReplica
 from miniserve.replica.server import add_internal_routes, reporter
 

@@ -101,12 +101,14 @@ class VersionPin:
     def __init__(self, *, shares: Mapping[str, float] | None = None, salt: str = "") -> None:
         self._salt = salt
         self._shares: dict[str, dict[str, float]] = {}  # by model; "" is any
+        self._salts: dict[str, str] = {}  # by model, beside the router's own
         self.set_shares(shares or {})
 
-    def set_shares(self, shares: Mapping[str, float]) -> None:
+    def set_shares(self, shares: Mapping[str, float], *, salt: str = "") -> None:
         """Change the shares, from the next request on: this is how a rollout advances and rolls back.
 
-        Shares of other models than those named stay as they are; with no shares at all, all are forgotten.
+        Shares of other models than those named stay as they are; with no shares at all, all are forgotten. `salt`
+        shuffles the users of these models: another one makes an experiment independent of those before it.
         """
         changed: dict[str, dict[str, float]] = {}
         for name, share in shares.items():
@@ -115,6 +117,7 @@ class VersionPin:
         if any(min(parts.values()) < 0 or sum(parts.values()) <= 0 for parts in changed.values()):
             raise SetupError(f"version shares must be >= 0 and not all 0, not {dict(shares)}")
         self._shares = {**self._shares, **changed} if changed else {}
+        self._salts = {**self._salts, **dict.fromkeys(changed, salt)} if changed else {}
 
     def forget(self, model: str) -> None:
         """Split this model's traffic no longer: all its versions may serve it."""
@@ -140,7 +143,8 @@ class VersionPin:
         shares = self._shares_of(request.model)
         user = request.session_key or _named_tenant(request) or request.request_id
         split = (request.model,) if request.model in self._shares else ()  # models are split independently
-        place = uniform("version", self._salt, *split, user) * sum(shares.values())
+        salts = (salt,) if (salt := self._salts.get(request.model)) else ()
+        place = uniform("version", self._salt, *salts, *split, user) * sum(shares.values())
         for version, share in shares.items():
             if place < share:
                 return version

@@ -6,8 +6,8 @@ import { onEvent } from "./events.js";
 import { plural, seconds } from "./words.js";
 
 const MAX_TOKENS = 300;
-const TOLD = new Set(["replica", "rollout", "person"]); // kinds of events that may befall an answer
 let asking = null; // AbortController of the answer that is being written
+let writer = ""; // the model that writes it
 let known = ""; // the models in the list
 let answerId = null;
 
@@ -27,7 +27,8 @@ export function startAsking() {
     button.addEventListener("click", () => rate(button.dataset.rating));
   }
   onEvent((event) => {
-    if (asking && TOLD.has(event.kind)) byId("answer-events").append(make("li", {}, event.text));
+    const isItsOwn = event.kind === "replica" && event.text.includes(`${writer}-`); // replicas are called MODEL-NUMBER
+    if (asking && writer && isItsOwn) byId("answer-events").append(make("li", {}, event.text));
   });
 }
 
@@ -67,6 +68,7 @@ async function ask(question, model) {
 
 function begin() {
   answerId = null;
+  writer = "";
   byId("answer").hidden = false;
   byId("answer").dataset.state = "writing";
   byId("thumbs").hidden = true;
@@ -99,7 +101,7 @@ async function stream(question, model, told) {
     signal: asking.signal,
   });
   if (!answer.ok) await read(answer);
-  told.by = answer.headers.get("x-miniserve-model") ?? model;
+  writer = told.by = answer.headers.get("x-miniserve-model") ?? model;
   setText(byId("answer-note"), `${told.by} is writing…`);
   for await (const data of dataOf(answer.body)) {
     if (data === "[DONE]") return;

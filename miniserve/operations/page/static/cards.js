@@ -1,18 +1,19 @@
 // Cards for the parts beside the serving: each shows its section of the status, and a part that does not run has none.
 
 import { byId, make } from "./dom.js";
-import { alertsFiring } from "./headline.js";
+import { figures } from "./figures.js";
+import { costCard, qualityCard } from "./money.js";
+import { alertCard, feedbackCard, sloCard } from "./promises.js";
 import { rolloutCard } from "./rollout.js";
-import { costCard, experimentCard, qualityCard, sloCard } from "./evidence.js";
-import { amount } from "./words.js";
 
 const CARDS = [
   ["Alerts", "alerts", alertCard],
   ["Rollout of a new version", "rollout", rolloutCard],
   ["Promises (SLO)", "slo", sloCard],
-  ["Quality", "quality", qualityCard],
+  ["Judged by users", "feedback", feedbackCard],
+  ["Quality of the answers", "quality", qualityCard],
   ["Cost", "cost", costCard],
-  ["Experiment", "experiments", experimentCard],
+  ["Experiment", "experiments", figures],
 ];
 const shown = new Map(); // section -> the text that its card was made from
 
@@ -53,14 +54,4 @@ function tried(fill, section) {
     console.warn("a section cannot be shown", error);
     return [make("p", { class: "quiet" }, "This cannot be shown here; see /status.")];
   }
-}
-
-function alertCard(alerts) {
-  const firing = alertsFiring(alerts);
-  if (!firing.length) return [make("p", { class: "fact", "data-level": "good" }, "✓ No alert is firing.")];
-  return [
-    make("ul", { class: "plain-list" },
-      ...firing.map((alert) => make("li", { class: "fact", "data-level": "alarm" }, `✕ ${alert.text ?? alert.name ?? alert.rule}`))),
-    make("p", { class: "quiet" }, `${amount(firing.length)} firing`),
-  ];
 }

@@ -21,6 +21,7 @@ export function startControls() {
   start("start-bad", { action: "start", new: BAD, without_eval: true, ...STAGES },
     `a rollout of ${BAD} has begun, without its test score`);
   start("roll-back", { action: "rollback" }, "rolled back");
+  start("put-away", { action: "clear" }, "put away");
 }
 
 export function showControls(status) {
@@ -32,6 +33,7 @@ export function showControls(status) {
   const phase = status.rollout?.phase;
   const isUnderWay = Boolean(phase) && !ENDED.has(phase);
   byId("roll-back").disabled = !isUnderWay;
+  byId("put-away").hidden = !ENDED.has(phase);
   byId("start-good").disabled = byId("start-bad").disabled = isUnderWay;
 }
 
@@ -39,6 +41,6 @@ function showLoad(load) {
   for (const button of document.querySelectorAll("[data-load]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.load) === load.factor));
   }
-  const right = typeof load.good_fraction === "number" ? `, ${percent(load.good_fraction)} answered right` : "";
-  setText(byId("load-state"), `${amount(load.rate_per_s)} questions/s${right}`);
+  const right = typeof load.good_fraction === "number" ? `, ${percent(load.good_fraction)} right` : "";
+  setText(byId("load-state"), `${amount(load.rate_per_s)}/s${right}`);
 }

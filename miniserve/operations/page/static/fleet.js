@@ -2,7 +2,7 @@
 
 import { press } from "./calls.js";
 import { byId, make, setData, setText } from "./dom.js";
-import { STATES, amount, duration, percent, plural } from "./words.js";
+import { STATES, amount, percent, plural } from "./words.js";
 
 const STALE_S = 2.5; // half a second between two reports: a replica this silent hangs, or its machine is too busy
 const HANG_S = 10;
@@ -68,7 +68,7 @@ function fill(tile, row, canInterfere) {
   setText(tile.icon, state.icon);
   setText(tile.word, state.word);
   const waiting = row.queue_depth ? `, ${amount(row.queue_depth)} waiting` : "";
-  setText(tile.busy, `${amount(row.running)} running${waiting} · ${amount(row.tokens_per_s)} tokens/s`);
+  setText(tile.busy, `${amount(row.running)} running${waiting}`);
   tile.kv.value = row.kv_used_fraction ?? 0;
   setText(tile.kvText, percent(row.kv_used_fraction));
   setText(tile.more, facts(row).join(" · "));
@@ -77,13 +77,11 @@ function fill(tile, row, canInterfere) {
 }
 
 function facts(row) {
-  const found = [];
-  if (row.state === "down") found.push("is being started anew");
+  const found = [`${amount(row.tokens_per_s)} tokens/s`];
+  if (row.state === "down") return ["its process is started anew"];
   if (row.model && !row.replica_id.startsWith(row.model)) found.push(row.model);
   if (row.region) found.push(row.region);
   if (row.restarts) found.push(plural(row.restarts, "restart"));
-  if (row.state === "ready" && row.cold_start_s?.total) found.push(`started in ${duration(row.cold_start_s.total)}`);
   if (row.paced) found.push("paced");
-  if ((row.overrun_fraction ?? 0) > 0.05) found.push("this machine is too busy for its pace");
   return found;
 }

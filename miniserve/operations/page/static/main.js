@@ -7,7 +7,7 @@ import { startControls, showControls } from "./controls.js";
 import { byId, setData, setText } from "./dom.js";
 import { forgetEvents, showEvents } from "./events.js";
 import { showFleet } from "./fleet.js";
-import { headline } from "./headline.js";
+import { caveat, headline } from "./headline.js";
 
 const SILENCE_MS = 5_000; // five snapshots missed: say that these figures are old
 const AGAIN_MS = 2_000;
@@ -32,6 +32,7 @@ function take(message) {
   const { text, level } = headline(message.status);
   setText(byId("headline-text"), text);
   setData(byId("headline"), "level", level);
+  setText(byId("caveat"), caveat(message.status));
   setText(byId("connection"), "");
   document.body.dataset.live = "yes";
 }

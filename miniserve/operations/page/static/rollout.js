@@ -75,11 +75,14 @@ function verdicts({ p_values, alpha, counts, phase }) {
   return make("ul", { class: "plain-list" }, ...names.map((name) => {
     const p = p_values[name];
     const limit = alpha?.[name] ?? 0.01;
+    if (counts?.[name] && !counts[name].new?.of) {
+      return make("li", { class: "quiet" }, `· ${METRICS[name] ?? name}: nothing is known of this yet`);
+    }
     const [sign, level, words] = inWords(p, limit);
     const title = `p = ${p} against harm; the rollout goes back at ${limit}`;
     return make("li", { class: "fact", "data-level": level, title },
       `${sign} ${METRICS[name] ?? name}: ${words}`,
-      make("span", { class: "quiet" }, ` ${compared(counts?.[name])}p = ${amount(p)}`));
+      make("span", { class: "quiet" }, ` ${compared(counts?.[name])}p\u00a0=\u00a0${amount(p)}`));
   }));
 }
 
