@@ -34,8 +34,8 @@ setup: ## make .venv and install everything into it (once, some minutes; later r
 	echo "or name it: make setup PYTHON=/path/to/python3.11" >&2; \
 	exit 2
 
-demo: setup ## start the whole stack on this machine until Ctrl-C (the first run fetches a 98 MB model)
-	@echo "[demo] starting the replicas and a gateway; the first run also fetches the model (98 MB)" >&2
+demo: setup ## start the whole stack and a load until Ctrl-C; page: http://127.0.0.1:8000/ (first run: 98 MB)
+	@echo "[demo] starting the replicas, a gateway and a load; the first run also fetches the model (98 MB)" >&2
 	@$(PY) -m miniserve $(ARGS)
 
 test: setup ## run everything that must pass: the tests, `make notebooks` and `make check`, two at a time

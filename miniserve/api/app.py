@@ -30,7 +30,7 @@ from miniserve.api.completions import answer_completion
 from miniserve.api.errors import add_error_handlers
 from miniserve.api.exchange import DEGRADED_HEADER, MODEL_HEADER
 from miniserve.api.limits import BodyLimits
-from miniserve.api.openapi import describe_api, errors, generation_responses, request_body
+from miniserve.api.openapi import describe_api, errors, generation_request, generation_responses
 from miniserve.api.parts import DEPRECATION_HEADER, SEED_HEADER, Parts
 from miniserve.api.requests import ChatCompletionRequest, CompletionRequest
 from miniserve.clock import monotonic
@@ -95,7 +95,7 @@ def _add_generation_routes(app: FastAPI, parts: Parts) -> None:
         "/v1/chat/completions",
         response_model=ChatCompletion,
         responses=generation_responses(ChatCompletionChunk),
-        openapi_extra=request_body(ChatCompletionRequest),
+        openapi_extra=generation_request(ChatCompletionRequest),
     )
     async def create_chat_completion(request: Request) -> Response:
         """Answer a conversation."""
@@ -105,7 +105,7 @@ def _add_generation_routes(app: FastAPI, parts: Parts) -> None:
         "/v1/completions",
         response_model=Completion,
         responses=generation_responses(Completion),
-        openapi_extra=request_body(CompletionRequest),
+        openapi_extra=generation_request(CompletionRequest),
     )
     async def create_completion(request: Request) -> Response:
         """Continue one or several prompts."""

@@ -21,7 +21,8 @@ TENANT, SESSION, REGION, FEATURE = "x-tenant-id", "x-session-id", "x-region", "x
 PRIORITY, TIMEOUT = "x-priority", "x-request-timeout-s"
 HINT_HEADERS = (TENANT, SESSION, REGION, FEATURE, PRIORITY, TIMEOUT)
 MOST_TIMEOUT_S = 86_400.0  # a day: nobody waits longer, and a clock still counts it to the microsecond
-_WORD = re.compile(r"[A-Za-z0-9._:@/+=~|-]{1,128}")
+WORD_PATTERN = r"[A-Za-z0-9._:@/+=~|-]{1,128}"
+_WORD = re.compile(WORD_PATTERN)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SHOWN = 60  # characters of a wrong value
 

@@ -15,7 +15,19 @@ from pydantic.json_schema import models_json_schema
 
 from miniserve.api.answers import ChatCompletionChunk, Completion, ErrorResponse
 from miniserve.api.catalogue import Catalogue
+from miniserve.api.hints import (
+    FEATURE,
+    HINT_HEADERS,
+    MOST_TIMEOUT_S,
+    PRIORITY,
+    REGION,
+    SESSION,
+    TENANT,
+    TIMEOUT,
+    WORD_PATTERN,
+)
 from miniserve.api.requests import ChatCompletionRequest, CompletionRequest
+from miniserve.types import Priority
 
 _REF = "#/components/schemas/{model}"
 _WHEN = {
@@ -29,6 +41,14 @@ _WHEN = {
     502: "A replica broke off.",
     503: "Overloaded or not ready; see `retry-after`.",
     504: "The time is over after which no answer was wanted.",
+}
+_ABOUT = {
+    TENANT: "Whose request it is: for quotas and the bill.",
+    SESSION: "Which conversation or user it belongs to: for routes that stay, and for experiments.",
+    REGION: "Where the client is.",
+    FEATURE: "What the answer is for.",
+    PRIORITY: "How urgent it is: interactive (0), standard (1) or batch (2).",
+    TIMEOUT: "In how many seconds from now no answer is wanted any more.",
 }
 
 
@@ -52,10 +72,31 @@ def _event(chunk: type[BaseModel]) -> dict[str, Any]:
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
-def request_body(body: type[BaseModel]) -> dict[str, Any]:
-    """Return the documentation of a request body, for a route's `openapi_extra`."""
+def generation_request(body: type[BaseModel]) -> dict[str, Any]:
+    """Return the documentation of a request that asks for a generation, for a route's `openapi_extra`."""
     schema = {"$ref": _REF.format(model=body.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return {"requestBody": content, "parameters": [_header(name) for name in HINT_HEADERS]}
+
+
+def _header(name: str) -> dict[str, Any]:
+    """Return the documentation of a header that says something about a request (`hints`).
+
+    An empty one says nothing, and space around a value is no part of it.
+    """
+    if name == TIMEOUT:
+        seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_TIMEOUT_S}
+        schema: dict[str, Any] = {"anyOf": [seconds, {"type": "string", "maxLength": 0}]}
+    elif name == PRIORITY:
+        classes = [_in_any_case(one.name) for one in Priority] + [str(one.value) for one in Priority]
+        schema = {"type": "string", "pattern": rf"^\s*({'|'.join(classes)})?\s*$"}
+    else:
+        schema = {"type": "string", "pattern": rf"^\s*({WORD_PATTERN})?\s*$"}
+    return {"name": name, "in": "header", "required": False, "description": _ABOUT[name], "schema": schema}
+
+
+def _in_any_case(word: str) -> str:
+    return "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
 
 
 def described_body(body: type[BaseModel]) -> dict[str, Any]:

@@ -208,6 +208,8 @@ def _show(experiment: PolicyComparison, console: Console, description: str) -> N
             if len(experiment.cases) > 1:
                 console.print(f"{name}:", markup=False, emoji=False, style="bold")
             console.print(result.table())
+            for event in result.rollout:
+                console.print(f"{event.at_s:10,.1f} s  {event.text}", markup=False, highlight=False)
     elif (comparison := experiment.comparison()) is not None:
         console.print(comparison.table())
     else:

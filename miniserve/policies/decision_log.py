@@ -36,6 +36,10 @@ _OBJECTS: dict[object, tuple[str, ...]] = {
     "end": ("finish_reason", "error", "attempts"),
     "scale": ("replicas",),
     "drain": ("replica",),
+    "shares": ("new",),
+    "mirror": ("fraction",),
+    "rolled_back": ("version",),
+    "retire": ("version",),
 }
 
 

@@ -75,6 +75,7 @@ def from_source(source: TomlSource, folder: Path, *others: Path) -> Scenario:
         _check_regions(scenario, source)
         _check_room(scenario, source)
     _check_autoscaler(scenario, source)
+    _check_rollout(scenario, source)
     _check_faults(scenario, source)
     return scenario
 
@@ -136,6 +137,27 @@ def _check_groups(scenario: Scenario, source: TomlSource, prices: PriceList) -> 
             check_name(group.model, prices.models, source, (*place, "model"))
     if (speculation := scenario.engine.speculation) is not None:
         check_name(speculation.draft, prices.models, source, ("engine", "speculation", "draft"))
+
+
+def _check_rollout(scenario: Scenario, source: TomlSource) -> None:
+    """See that both versions have replicas, and that the plan is possible."""
+    rollout, fleet = scenario.rollout, scenario.fleet
+    if rollout is None:
+        return
+    assert fleet is not None
+    counts = {group.version: group.count for group in fleet.replicas if group.version}
+    for name in ("old", "new"):
+        check_name(getattr(rollout, name), counts, source, ("rollout", name))
+    for version in rollout.bad_fraction:
+        check_name(version, counts, source, ("rollout", "bad_fraction"))
+    try:
+        rollout.plan(counts[rollout.new]).build(rollout.old, rollout.new)
+    except SetupError as error:
+        raise source.error(("rollout",), str(error)) from None
+    if scenario.autoscaler is not None:
+        raise source.error(
+            ("rollout",), "an autoscaler would add replicas of one version meanwhile; leave out one of the two"
+        )
 
 
 def _check_regions(scenario: Scenario, source: TomlSource) -> None:

@@ -61,7 +61,7 @@ def distances(latency_s: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, s
 
 
 def replicas(scenario: Scenario) -> tuple[tuple[str, ReplicaSpec], ...]:
-    """Return the id and the specification of every replica.
+    """Return the id and the specification of every replica, those of a rollout's new version included.
 
     Raises: SetupError if the model does not fit on a group's hardware, or there is no fleet.
     """

@@ -5,7 +5,7 @@
     [[fleet.replicas]]    groups of equal replicas        [clients]                            what they do on failure
     [faults]              what goes wrong                 [slo]                                what is good enough
     [autoscaler]          how many replicas, when         [response_cache]                     what needs no replica
-    [gateway_queue]       one queue before all of them
+    [gateway_queue]       one queue before all of them     [rollout]   a version that takes another's place
 
 Each class below is one table; its fields are the table's keys. Policies are recipes: each run makes its own.
 """
@@ -37,6 +37,7 @@ from miniserve.policies.recovery.retry_budget import Budget
 from miniserve.policies.routing.balancer import Balancer, LeastOutstanding
 from miniserve.policies.routing.router import Router
 from miniserve.scenario.models import ModelRule
+from miniserve.scenario.rollouts import RolloutSection
 from miniserve.toml.reader import Count, Fraction, NotNegative, Positive, Range, Recipe
 from miniserve.workload.replay import RecordedTrace
 from miniserve.workload.requests import Workload
@@ -290,6 +291,7 @@ class Scenario:
     models: Mapping[str, str | ModelRule] = field(default_factory=dict)  # of a live gateway: other names (see `models`)
     deprecated: Mapping[str, str] = field(default_factory=dict)  # of a live gateway: name -> day
     degradation: Degradation | None = None  # of a live gateway
+    rollout: RolloutSection | None = None
     description: str = ""
 
     @property

@@ -38,6 +38,14 @@ _WINDOWS = 60  # points of a rate over time
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutEvent:
+    """Something that a rollout did."""
+
+    at_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SimResult:
     """One run. `meta` is what you need to repeat it: scenario, seed, policies."""
 
@@ -50,6 +58,7 @@ class SimResult:
     ledger: Ledger | None = None  # who caused the bill, if requested
     itl: Latency | None = None  # between tokens; a simulation records no token's time, only those of requests
     unanswered: int = 0  # requests of a whole run that never got an answer; they are outcomes like all others
+    rollout: Sequence[RolloutEvent] = ()  # what a rollout did, in order
     caches: Mapping[str, float] = field(default_factory=dict)  # what the replicas' prefix caches did, in blocks
 
     @property

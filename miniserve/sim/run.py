@@ -23,6 +23,7 @@ from miniserve.observe.goodput import kept
 from miniserve.observe.outcomes import OutcomeLog, Outcomes, status_of
 from miniserve.policies.decision_log import OnDecision, logged
 from miniserve.policies.dispatch import dispatch
+from miniserve.policies.routing.router import VersionPin
 from miniserve.scenario.build import distances, prefix_tier, replicas, resilience, scaled_group
 from miniserve.scenario.model import Scenario
 from miniserve.seeds import uniform
@@ -34,6 +35,7 @@ from miniserve.sim.link import Distances
 from miniserve.sim.meter import Meter
 from miniserve.sim.prefix_tier import PrefixTier
 from miniserve.sim.result import SimResult
+from miniserve.sim.rollout import comes_later, split_first, start_rollout
 from miniserve.sim.samples import Samples
 from miniserve.sim.scaling import ScalingLoop
 from miniserve.types import Outcome, Request
@@ -94,7 +96,8 @@ class _Run:
         self._on_decision = on_decision
         self._should_stop = should_stop
         self._log = OutcomeLog()
-        self._policies = kept_from_the_full(resilience(scenario, seed), scenario)
+        self._pin = VersionPin()
+        self._policies = kept_from_the_full(split_first(resilience(scenario, seed), scenario, self._pin), scenario)
         self._clients = clients_of(scenario, seed)
         self._came = 0
         self._open: dict[int, Request] = {}  # by index; not answered yet
@@ -108,6 +111,7 @@ class _Run:
         self._samples = Samples(self._fleet, None if queue is None else queue.__len__)
         self._fleet.every(max(scenario.expected_s / _SAMPLES, 0.01), self._sample)
         self._scaling = self._make_scaling()
+        self._rollout = start_rollout(scenario, self._fleet, self._pin, seed, on_decision)
 
     def _make_fleet(self) -> SimFleet:
         scenario = self._scenario
@@ -124,7 +128,8 @@ class _Run:
         )
         drive.start_control(fleet, self._policies)
         for replica_id, spec in replicas(scenario):
-            fleet.add(spec, replica_id, ready=True)
+            if not comes_later(scenario, spec):
+                fleet.add(spec, replica_id, ready=True)
         return fleet
 
     def _make_scaling(self) -> ScalingLoop | None:
@@ -250,6 +255,8 @@ class _Run:
         story = dispatch(request, self._fleet.view, self._now_s, self._policies)
         if self._on_decision is not None:
             story = logged(story, request.request_id, self._now_s, self._on_decision)
+        if self._rollout is not None:
+            story = self._rollout.noticed(story, request)
         outcome = yield from drive.run(self.env, story, self._fleet)
         if self._meter is not None:
             self._meter.settle(outcome)
@@ -281,6 +288,7 @@ class _Run:
             self._fleet.ledger(self._ended_s),
             unanswered=0 if self._ended_s is None else len(self._open),
             caches=self._fleet.cache_use(),
+            rollout=() if self._rollout is None else tuple(self._rollout.events),
         )
 
     def _origin(self) -> dict[str, object]:
@@ -293,7 +301,10 @@ class _Run:
         return origin
 
     def _scaled(self, outcomes: Outcomes) -> dict[str, float]:
-        """Return the totals of an autoscaled run."""
+        """Return the totals of an autoscaled run, or of one with a rollout."""
+        if self._rollout is not None:
+            paid_s, usd = self._paid()
+            return {"replica_hours": paid_s / 3600, "cost_usd": usd, **self._rollout.figures()}
         if self._scaling is None:
             return {}
         paid_s, usd = self._paid()

@@ -95,9 +95,12 @@ class Chapter:
         return verdict
 
     def yours(self, id_: str | float, answer: T) -> T | None:
-        """Return the learner's piece for a run or a plot; None, with a sentence, until it is right."""
+        """Return the learner's piece for a run or a plot; None, with a sentence, until it is right.
+
+        An open problem's is returned as soon as it keeps the rules.
+        """
         status = self.verdict(id_, answer).status
-        if status is Status.CORRECT:
+        if status in (Status.CORRECT, Status.PARTIAL):
             return answer
         print(f"{id_} is {status.value}{' yet' if status is Status.NOT_TRIED else ''}: shown without your version.")
         return None

@@ -3,6 +3,7 @@
 import pytest
 
 from miniserve.course.check.ask import ask
+from miniserve.course.check.chapter import Chapter
 from miniserve.course.check.question import check, check_here, count_later_layers
 from miniserve.course.check.scored import Bar, Scored
 from miniserve.course.check.verdict import Problem, Status
@@ -63,3 +64,11 @@ def test_a_message_shows_the_score_beside_all_bars():
 
 def test_an_untouched_answer_is_not_tried():
     assert check_here(OPEN, ..., 0).status is Status.NOT_TRIED
+
+
+def test_a_chapter_shows_an_answer_in_a_band_and_raises_nothing(capsys):
+    ch = Chapter(1, {"1.1": OPEN})
+    ch.check("1.1", 15, seed=2)
+    assert capsys.readouterr().out.startswith("1.1  PARTIAL  layer 4 of 4, par; seed 2\n")
+    assert ch.yours("1.1", 15) == 15
+    assert ch.yours("1.1", -1) is None
