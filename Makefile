@@ -38,11 +38,9 @@ demo: setup ## start the whole stack and a load until Ctrl-C; page: http://127.0
 	@echo "[demo] starting the replicas, a gateway and a load; the first run also fetches the model (98 MB)" >&2
 	@$(PY) -m miniserve $(ARGS)
 
-test: setup ## run everything that must pass: the tests, then `make notebooks` and `make check`
+test: setup ## run everything that must pass: the tests, `make notebooks` and `make check`, two at a time
 	@echo "[test] the tests that gate a change; some minutes on 2 cores, no network"
-	@$(PY) -m pytest $(ARGS)
-	@$(MAKE) --no-print-directory notebooks ARGS=
-	@$(MAKE) --no-print-directory check
+	@$(PY) tests/gate.py $(ARGS)
 
 test-all: setup ## run the tests with their full counts and record them in data/results/
 	@echo "[test-all] every test with its full counts; much longer than make test (its record says how long)"

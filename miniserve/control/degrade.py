@@ -3,6 +3,8 @@
 A ladder of measures, each kept while the ones above it are added: a smaller model, shorter answers, answers from the
 cache, then no answers for batch work, then none for standard work. Interactive requests are never shed here.
 
+An alert about a promise that is not kept (`operations.slo`) raises it too, rung by rung (`BurningBudget`).
+
 It climbs as fast as the load demands; it comes down one rung at a time, after the load has stayed clearly lower (`gap`)
 for `hold_s`. Without both it would oscillate: a measure lowers the load, and the lower load cancels the measure.
 
@@ -60,16 +62,16 @@ class Ladder:
         self._calm_since_s: float | None = None
         self.rung = Rung.NORMAL
 
-    def tick(self, now_s: float, view: FleetView) -> list[SetRung]:
-        """Return the change of rung that this load calls for, if any."""
+    def tick(self, now_s: float, view: FleetView, least: Rung = Rung.NORMAL) -> list[SetRung]:
+        """Return the change of rung that this load calls for, if any; `least`: what something else calls for."""
         load = load_of(view, self._capacity)
-        wanted = sum(load >= border for border in self._enter)
+        wanted = max(least, sum(load >= border for border in self._enter))
         # Up at once, several rungs if need be; down only below the entry border *minus the gap*: at the border itself
         # the
         # measure's own effect would end it, and it would come on again.
         if wanted > self.rung:
             return self._move(wanted, load)
-        if self.rung and load < self._enter[self.rung - 1] - self._gap:
+        if self.rung > least and load < self._enter[self.rung - 1] - self._gap:
             return self._calm(now_s, load)
         self._calm_since_s = None
         return []
@@ -82,6 +84,30 @@ class Ladder:
     def _move(self, rung: int, load: float) -> list[SetRung]:
         self.rung, self._calm_since_s = Rung(rung), None
         return [SetRung(self.rung, load)]
+
+
+class BurningBudget:
+    """What a broken promise calls for, whatever the load looks like: a rung, and one more for each `every_s` it lasts.
+
+    Queues are one reason for late answers. Slow replicas and failures are others, which no load shows. It goes no
+    further than refusing batch work, since an error budget that burns is no proof that less work would mend it.
+    """
+
+    def __init__(self, *, every_s: float = 30.0, most: Rung = Rung.SHED_BATCH) -> None:
+        if not every_s > 0:
+            raise SetupError(f"every_s ({every_s}) must be above 0 seconds")
+        self._every_s = every_s
+        self._most = most
+        self._since_s: float | None = None
+
+    def least(self, now_s: float, *, is_burning: bool) -> Rung:
+        """Return the lowest rung that is allowed now."""
+        if not is_burning:
+            self._since_s = None
+            return Rung.NORMAL
+        if self._since_s is None:
+            self._since_s = now_s
+        return Rung(min(self._most, 1 + int((now_s - self._since_s) / self._every_s)))
 
 
 def load_of(view: FleetView, capacity: float) -> float:

@@ -67,6 +67,7 @@ class _Row:
     early_s: float = 0.0  # reported beyond the time that has passed here: the report was newer than the turn
     unsplit_s: float = 0.0  # spent in steps, for tokens that have not come yet
     attempts: list[MeteredAttempt] = field(default_factory=list)  # that run, or have tokens that are not paid for
+    payer: Labels | None = None  # whose tokens were the last to be paid for
 
 
 class LiveLedger:
@@ -156,9 +157,13 @@ class LiveLedger:
             for attempt in row.attempts:
                 attempt.prompt_s += attempt.fresh_prompt * each_s
                 attempt.output_s += attempt.fresh_output * each_s
+                row.payer = attempt.labels if attempt.fresh else row.payer
                 attempt.fresh_prompt = attempt.fresh_output = 0
-        elif not row.attempts and row.unsplit_s:  # somebody asks this replica without us
-            self._book("left", self._place(replica_id, row), row.unsplit_s)
+        elif not row.attempts and row.unsplit_s:
+            # A report is half a second old: the end of a step's time may come when its tokens have long been paid for.
+            # Without any such tokens, somebody asks this replica who is no client of ours.
+            account, labels = ("left", self._place(replica_id, row)) if row.payer is None else ("output", row.payer)
+            self._book(account, labels, row.unsplit_s)
             row.unsplit_s = 0.0
         row.attempts = [attempt for attempt in row.attempts if attempt.end is None or attempt.fresh]
 

@@ -50,6 +50,11 @@ class AlertsPart(DeskPart):
         """The alerts that stand, the oldest first."""
         return tuple(self._firing.values())
 
+    @property
+    def is_burning(self) -> bool:
+        """Whether an error budget burns so fast that somebody should be woken."""
+        return any(alert.severity == "page" and name.startswith("slo-") for name, alert in self._firing.items())
+
     def report(self, name: str, severity: Severity, text: str | None) -> None:
         """Say that the condition `name` holds, and what that means for people; None: it does not."""
         stands, now_s = self._firing.get(name), self._work.wall_clock()

@@ -26,6 +26,7 @@ class Attempts:
         "_permits",
         "_policies",
         "_request",
+        "answered_500",
         "failed",
         "failures",
         "is_text",
@@ -45,6 +46,7 @@ class Attempts:
         self.tokens: TokenIds = ()  # what the client has received
         self.is_text = False  # ... and whether any of it came as text
         self.stuck_on: set[str] = set()  # replicas that broke since the client's last token
+        self.answered_500 = False  # ... and whether one of them lived to say so
         self._request = request
         self._policies = policies
         self._open: dict[str, float] = {}  # replica of each attempt under way -> when it began
@@ -82,6 +84,7 @@ class Attempts:
             self.failures = 0
             self.failed.clear()
             self.stuck_on.clear()
+            self.answered_500 = False
 
     def release(self, now_s: float) -> None:
         """Release everything still held: the client left, or no replica could be blamed."""
@@ -99,6 +102,15 @@ class Attempts:
         error = self.results[-1].error if self.results else None
         return isinstance(error, UpstreamError) and not isinstance(error, NoFirstToken)
 
+    @property
+    def is_poison(self) -> bool:
+        """Say whether the request has broken enough replicas at one token not to be sent to yet another.
+
+        Two are enough if one of them said 500. Two lost ones may have been killed one after the other by somebody else,
+        the second before it had made a token, so then a third is asked.
+        """
+        return len(self.stuck_on) > (1 if self.answered_500 else 2)
+
     # --- telling ---------------------------------------------------------------------------------------------------
 
     def _end(self, attempt: AttemptResult, now_s: float) -> None:
@@ -109,6 +121,7 @@ class Attempts:
         self.is_text = self.is_text or attempt.is_text
         if _broke(attempt):
             self.stuck_on.add(attempt.replica_id)
+            self.answered_500 = self.answered_500 or isinstance(attempt.error, InternalError)
         if self._policies.progress is not None:
             self._policies.progress.ended(attempt, now_s)
         if (learner := self._policies.learner) is not None:

@@ -16,8 +16,9 @@ that are there are sent along (`resume_ids`), so that nobody computes them twice
 of an answer, which can only be continued, and whether to do so is another decision (`Policies.resume`). Text from a
 backend that names no tokens nobody can continue.
 
-**Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third. A 500
-is tried on one other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
+**Who is to blame?** A request that breaks two replicas at the same token is poison, and is not tried on a third; nor on
+a fourth, if all that is known of them is that they were lost, since two may be killed in a row. A 500 is tried on one
+other replica, as long as such second opinions have been worth it (`Policies.second_opinions`).
 
 A driver goes on with `advance`. When the client leaves it calls `cancel`: the story yields nothing more, and releases
 what it held.
@@ -252,7 +253,7 @@ class _Dispatch:
     def _wait_s(self, error: Exception) -> float | None:
         """Return how long to wait before another attempt after `error`, or None to give up."""
         now_s = self._clock()
-        if len(self._attempts.stuck_on) > 1 or not self._can_go_on():
+        if self._attempts.is_poison or not self._can_go_on():
             return None
         if not self._policies.same_replica and not self._candidates(now_s):
             return None

@@ -41,6 +41,7 @@ from miniserve.machine import available_bytes
 from miniserve.models.model_config import read_config
 from miniserve.observe.fleet_metrics import FleetCollector
 from miniserve.observe.recent import Recent
+from miniserve.operations.alerts import AlertsPart
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
 from miniserve.operations.flags import live_flags
@@ -142,7 +143,7 @@ async def running_gateway(
 
     Raises: SetupError when the replicas serve anything else than these models.
     """
-    desk = desk_of(options.state_dir)
+    desk, events = desk_of(options.state_dir), EventLog(time.time)
     pin, flags = VersionPin(), FlagBook()
     backend = FleetBackend(fleet, by_model(options.policies, pin), on_decision=options.on_decision)
     recent = Recent()
@@ -150,7 +151,7 @@ async def running_gateway(
     status = GatewayStatus(fleet, backend, recent, url=url_of(sock), processes=processes)
     collector = FleetCollector(status.readings, vllm_aliases=options.vllm_metrics)
     app = api_app(
-        _front(options, backend, fleet, catalogue),
+        _front(options, backend, fleet, catalogue, desk, events),
         catalogue,
         config=options.api,
         recent=recent,
@@ -159,7 +160,6 @@ async def running_gateway(
         on_answered=desk.answered,
         flags=live_flags(flags, fleet),
     )
-    events = EventLog(time.time)
     work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json, desk.door.token)
     workplace = work(hands, versions, pin, options.settings, desk.judged, desk.keep, time.time, processes, flags)
     desk.open([make(workplace) for make in options.parts], app)
@@ -181,13 +181,25 @@ def _catalogue(options: GatewayOptions, fleet: Fleet) -> Catalogue:
     return served_catalogue(options.folders, lengths, names)
 
 
-def _front(options: GatewayOptions, backend: Backend, fleet: Fleet, catalogue: Catalogue) -> Backend:
+def _front(
+    options: GatewayOptions, backend: Backend, fleet: Fleet, catalogue: Catalogue, desk: Desk, events: EventLog
+) -> Backend:
     """Put in front of the fleet what chooses the model that answers."""
     if options.routing.cascades:
         backend = CascadeBackend(backend, options.routing.cascades, catalogue)
     if options.degradation is None:
         return backend
-    degrading = DegradingBackend(backend, options.degradation, catalogue)
+
+    def is_burning() -> bool:
+        return isinstance(alerts := desk.part("alerts"), AlertsPart) and alerts.is_burning
+
+    degrading = DegradingBackend(
+        backend,
+        options.degradation,
+        catalogue,
+        is_burning=is_burning,
+        on_change=lambda text: events.say("overload", text, "warning"),
+    )
     fleet.add_tick(degrading.tick)
     return degrading
 

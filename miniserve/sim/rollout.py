@@ -21,7 +21,7 @@ from miniserve.errors import RequestError
 from miniserve.hardware.spec import ReplicaSpec
 from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import Decision, OnDecision
-from miniserve.policies.dispatch import advance, cancel
+from miniserve.policies.dispatch import ClientLeft, advance, cancel
 from miniserve.policies.routing.router import Routers, VersionPin
 from miniserve.scenario.build import replicas
 from miniserve.scenario.model import Scenario
@@ -85,21 +85,21 @@ class SimRollout:
 
     def _tick(self, now_s: float) -> None:
         if self._loop is None:
-            if now_s >= self._plan.at_s:
-                self._begin(now_s)
-            return
+            if now_s < self._plan.at_s:
+                return
+            self._loop = self._begin(now_s)
         view = self._fleet.view()
         self._versions |= {replica.replica_id: replica.version for replica in view.replicas}
         if self.rollout.phase not in (Phase.DONE, Phase.ROLLED_BACK):
             self._perform(self._loop.tick(now_s, view) or [], now_s)
 
-    def _begin(self, now_s: float) -> None:
+    def _begin(self, now_s: float) -> RolloutLoop:
         """Order the new version's replicas; from now on the old version's answers are counted."""
-        self._loop = RolloutLoop(self.rollout, self._tally, now_s)
-        self._versions |= {replica.replica_id: replica.version for replica in self._fleet.view().replicas}
         for replica_id, spec in self._new_replicas:
             self._fleet.add(spec, replica_id)
-        self._say(now_s, f"{len(self._new_replicas)} replicas of {self._plan.new} are ordered")
+        if self._new_replicas:
+            self._say(now_s, f"{len(self._new_replicas)} replicas of {self._plan.new} are ordered")
+        return RolloutLoop(self.rollout, self._tally, now_s)
 
     def _perform(self, actions: Sequence[RolloutAction], now_s: float) -> None:
         for action in actions:
@@ -138,9 +138,11 @@ class SimRollout:
                 if result is not None:
                     for attempt in (*result.losers, result):
                         self._failed(request, attempt)
-        except BaseException:
-            cancel(story)
+        except ClientLeft as left:
+            cancel(story, left.token_ids)
             raise
+        finally:
+            story.close()
         self._ended(request, effect)
         return effect
 

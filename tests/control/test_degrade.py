@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miniserve.control.degrade import Ladder, Rung, SetRung, load_of, treat
+from miniserve.control.degrade import BurningBudget, Ladder, Rung, SetRung, load_of, treat
 from miniserve.errors import Overloaded, SetupError
 from miniserve.types import FleetView, Priority, ReplicaState, ReplicaView, Request, SamplingParams
 
@@ -49,6 +49,21 @@ def test_it_says_what_changed_and_why_and_only_then() -> None:
     ladder = Ladder(capacity=100)
     assert ladder.tick(0.0, at(1.25)) == [SetRung(Rung.SHORT_ANSWER, 1.25)]
     assert ladder.tick(1.0, at(1.25)) == []
+
+
+def test_a_burning_budget_raises_it_without_any_load_and_no_further_than_batch() -> None:
+    ladder, budget = Ladder(capacity=100, hold_s=20), BurningBudget(every_s=30)
+    seen = []
+    for now_s in range(0, 260, 10):
+        ladder.tick(now_s, at(0.1), budget.least(now_s, is_burning=now_s < 150))
+        seen.append(int(ladder.rung))
+    assert seen == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 1]
+
+
+def test_a_higher_load_stands_above_a_burning_budget() -> None:
+    ladder = Ladder(capacity=100)
+    ladder.tick(0.0, at(3.5), BurningBudget().least(0.0, is_burning=True))
+    assert ladder.rung == Rung.SHED_STANDARD
 
 
 @settings(deadline=None)

@@ -80,6 +80,16 @@ def ladder(load: float, *, small: ReplicaState = ReplicaState.READY) -> tuple[De
     return backend, echo
 
 
+async def test_a_promise_that_is_not_kept_takes_something_away_and_says_so() -> None:
+    told: list[str] = []
+    backend = DegradingBackend(Echo(), SETTINGS, CATALOGUE, is_burning=lambda: True, on_change=told.append)
+    backend.tick(0.0, at(0.1))
+
+    assert backend.rung == Rung.SMALL_MODEL
+    assert (await served(backend, request())).model == "small"
+    assert told == ["Answers come from smaller models where there are any: a promise is not being kept."]
+
+
 def request(model: str = "large", priority: Priority = Priority.STANDARD, tokens: int = 20) -> Request:
     return Request("q", model, (1, 2), SamplingParams(max_tokens=tokens), priority=priority)
 

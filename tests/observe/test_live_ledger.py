@@ -92,6 +92,18 @@ def test_where_the_seconds_of_an_attempt_go(ends: list[str], is_complete: bool, 
     assert books.ledger().seconds == pytest.approx(1.0)
 
 
+def test_what_is_reported_late_is_paid_by_whom_it_was_for() -> None:
+    books = ledger_of()
+    books.end(serve(books, asked("q", tenant="ann")), "complete", 0.5)
+    books.answered("q", is_complete=True)
+    books.turn(1.0, view(r=READY), {"r": 0.4})
+    books.turn(2.0, view(r=READY), {"r": 0.6})
+    assert {line.name: pytest.approx(line.seconds) for line in books.ledger().by("tenant")} == {
+        "(idle)": 1.4,
+        "ann": 0.6,
+    }
+
+
 def test_a_copy_for_nobody_has_an_account_of_its_own() -> None:
     books = ledger_of()
     books.end(serve(books, asked("q", tenant="shadow")), "complete", 0.5)

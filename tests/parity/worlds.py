@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import simpy
 from parity import virtual_time
 from parity.paced_fleet import DrillFleet, PacedCrew, PacedReplicas
 
+from miniserve.api.answered import AnsweredCall
 from miniserve.config import CacheConfig, SchedulerConfig
 from miniserve.control.autoscaler import Autoscaler
 from miniserve.control.decisions import logged_autoscaler
@@ -25,13 +27,20 @@ from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.scaling import LiveScaling
 from miniserve.hardware.prices import ColdStart
 from miniserve.hardware.spec import ReplicaSpec
+from miniserve.operations.events import EventLog
+from miniserve.operations.rollout_eval import EvalScores
+from miniserve.operations.rollout_live import LiveRollout, RolloutOrder
 from miniserve.policies.bundle import Policies
 from miniserve.policies.decision_log import Decision, OnDecision, logged
 from miniserve.policies.dispatch import dispatch
+from miniserve.policies.routing.router import VersionPin
+from miniserve.scenario.rollouts import RolloutSection
+from miniserve.seeds import uniform
 from miniserve.sim.drive import run as drive
 from miniserve.sim.drive import start_control
 from miniserve.sim.fleet import SimFleet
 from miniserve.sim.link import Distances
+from miniserve.sim.rollout import SimRollout
 from miniserve.types import FleetView, Priority, Request, SamplingParams
 
 STEP_TIME = StepTimeModel(0.02, 0.001, 0.0004, 2e-6, 1e-7)
@@ -62,6 +71,7 @@ class Setup:
     regions: tuple[str, ...] = ("",)  # likewise
     pinned: str = ""  # the version that every tenth request names
     rush_s: tuple[float, float] = (0.0, 0.0)  # from when to when three times as many requests come
+    rollout: RolloutSection | None = None  # between two of the versions, whose replicas are there
     autoscaler: Callable[[], Autoscaler] | None = None  # of the replicas; those that are added are like the first
 
     def specs(self) -> dict[str, ReplicaSpec]:
@@ -145,7 +155,10 @@ class SimCrew:
 
 
 def simulated(setup: Setup) -> Record:
-    env, record, policies = simpy.Environment(), Record(), setup.policies(setup.seed)
+    env, record = simpy.Environment(), Record()
+    clock = lambda: float(env.now)  # noqa: E731
+    pin = LoggedPin(clock, record.decisions.append)
+    policies = split(setup, pin)
     fleet = SimFleet(
         env,
         probe_interval_s=setup.probe_interval_s,
@@ -156,7 +169,7 @@ def simulated(setup: Setup) -> Record:
     start_control(fleet, policies, tick_interval_s=setup.tick_interval_s)
     tick = watching(record.decisions.append)
     fleet.every(setup.tick_interval_s, lambda now_s: tick(now_s, fleet.view()))
-    clock = lambda: float(env.now)  # noqa: E731
+    rollout = None if setup.rollout is None else SimRollout(fleet, setup.rollout, [], pin, setup.seed, None)
     for replica_id, spec in setup.specs().items():
         fleet.add(spec, replica_id, ready=True)
     came = Counter[str]()
@@ -167,6 +180,7 @@ def simulated(setup: Setup) -> Record:
 
     def serve(request: Request) -> Generator[simpy.Event, Any, None]:
         story = dispatch(request, fleet.view, clock, policies)
+        story = story if rollout is None else rollout.noticed(story, request)
         with suppress(simpy.Interrupt):
             yield from drive(env, logged(story, request.request_id, clock, record.decisions.append), fleet)
 
@@ -209,7 +223,8 @@ async def _live(setup: Setup) -> Record:
         tick_interval_s=setup.tick_interval_s,
         faults=setup.faults,
     ) as fleet:
-        backend = FleetBackend(fleet, setup.policies(setup.seed), on_decision=record.decisions.append)
+        pin = LoggedPin(loop.time, record.decisions.append)
+        backend = FleetBackend(fleet, split(setup, pin), on_decision=record.decisions.append)
         fleet.add_tick(watching(record.decisions.append))
         async with PacedReplicas(fleet, setup.specs(), setup.faults) as paced:
             if setup.autoscaler is not None:
@@ -217,7 +232,8 @@ async def _live(setup: Setup) -> Record:
                 crew = PacedCrew(fleet, paced, lambda replica_id: setup.one(int(replica_id[1:])))
                 period_s, came = setup.tick_interval_s, backend.requests.total
                 fleet.add_tick(LiveScaling(fleet, autoscaler, crew, "r", period_s=period_s, requests=came))
-            await _arrivals(setup, backend, loop)
+            rollout = None if setup.rollout is None else ParityRollout(setup, fleet, backend, paced, pin)
+            await _arrivals(setup, backend, loop, rollout)
             for replica in (paced.replicas[member.replica_id] for member in fleet.members()):
                 record.preemptions += replica.scheduler.counters.preemptions
                 record.prefix_hit_tokens += replica.scheduler.counters.prefix_hit_tokens
@@ -225,15 +241,89 @@ async def _live(setup: Setup) -> Record:
     return record
 
 
-async def _arrivals(setup: Setup, backend: FleetBackend, loop: asyncio.AbstractEventLoop) -> None:
+async def _arrivals(
+    setup: Setup, backend: FleetBackend, loop: asyncio.AbstractEventLoop, rollout: ParityRollout | None
+) -> None:
     async with asyncio.TaskGroup() as clients:
         for request, leaves_s in setup.demand():
             await asyncio.sleep(request.arrived_s - loop.time())
-            clients.create_task(_client(backend, request, leaves_s))
+            clients.create_task(_client(backend, request, leaves_s, rollout))
 
 
-async def _client(backend: FleetBackend, request: Request, leaves_s: float | None) -> None:
+async def _client(
+    backend: FleetBackend, request: Request, leaves_s: float | None, rollout: ParityRollout | None
+) -> None:
+    first_s, model, loop = None, "", asyncio.get_running_loop()
     with suppress(RequestError, TimeoutError):
         async with asyncio.timeout(leaves_s), aclosing(backend.generate(request)) as events:
-            async for _ in events:
-                pass
+            async for event in events:
+                model = model if event.served is None else event.served.model
+                first_s = loop.time() if first_s is None and event.token_ids else first_s
+        if rollout is not None:
+            rollout.ended(request, model, first_s)
+
+
+# --- a rollout -----------------------------------------------------------------------------------------------------
+
+
+class LoggedPin(VersionPin):
+    """Writes down how users are split."""
+
+    def __init__(self, clock: Callable[[], float], write: OnDecision) -> None:
+        self._write: OnDecision | None = None
+        super().__init__()
+        self._clock, self._write = clock, write
+
+    def set_shares(self, shares: Mapping[str, float], *, salt: str = "") -> None:
+        super().set_shares(shares, salt=salt)
+        if self._write is not None:
+            self._write(Decision(self._clock(), "", ("split", tuple(sorted(shares.items())))))
+
+
+def split(setup: Setup, pin: VersionPin) -> Policies:
+    """Return the setup's policies, behind the shares of its rollout if it has one."""
+    policies = setup.policies(setup.seed)
+    return policies if setup.rollout is None else replace(policies, router=pin)
+
+
+class ParityRollout:
+    """The live stack's rollout on a live fleet; replicas leave as its crew lets them."""
+
+    def __init__(
+        self, setup: Setup, fleet: DrillFleet, backend: FleetBackend, paced: PacedReplicas, pin: VersionPin
+    ) -> None:
+        assert setup.rollout is not None
+        self._seed, self._plan, self._fleet = setup.seed, setup.rollout, fleet
+        self._crew = PacedCrew(fleet, paced, lambda replica_id: setup.one(int(replica_id[1:])))
+        model = SimpleNamespace(model=SimpleNamespace(name=self._plan.new.partition("@")[0]))
+        work: Any = SimpleNamespace(
+            fleet=fleet,
+            pin=pin,
+            versions=self,
+            events=EventLog(lambda: 0.0),
+            catalogue=SimpleNamespace(entry=lambda name: model, remove_version=lambda name, version: None),
+        )
+        replicas = sum(spec.version == self._plan.new for spec in setup.specs().values())
+        self.live = LiveRollout(work, RolloutOrder(self._plan.plan(replicas), self._plan.old, EvalScores(None, None)))
+        backend.on_failed.append(self.live.failed)
+        fleet.add_tick(self.live.tick)
+        self.live.begin()
+
+    def trouble(self, name: str) -> None:
+        return None
+
+    def retire_version(self, name: str) -> None:
+        for view in self._fleet.view().replicas:
+            if view.version == name:
+                self._crew.drain(view.replica_id)
+
+    def ended(self, request: Request, model: str, first_s: float | None) -> None:
+        """Tell it of an answer, and what its reader thought of it."""
+        now_s = self._fleet.clock()
+        call = AnsweredCall(
+            request.request_id, request, request.arrived_s, now_s, 200, model, None, "length", first_token_s=first_s
+        )
+        self.live.answered(call)
+        bad = uniform(self._seed, "bad answer", request.request_id) < self._plan.bad_fraction.get(model, 0.0)
+        if uniform(self._seed, "verdict", request.request_id) < self._plan.judged_fraction:
+            self.live.judged(call, not bad)

@@ -209,9 +209,10 @@ def test_without_budget_there_is_no_retry() -> None:
 # --- who is to blame -----------------------------------------------------------------------------------------------
 
 
-def test_a_request_that_breaks_two_replicas_is_not_tried_on_a_third() -> None:
-    world, _ = tell(fleet_of("a", "b", "c", "d"), failing(UpstreamError("broke")), retry=NaiveRetry(max_attempts=9))
-    assert len(world.sends) == 2
+@pytest.mark.parametrize(("error", "tries"), [(InternalError("bug"), 2), (UpstreamError("broke"), 3)])
+def test_a_request_that_breaks_one_replica_after_the_other_is_not_tried_on_all(error: RequestError, tries: int) -> None:
+    world, _ = tell(fleet_of("a", "b", "c", "d"), failing(error), retry=NaiveRetry(max_attempts=9))
+    assert len(world.sends) == tries
 
 
 @pytest.mark.parametrize("error", [REFUSED, SILENT, Overloaded("full")])
@@ -428,11 +429,21 @@ def test_tokens_that_were_seen_in_the_meantime_are(error: RequestError) -> None:
     assert len(world.sends) == 1
 
 
-def test_unseen_poison_breaks_two_replicas_and_no_third() -> None:
+@pytest.mark.parametrize(("last", "tries"), [(UpstreamError("cut"), 3), (InternalError("bug"), 2)])
+def test_unseen_poison_is_not_tried_on_every_replica(last: RequestError, tries: int) -> None:
+    """Whoever answers 500 lives to blame the request; a replica that is lost may have been killed by anybody."""
     unseen = replace(LONG, seen=lambda: False)
-    answer = in_turn(failing(UpstreamError("cut"), (7,)), failing(UpstreamError("cut")))
-    world, _ = tell(fleet_of("a", "b", "c", "d"), answer, unseen, retry=NaiveRetry(max_attempts=9))
-    assert len(world.sends) == 2
+    answer = in_turn(failing(UpstreamError("cut"), (7,)), failing(last), failing(last), failing(last))
+    world, outcome = tell(fleet_of("a", "b", "c", "d"), answer, unseen, retry=NaiveRetry(max_attempts=9))
+    assert len(world.sends) == tries
+    assert outcome.error is last
+
+
+def test_two_replicas_killed_at_the_same_token_cost_no_client_its_answer() -> None:
+    cut = UpstreamError("cut")
+    world, outcome = tell(fleet_of("a", "b", "c"), in_turn(failing(cut, (7, 8)), failing(cut), succeeding), LONG)
+    assert outcome.ok
+    assert [send.request.resume_ids for send in world.sends] == [(), (7, 8), (7, 8)]
 
 
 def test_a_broken_answer_is_continued_elsewhere() -> None:
@@ -501,10 +512,11 @@ def test_a_suspect_that_is_all_that_is_left_is_asked_once_and_not_beside_itself(
     assert asked.second() is None
 
 
-def test_an_answer_that_breaks_twice_at_the_same_token_is_given_up() -> None:
+def test_an_answer_that_breaks_three_times_at_the_same_token_is_given_up() -> None:
     cut = UpstreamError("cut")
-    world, outcome = tell(fleet_of("a", "b", "c"), in_turn(failing(cut, (7, 8)), failing(cut)), LONG)
-    assert len(world.sends) == 2
+    answer = in_turn(failing(cut, (7, 8)), failing(cut), failing(cut))
+    world, outcome = tell(fleet_of("a", "b", "c", "d"), answer, LONG)
+    assert len(world.sends) == 3
     assert outcome.error is cut
 
 

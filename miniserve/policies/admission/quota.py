@@ -16,6 +16,7 @@ Source: ITU-T I.371 (GCRA).
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -217,19 +218,45 @@ class TenantQuota:
 
 
 class QuotaAdmission:
-    """Admits by the tenant's quota: the worst case is reserved, and the unused part given back at the end."""
+    """Admits by the tenant's quota: the worst case is reserved, and the unused part given back at the end.
 
-    def __init__(self, *, limits: Mapping[str, QuotaLimits] | None = None, default: QuotaLimits | None = None) -> None:
+    Tenants with limits of their own keep their accounts for ever. Of the others, whom any client may invent, the last
+    `strangers` are remembered: beyond that, whoever has been away longest, with nothing running, starts afresh.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Mapping[str, QuotaLimits] | None = None,
+        default: QuotaLimits | None = None,
+        strangers: int = 10_000,
+    ) -> None:
+        if strangers < 1:
+            raise SetupError(f"strangers ({strangers}) must be at least 1")
         self._limits = dict(limits or {})
         self._default = default or QuotaLimits()
-        self._quotas: dict[str, TenantQuota] = {}
+        self._most_strangers = strangers
+        self._quotas = {tenant: TenantQuota(mine) for tenant, mine in self._limits.items()}
+        self._strangers: OrderedDict[str, TenantQuota] = OrderedDict()  # the one seen last comes last
         self._reservations: dict[str, Reservation] = {}  # of each request that is inside
 
     def quota(self, tenant: str) -> TenantQuota:
         """Return the tenant's account."""
-        if tenant not in self._quotas:
-            self._quotas[tenant] = TenantQuota(self._limits.get(tenant, self._default))
-        return self._quotas[tenant]
+        if tenant in self._quotas:
+            return self._quotas[tenant]
+        if tenant not in self._strangers:
+            self._strangers[tenant] = TenantQuota(self._default)
+            self._forget()
+        self._strangers.move_to_end(tenant)
+        return self._strangers[tenant]
+
+    def _forget(self) -> None:
+        """Drop the account that is one too many; none with a request inside, which is settled where it was reserved."""
+        if len(self._strangers) > self._most_strangers:
+            newest = next(reversed(self._strangers))
+            idle = (tenant for tenant, held in self._strangers.items() if not held.concurrent and tenant != newest)
+            if (longest_away := next(idle, None)) is not None:
+                del self._strangers[longest_away]
 
     def decide(self, request: Request, view: FleetView, now_s: float) -> AdmissionVerdict:
         worst_tokens = len(request.prompt_ids) + request.sampling.max_tokens

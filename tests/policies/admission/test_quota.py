@@ -289,6 +289,20 @@ def test_each_tenant_has_an_account_and_the_worst_case_is_reserved() -> None:
     assert (guard.quota("big").spent_tokens, guard.quota("big").remaining_tokens) == (35, 15)
 
 
+def test_tenants_that_clients_invent_take_bounded_memory_and_nobody_else_loses_an_account() -> None:
+    limits = QuotaLimits(budget_tokens=1_000)
+    guard = QuotaAdmission(limits={"known": limits}, default=limits, strangers=3)
+    requests = [a_request(f"q{n}", tenant) for n, tenant in enumerate(["known", "inside", *map(str, range(100))])]
+    for request in requests:
+        assert isinstance(guard.decide(request, FleetView(), 0.0), Admit)
+        if request.tenant != "inside":
+            guard.finished(request, 40, 0.0)
+    spent = [guard.quota(tenant).spent_tokens for tenant in ("known", "99", "98", "97")]
+    assert spent == [40, 40, 40, 0], "97 was forgotten: three are remembered, and one of them has a request inside"
+    guard.finished(requests[1], 50, 1.0)
+    assert guard.quota("inside").spent_tokens == 50
+
+
 @pytest.mark.parametrize("wrong", [{"requests_per_min": 0}, {"concurrent": -1}, {"budget_tokens": -5}])
 def test_impossible_quotas_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SetupError, match=next(iter(wrong))):
