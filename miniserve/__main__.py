@@ -21,6 +21,7 @@ COMMANDS = {
     "replica": "run one replica (an engine with its own OpenAI API)",
     "status": "show what a running gateway does: its replicas, and what its clients get",
     "experiment": "compare two versions on the users of a running gateway: start, report, stop",
+    "flags": "features that are on for some users of a running gateway: set, list, clear",
     "rollout": "introduce a new version on a running gateway: start, status, promote, rollback",
     "simulate": "run a scenario in virtual time; compare policies",
     "load": "send a scenario's requests to a running server, open-loop",

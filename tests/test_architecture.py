@@ -159,7 +159,7 @@ def test_modules_and_functions_stay_short() -> None:
 
 # Lines of code, without comments and docstrings: those would be paid for by the reader. ARCHITECTURE.md says what each
 # number is for.
-FOLDERS = {"engine": 1_850, "policies": 2_050, "api": 2_050, "gateway": 1_800, "replica": 900, "sim": 2_600}
+FOLDERS = {"engine": 1_850, "policies": 2_050, "api": 2_100, "gateway": 1_800, "replica": 900, "sim": 2_600}
 
 
 @pytest.mark.parametrize(("folder", "limit"), FOLDERS.items())

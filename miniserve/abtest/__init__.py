@@ -1,4 +1,4 @@
 """Experiments on users: who sees what, how many are needed, whether a difference is real. Pure.
 
-Used by `control.guardrails`, `observe.quality` and tests; by no server yet.
+`observe.user_outcomes` and `control.flags` put it to use on a live gateway, beside guardrails and the quality monitor.
 """

@@ -90,7 +90,11 @@ class Flag:
         self._cohorts = dict(cohorts or {})
 
     def is_on(self, user: str, cohort: str = "") -> bool:
-        """Return whether this user has the feature. The user's own entry beats the cohort's, which beats the share."""
+        """Return whether this user has the feature. The user's own entry beats the cohort's, which beats the share.
+
+        Who is not known ("") has only what all have: all of those together are no user.
+        """
         if user in self._on or user in self._off:
             return user in self._on
-        return uniform("flag", self.name, user) < self._cohorts.get(cohort, self.share)
+        share = self._cohorts.get(cohort, self.share)
+        return uniform("flag", self.name, user) < share if user else share == 1

@@ -28,7 +28,8 @@ from miniserve.api.catalogue import Catalogue, ModelEntry, catalogue_of
 from miniserve.api.chat import answer_chat
 from miniserve.api.completions import answer_completion
 from miniserve.api.errors import add_error_handlers
-from miniserve.api.exchange import DEGRADED_HEADER, MODEL_HEADER
+from miniserve.api.exchange import DEGRADED_HEADER, FLAGS_HEADER, MODEL_HEADER
+from miniserve.api.flagged import FlagLookup, no_flags
 from miniserve.api.limits import BodyLimits
 from miniserve.api.openapi import describe_api, errors, generation_request, generation_responses
 from miniserve.api.parts import DEPRECATION_HEADER, SEED_HEADER, Parts
@@ -53,6 +54,7 @@ def create_app(
     wall_clock: Callable[[], float] = time.time,
     rng: Random | None = None,
     on_answered: OnCallEnd | None = None,
+    flags: FlagLookup = no_flags,
 ) -> FastAPI:
     """Return the application. `rng` draws seeds where a client names none; the default is the system's randomness.
 
@@ -67,7 +69,8 @@ def create_app(
         redirect_slashes=False,
     )
     catalogue = catalogue_of(model)
-    parts = Parts(backend, catalogue, catalogue.default, config, metrics, clock, wall_clock, rng or SystemRandom())
+    rng = rng or SystemRandom()
+    parts = Parts(backend, catalogue, catalogue.default, config, metrics, clock, wall_clock, rng, flags)
     add_error_handlers(app)
     _add_generation_routes(app, parts)
     _add_model_routes(app, catalogue)
@@ -82,7 +85,7 @@ def create_app(
 
 def _open_to_browsers(app: FastAPI, origins: Sequence[str]) -> None:
     """Let pages of these origins (`*` for all) call the API; a preflight is answered here, and not logged."""
-    ours = [SEED_HEADER, MODEL_HEADER, DEGRADED_HEADER]
+    ours = [SEED_HEADER, MODEL_HEADER, DEGRADED_HEADER, FLAGS_HEADER]
     readable = [*ours, DEPRECATION_HEADER, "x-request-id", "x-should-retry", "retry-after"]
     methods = ["GET", "HEAD", "POST"]
     app.add_middleware(

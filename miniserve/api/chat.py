@@ -35,7 +35,7 @@ async def answer_chat(parts: Parts, http: HttpRequest) -> Response:
     """Serve one chat completion."""
     body = await read_body(http, ChatCompletionRequest, parts.config.max_body_bytes, parts.catalogue.max_model_len)
     exchange = exchange_of(http.scope)
-    parts = parts.of_call(body.model, body.question, exchange)
+    parts = parts.of_call(body.model, body.question, exchange, body.user)
     requests = await chat_requests(parts, body, exchange)
     parts.metrics.traffic.record("chat", requests[0], stream=bool(body.stream))
     answer = ChatAnswer(parts, body, requests, exchange)

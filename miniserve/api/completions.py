@@ -26,7 +26,7 @@ async def answer_completion(parts: Parts, http: HttpRequest) -> Response:
     """Serve one call with one or several prompts."""
     body = await read_body(http, CompletionRequest, parts.config.max_body_bytes, parts.catalogue.max_model_len)
     exchange = exchange_of(http.scope)
-    parts = parts.of_call(body.model, body.question, exchange)
+    parts = parts.of_call(body.model, body.question, exchange, body.user)
     requests = await completion_requests(parts, body, exchange)
     parts.metrics.traffic.record("completions", requests[0], stream=bool(body.stream))
     answer = CompletionAnswer(parts, body, requests, exchange)

@@ -19,6 +19,7 @@ from miniserve.api.hints import HINT_HEADERS
 from miniserve.types import Request
 
 MODEL_HEADER = "x-miniserve-model"  # who answered: NAME or NAME@VERSION
+FLAGS_HEADER = "x-miniserve-flags"  # the feature flags that are on for this user
 DEGRADED_HEADER = "x-miniserve-degraded"  # what an overloaded gateway took away: small-model, short-answer
 _SANE_ID = re.compile(r"[!-~]{1,128}")  # printable, no spaces, and short enough for a log line and a header
 

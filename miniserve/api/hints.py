@@ -1,6 +1,7 @@
 """What a client says about its request beside the body: who asks, from where, how urgent, and by when.
 
     x-tenant-id  x-session-id  x-region  x-feature      short words, for routers, quotas and the bill
+    x-cohort                                            a group of users, for feature flags
     x-priority                                          interactive, standard or batch, or 0, 1, 2
     x-request-timeout-s                                 seconds, from the arrival, after which no answer is wanted
 
@@ -18,8 +19,8 @@ from miniserve.errors import InvalidRequest
 from miniserve.types import LOCAL_TENANT, Priority
 
 TENANT, SESSION, REGION, FEATURE = "x-tenant-id", "x-session-id", "x-region", "x-feature"
-PRIORITY, TIMEOUT = "x-priority", "x-request-timeout-s"
-HINT_HEADERS = (TENANT, SESSION, REGION, FEATURE, PRIORITY, TIMEOUT)
+COHORT, PRIORITY, TIMEOUT = "x-cohort", "x-priority", "x-request-timeout-s"
+HINT_HEADERS = (TENANT, SESSION, REGION, FEATURE, COHORT, PRIORITY, TIMEOUT)
 MOST_TIMEOUT_S = 86_400.0  # a day: nobody waits longer, and a clock still counts it to the microsecond
 WORD_PATTERN = r"[A-Za-z0-9._:@/+=~|-]{1,128}"
 _WORD = re.compile(WORD_PATTERN)
@@ -37,6 +38,7 @@ class Hints:
     feature: str = ""
     priority: Priority | None = None
     timeout_s: float | None = None
+    cohort: str = ""
 
 
 def read_hints(headers: Mapping[str, str]) -> Hints:
@@ -49,6 +51,7 @@ def read_hints(headers: Mapping[str, str]) -> Hints:
         _word(headers, FEATURE) or "",
         _priority(priority.strip()) if priority else None,
         _timeout_s(timeout_s.strip()) if timeout_s else None,
+        _word(headers, COHORT) or "",
     )
 
 

@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from miniserve.api.answers import ChatCompletionChunk, Completion, ErrorResponse
 from miniserve.api.catalogue import Catalogue
 from miniserve.api.hints import (
+    COHORT,
     FEATURE,
     HINT_HEADERS,
     MOST_TIMEOUT_S,
@@ -47,6 +48,7 @@ _ABOUT = {
     SESSION: "Which conversation or user it belongs to: for routes that stay, and for experiments.",
     REGION: "Where the client is.",
     FEATURE: "What the answer is for.",
+    COHORT: "Which group of users it belongs to: for feature flags.",
     PRIORITY: "How urgent it is: interactive (0), standard (1) or batch (2).",
     TIMEOUT: "In how many seconds from now no answer is wanted any more.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -14,10 +15,13 @@ from miniserve.api.answers import CachedTokens, Usage
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.api.catalogue import Catalogue
 from miniserve.api.event_stream import EventStream
-from miniserve.api.exchange import Exchange
+from miniserve.api.exchange import FLAGS_HEADER, Exchange
+from miniserve.api.flagged import FlagLookup, no_flags
+from miniserve.api.hints import read_hints
 from miniserve.config import ApiConfig
+from miniserve.errors import NotFound
 from miniserve.observe.metrics import ApiMetrics
-from miniserve.types import Clock, Request
+from miniserve.types import LOCAL_TENANT, Clock, Request
 
 SEED_HEADER = "x-miniserve-seed"
 DEPRECATION_HEADER = "deprecation"  # RFC 9745: "@" and seconds since 1970
@@ -38,17 +42,30 @@ class Parts:
     clock: Clock
     wall_clock: Callable[[], float]
     rng: Random
+    flags: FlagLookup = no_flags
 
-    def of_call(self, asked: str, question: Callable[[], str | None], exchange: Exchange) -> Parts:
+    def of_call(self, asked: str, question: Callable[[], str | None], exchange: Exchange, user: str | None) -> Parts:
         """Return the parts that serve a call for the model `asked`; `question` is its text, if it has one.
 
-        Raises: NotFound, InvalidRequest: as `Catalogue.resolve`.
+        `user` is the body's. Raises: NotFound, InvalidRequest: as `Catalogue.resolve` and `read_hints`.
         """
         model = self.catalogue.resolve(asked, question)
         since = self.catalogue.deprecated_since(asked, model.name)
         if since is not None:
             exchange.headers[DEPRECATION_HEADER] = f"@{since}"
-        return replace(self, model=model)
+        return replace(self, model=self._flagged(model, user, exchange))
+
+    def _flagged(self, model: ServedModel, user: str | None, exchange: Exchange) -> ServedModel:
+        """Return what answers this user instead, by the flags that are on; mostly the same."""
+        hints = read_hints(exchange.hints)
+        tenant = "" if hints.tenant == LOCAL_TENANT else hints.tenant
+        found = self.flags(model.name, hints.session_key or user or tenant, hints.cohort)
+        if found.flags:
+            exchange.headers[FLAGS_HEADER] = ",".join(found.flags)
+        if found.model != model.name:
+            with suppress(NotFound):  # a version that is no longer offered
+                return self.catalogue.entry(found.model).model
+        return model
 
     def head(self, prefix: str, exchange: Exchange) -> dict[str, Any]:
         """Return the fields that an answer and each of its chunks begin with."""

@@ -17,6 +17,7 @@ from miniserve.api.answered import OnCallEnd
 from miniserve.api.app import create_app
 from miniserve.api.backend import Backend, ServedModel
 from miniserve.api.catalogue import Catalogue, ModelNames, catalogue_of, merged_versions
+from miniserve.api.flagged import FlagLookup, no_flags
 from miniserve.clock import monotonic
 from miniserve.config import ApiConfig
 from miniserve.engine.stats import EngineStats
@@ -64,6 +65,7 @@ def api_app(
     collectors: Sequence[Collector] = (),
     vllm_metrics: bool = False,
     on_answered: OnCallEnd | None = None,
+    flags: FlagLookup = no_flags,
 ) -> FastAPI:
     """Return the OpenAI app in front of `backend`; `engine_stats` adds an engine's own metrics, `recent` counts along.
 
@@ -86,4 +88,5 @@ def api_app(
         clock=monotonic,
         wall_clock=time.time,
         on_answered=on_answered,
+        flags=flags,
     )

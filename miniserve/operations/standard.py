@@ -6,6 +6,7 @@ from miniserve.operations.alerts import AlertsPart
 from miniserve.operations.cost import CostPart
 from miniserve.operations.experiments import ExperimentPart
 from miniserve.operations.feedback import FeedbackPart
+from miniserve.operations.flags import FlagsPart
 from miniserve.operations.page.part import PagePart
 from miniserve.operations.quality import QualityPart
 from miniserve.operations.replicas import ReplicasPart
@@ -22,5 +23,6 @@ STANDARD_PARTS: tuple[MakePart, ...] = (
     AlertsPart,
     RolloutPart,
     ExperimentPart,
+    FlagsPart,
     PagePart,
 )

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from miniserve.api.answered import AnsweredCall
 from miniserve.api.catalogue import Catalogue
+from miniserve.control.flags import FlagBook
 from miniserve.gateway.drive import FleetBackend
 from miniserve.gateway.fleet import Fleet
 from miniserve.gateway.status import Processes
@@ -74,6 +75,7 @@ class Workplace:
     keep: Callable[[], None] = lambda: None  # write the parts' states down now: before who changed one is answered
     wall_clock: Callable[[], float] = lambda: 0.0  # seconds since 1970, for people; everything else uses fleet.clock
     processes: Processes = dict  # what a supervisor knows of the replicas; of foreign ones nothing
+    flags: FlagBook = field(default_factory=FlagBook)  # the edge asks it about each call
 
 
 MakePart = Callable[[Workplace], DeskPart]

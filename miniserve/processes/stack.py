@@ -27,6 +27,7 @@ from miniserve.config import ApiConfig
 from miniserve.control.autoscaler import Autoscaler
 from miniserve.control.decisions import logged_autoscaler
 from miniserve.control.degrade import Degradation
+from miniserve.control.flags import FlagBook
 from miniserve.errors import SetupError
 from miniserve.gateway.degraded import DegradingBackend
 from miniserve.gateway.distance import Distance, nowhere
@@ -43,6 +44,7 @@ from miniserve.observe.recent import Recent
 from miniserve.operations.alerts import AlertsPart
 from miniserve.operations.desk import Desk, desk_of
 from miniserve.operations.events import EventLog
+from miniserve.operations.flags import live_flags
 from miniserve.operations.replicas import say_size
 from miniserve.operations.settings import OperatorSettings
 from miniserve.operations.state_file import StateFile
@@ -142,7 +144,7 @@ async def running_gateway(
     Raises: SetupError when the replicas serve anything else than these models.
     """
     desk, events = desk_of(options.state_dir), EventLog(time.time)
-    pin = VersionPin()
+    pin, flags = VersionPin(), FlagBook()
     backend = FleetBackend(fleet, by_model(options.policies, pin), on_decision=options.on_decision)
     recent = Recent()
     catalogue = _catalogue(options, fleet)
@@ -156,9 +158,10 @@ async def running_gateway(
         collectors=[collector, desk],
         vllm_metrics=options.vllm_metrics,
         on_answered=desk.answered,
+        flags=live_flags(flags, fleet),
     )
     work = partial(Workplace, fleet, backend, catalogue, recent, events, desk.part, status.as_json, desk.door.token)
-    workplace = work(hands, versions, pin, options.settings, desk.judged, desk.keep, time.time, processes)
+    workplace = work(hands, versions, pin, options.settings, desk.judged, desk.keep, time.time, processes, flags)
     desk.open([make(workplace) for make in options.parts], app)
     status.add_sections(desk.status)
     fleet.add_tick(desk.tick)

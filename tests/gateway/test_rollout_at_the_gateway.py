@@ -18,6 +18,7 @@ from miniserve.clock import monotonic
 from miniserve.gateway.fleet import Fleet
 from miniserve.operations.admin import TOKEN_HEADER, kept_token
 from miniserve.operations.rollout import RolloutPart
+from miniserve.operations.workplace import MakePart
 from miniserve.processes.backends import connect
 from miniserve.processes.http_server import bind
 from miniserve.processes.stack import Gateway, GatewayOptions, running_gateway
@@ -57,16 +58,14 @@ async def running(tiny_folder: Path, tmp_path: Path) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def started(folder: Path, state: Path) -> AsyncIterator[Running]:
+async def started(folder: Path, state: Path, part: MakePart = RolloutPart) -> AsyncIterator[Running]:
     """Two versions of one model, a replica each; operations have just the one part."""
     async with AsyncExitStack() as up:
         engines = {name: FakeEngine() for name in ("large@1", "large@2")}
         urls = [await up.enter_async_context(replica(folder, name, 512, one)) for name, one in engines.items()]
         fleet = await up.enter_async_context(Fleet(monotonic, tick_interval_s=0.05))
         await connect(fleet, urls, 10.0)
-        options = GatewayOptions(
-            "large@1", folder, more_models={"large@2": folder}, parts=[RolloutPart], state_dir=state
-        )
+        options = GatewayOptions("large@1", folder, more_models={"large@2": folder}, parts=[part], state_dir=state)
         gateway = await up.enter_async_context(running_gateway(options, fleet, up.enter_context(bind(0))))
         headers = {TOKEN_HEADER: kept_token(state)}
         client = httpx.AsyncClient(base_url=gateway.url, timeout=20.0, trust_env=False, headers=headers)
