@@ -30,7 +30,7 @@ def call_gateway(args: argparse.Namespace, method: str, path: str, body: object 
 
     where = args.url.rstrip("/").removesuffix("/v1")
     headers = _token_header(where, args.state) if path.startswith("/admin/") else {}
-    content = {} if body is None else {"json": body}
+    content: dict[str, Any] = {} if body is None else {"json": body}
     try:
         answer = httpx.request(method, where + path, headers=headers, timeout=TIMEOUT_S, trust_env=False, **content)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:

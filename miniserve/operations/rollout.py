@@ -75,7 +75,8 @@ class RolloutPart(DeskPart):
         if not state:
             return
         order = state["order"]
-        plan = {name: tuple(value) if isinstance(value, list) else value for name, value in order["plan"].items()}
+        fields = order["plan"].items()
+        plan: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields}
         try:
             live = LiveRollout(
                 self._work,

@@ -48,9 +48,9 @@ class RolloutBody(BaseModel):
             said["shares"] = said["shares"] or tuple((step + 1) / steps for step in range(steps))
             said["min_s"] = RAMP_STEP_S if self.min_s is None else self.min_s
         said = {name: value for name, value in said.items() if value is not None}
-        counts = {"min_answers": self.min_answers, "replicas": self.replicas or replicas}
+        said |= {"min_answers": self.min_answers, "replicas": self.replicas or replicas}
         try:
-            return RolloutPlan(self.new, self.strategy, **counts, **said)
+            return RolloutPlan(self.new, self.strategy, **said)
         except SetupError as error:
             raise InvalidRequest(str(error)) from None
 

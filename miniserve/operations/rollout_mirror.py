@@ -118,7 +118,8 @@ class Mirror:
         return min(ready, key=lambda view: view.outstanding).replica_id if ready else None
 
     async def _copy(self, send: Send, shown: _Shown) -> None:
-        started_s, error = self._fleet.clock(), None
+        started_s = self._fleet.clock()
+        error: RequestError | None = None
         answer = _CopiedAnswer(self._model, send.request, self._fleet.clock)
         try:
             async with asyncio.timeout(LIMIT_S), aclosing(self._fleet.attempt(send)) as events:
