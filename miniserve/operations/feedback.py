@@ -9,8 +9,10 @@ them is then refused with a sentence: a few verdicts are lost, and no statistic 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -30,6 +32,7 @@ from miniserve.operations.workplace import Workplace
 
 REMEMBERED = 10_000  # answers
 GOOD_FROM = 0.5  # a score
+GRACE_S = 0.5  # a quick client may be here with its verdict before the edge has written its answer down
 
 
 class FeedbackBody(BaseModel):
@@ -69,6 +72,7 @@ class FeedbackPart(DeskPart):
     def __init__(self, work: Workplace) -> None:
         self._work = work
         self._answers: OrderedDict[str, _Remembered] = OrderedDict()
+        self._awaited: dict[str, asyncio.Event] = {}
         self._good: Counter[str] = Counter()  # by version
         self._judged: Counter[str] = Counter()
 
@@ -80,10 +84,12 @@ class FeedbackPart(DeskPart):
         self._answers[call.answer_id] = _Remembered(bare)
         if len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
+        if (awaited := self._awaited.get(call.answer_id)) is not None:
+            awaited.set()
 
     def take(self, public_id: str, *, good: bool) -> bool:
         """Pass a verdict on; return whether it is the first on that answer. Raises: NotFound."""
-        remembered = self._answers.get(public_id.rpartition("-")[2])
+        remembered = self._answers.get(_own_id(public_id))
         if remembered is None:
             raise NotFound(
                 f"there is no answer {public_id!r} among the last {REMEMBERED:,} complete ones since this gateway "
@@ -127,4 +133,20 @@ class FeedbackPart(DeskPart):
         body = await read_body(request, FeedbackBody, LONGEST_BODY, context=0)
         if (body.rating is None) == (body.score is None):
             raise InvalidRequest("give either `rating` (up or down) or `score` (0 to 1), and not both", param="rating")
+        await self._come(_own_id(body.id))
         return FeedbackTaken(id=body.id, counted=self.take(body.id, good=body.good))
+
+    async def _come(self, answer_id: str) -> None:
+        """Wait for an answer to be written down, for a moment."""
+        if answer_id in self._answers:
+            return
+        awaited = self._awaited.setdefault(answer_id, asyncio.Event())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await awaited.wait()
+        self._awaited.pop(answer_id, None)
+
+
+def _own_id(public_id: str) -> str:
+    """Return what we call an answer that its client knows as chatcmpl-ID or cmpl-ID."""
+    return public_id.rpartition("-")[2]

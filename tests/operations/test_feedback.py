@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -93,3 +94,19 @@ async def test_the_route_is_described_and_the_counts_survive_a_restart(gateway_o
         assert status == {"tiny": {"judged": times, "good": times}}
         assert set(described["responses"]) >= {"200", "400", "404"}
         assert "score" in described["requestBody"]["content"]["application/json"]["schema"]["properties"]
+
+
+async def test_a_verdict_that_comes_before_its_answer_is_written_down_waits_for_it(gateway_of: Any) -> None:
+    async with gateway_of(parts=(FeedbackPart, Listening)) as (client, gateway):
+        part = gateway.desk.part("feedback")
+        answer_id = await ask(client)
+        remembered = part._answers.pop(answer_id.partition("-")[2])
+        asking = asyncio.create_task(client.post("/v1/feedback", json={"id": answer_id, "rating": "up"}))
+        async with asyncio.timeout(20.0):
+            while not part._awaited:  # noqa: ASYNC110 -- the other side of a socket
+                await asyncio.sleep(0.001)
+        part.answered(remembered.call)
+        answer = await asking
+
+    assert answer.json() == {"id": answer_id, "counted": True}
+    assert part._awaited == {}
