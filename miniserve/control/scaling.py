@@ -58,6 +58,13 @@ class Scaler:
         self._started = len(self._view().replicas)
         self._note(now_s, self._started)
 
+    def follow(self, prefix: str) -> None:
+        """Scale the replicas of this prefix from now on."""
+        if prefix != self._prefix:
+            self._prefix = prefix
+            numbers = [int(replica.replica_id.removeprefix(prefix)) for replica in self._view().replicas]
+            self._started = max(numbers, default=-1) + 1
+
     def tick(self, now_s: float) -> None:
         """Ask the autoscaler and act. Raises: PolicyError if it breaks its contract."""
         view = self._view()

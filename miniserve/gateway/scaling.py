@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 class LiveScaling:
     """Add it to `fleet` as a tick. Scales the replicas called `prefix` and a number; see `control.scaling`.
 
+    A function tells a prefix that changes: when another version takes a pool's place, that one is scaled from then on.
     `on_wanted` is told when another size is wanted than there is: both, and the requests for each ready replica.
     """
 
@@ -31,7 +32,7 @@ class LiveScaling:
         fleet: Fleet,
         autoscaler: Autoscaler,
         crew: Crew,
-        prefix: str,
+        prefix: str | Callable[[], str],
         *,
         period_s: float,
         requests: Callable[[], int],
@@ -40,8 +41,9 @@ class LiveScaling:
         def view() -> FleetView:
             return replace(fleet.view(), requests=requests())
 
-        self._scaler = Scaler(autoscaler, crew, prefix, view, fleet.clock())
-        self._prefix, self._on_wanted = prefix, on_wanted
+        self._prefix = prefix if callable(prefix) else lambda: prefix
+        self._scaler = Scaler(autoscaler, crew, self._prefix(), view, fleet.clock())
+        self._on_wanted = on_wanted
         self._period_s = period_s
         self._due_s = fleet.clock() + period_s
 
@@ -54,6 +56,7 @@ class LiveScaling:
         if now_s < self._due_s:
             return
         self._due_s += self._period_s * (1 + math.floor((now_s - self._due_s) / self._period_s))
+        self._scaler.follow(self._prefix())
         before = self.sizes[-1]
         try:
             self._scaler.tick(now_s)
@@ -65,5 +68,5 @@ class LiveScaling:
                 self._on_wanted(before.wanted, size.wanted, self._load(view))
 
     def _load(self, view: FleetView) -> float:
-        ready = [one for one in view.ready() if one.replica_id.startswith(self._prefix)]
+        ready = [one for one in view.ready() if one.replica_id.startswith(self._prefix())]
         return sum(one.outstanding for one in ready) / max(1, len(ready))

@@ -259,7 +259,7 @@ async def running_pools(
             ):
                 named = [replace(one, pool=kept.successor(one.pool)) for one in scaling]
                 wanted = [one for one in named if one.pool not in crew.lost]
-                loops = {one.pool: _scaling_loop(one, crew, gateway, options.on_decision) for one in wanted}
+                loops = {one.pool: _scaling_loop(one, crew, kept, gateway, options.on_decision) for one in wanted}
                 for loop in loops.values():
                     fleet.add_tick(loop)
                 yield Stack(gateway, supervisor, crew, loops)
@@ -279,9 +279,15 @@ def _serving(options: GatewayOptions, crew: Pools, *, is_less: bool) -> GatewayO
     return replace(options, name=first.served_name, folder=first.folder, more_models=more, routing=routing)
 
 
-def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: OnDecision | None) -> LiveScaling:
-    """Raises: SetupError if there is no such pool."""
+def _scaling_loop(
+    scaling: Scaling, crew: Pools, kept: KeptPools, gateway: Gateway, on_decision: OnDecision | None
+) -> LiveScaling:
+    """Return a loop for a pool, or for the version that takes its place. Raises: SetupError if there is none."""
     pool = crew.named(scaling.pool)
+
+    def current() -> Pool:
+        return kept.known[kept.successor(pool.served_name)]
+
     came = gateway.backend.requests
 
     def requests() -> int:
@@ -292,10 +298,10 @@ def _scaling_loop(scaling: Scaling, crew: Pools, gateway: Gateway, on_decision: 
         gateway.fleet,
         autoscaler,
         crew,
-        pool.id_prefix,
+        lambda: current().id_prefix,
         period_s=scaling.period_s,
         requests=requests,
-        on_wanted=partial(say_size, gateway.events, pool.served_name),
+        on_wanted=lambda *sizes: say_size(gateway.events, current().served_name, *sizes),
     )
 
 

@@ -167,3 +167,21 @@ def test_a_fleet_of_none_wakes_up_when_a_request_has_come() -> None:
     assert isinstance(errors[0], RequestError), "nobody was there"
     assert max(size.ready for size in sizes) == 1
     assert errors[-1] is None or sizes[-1].ready == 0
+
+
+def test_it_follows_the_version_that_takes_a_pools_place() -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        async with DrillFleet(loop.time) as fleet:
+            crew, prefix = PacedCrew(fleet), ["old-"]
+            for replica_id in ("old-0", "old-1", "new-0", "new-3"):
+                await crew.put(replica_id)
+            scaling = LiveScaling(
+                fleet, Scheduled(plan=[(0.0, 3)]), crew, lambda: prefix[0], period_s=2.0, requests=lambda: 0
+            )
+            fleet.add_tick(scaling)
+            prefix[0] = "new-"
+            await asyncio.sleep(2.5 + COLD_START_S)
+            return [member.replica_id for member in fleet.members()]
+
+    assert virtual_time.run(main()) == ["old-0", "old-1", "new-0", "new-3", "new-4"]
