@@ -102,7 +102,10 @@ class FleetStory:
                 self._note("starting", one.replica_id)
         before, known.state = known.state, one.state
         if one.state is ReplicaState.READY:
-            known.pid, known.is_leaving = (known.pid if facts is None else facts.pid), False
+            # A process is reaped a moment before its replica is marked down: the pid that was ready is the one to miss.
+            if facts is not None and (known.pid is None or before is not ReplicaState.READY):
+                known.pid = facts.pid
+            known.is_leaving = False
             return self._look_at_ready(one, known, before, now_s, is_silent)
         if one.state is ReplicaState.DOWN:
             return self._look_at_down(one, known, now_s, facts)

@@ -70,6 +70,19 @@ def test_a_kill_is_told_with_what_became_of_its_streams_and_then_the_return() ->
     ]
 
 
+def test_a_death_is_told_although_its_process_was_gone_a_turn_before_the_replica_was_marked() -> None:
+    world = World()
+    world.turns(1)
+    world.facts["large@1-0"] = ProcessFacts(None, exit_code=-9)
+    assert world.turns(0.5) == []
+    world.states["large@1-0"] = DOWN
+    assert world.turns(4) == ["large@1-0 was killed; no answer was lost."]
+    world.facts["large@1-0"], world.states["large@1-0"] = ProcessFacts(9, 1), UP
+    assert world.turns(1) == ["large@1-0 is back after 4.0 s."]
+    world.facts["large@1-0"], world.states["large@1-0"] = ProcessFacts(None, 1, exit_code=-9), DOWN
+    assert world.turns(4) == ["large@1-0 was killed; no answer was lost."]
+
+
 def test_deaths_at_the_same_time_share_one_sentence_so_no_stream_is_counted_twice() -> None:
     world = World()
     world.turns(1)
