@@ -102,7 +102,7 @@ class Forbidden(RequestError):
 class Conflict(RequestError):
     """It cannot be done now, because of what is going on already."""
 
-    status, type, code = 409, "invalid_request_error", "conflict"
+    status, type = 409, "invalid_request_error"
 
 
 class NotFound(RequestError):

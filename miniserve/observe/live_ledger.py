@@ -144,8 +144,8 @@ class LiveLedger:
             added_s = busy_s - before_s if busy_s >= before_s else busy_s  # another process counts from 0
             row.busy_s = busy_s
         worked_s = min(passed_s, added_s + row.early_s)
-        row.early_s += added_s - worked_s
-        self._book("idle", self._place(replica.replica_id, row), passed_s - worked_s)
+        row.early_s = max(0.0, row.early_s + added_s - worked_s)  # rounding may leave a little less than nothing
+        self._book("idle", self._place(replica.replica_id, row), max(0.0, passed_s - worked_s))
         self._split(replica.replica_id, row, worked_s)
 
     def _split(self, replica_id: str, row: _Row, worked_s: float) -> None:
