@@ -32,8 +32,8 @@ from miniserve.course.check.chapter import Chapter, chapter
 from miniserve.course.check.code import Code
 from miniserve.course.check.kinds import FreeText, Kill, Predict, Witness
 from miniserve.course.check.numbers import Formula, Number
+from miniserve.course.check.open_problem import OpenProblem
 from miniserve.course.check.question import Question
-from miniserve.course.check.scored import Scored
 from miniserve.course.check.verdict import MAX_LINES, Status, Verdict
 from miniserve.course.mutation import run as mutate
 
@@ -147,7 +147,7 @@ def holds(entry: Entry, seed: int, learner: str = "") -> None:
 
 def _of_functions(entries: list[Entry]) -> list[Entry]:
     """Return those whose check draws: an answer that is a value meets no seed."""
-    return [e for e in entries if isinstance(opened(e.number).question(e.question_id), Code | Formula | Scored)]
+    return [e for e in entries if isinstance(opened(e.number).question(e.question_id), Code | Formula | OpenProblem)]
 
 
 @pytest.mark.parametrize("entry", _of_functions(ENTRIES), ids=lambda entry: entry.name)
@@ -180,7 +180,7 @@ def test_a_question_has_enough_in_its_bank(question: Question) -> None:
     wheats = Counter(entry.question_id for entry in RIGHT)[question.id]
     if isinstance(question, Code):
         assert (chaffs >= 6, wheats >= 3) == (True, True), f"{chaffs} wrong answers and {wheats} right ones"
-    elif isinstance(question, Scored):
+    elif isinstance(question, OpenProblem):
         assert (chaffs >= 4, wheats >= 3) == (True, True), f"{chaffs} wrong answers and {wheats} right ones"
     elif isinstance(question, Number | Formula):
         assert len(question.misconceptions) >= 4

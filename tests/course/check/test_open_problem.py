@@ -4,8 +4,8 @@ import pytest
 
 from miniserve.course.check.ask import ask
 from miniserve.course.check.chapter import Chapter
+from miniserve.course.check.open_problem import Bar, OpenProblem
 from miniserve.course.check.question import check, check_here, count_later_layers
-from miniserve.course.check.scored import Bar, Scored
 from miniserve.course.check.verdict import Problem, Status
 
 
@@ -13,7 +13,7 @@ def _keeps_rules(told):
     return None if type(told) is int and told >= 0 else Problem("no-count", repr(told), "Give a whole number.", "Do.")
 
 
-OPEN = Scored(
+OPEN = OpenProblem(
     id="1.1",
     name="cost",
     title="Cheap",

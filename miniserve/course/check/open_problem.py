@@ -28,7 +28,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored(Question):
+class OpenProblem(Question):
     """S: an answer with a cost. `bars` go from the easiest to par, and an answer has to stay below them."""
 
     kind: ClassVar[str] = "S"
