@@ -419,11 +419,10 @@ ch.check("9.7", memo)
 # > [*Trustworthy Online Controlled Experiments*](https://experimentguide.com): its authors come from companies that
 # > each run more than 20,000 controlled experiments a year.
 # >
-# > **Group sizes first.** Statsig runs a chi-squared test for sample ratio mismatch on *all* experiments
-# > ([docs](https://docs.statsig.com/api/content/experiments/statistical-methods/methodologies/srm-checks-whn)); for two
-# > groups its value is the square of your z. LaunchDarkly puts a message on the results page and names outdated client
-# > libraries as the commonest cause ([docs](https://launchdarkly.com/docs/eu-docs/home/experimentation/sample-ratios)).
-# > Which of its causes would remove users from one group only?
+# > **Group sizes first.** Statsig runs a chi-squared test for sample ratio mismatch on *all* experiments, and splits a
+# > mismatch by the client's version, operating system and region to find what removed the users
+# > ([docs](https://docs.statsig.com/api/content/experiments/statistical-methods/methodologies/srm-checks-whn)). For two
+# > groups the chi-squared value is the square of your z.
 # >
 # > **Power.** GrowthBook's formula has an alpha of 0.05 as its default, and speaks of *relative* lifts
 # > ([docs](https://docs.growthbook.io/statistics/power-technical)). Which wrong answer to 9.3 is nearly right there?

@@ -32,8 +32,8 @@ from miniserve.course.check.chapter import Chapter, chapter
 from miniserve.course.check.code import Code
 from miniserve.course.check.kinds import FreeText, Kill, Predict, Witness
 from miniserve.course.check.numbers import Formula, Number
+from miniserve.course.check.open_problem import OpenProblem
 from miniserve.course.check.question import Question
-from miniserve.course.check.scored import OpenProblem
 from miniserve.course.check.verdict import MAX_LINES, Status, Verdict
 from miniserve.course.mutation import run as mutate
 

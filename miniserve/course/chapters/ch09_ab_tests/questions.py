@@ -12,7 +12,7 @@ from miniserve.course.chapters.ch09_ab_tests import lab, stopping
 from miniserve.course.check.ask import Json
 from miniserve.course.check.kinds import Classify, FreeText, Kill, Predict, Witness, locked_all
 from miniserve.course.check.numbers import Formula, Misconception, Number, Params
-from miniserve.course.check.scored import Bar, OpenProblem
+from miniserve.course.check.open_problem import Bar, OpenProblem
 from miniserve.course.check.verdict import Problem
 
 # --- 9.1 a witness -------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ import pytest
 
 from miniserve.course.check.ask import ask
 from miniserve.course.check.chapter import Chapter
+from miniserve.course.check.open_problem import Bar, OpenProblem
 from miniserve.course.check.question import check, check_here, count_later_layers
-from miniserve.course.check.scored import Bar, OpenProblem
 from miniserve.course.check.verdict import Problem, Status
 
 
